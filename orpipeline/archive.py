@@ -1,0 +1,247 @@
+"""The append-only archive of the API's answers, one folder a day and revision.
+
+    raw/2026-10-06/r1/task_classifications.json.gz    the answer's bytes, gzipped
+    raw/2026-10-06/r1/record.json                     sha256, fetched at, source, origin
+    raw/undated/20261007T002003.123456Z-.../           answers that no day can be told from
+
+A revision's folder is written under a temporary name, synced to disk, and renamed: it is there whole or not
+at all, and an existing one is never touched. Ordinary tools read it (`gzip -dc ... | jq`, or DuckDB's
+`read_json('raw/*/r*/*.json.gz')`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from orpipeline.errors import OrpipelineError
+from orpipeline.openrouter.answer import iso_date, read_as_of
+
+ANSWER_FILE = "task_classifications.json.gz"
+RECORD_FILE = "record.json"
+UNDATED = "undated"
+_REVISION = re.compile(r"r([1-9][0-9]*)")
+_MAX_ANSWER_BYTES = 20_000_000  # twice what the client lets in; a damaged file cannot fill the memory
+
+
+class ArchiveError(OrpipelineError):
+    """The archive cannot be read or written."""
+
+
+class CorruptAnswerError(ArchiveError):
+    """An archived answer is not what was archived: its sha256 does not match, or a file is damaged."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where one archived answer came from."""
+
+    as_of: date | None
+    """The day that the answer states, or None for one kept aside."""
+    revision: int
+    """1 for the first answer seen for that day; the next for each restatement."""
+    sha256: str
+    """Of the answer's bytes, uncompressed, in hex."""
+    size: int
+    """The answer's length in bytes, uncompressed."""
+    fetched_at: datetime
+    """UTC."""
+    origin: str
+    """`api`, `import` or `demo`."""
+    source: str
+    """The URL that was asked, or the name of the file that was imported."""
+    path: Path
+    """The file that holds the bytes."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What `Archive.put` did."""
+
+    record: Record
+    new: bool
+    """False where the archive had these bytes for that day already."""
+
+
+class Archive:
+    """The raw archive in the folder `root`, made at the first write, private to its user."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, body: bytes, *, fetched_at: datetime, source: str, origin: str) -> Kept:
+        """Keep an answer's bytes for ever, under the `as_of` that they state.
+
+        The same bytes as the day's newest revision, or as any revision fetched no earlier, add nothing.
+        Other bytes become the next revision. An answer whose day cannot be told is kept aside under its
+        fetch time, as revision 0 with `as_of` None. Raises ArchiveError where the disk does not take it.
+        """
+        as_of = read_as_of(body)
+        sha256 = hashlib.sha256(body).hexdigest()
+        while True:
+            known, revision, folder = self._place(as_of, sha256, fetched_at)
+            if known is not None:
+                return Kept(known, new=False)
+            record = Record(
+                as_of, revision, sha256, len(body), fetched_at, origin, source, folder / ANSWER_FILE
+            )
+            if self._write(folder, body, record):
+                return Kept(record, new=True)
+            # Another process took that revision in the meantime: look again.
+
+    def days(self) -> list[date]:
+        """Return the days that the archive has, oldest first."""
+        return sorted(day for name in self._names(self.root) if (day := iso_date(name)) is not None)
+
+    def revisions(self, day: date) -> list[Record]:
+        """Return a day's records, oldest revision first; empty where the archive lacks the day."""
+        folder = self.root / day.isoformat()
+        numbers = sorted(
+            int(match[1]) for name in self._names(folder) if (match := _REVISION.fullmatch(name))
+        )
+        return [self._record(folder / f"r{number}", day, number) for number in numbers]
+
+    def latest(self, day: date) -> Record | None:
+        """Return a day's newest revision, or None where the archive lacks the day."""
+        revisions = self.revisions(day)
+        return revisions[-1] if revisions else None
+
+    def read(self, record: Record) -> bytes:
+        """Return an archived answer's bytes. Raises CorruptAnswerError where they are not what was kept."""
+        try:
+            with gzip.open(record.path) as file:
+                body = file.read(_MAX_ANSWER_BYTES)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise _corrupt(record.path, f"it cannot be unpacked ({error})") from None
+        except OSError as error:
+            raise _failed("read", record.path, error) from None
+        if hashlib.sha256(body).hexdigest() != record.sha256:
+            raise _corrupt(record.path, "its sha256 is not the recorded one")
+        return body
+
+    def _place(
+        self, as_of: date | None, sha256: str, fetched_at: datetime
+    ) -> tuple[Record | None, int, Path]:
+        """Return the record that already holds these bytes, or the revision and folder that they get."""
+        if as_of is None:
+            aside = self.root / UNDATED
+            for name in self._names(aside):
+                if name.endswith(f"Z-{sha256[:16]}"):
+                    record = self._record(aside / name, None, 0)
+                    if record.sha256 == sha256:
+                        return record, 0, aside / name
+            return None, 0, aside / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
+        revisions = self.revisions(as_of)
+        for index, record in enumerate(revisions):
+            newest = index == len(revisions) - 1
+            if record.sha256 == sha256 and (newest or fetched_at <= record.fetched_at):
+                return record, record.revision, record.path.parent
+        revision = revisions[-1].revision + 1 if revisions else 1
+        return None, revision, self.root / as_of.isoformat() / f"r{revision}"
+
+    def _write(self, folder: Path, body: bytes, record: Record) -> bool:
+        """Write a revision's folder as one step; return False where another process was first."""
+        with _disk_errors("write", self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # mkdtemp makes the folder readable by its user alone.
+            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.root))
+            try:
+                _write_synced(temporary / ANSWER_FILE, gzip.compress(body, mtime=0))
+                _write_synced(temporary / RECORD_FILE, _as_json(record).encode())
+                _sync_folder(temporary)
+                folder.parent.mkdir(mode=0o700, exist_ok=True)
+                try:
+                    # Onto a folder that holds files, a rename fails: nothing is ever overwritten.
+                    temporary.rename(folder)
+                except OSError:
+                    if not folder.exists():
+                        raise
+                    return False
+                _sync_folder(folder.parent)
+                _sync_folder(self.root)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return True
+
+    def _names(self, folder: Path) -> Iterator[str]:
+        with _disk_errors("read", folder):
+            if folder.is_dir():
+                yield from sorted(os.listdir(folder))
+
+    def _record(self, folder: Path, as_of: date | None, revision: int) -> Record:
+        path = folder / RECORD_FILE
+        try:
+            fields = json.loads(path.read_bytes())
+            return Record(
+                as_of=as_of,
+                revision=revision,
+                sha256=str(fields["sha256"]),
+                size=int(fields["bytes"]),
+                fetched_at=datetime.fromisoformat(fields["fetched_at"]).astimezone(UTC),
+                origin=str(fields["origin"]),
+                source=str(fields["source"]),
+                path=folder / ANSWER_FILE,
+            )
+        except OSError as error:
+            raise _failed("read", path, error) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise _corrupt(path, f"it is no record ({error})") from None
+
+
+def _as_json(record: Record) -> str:
+    fields = {
+        "as_of": record.as_of.isoformat() if record.as_of else None,
+        "revision": record.revision,
+        "sha256": record.sha256,
+        "bytes": record.size,
+        "fetched_at": record.fetched_at.astimezone(UTC).isoformat(),
+        "origin": record.origin,
+        "source": record.source,
+    }
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _disk_errors(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _failed(verb, Path(error.filename or path), error) from None
+
+
+def _failed(verb: str, path: Path, error: OSError) -> ArchiveError:
+    reason = error.strerror or str(error)
+    return ArchiveError(f"The raw archive cannot {verb} {path}: {reason}. What it already has is unharmed.")
+
+
+def _corrupt(path: Path, reason: str) -> CorruptAnswerError:
+    return CorruptAnswerError(
+        f"The archived file {path} is damaged: {reason}. The tables keep what they had. Restore the file from "
+        "a backup, or move its folder away so that the answer can be fetched or imported again."
+    )

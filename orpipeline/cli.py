@@ -1,0 +1,262 @@
+"""The command line. Each command's help says what it does; errors are one line on standard error.
+
+Dagster, polars and pandera are imported within the commands that need them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import date, timedelta
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.errors import OrpipelineError
+from orpipeline.openrouter.answer import iso_date
+from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
+
+out = Console()
+
+
+class Day(click.ParamType):
+    """A date written as YYYY-MM-DD."""
+
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> date:
+        """Return the date, or end with a usage error."""
+        day = iso_date(value)
+        if day is None:
+            self.fail(f"{value!r} is no date; write it as YYYY-MM-DD.", param, context)
+        return day
+
+
+day_option = click.option("--date", "day", type=Day(), help="The day, by its as_of.  [default: the newest]")
+demo_option = click.option("--demo", is_flag=True, help="Use the demo's data folder.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.version_option(package_name="orpipeline", message="%(prog)s %(version)s")
+def cli(debug: bool) -> None:
+    """The market-share history that OpenRouter does not keep."""
+
+
+@cli.command()
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Days of history.")
+def demo(days: int) -> None:
+    """Run the whole pipeline on made-up data: no key, no network, its own data folder."""
+    settings = load_settings()
+    newest = newest_completed_day(utc_now())
+    first = newest - timedelta(days=days - 1)
+    out.print(f"A demo with made-up data: {days} days up to {newest}, in {_demo_dir(settings)}", soft_wrap=True)
+    with _demo_api(settings, first):
+        _import_demo_history(load_settings(), first, newest)
+        _run([first + timedelta(days=n) for n in range(days)], "auto")
+    _show_leaderboard(load_settings(), None, "all", 10, "table")
+    out.print("\nWhat next:")
+    out.print("  orpipeline dev --demo                           the same in the Dagster UI")
+    out.print("  orpipeline leaderboard --demo --scope code      who is asked to write code")
+    out.print("  export OPENROUTER_API_KEY=...; orpipeline run   the real thing, for yesterday")
+
+
+@cli.command()
+@demo_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the UI listens on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Its port.")
+def dev(demo: bool, host: str, port: int) -> None:
+    """Start the Dagster UI, its schedules and sensors, with state that lasts."""
+    settings = load_settings()
+    with _demo_api(settings, None) if demo else nullcontext():
+        settings = load_settings()
+        from orpipeline.execution import create_instance, packaged_file, prepare_dagster_home
+
+        home = prepare_dagster_home(settings)
+        create_instance()
+        out.print(f"Dagster's state: {home}\nData: {settings.data_dir}", soft_wrap=True)
+        if settings.api_key is None:
+            out.print("OPENROUTER_API_KEY is not set: the schedule skips, and its days cannot be had again.")
+        out.print(f"Open http://{host}:{port}/asset-groups once it says that it serves. Ctrl-C ends it.\n")
+        command = [sys.executable, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml"))]
+        # Dagster lets a file `.env` in the current folder win over the environment: not over the demo's.
+        folder = settings.data_dir if demo else None
+        try:
+            code = subprocess.call([*command, "-h", host, "-p", str(port)], cwd=folder)  # noqa: S603 - our own interpreter
+        except KeyboardInterrupt:
+            code = 0
+    if code:
+        raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its own lines above say why.")
+
+
+@cli.command()
+@day_option
+@click.option(
+    "--fetch",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Whether the API is asked; auto asks only for the newest day, if the archive lacks it.",
+)
+def run(day: date | None, fetch: str) -> None:
+    """Run the job daily_snapshot for one day: fetch, keep, validate, make the tables."""
+    day = day or newest_completed_day(utc_now())
+    _run([day], fetch)
+    out.print(f"{day} is in the archive and in the tables.")
+
+
+@cli.command()
+@day_option
+@click.option("--scope", default="all", show_default=True, help="`all`, or a macro-category such as `code`.")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many models.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "md"]),
+    default="table",
+    show_default=True,
+    help="For people, or for machines and for pasting.",
+)
+@demo_option
+def leaderboard(day: date | None, scope: str, top: int, form: str, demo: bool) -> None:
+    """Show the model leaderboard of a day."""
+    settings = load_settings()
+    if demo:
+        _use_demo(settings, None)
+        settings = load_settings()
+    _show_leaderboard(settings, day, scope, top, form)
+
+
+def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int, form: str) -> None:
+    from orpipeline import terminal
+    from orpipeline.warehouse.database import Warehouse
+
+    warehouse = Warehouse(settings.warehouse_path)
+    snapshots = warehouse.read("snapshots", since=day, until=day)
+    if snapshots.is_empty():
+        which = f"has no rows for {day}" if day else "is empty"
+        raise OrpipelineError(f"The warehouse {settings.warehouse_path} {which}. Run `orpipeline run` first.")
+    shown, citation = snapshots.row(-1, named=True)["as_of"], snapshots["citation"][-1]
+    rows = warehouse.read("model_leaderboard", since=shown, until=shown)
+    ranked = rows.filter(scope=scope).sort("usage_rank", "model_id").head(top)
+    if ranked.is_empty():
+        scopes = ", ".join(rows["scope"].unique().sort())
+        raise OrpipelineError(f"{shown} has no scope {scope!r}; it has {scopes}.")
+    if form == "table":
+        window = ranked["window_days"][0]
+        title = f"{'DEMO, made-up data: ' if snapshots['origin'][-1] == 'demo' else ''}Model leaderboard, "
+        title += f"scope {scope}, {window} days up to {shown}"
+        terminal.print_leaderboard(out, ranked, title=title, citation=citation)
+    elif form == "csv":
+        sys.stdout.write(terminal.as_csv(ranked, citation))
+    elif form == "json":
+        sys.stdout.write(terminal.as_json(ranked, shown, scope, citation))
+    else:
+        sys.stdout.write(terminal.as_markdown(ranked, citation))
+
+
+def _run(days: list[date], fetch: str) -> None:
+    """Run the snapshot job in this process, with a line of progress while it works."""
+    with out.status("Starting Dagster") as status:
+        settings = load_settings()
+        from orpipeline.execution import known_days, prepare_dagster_home, run_snapshot
+        from orpipeline.snapshot import Fetch
+
+        first, newest = known_days()
+        for day in (days[0], days[-1]):
+            if not first <= day <= newest:
+                raise click.UsageError(f"{day} is outside the daily partitions, {first} to {newest}.")
+        prepare_dagster_home(settings)
+        status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
+        run_snapshot(days, Fetch[fetch], status.update)
+
+
+def _demo_dir(settings: Settings) -> Path:
+    return settings.data_dir / "demo"
+
+
+def _use_demo(settings: Settings, first: date | None) -> None:
+    """Point this process at the demo's own folder, and at nothing of the user's.
+
+    Each place is named: an unset variable could still come from a file `.env`.
+    """
+    folder = _demo_dir(settings)
+    os.environ.pop("DAGSTER_HOME", None)
+    os.environ |= {
+        "ORPIPELINE_DATA_DIR": str(folder),
+        "ORPIPELINE_ARCHIVE": str(folder / "raw"),
+        "ORPIPELINE_WAREHOUSE": str(folder / "warehouse.duckdb"),
+    }
+    from orpipeline.archive import Archive
+
+    kept = Archive(folder / "raw").days()
+    start = min([FIRST_DOCUMENTED_DAY, *kept[:1], *([first] if first else [])])
+    os.environ["ORPIPELINE_START_DATE"] = start.isoformat()
+
+
+@contextmanager
+def _demo_api(settings: Settings, first: date | None) -> Iterator[None]:
+    from orpipeline.demo.api import KEY, DemoApi
+
+    _use_demo(settings, first)
+    with DemoApi() as api:
+        os.environ |= {"ORPIPELINE_BASE_URL": api.base_url, "OPENROUTER_API_KEY": KEY}
+        yield
+
+
+def _import_demo_history(settings: Settings, first: date, newest: date) -> None:
+    """Archive the days before the newest, as if they had been kept from the start."""
+    from orpipeline.archive import Archive
+    from orpipeline.demo.snapshots import demo_answer
+
+    archive = Archive(settings.archive_dir)
+    for n in range((newest - first).days):
+        day = first + timedelta(days=n)
+        fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(
+            days=(newest - day).days
+        )
+        archive.put(demo_answer(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")
+
+
+def main() -> None:
+    """Run the command line, with errors in one line: exit 1 where something failed, 2 on wrong use."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)  # noqa: T201
+        code = 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "orpipeline"
+        _say_error(f"{error.format_message()} See `{path} --help`.", debug)
+        code = 2
+    except (OrpipelineError, click.ClickException) as error:
+        _say_error(error.format_message() if isinstance(error, click.ClickException) else str(error), debug)
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        _say_error("interrupted; the archive and the tables are whole.", debug=False)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): no error, and nothing more to print.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        _say_error(f"unexpected {type(error).__name__}: {error}. `--debug` shows where.", debug)
+        code = 1
+    sys.exit(code or 0)
+
+
+def _say_error(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"orpipeline: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

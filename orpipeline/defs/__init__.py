@@ -1,0 +1,1 @@
+"""Dagster's part: partitions, resources, assets, checks, jobs, schedules. Thin: get, call, put, say."""

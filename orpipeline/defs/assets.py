@@ -1,0 +1,228 @@
+"""The assets: a day's answer, the tables that it makes, and the leaderboard."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from orpipeline.archive import Record
+from orpipeline.citation import citation
+from orpipeline.clock import utc_now
+from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.validation import InvalidSnapshotError
+from orpipeline.defs.partitions import daily_partitions, days_of
+from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
+from orpipeline.defs.specs import PREFIX, RAW, asset_specs, check_specs, table_key, table_metadata
+from orpipeline.errors import OrpipelineError
+from orpipeline.openrouter.errors import RateLimitedError
+from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load
+
+Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
+
+
+class SnapshotConfig(dg.Config):
+    """The run config of a snapshot."""
+
+    fetch: Fetch = Field(
+        default=Fetch.auto,
+        description="`auto`: ask the API only for the newest completed UTC day, and only if the archive lacks it. "
+        "`always`: ask it and keep the answer under its own `as_of`. `never`: use the archive alone.",
+    )
+
+
+@dg.multi_asset(
+    name="snapshot",
+    specs=asset_specs(),
+    check_specs=check_specs(),
+    partitions_def=daily_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    can_subset=True,
+    pool="warehouse",
+)
+def snapshot(
+    context: dg.AssetExecutionContext,
+    config: SnapshotConfig,
+    openrouter: OpenRouterResource,
+    archive: ArchiveResource,
+    warehouse: WarehouseResource,
+) -> Iterator[Event]:
+    """Fetch a day's answer, keep it, hold it against the contracts, and replace the day's rows in all tables.
+
+    One step, because a day's tables change together or not at all: whichever of the tables is selected, all
+    of them are made again from the archive.
+    """
+    days, now = days_of(context), utc_now()
+    kept = archive.archive()
+    try:
+        answer = capture(openrouter.client(), kept, days, config.fetch, now)
+        if answer is not None:
+            record = answer.record
+            context.log.info(f"The API answered with {record.as_of}, {'new' if answer.new else 'known'}: {record.path}")
+        judged = judge_days(
+            kept, warehouse.warehouse(), days, now=now, answered=answer.record.as_of if answer else None
+        )
+        whole = not judged.errors
+        yield from _report(context, _raw_events(judged), whole=len(judged.records) == len(days))
+        yield from _checks(context, judged)
+        if context.selected_asset_keys - {RAW}:
+            context.log.info(f"Replacing {len(judged.good_days)} of {len(days)} days in {len(TABLES)} tables")
+            frames, row_counts = load(warehouse.warehouse(), judged)
+            yield from _report(context, _table_events(judged, frames, row_counts), whole=whole)
+    except OrpipelineError as error:
+        raise _failure(error) from error
+    wanted = judged.errors if context.selected_asset_keys - {RAW} else _unarchived(judged)
+    if wanted:
+        raise _days_failed(wanted, len(days))
+
+
+Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
+
+
+def _raw_events(judged: Judged) -> Iterator[Materialization]:
+    for day, record in judged.records.items():
+        metadata = {
+            "file": dg.MetadataValue.path(record.path),
+            "sha256": record.sha256,
+            "revision": record.revision,
+            "bytes": record.size,
+            "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
+            "origin": record.origin,
+            "source": dg.MetadataValue.text(record.source),
+            "citation": citation(day, record.origin),
+        }
+        yield RAW, day, record, metadata
+
+
+def _table_events(
+    judged: Judged, frames: Mapping[str, pl.DataFrame], row_counts: Mapping[str, int]
+) -> Iterator[Materialization]:
+    for name, frame in frames.items():
+        rows_of = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
+        for day in judged.good_days:
+            record = judged.records[day]
+            metadata: dict[str, Any] = {
+                "dagster/row_count": row_counts[name],
+                "dagster/partition_row_count": len(rows_of[day]),
+                "citation": citation(day, record.origin),
+                "sha256": record.sha256,
+            }
+            if name == "model_leaderboard":
+                metadata |= _leaderboard_metadata(rows_of[day])
+            yield table_key(name), day, record, metadata
+
+
+def _leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return the day's top 10 of all traffic, and the figures that are worth a plot over days."""
+    everything = rows.filter(scope="all").sort("usage_rank", "model_id")
+    top = everything.head(10)
+    return {
+        "top_10": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "rank": row["usage_rank"],
+                        "model": row["model_id"],
+                        "usage_share": f"{row['usage_share']:.1%}",
+                        "at_most": f"{row['usage_share_upper']:.1%}",
+                    }
+                )
+                for row in top.iter_rows(named=True)
+            ]
+        ),
+        "models": len(everything),
+        "top_model_usage_share": float(top["usage_share"][0]),
+        "top_5_usage_share": float(top.head(5)["usage_share"].sum()),
+    }
+
+
+def _report(
+    context: dg.AssetExecutionContext, events: Iterator[Materialization], *, whole: bool
+) -> Iterator[Event]:
+    """Tell Dagster which partitions of which assets are materialized now.
+
+    A step's output stands for all of the run's partitions. So only where every day is good (`whole`) are
+    outputs yielded; otherwise one materialization is logged for each good day, and the others stay unmade.
+    Tables that changed without having been selected are logged too.
+    """
+    by_asset: dict[dg.AssetKey, list[Materialization]] = {}
+    for event in events:
+        by_asset.setdefault(event[0], []).append(event)
+    for key, materializations in by_asset.items():
+        if whole and key in context.selected_asset_keys:
+            for _, day, _, metadata in materializations:
+                context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
+            yield dg.MaterializeResult(
+                asset_key=key, data_version=_data_version([record for _, _, record, _ in materializations])
+            )
+            continue
+        for _, day, record, metadata in materializations:
+            context.log_event(
+                dg.AssetMaterialization(
+                    key,
+                    partition=day.isoformat(),
+                    metadata=metadata,
+                    tags={"dagster/data_version": _data_version([record]).value},
+                )
+            )
+
+
+def _data_version(records: Sequence[Record]) -> dg.DataVersion:
+    """Return the sha256 of a day's bytes; for several days in one output, the sha256 of theirs."""
+    shas = [record.sha256 for record in records]
+    return dg.DataVersion(shas[0] if len(shas) == 1 else hashlib.sha256("".join(shas).encode()).hexdigest())
+
+
+def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.AssetCheckResult]:
+    """Yield a result for each selected check, with the rows that break it as a table."""
+    if not judged.records:
+        return  # no answer: nothing was checked, and no check shall say that it passed
+    days = [day.isoformat() for day in judged.records]
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
+    for key in sorted(context.selected_asset_check_keys, key=str):
+        rule = RULES[key.name]
+        broken = judged.findings.filter(rule=rule.name, table=key.asset_key.path[-1])
+        metadata: dict[str, Any] = {"days": span, "broken_by": len(broken)}
+        if len(broken):
+            metadata["rows"] = table_metadata(broken)
+        yield dg.AssetCheckResult(
+            asset_key=key.asset_key,
+            check_name=key.name,
+            passed=not len(broken),
+            severity=dg.AssetCheckSeverity[rule.severity],
+            metadata=metadata,
+        )
+
+
+def _unarchived(judged: Judged) -> dict[date, OrpipelineError]:
+    return {day: error for day, error in judged.errors.items() if day not in judged.records}
+
+
+def _days_failed(errors: Mapping[date, OrpipelineError], asked: int) -> dg.Failure:
+    """Return the failure that names the days that could not be made, one of them in full."""
+    first = errors[min(errors)]
+    if asked == 1:
+        return _failure(first)
+    days = ", ".join(day.isoformat() for day in sorted(errors)[:20])
+    more = f" and {len(errors) - 20} more" if len(errors) > 20 else ""
+    failure = _failure(first)
+    return dg.Failure(
+        f"{len(errors)} of {asked} days could not be materialized; the others were. Missing: {days}{more}. {first}",
+        metadata=failure.metadata,
+        allow_retries=False,
+    )
+
+
+def _failure(error: OrpipelineError) -> dg.Failure:
+    metadata: dict[str, Any] = {"error": type(error).__name__}
+    if isinstance(error, InvalidSnapshotError):
+        metadata["findings"] = table_metadata(error.findings)
+    if isinstance(error, RateLimitedError) and error.retry_at:
+        metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
+    return dg.Failure(str(error), metadata=metadata, allow_retries=False)

@@ -1,0 +1,146 @@
+"""What the UI shows of each asset and check, from the contracts: descriptions, columns, kinds, owners, rules."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from orpipeline import archive, leaderboard
+from orpipeline.contracts.rules import RULES, Rule
+from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.partitions import daily_partitions
+from orpipeline.warehouse.database import SCHEMA
+
+PREFIX = "openrouter"
+RAW = dg.AssetKey([PREFIX, "raw_task_classifications"])
+OWNERS = ["team:market-share"]
+CODE_VERSION = "1"
+"""Raised when the same bytes give other rows: Dagster then shows the tables as out of date."""
+
+
+def table_key(table: str) -> dg.AssetKey:
+    """Return the asset key of a table."""
+    return dg.AssetKey([PREFIX, table])
+
+
+_DAILY_DESCRIPTIONS = {
+    "snapshots": "Start here to trace a figure: the row's sha256 is that of the file in the raw archive.",
+    "task_classifications": "For example: which share of all requests is debugging code?",
+    "macro_categories": "The groups are `code`, `data`, `agent` and `general`; the figures are OpenRouter's own sums.",
+    "task_models": "The lists end at the top models by requests, so a tag's shares sum to less than 1.",
+    "model_leaderboard": (
+        "For all traffic and for each macro-category. `usage_share` is what the published lists attribute to the "
+        "model, a lower bound; `usage_share_upper` and the best and worst rank say what the lists leave open."
+    ),
+}
+
+
+def asset_specs() -> list[dg.AssetSpec]:
+    """Return the specs of the raw answer, the daily tables and the leaderboard, in the order of their making."""
+    daily = [name for name in TABLES if name != "model_leaderboard"]
+    return [
+        _raw_spec(),
+        *(_table_spec(name, "daily_tables", deps=[RAW]) for name in daily),
+        _table_spec(
+            "model_leaderboard", "analysis", deps=[table_key("task_classifications"), table_key("task_models")]
+        ),
+    ]
+
+
+def check_specs() -> list[dg.AssetCheckSpec]:
+    """Return one check for each rule and asset that it speaks of."""
+    return [
+        dg.AssetCheckSpec(rule.name, asset=table_key(table), description=_check_description(rule))
+        for rule in RULES.values()
+        for table in rule.tables
+    ]
+
+
+def table_metadata(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:
+    """Return findings as a table that the UI can show. Upstream text is shown literally there."""
+    shown = findings.head(limit).select(
+        "rule", column=pl.format("{}.{}", "table", "column"), row=pl.format("{} {}", "as_of", "row"), found="found"
+    )
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in shown.iter_rows(named=True)])
+
+
+def _check_description(rule: Rule) -> str:
+    effect = "A day that breaks it is refused." if rule.severity == "ERROR" else "A warning; the day is let through."
+    return f"{rule.description} {effect}"
+
+
+def _raw_spec() -> dg.AssetSpec:
+    return dg.AssetSpec(
+        RAW,
+        description=(
+            "OpenRouter's answer for the day, byte for byte as it came, in the append-only archive. The API keeps no "
+            "history: it serves only the newest completed UTC day, so a day that is not fetched is lost."
+        ),
+        group_name="source",
+        kinds={"python", "json"},
+        owners=OWNERS,
+        code_version=CODE_VERSION,
+        tags={"layer": "source"},
+        partitions_def=daily_partitions,
+        metadata=_code_reference(archive.Archive, "the archive"),
+        skippable=True,
+    )
+
+
+def _table_spec(name: str, group: str, deps: Sequence[dg.AssetKey]) -> dg.AssetSpec:
+    model = TABLES[name]
+    source: Any = leaderboard.rank if name == "model_leaderboard" else model
+    return dg.AssetSpec(
+        table_key(name),
+        deps=deps,
+        description=f"{model.summary()} {_DAILY_DESCRIPTIONS[name]}",
+        group_name=group,
+        kinds={"duckdb", "polars", "pandera"},
+        owners=OWNERS,
+        code_version=CODE_VERSION,
+        tags={"layer": group},
+        partitions_def=daily_partitions,
+        metadata={
+            "dagster/table_name": f"{SCHEMA}.{name}",
+            "dagster/column_schema": _column_schema(name),
+            # What the I/O manager needs to load a partition of it for an asset downstream.
+            "partition_expr": "as_of",
+            **_code_reference(source, "how it is made" if name == "model_leaderboard" else "its contract"),
+        },
+        skippable=True,
+    )
+
+
+def _column_schema(name: str) -> dg.TableSchema:
+    """Return the columns with types, descriptions and constraints, from the pandera model."""
+    model = TABLES[name]
+    key = set(model.primary_key())
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column,
+                type=str(details.dtype.type).lower(),
+                description=details.description,
+                constraints=dg.TableColumnConstraints(nullable=details.nullable),
+                tags={"primary_key": ""} if column in key else None,
+            )
+            for column, details in model.columns().items()
+        ]
+    )
+
+
+def _code_reference(source: Any, label: str) -> dict[str, Any]:
+    path = inspect.getsourcefile(source)
+    if path is None:
+        return {}
+    line = inspect.getsourcelines(source)[1]
+    with warnings.catch_warnings():
+        # Dagster calls code references beta at each use; whoever starts the UI cannot do anything about it.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        reference = dg.LocalFileCodeReference(file_path=path, line_number=line, label=label)
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}

@@ -1,0 +1,1 @@
+"""Made-up snapshots, and a stand-in of the API that serves them: for the demo, and for tests of one's own."""

@@ -1,0 +1,164 @@
+"""Running the snapshot job from the command line: Dagster's state, one run in this process, its outcome.
+
+Importing this module imports Dagster, and reads the settings for good: the environment must be set before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from dagster._core.storage.tags import (  # the tags that the UI sets too; they have no public name
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from orpipeline.errors import OrpipelineError, SettingsError
+from orpipeline.settings import Settings, project_dir
+from orpipeline.snapshot import Fetch
+
+
+class RunFailedError(OrpipelineError):
+    """A run ended without success."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that ended with success."""
+
+    run_id: str
+    days: Sequence[date]
+
+
+def packaged_file(name: str) -> Path:
+    """Return `dagster.yaml` or `workspace.yaml`: beside `pyproject.toml`, or as the wheel ships it."""
+    return (project_dir() or Path(__file__).parent) / name
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Make sure that there is a DAGSTER_HOME that lasts, and return it.
+
+    One that the environment names is used as it is. Otherwise it is the settings' folder, with the project's
+    `dagster.yaml` in it, less the storage paths, which are Dagster's own there.
+    """
+    named = os.environ.get("DAGSTER_HOME")
+    home = Path(named).expanduser().absolute() if named else settings.dagster_home
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not named:
+            _write_instance_config(home / "dagster.yaml")
+    except OSError as error:
+        raise SettingsError(
+            f"Dagster's state cannot be kept in {home}: {error.strerror}. Set DAGSTER_HOME or ORPIPELINE_DATA_DIR "
+            "to a folder that can be written."
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def _write_instance_config(path: Path) -> None:
+    config: dict[str, Any] = yaml.safe_load(packaged_file("dagster.yaml").read_text())
+    for place in ("storage", "local_artifact_storage", "compute_logs"):
+        del config[place]
+    text = "# Written by orpipeline from its own dagster.yaml; changes here are lost.\n" + yaml.safe_dump(config)
+    if not path.exists() or path.read_text() != text:
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
+
+
+def known_days() -> tuple[date, date]:
+    """Return the first and the newest daily partition that there is now."""
+    from orpipeline.defs.partitions import daily_partitions
+
+    first, newest = daily_partitions.get_first_partition_key(), daily_partitions.get_last_partition_key()
+    if first is None or newest is None:
+        raise SettingsError("There is no daily partition yet: ORPIPELINE_START_DATE is not over.")
+    return date.fromisoformat(first), date.fromisoformat(newest)
+
+
+def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None]) -> Run:
+    """Run the job `daily_snapshot` for a day, or for the range of days, as one run in this process.
+
+    `say` is told what the run logs, as it goes. Raises RunFailedError with the run's own message.
+    """
+    from orpipeline.definitions import defs
+
+    job = dg.Definitions.merge(defs, dg.Definitions(loggers={"cli": _logger(say)})).resolve_job_def(
+        "daily_snapshot"
+    )
+    first, last = min(days).isoformat(), max(days).isoformat()
+    several = {} if first == last else {
+        ASSET_PARTITION_RANGE_START_TAG: first,
+        ASSET_PARTITION_RANGE_END_TAG: last,
+    }
+    with _state_errors(), dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=None if several else first,
+            tags=several,
+            run_config={
+                "ops": {"snapshot": {"config": {"fetch": fetch.name}}},
+                "loggers": {"cli": {"config": {}}},
+            },
+            raise_on_error=False,
+        )
+    if not result.success:
+        raise RunFailedError(_reason(result))
+    return Run(result.run_id, days)
+
+
+def create_instance() -> None:
+    """Make Dagster's databases, before two processes would do so at once."""
+    with _state_errors(), dg.DagsterInstance.get():
+        pass
+
+
+@contextmanager
+def _state_errors():  # type: ignore[no-untyped-def]
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise RunFailedError(
+            f"Dagster's state in {os.environ.get('DAGSTER_HOME')} failed: {said}. Raw answers that were fetched "
+            "are in the archive, and the tables are whole."
+        ) from error
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return data.user_failure_data.description
+            cause = data.error
+            while cause is not None and cause.cause is not None:
+                cause = cause.cause
+            if cause is not None:
+                return f"Unexpected {' '.join(cause.message.split())} (a defect; see run {result.run_id})"
+    return f"Run {result.run_id} failed; the Dagster UI shows its log."
+
+
+def _logger(say: Callable[[str], None]) -> dg.LoggerDefinition:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", {})
+            say(str(meta.get("orig_message") or record.getMessage()))
+
+    @dg.logger(description="Shows what the run itself logs on the command line.")
+    def cli_logger(_context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("orpipeline.cli", level=logging.INFO)
+        logger.addHandler(Handler())
+        return logger
+
+    return cli_logger

@@ -1,0 +1,93 @@
+"""The leaderboard as text: a table for a terminal, or CSV, JSON and Markdown for machines and for pasting."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+import polars as pl
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_BAR_WIDTH = 10
+_OTHER_COLUMNS = 52  # what all columns but `model` take, with the space between them
+_PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
+
+
+def plain(text: str) -> str:
+    """Return upstream text fit for a terminal: what cannot be printed is shown by its code."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: int) -> Table:
+    """Return a leaderboard's rows as a table of at most `width` columns (80 and more read well).
+
+    `usage` and its bar are the attributed share of requests, `at most` its upper bound, `range` the possible
+    ranks.
+    """
+    table = Table(title=Text(title), caption=Text(citation), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    for name, width, style in (("#", 3, "bold"), ("range", 6, "dim")):
+        table.add_column(name, justify="right", style=style, min_width=width, no_wrap=True)
+    # The one column that gives way where the terminal is narrow.
+    table.add_column("model", overflow="ellipsis", no_wrap=True, max_width=max(width - _OTHER_COLUMNS, 10))
+    table.add_column("usage", justify="right", min_width=5, no_wrap=True)
+    table.add_column("", min_width=_BAR_WIDTH, no_wrap=True, style="cyan")
+    table.add_column("at most", justify="right", style="dim", min_width=7, no_wrap=True)
+    table.add_column("tokens", justify="right", min_width=6, no_wrap=True)
+    largest = max(rows["usage_share"].to_list(), default=0.0)
+    for row in rows.iter_rows(named=True):
+        best, worst = row["usage_rank_best"], row["usage_rank_worst"]
+        table.add_row(
+            str(row["usage_rank"]),
+            str(best) if best == worst else f"{best}-{worst}",
+            Text(plain(row["model_id"])),
+            f"{row['usage_share']:.1%}",
+            _bar(row["usage_share"], largest),
+            f"{row['usage_share_upper']:.1%}",
+            f"{row['token_share']:.1%}",
+        )
+    return table
+
+
+def print_leaderboard(console: Console, rows: pl.DataFrame, *, title: str, citation: str) -> None:
+    """Print the table, no wider than 110 columns."""
+    width = min(console.width, 110)
+    console.print(leaderboard_table(rows, title=title, citation=citation, width=width), width=width)
+
+
+def as_csv(rows: pl.DataFrame, citation: str) -> str:
+    """Return the rows as CSV with a header, the citation as the last column."""
+    return rows.with_columns(citation=pl.lit(citation)).write_csv()
+
+
+def as_json(rows: pl.DataFrame, as_of: date, scope: str, citation: str) -> str:
+    """Return the rows as one JSON object with `as_of`, `scope`, `citation` and `rows`."""
+    records = [{**row, "as_of": row["as_of"].isoformat()} for row in rows.iter_rows(named=True)]
+    answer = {"as_of": as_of.isoformat(), "scope": scope, "citation": citation, "rows": records}
+    return json.dumps(answer, indent=2) + "\n"
+
+
+def as_markdown(rows: pl.DataFrame, citation: str) -> str:
+    """Return the rows as a Markdown table, with the citation below."""
+    lines = ["| # | range | model | usage | at most | tokens |", "| ---: | ---: | --- | ---: | ---: | ---: |"]
+    for row in rows.iter_rows(named=True):
+        lines.append(
+            f"| {row['usage_rank']} | {row['usage_rank_best']}-{row['usage_rank_worst']} | "
+            f"{_markdown_cell(row['model_id'])} | {row['usage_share']:.1%} | {row['usage_share_upper']:.1%} | "
+            f"{row['token_share']:.1%} |"
+        )
+    return "\n".join([*lines, "", citation, ""])
+
+
+def _bar(share: float, largest: float) -> str:
+    """Return a bar of eighths of a character, the largest share filling the column."""
+    eighths = round(share / largest * _BAR_WIDTH * 8) if largest else 0
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (_PARTIAL_BLOCKS[rest] if rest else "")
+
+
+def _markdown_cell(text: str) -> str:
+    escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in r"\|`*_[]!" else c for c in escaped)

@@ -1,0 +1,252 @@
+"""The DuckDB warehouse: the one place that opens it, and that replaces whole days in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
+
+from orpipeline.contracts.tables import TABLES, DayTable
+from orpipeline.contracts.validation import Seen, check_table
+from orpipeline.errors import OrpipelineError
+
+SCHEMA = "openrouter"
+LOCK_WAIT_SECONDS = 60.0
+"""How long a connection waits for another process that holds the file, before it fails."""
+
+_DUCKDB_TYPES = {
+    pl.Date(): "DATE",
+    pl.Int32(): "INTEGER",
+    pl.Int64(): "BIGINT",
+    pl.Float64(): "DOUBLE",
+    pl.String(): "VARCHAR",
+    pl.Datetime("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+}
+
+
+class WarehouseError(OrpipelineError):
+    """The warehouse cannot be opened, read or written. What it held, it still holds."""
+
+
+class WarehouseBusyError(WarehouseError):
+    """Another process holds the DuckDB file."""
+
+
+class Warehouse:
+    """The DuckDB file at `path`, made with its folder at the first write.
+
+    Each method opens the file, does its work and closes it, for one DuckDB file admits one writing process.
+    Where another process holds it, a connection waits up to `lock_wait_seconds`.
+    """
+
+    def __init__(self, path: Path, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
+        self.path = path
+        self.lock_wait_seconds = lock_wait_seconds
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever written."""
+        return self.path.exists()
+
+    @contextmanager
+    def connect(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database, and close it whatever happens.
+
+        Raises WarehouseBusyError or WarehouseError; DuckDB's own errors from within become WarehouseError.
+        """
+        connection = self._open(read_only)
+        try:
+            # Times are shown in UTC, whatever the machine's time zone is.
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+        except duckdb.Error as error:
+            raise self._error(error) from error
+        finally:
+            connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database for one transaction: committed at the end, rolled back on any error."""
+        with self.connect() as connection:
+            connection.begin()
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                _roll_back(connection)
+                raise
+
+    def replace_days(
+        self, days: Iterable[date], tables: Mapping[str, pl.DataFrame]
+    ) -> dict[str, int]:
+        """Replace the rows of `days` in `tables` by the frames' rows, all of it in one transaction.
+
+        The frames (by table name, of the columns that `orpipeline.contracts.tables` says) hold rows of these
+        days only. They are held against their contracts first, inserted by column name, and on any error all
+        tables keep what they had. Returns, by table name, how many rows it has now.
+        """
+        wanted = sorted(set(days))
+        checked = {name: check_table(name, frame) for name, frame in tables.items()}
+        for name, frame in checked.items():
+            strays = set(frame["as_of"]) - set(wanted)
+            if strays:
+                raise WarehouseError(
+                    f"Rows of {min(strays)} came for table {name}, which is not a day that is replaced. "
+                    "Nothing was written."
+                )
+        with self.transaction() as connection:
+            _create_missing_tables(connection)
+            return {
+                name: _replace(connection, name, wanted, frame) for name, frame in checked.items()
+            }
+
+    def read(
+        self, table: str, *, since: date | None = None, until: date | None = None
+    ) -> pl.DataFrame:
+        """Return a table's rows, of all days or of those from `since` to `until`, sorted by primary key.
+
+        Empty, with the table's columns, where nothing was ever written.
+        """
+        model = TABLES[table]
+        empty = pl.DataFrame(schema=model.polars_schema())
+        if not self.exists:
+            return empty
+        query = (
+            f"SELECT {_names(model.columns())} FROM {SCHEMA}.{table} "  # noqa: S608 - names of ours
+            "WHERE as_of BETWEEN ? AND ? ORDER BY ALL"
+        )
+        with self.connect(read_only=True) as connection:
+            if table not in _existing_tables(connection):
+                return empty
+            rows = connection.sql(query, params=[since or date.min, until or date.max]).to_arrow_table()
+        frame = pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
+        return frame.sort(model.primary_key())
+
+    def seen(self, days: Sequence[date]) -> Seen:
+        """Return what warnings of new and gone names need: the first day of each tag and macro-category, and
+        the names of the days around `days`.
+        """
+        return Seen(
+            self._seen("task_classifications", "tag", days), self._seen("macro_categories", "key", days)
+        )
+
+    def _seen(self, table: str, name: str, days: Sequence[date]) -> pl.DataFrame:
+        schema = {"as_of": pl.Date, name: pl.String}
+        if not self.exists or not days:
+            return pl.DataFrame(schema=schema)
+        with self.connect(read_only=True) as connection:
+            if table not in _existing_tables(connection):
+                return pl.DataFrame(schema=schema)
+            rows = connection.execute(
+                f"SELECT min(as_of), {name} FROM {SCHEMA}.{table} GROUP BY {name} "  # noqa: S608 - names of ours
+                f"UNION SELECT as_of, {name} FROM {SCHEMA}.{table} WHERE as_of BETWEEN ? AND ?",
+                [min(days) - timedelta(days=1), max(days)],
+            ).fetchall()
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        tries = Retrying(
+            retry=retry_if_exception_type(WarehouseBusyError),
+            stop=stop_before_delay(self.lock_wait_seconds),
+            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            reraise=True,
+        )
+        return tries(self._open_once, read_only)
+
+    def _open_once(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        try:
+            if not read_only:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return duckdb.connect(self.path, read_only=read_only)
+        except duckdb.Error as error:
+            raise self._error(error) from error
+        except OSError as error:
+            raise WarehouseError(
+                f"The warehouse's folder {self.path.parent} cannot be made: {error.strerror}. "
+                "Set ORPIPELINE_DATA_DIR or ORPIPELINE_WAREHOUSE to a place that can be written."
+            ) from error
+
+    def _error(self, error: duckdb.Error) -> WarehouseError:
+        said = " ".join(str(error).split("\n\n")[0].split())
+        if "Could not set lock" in said or "being used by another process" in said:
+            return WarehouseBusyError(
+                f"The warehouse {self.path} is held by another process; nothing was changed. Close what has it "
+                f"open, or wait for it to end. DuckDB says: {said}"
+            )
+        if "not a valid DuckDB" in said:
+            return WarehouseError(
+                f"{self.path} is no DuckDB database; it was not touched. Move it away (the tables can be made "
+                "again from the raw archive), or set ORPIPELINE_WAREHOUSE to another file."
+            )
+        return WarehouseError(
+            f"The warehouse {self.path} failed; the tables keep what they had. DuckDB says: {said}"
+        )
+
+
+def _replace(
+    connection: duckdb.DuckDBPyConnection, name: str, days: list[date], frame: pl.DataFrame
+) -> int:
+    table, columns = f"{SCHEMA}.{name}", _names(frame.columns)
+    if days:
+        # The range lets DuckDB pass over whole blocks of other days; the list is exact.
+        connection.execute(
+            f"DELETE FROM {table} WHERE as_of BETWEEN ? AND ? AND as_of IN (SELECT unnest(?::DATE[]))",  # noqa: S608 - names of ours
+            [days[0], days[-1], days],
+        ).fetchall()
+    connection.register("incoming", frame)
+    connection.execute(
+        f"INSERT INTO {table} BY NAME SELECT {columns} FROM incoming"  # noqa: S608 - names of ours
+    ).fetchall()
+    connection.unregister("incoming")
+    counted = connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608 - a name of ours
+    return int(counted[0][0])
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.rollback()
+    except duckdb.Error:
+        pass  # a failed transaction may be over already; closing the connection ends it in any case
+
+
+def _existing_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    rows = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE schema_name = ? AND NOT temporary", [SCHEMA]
+    ).fetchall()
+    return {name for (name,) in rows}
+
+
+def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    missing = [name for name in TABLES if name not in _existing_tables(connection)]
+    if missing:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    for name in missing:
+        for statement in _create_statements(name, TABLES[name]):
+            connection.execute(statement)
+
+
+def _create_statements(name: str, model: type[DayTable]) -> Iterator[str]:
+    """Yield the statements that make a table with its types, primary key and comments."""
+    columns = model.columns()
+    declared = ", ".join(
+        f'"{column}" {_DUCKDB_TYPES[details.dtype.type]}{"" if details.nullable else " NOT NULL"}'
+        for column, details in columns.items()
+    )
+    table = f"{SCHEMA}.{name}"
+    yield f"CREATE TABLE {table} ({declared}, PRIMARY KEY ({_names(model.primary_key())}))"
+    yield f"COMMENT ON TABLE {table} IS {_literal(model.summary())}"
+    for column, details in columns.items():
+        yield f'COMMENT ON COLUMN {table}."{column}" IS {_literal(details.description)}'
+
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(f'"{column}"' for column in columns)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
