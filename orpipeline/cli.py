@@ -6,6 +6,7 @@ Dagster, polars and pandera are imported within the commands that need them, so 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -84,13 +85,12 @@ def dev(demo: bool, host: str, port: int) -> None:
         if settings.api_key is None:
             out.print("OPENROUTER_API_KEY is not set: the schedule skips, and its days cannot be had again.")
         out.print(f"Open http://{host}:{port}/asset-groups once it says that it serves. Ctrl-C ends it.\n")
-        command = [sys.executable, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml"))]
+        # Dagster would have people type `dg dev`, which needs a package more and does the same.
+        python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded"]
+        command = [*python, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml"))]
         # Dagster lets a file `.env` in the current folder win over the environment: not over the demo's.
         folder = settings.data_dir if demo else None
-        try:
-            code = subprocess.call([*command, "-h", host, "-p", str(port)], cwd=folder)  # noqa: S603 - our own interpreter
-        except KeyboardInterrupt:
-            code = 0
+        code = _call([*command, "-h", host, "-p", str(port)], folder)
     if code:
         raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its own lines above say why.")
 
@@ -177,6 +177,17 @@ def _run(days: list[date], fetch: str) -> None:
         run_snapshot(days, Fetch[fetch], status.update)
 
 
+def _call(command: list[str], folder: Path | None) -> int:
+    """Run a program to its end, and end it when this process is asked to end."""
+    with subprocess.Popen(command, cwd=folder) as process:  # noqa: S603 - our own interpreter
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue  # Ctrl-C has reached the program too; it ends in order
+
+
 def _demo_dir(settings: Settings) -> Path:
     return settings.data_dir / "demo"
 
@@ -195,9 +206,8 @@ def _use_demo(settings: Settings, first: date | None) -> None:
     }
     from orpipeline.archive import Archive
 
-    kept = Archive(folder / "raw").days()
-    start = min([FIRST_DOCUMENTED_DAY, *kept[:1], *([first] if first else [])])
-    os.environ["ORPIPELINE_START_DATE"] = start.isoformat()
+    known = [*Archive(folder / "raw").days()[:1], *([first] if first else [])]
+    os.environ["ORPIPELINE_START_DATE"] = min(known, default=FIRST_DOCUMENTED_DAY).isoformat()
 
 
 @contextmanager

@@ -11,15 +11,15 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from orpipeline.archive import Record
+from orpipeline.archive import Archive, Record
 from orpipeline.citation import citation
 from orpipeline.clock import utc_now
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import InvalidSnapshotError
-from orpipeline.defs.partitions import daily_partitions, days_of
+from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
-from orpipeline.defs.specs import PREFIX, RAW, asset_specs, check_specs, table_key, table_metadata
+from orpipeline.defs.specs import RAW, asset_specs, check_specs, table_key, table_metadata
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load
@@ -58,28 +58,37 @@ def snapshot(
     One step, because a day's tables change together or not at all: whichever of the tables is selected, all
     of them are made again from the archive.
     """
-    days, now = days_of(context), utc_now()
-    kept = archive.archive()
+    now, tables = utc_now(), warehouse.warehouse()
+    raw_selected, tables_selected = RAW in context.selected_asset_keys, context.selected_asset_keys - {RAW}
     try:
-        answer = capture(openrouter.client(), kept, days, config.fetch, now)
+        kept = archive.archive()
+        days = _days(context, kept)
+        # Checks alone judge what is there.
+        fetch = config.fetch if context.selected_asset_keys else Fetch.never
+        answer = capture(openrouter.client(), kept, days, fetch, now)
         if answer is not None:
-            record = answer.record
-            context.log.info(f"The API answered with {record.as_of}, {'new' if answer.new else 'known'}: {record.path}")
-        judged = judge_days(
-            kept, warehouse.warehouse(), days, now=now, answered=answer.record.as_of if answer else None
-        )
-        whole = not judged.errors
-        yield from _report(context, _raw_events(judged), whole=len(judged.records) == len(days))
+            context.log.info(f"The API answered with {answer.record.as_of}: {answer.record.path}")
+        judged = judge_days(kept, tables, days, now=now, answered=answer.record.as_of if answer else None)
+        if raw_selected:
+            yield from _report(context, _raw_events(judged), whole=len(judged.records) == len(days))
         yield from _checks(context, judged)
-        if context.selected_asset_keys - {RAW}:
+        if tables_selected:
             context.log.info(f"Replacing {len(judged.good_days)} of {len(days)} days in {len(TABLES)} tables")
-            frames, row_counts = load(warehouse.warehouse(), judged)
-            yield from _report(context, _table_events(judged, frames, row_counts), whole=whole)
+            frames, row_counts = load(tables, judged)
+            yield from _report(context, _table_events(judged, frames, row_counts), whole=not judged.errors)
     except OrpipelineError as error:
         raise _failure(error) from error
-    wanted = judged.errors if context.selected_asset_keys - {RAW} else _unarchived(judged)
-    if wanted:
-        raise _days_failed(wanted, len(days))
+    # An answer that is refused is none the less kept: that fails the tables, not the raw asset.
+    failed = judged.errors if tables_selected else _unarchived(judged)
+    if failed:
+        raise _days_failed(failed, len(days))
+
+
+def _days(context: dg.AssetExecutionContext, archive: Archive) -> list[date]:
+    """Return the days of the run's partitions; for checks that are run by themselves, the newest archived one."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return [date.fromisoformat(key) for key in sorted(context.partition_keys)]
+    return archive.days()[-1:]
 
 
 Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
@@ -188,9 +197,9 @@ def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.As
     for key in sorted(context.selected_asset_check_keys, key=str):
         rule = RULES[key.name]
         broken = judged.findings.filter(rule=rule.name, table=key.asset_key.path[-1])
-        metadata: dict[str, Any] = {"days": span, "broken_by": len(broken)}
+        metadata: dict[str, Any] = {"days": span, "failing_rows": len(broken)}
         if len(broken):
-            metadata["rows"] = table_metadata(broken)
+            metadata["first_failing_rows"] = table_metadata(broken)
         yield dg.AssetCheckResult(
             asset_key=key.asset_key,
             check_name=key.name,

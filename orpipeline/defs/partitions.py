@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import dagster as dg
 
 from orpipeline.settings import load_settings
@@ -12,8 +10,3 @@ daily_partitions = dg.DailyPartitionsDefinition(
     start_date=load_settings().start_date.isoformat(), timezone="UTC", fmt="%Y-%m-%d"
 )
 """One partition a UTC day, there once the day is over: just when the API begins to serve it as its `as_of`."""
-
-
-def days_of(context: dg.AssetExecutionContext) -> list[date]:
-    """Return the days of a run's partitions, oldest first."""
-    return [date.fromisoformat(key) for key in sorted(context.partition_keys)]

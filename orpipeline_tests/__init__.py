@@ -1,0 +1,1 @@
+"""orpipeline's tests: real DuckDB, real HTTP on loopback, real Dagster instances."""
