@@ -93,9 +93,7 @@ class Archive:
             known, revision, folder = self._place(as_of, sha256, fetched_at)
             if known is not None:
                 return Kept(known, new=False)
-            record = Record(
-                as_of, revision, sha256, len(body), fetched_at, origin, source, folder / ANSWER_FILE
-            )
+            record = Record(as_of, revision, sha256, len(body), fetched_at, origin, source, folder / ANSWER_FILE)
             if self._write(folder, body, record):
                 return Kept(record, new=True)
             # Another process took that revision in the meantime: look again.
@@ -107,9 +105,7 @@ class Archive:
     def revisions(self, day: date) -> list[Record]:
         """Return a day's records, oldest revision first; empty where the archive lacks the day."""
         folder = self.root / day.isoformat()
-        numbers = sorted(
-            int(match[1]) for name in self._names(folder) if (match := _REVISION.fullmatch(name))
-        )
+        numbers = sorted(int(match[1]) for name in self._names(folder) if (match := _REVISION.fullmatch(name)))
         return [self._record(folder / f"r{number}", day, number) for number in numbers]
 
     def latest(self, day: date) -> Record | None:
@@ -130,9 +126,7 @@ class Archive:
             raise _corrupt(record.path, "its sha256 is not the recorded one")
         return body
 
-    def _place(
-        self, as_of: date | None, sha256: str, fetched_at: datetime
-    ) -> tuple[Record | None, int, Path]:
+    def _place(self, as_of: date | None, sha256: str, fetched_at: datetime) -> tuple[Record | None, int, Path]:
         """Return the record that already holds these bytes, or the revision and folder that they get."""
         if as_of is None:
             aside = self.root / UNDATED
@@ -177,7 +171,7 @@ class Archive:
     def _names(self, folder: Path) -> Iterator[str]:
         with _disk_errors("read", folder):
             if folder.is_dir():
-                yield from sorted(os.listdir(folder))
+                yield from sorted(path.name for path in folder.iterdir())
 
     def _record(self, folder: Path, as_of: date | None, revision: int) -> Record:
         path = folder / RECORD_FILE
@@ -213,7 +207,7 @@ def _as_json(record: Record) -> str:
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -20,26 +20,18 @@ from rich.console import Console
 
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
-from orpipeline.openrouter.answer import iso_date
 from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
 
 out = Console()
 
 
-class Day(click.ParamType):
-    """A date written as YYYY-MM-DD."""
-
-    name = "YYYY-MM-DD"
-
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> date:
-        """Return the date, or end with a usage error."""
-        day = iso_date(value)
-        if day is None:
-            self.fail(f"{value!r} is no date; write it as YYYY-MM-DD.", param, context)
-        return day
-
-
-day_option = click.option("--date", "day", type=Day(), help="The day, by its as_of.  [default: the newest]")
+day_option = click.option(
+    "--date",
+    "at",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="The day, by its as_of.  [default: the newest]",
+)
 demo_option = click.option("--demo", is_flag=True, help="Use the demo's data folder.")
 
 
@@ -104,9 +96,9 @@ def dev(demo: bool, host: str, port: int) -> None:
     show_default=True,
     help="Whether the API is asked; auto asks only for the newest day, if the archive lacks it.",
 )
-def run(day: date | None, fetch: str) -> None:
+def run(at: datetime | None, fetch: str) -> None:
     """Run the job daily_snapshot for one day: fetch, keep, validate, make the tables."""
-    day = day or newest_completed_day(utc_now())
+    day = at.date() if at else newest_completed_day(utc_now())
     _run([day], fetch)
     out.print(f"{day} is in the archive and in the tables.")
 
@@ -124,13 +116,13 @@ def run(day: date | None, fetch: str) -> None:
     help="For people, or for machines and for pasting.",
 )
 @demo_option
-def leaderboard(day: date | None, scope: str, top: int, form: str, demo: bool) -> None:
+def leaderboard(at: datetime | None, scope: str, top: int, form: str, demo: bool) -> None:
     """Show the model leaderboard of a day."""
     settings = load_settings()
     if demo:
         _use_demo(settings, None)
         settings = load_settings()
-    _show_leaderboard(settings, day, scope, top, form)
+    _show_leaderboard(settings, at.date() if at else None, scope, top, form)
 
 
 def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int, form: str) -> None:
@@ -228,9 +220,7 @@ def _import_demo_history(settings: Settings, first: date, newest: date) -> None:
     archive = Archive(settings.archive_dir)
     for n in range((newest - first).days):
         day = first + timedelta(days=n)
-        fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(
-            days=(newest - day).days
-        )
+        fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(days=(newest - day).days)
         archive.put(demo_answer(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")
 
 
@@ -240,7 +230,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)  # noqa: T201
+        print(error.format_message(), file=sys.stderr)
         code = 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "orpipeline"
@@ -265,7 +255,7 @@ def main() -> None:
 def _say_error(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"orpipeline: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print(f"orpipeline: {' '.join(message.split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

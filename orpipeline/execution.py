@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -93,14 +93,16 @@ def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None])
     """
     from orpipeline.definitions import defs
 
-    job = dg.Definitions.merge(defs, dg.Definitions(loggers={"cli": _logger(say)})).resolve_job_def(
-        "daily_snapshot"
-    )
+    job = dg.Definitions.merge(defs, dg.Definitions(loggers={"cli": _logger(say)})).resolve_job_def("daily_snapshot")
     first, last = min(days).isoformat(), max(days).isoformat()
-    several = {} if first == last else {
-        ASSET_PARTITION_RANGE_START_TAG: first,
-        ASSET_PARTITION_RANGE_END_TAG: last,
-    }
+    several = (
+        {}
+        if first == last
+        else {
+            ASSET_PARTITION_RANGE_START_TAG: first,
+            ASSET_PARTITION_RANGE_END_TAG: last,
+        }
+    )
     with _state_errors(), dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(
             instance=instance,
@@ -124,7 +126,7 @@ def create_instance() -> None:
 
 
 @contextmanager
-def _state_errors():  # type: ignore[no-untyped-def]
+def _state_errors() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError) as error:
@@ -155,10 +157,9 @@ def _logger(say: Callable[[str], None]) -> dg.LoggerDefinition:
             meta = getattr(record, "dagster_meta", {})
             say(str(meta.get("orig_message") or record.getMessage()))
 
-    @dg.logger(description="Shows what the run itself logs on the command line.")
-    def cli_logger(_context: dg.InitLoggerContext) -> logging.Logger:
+    def make(_context: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger("orpipeline.cli", level=logging.INFO)
         logger.addHandler(Handler())
         return logger
 
-    return cli_logger
+    return dg.LoggerDefinition(make, description="Shows on the command line what the run itself logs.")

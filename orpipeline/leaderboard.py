@@ -89,17 +89,13 @@ def _scoped_tags(task_classifications: pl.DataFrame, task_models: pl.DataFrame) 
         usage_left=(1 - pl.col("tag_usage_share").sum()).clip(lower_bound=0.0),
         token_left=(1 - pl.col("tag_token_share").sum()).clip(lower_bound=0.0),
     )
-    tags = task_classifications.join(
-        lists, on=["as_of", "window_days", "tag"], how="left", maintain_order="left"
-    )
+    tags = task_classifications.join(lists, on=["as_of", "window_days", "tag"], how="left", maintain_order="left")
     key = ["as_of", "window_days", "tag"]
     left = {
         "usage_left": pl.min_horizontal("smallest", "usage_left").fill_null(1.0),
         "token_left": pl.col("token_left").fill_null(1.0),
     }
-    everything = tags.select(
-        *key, scope=pl.lit(ALL), usage_weight="usage_share", token_weight="token_share", **left
-    )
+    everything = tags.select(*key, scope=pl.lit(ALL), usage_weight="usage_share", token_weight="token_share", **left)
     by_category = tags.select(
         *key,
         scope="macro_category",

@@ -76,9 +76,7 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
     except UnreadableAnswerError as error:
         kept = archive.put(error.body, fetched_at=now, source=client.url, origin="api")
         raise UnreadableAnswerError(f"{error} It is kept in {kept.record.path}.", body=error.body) from None
-    kept = archive.put(
-        answer.body, fetched_at=answer.fetched_at, source=answer.url, origin=answer.origin
-    )
+    kept = archive.put(answer.body, fetched_at=answer.fetched_at, source=answer.url, origin=answer.origin)
     if kept.record.as_of is None:
         raise DayNotAvailableError(
             f"The API's answer states no day (`data.as_of`), so it belongs to no partition. It is kept in "

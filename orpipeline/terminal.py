@@ -27,9 +27,15 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
     `usage` and its bar are the attributed share of requests, `at most` its upper bound, `range` the possible
     ranks.
     """
-    table = Table(title=Text(title), caption=Text(citation), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
-    for name, width, style in (("#", 3, "bold"), ("range", 6, "dim")):
-        table.add_column(name, justify="right", style=style, min_width=width, no_wrap=True)
+    table = Table(
+        title=Text(title),
+        caption=Text(citation),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+    )
+    table.add_column("#", justify="right", style="bold", min_width=3, no_wrap=True)
+    table.add_column("range", justify="right", style="dim", min_width=6, no_wrap=True)
     # The one column that gives way where the terminal is narrow.
     table.add_column("model", overflow="ellipsis", no_wrap=True, max_width=max(width - _OTHER_COLUMNS, 10))
     table.add_column("usage", justify="right", min_width=5, no_wrap=True)

@@ -4,14 +4,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
-
-from orpipeline_tests.scripted_api import ScriptedApi
+import time_machine
 
 # Whatever the developer's own environment says must not reach a test, and no test must reach the developer's data.
+# This comes before orpipeline is imported: its partitions are made from the settings once.
 for _name in [name for name in os.environ if name.startswith(("ORPIPELINE_", "OPENROUTER_", "DAGSTER_"))]:
     del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+
+from orpipeline_tests.scripted_api import ScriptedApi  # noqa: E402 - see above
+from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +30,17 @@ def api() -> Iterator[ScriptedApi]:
     """A real HTTP server on loopback that answers as the test says, in order, and notes what it was asked."""
     with ScriptedApi() as server:
         yield server
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A pipeline of the test's own, with nothing in it."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(tmp_path / "data", instance)
+
+
+@pytest.fixture
+def at_noon() -> Iterator[None]:
+    """The clock stands at noon of 2026-10-07 and goes on from there."""
+    with time_machine.travel(NOON, tick=True):
+        yield

@@ -57,8 +57,7 @@ class CategoryTotals(pa.DataFrameModel):
     # A macro-category without any traffic has no fractions to sum.
     check_total = row_rule(
         rules.CATEGORY_TOTALS,
-        ((pl.col("summed") - 1).abs() <= pl.col("tolerance"))
-        | (~pl.col("has_traffic") & (pl.col("summed") == 0)),
+        ((pl.col("summed") - 1).abs() <= pl.col("tolerance")) | (~pl.col("has_traffic") & (pl.col("summed") == 0)),
     )
 
 
@@ -72,9 +71,7 @@ class MacroSums(pa.DataFrameModel):
     summed: float = pa.Field(nullable=True)
     tolerance: float
 
-    check_sum = row_rule(
-        rules.MACRO_SUMS, (pl.col("stated") - pl.col("summed")).abs() <= pl.col("tolerance")
-    )
+    check_sum = row_rule(rules.MACRO_SUMS, (pl.col("stated") - pl.col("summed")).abs() <= pl.col("tolerance"))
 
 
 class TagGroups(pa.DataFrameModel):
@@ -172,9 +169,7 @@ def _category_totals(tags: pl.DataFrame) -> pl.DataFrame:
     by = ["as_of", "macro_category"]
     sums = _sums(tags, by, tuple(f"category_{share}" for share in _SHARES), stated=False)
     traffic = pl.concat(
-        tags.group_by(by, maintain_order=True).agg(
-            share=pl.lit(f"category_{share}"), has_traffic=_sum(share) > 0
-        )
+        tags.group_by(by, maintain_order=True).agg(share=pl.lit(f"category_{share}"), has_traffic=_sum(share) > 0)
         for share in _SHARES
     )
     return sums.join(traffic, on=[*by, "share"], how="left", maintain_order="left")
@@ -185,9 +180,7 @@ def _tag_groups(tags: pl.DataFrame, macros: pl.DataFrame) -> pl.DataFrame:
     return tags.join(listed, on=["as_of", "macro_category"], how="left", maintain_order="left").select(
         "as_of",
         "tag",
-        prefix=pl.when(pl.col("tag").str.contains(":", literal=True)).then(
-            pl.col("tag").str.split(":").list.first()
-        ),
+        prefix=pl.when(pl.col("tag").str.contains(":", literal=True)).then(pl.col("tag").str.split(":").list.first()),
         macro_category="macro_category",
         listed=pl.col("listed").fill_null(False),
     )
@@ -195,9 +188,7 @@ def _tag_groups(tags: pl.DataFrame, macros: pl.DataFrame) -> pl.DataFrame:
 
 def _category_shares(tags: pl.DataFrame, macros: pl.DataFrame) -> pl.DataFrame:
     stated = macros.select("as_of", "usage_share", "token_share", macro_category="key")
-    rows = tags.join(
-        stated, on=["as_of", "macro_category"], how="inner", suffix="_macro", maintain_order="left"
-    )
+    rows = tags.join(stated, on=["as_of", "macro_category"], how="inner", suffix="_macro", maintain_order="left")
     category, macro = pl.col("category_share"), pl.col("macro_share")
     return pl.concat(
         rows.select(

@@ -29,9 +29,7 @@ def _key(description: str) -> Any:
     return pa.Field(description=description, metadata=_KEY)
 
 
-def _column_rule(
-    rule: Rule, columns: tuple[str, ...], holds: Callable[[pl.Expr], pl.Expr]
-) -> Any:
+def _column_rule(rule: Rule, columns: tuple[str, ...], holds: Callable[[pl.Expr], pl.Expr]) -> Any:
     """Return a pandera check of each of `columns`; a NULL is `required_fields`' matter."""
 
     def check(_model: type, data: PolarsData) -> pl.LazyFrame:
@@ -102,9 +100,7 @@ class Snapshots(DayTable):
     revision: pl.Int32 = pa.Field(
         description="1 for the first answer seen for that day, the next number for each restatement."
     )
-    sha256: str = pa.Field(
-        description="The sha256 of the answer's bytes, in hex, as in the raw archive's record."
-    )
+    sha256: str = pa.Field(description="The sha256 of the answer's bytes, in hex, as in the raw archive's record.")
     bytes: pl.Int64 = pa.Field(description="The answer's length in bytes.")
     fetched_at: Instant = pa.Field(description="When the answer was fetched, by our clock.")
     origin: str = pa.Field(
@@ -130,12 +126,8 @@ class TaskClassifications(DayTable):
     token_share: float = pa.Field(description="The tag's share of all classified tokens.")
     category_usage_share: float = pa.Field(description="The tag's share of its macro-category's requests.")
     category_token_share: float = pa.Field(description="The tag's share of its macro-category's tokens.")
-    usage_rank: pl.Int32 = pa.Field(
-        description="1 for the day's largest usage_share; ties share the smaller number."
-    )
-    token_rank: pl.Int32 = pa.Field(
-        description="1 for the day's largest token_share; ties share the smaller number."
-    )
+    usage_rank: pl.Int32 = pa.Field(description="1 for the day's largest usage_share; ties share the smaller number.")
+    token_rank: pl.Int32 = pa.Field(description="1 for the day's largest token_share; ties share the smaller number.")
 
     check_shares = _shares("usage_share", "token_share", "category_usage_share", "category_token_share")
     check_no_other = _not_other("tag", "display_name", "macro_category")
@@ -181,24 +173,16 @@ class ModelLeaderboard(DayTable):
     class Config:
         description = "One row a day, scope and model: market share and rank, with what the lists leave open."
 
-    scope: str = _key(
-        "`all` for all classified traffic, or the key of the macro-category that is ranked."
-    )
+    scope: str = _key("`all` for all classified traffic, or the key of the macro-category that is ranked.")
     model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
-    author: str = pa.Field(
-        description="The part of the model id before the `/`; NULL without one.", nullable=True
-    )
+    author: str = pa.Field(description="The part of the model id before the `/`; NULL without one.", nullable=True)
     model: str = pa.Field(description="The part of the model id between `/` and `:`.")
     variant: str = pa.Field(
         description="The part of the model id after the `:`, such as `free`; NULL without one.",
         nullable=True,
     )
-    usage_rank: pl.Int32 = pa.Field(
-        description="1 for the scope's largest usage_share; ties share the smaller number."
-    )
-    token_rank: pl.Int32 = pa.Field(
-        description="1 for the scope's largest token_share; ties share the smaller number."
-    )
+    usage_rank: pl.Int32 = pa.Field(description="1 for the scope's largest usage_share; ties share the smaller number.")
+    token_rank: pl.Int32 = pa.Field(description="1 for the scope's largest token_share; ties share the smaller number.")
     usage_share: float = pa.Field(
         description="The share of the scope's requests that the published lists attribute to the model: a "
         "lower bound, for lists end at the top models. Rounded to 12 decimals."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -146,11 +147,11 @@ def _broken(
             found = _shown_row(row)
             if model is between.Answers:
                 column = _ANSWER_COLUMNS[rule.name]
-                found = originals.get((frame_name or table, column, index), str(row[column]))
+                found = originals.get((frame_name or table, column, index), _shown(row[column]))
             else:
-                column = _judged_column(model, row)
+                column = _judged_column(row)
         else:
-            found = originals.get((frame_name or table, column, index), str(row[column]))
+            found = originals.get((frame_name or table, column, index), _shown(row[column]))
         rows.setdefault(
             (rule.name, column, index),
             (row["as_of"], rule.severity, rule.name, table, column, _row_name(row), found),
@@ -166,7 +167,7 @@ _ANSWER_COLUMNS = {
 _ROW_KEYS = ("scope", "tag", "model_id", "key")
 
 
-def _judged_column(model: type[pa.DataFrameModel], row: Mapping[str, Any]) -> str:
+def _judged_column(row: Mapping[str, Any]) -> str:
     """Return the column that a rule over a whole row speaks of."""
     if "share" in row:
         return str(row["share"])
@@ -182,21 +183,18 @@ def _row_name(row: Mapping[str, Any]) -> str:
 
 def _shown_row(row: Mapping[str, Any]) -> str:
     hidden = {"as_of", "window_days", "share", *_ROW_KEYS}
-    shown = {
-        name: f"{value:.6g}" if isinstance(value, float) else str(value)
-        for name, value in row.items()
-        if name not in hidden
-    }
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
+    return ", ".join(f"{name}={_shown(value)}" for name, value in row.items() if name not in hidden)
+
+
+def _shown(value: object) -> str:
+    """Return a value as the answer would write it, sums without the noise of adding doubles."""
+    return json.dumps(float(f"{value:.6g}")) if isinstance(value, float) else str(value)
 
 
 def _defects(frames: Frames) -> pl.DataFrame:
     rule = rules.REQUIRED_FIELDS
     return _finding_frame(
-        [
-            (d.as_of, rule.severity, rule.name, rule.tables[0], d.path, str(d.as_of), d.found)
-            for d in frames.defects
-        ]
+        [(d.as_of, rule.severity, rule.name, rule.tables[0], d.path, str(d.as_of), d.found) for d in frames.defects]
     )
 
 

@@ -151,9 +151,7 @@ def _leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _report(
-    context: dg.AssetExecutionContext, events: Iterator[Materialization], *, whole: bool
-) -> Iterator[Event]:
+def _report(context: dg.AssetExecutionContext, events: Iterator[Materialization], *, whole: bool) -> Iterator[Event]:
     """Tell Dagster which partitions of which assets are materialized now.
 
     A step's output stands for all of the run's partitions. So only where every day is good (`whole`) are

@@ -47,7 +47,9 @@ def asset_specs() -> list[dg.AssetSpec]:
         _raw_spec(),
         *(_table_spec(name, "daily_tables", deps=[RAW]) for name in daily),
         _table_spec(
-            "model_leaderboard", "analysis", deps=[table_key("task_classifications"), table_key("task_models")]
+            "model_leaderboard",
+            "analysis",
+            deps=[table_key("task_classifications"), table_key("task_models")],
         ),
     ]
 
@@ -64,7 +66,10 @@ def check_specs() -> list[dg.AssetCheckSpec]:
 def table_metadata(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:
     """Return findings as a table that the UI can show. Upstream text is shown literally there."""
     shown = findings.head(limit).select(
-        "rule", column=pl.format("{}.{}", "table", "column"), row=pl.format("{} {}", "as_of", "row"), found="found"
+        "rule",
+        column=pl.format("{}.{}", "table", "column"),
+        row=pl.format("{} {}", "as_of", "row"),
+        found="found",
     )
     return dg.MetadataValue.table([dg.TableRecord(row) for row in shown.iter_rows(named=True)])
 

@@ -88,9 +88,7 @@ def demo_answer(as_of: date) -> bytes:
 
 def _data(as_of: date) -> dict[str, object]:
     usage = _fractions({tag: weight * _drift(f"usage {tag}", as_of, 0.15) for tag, _, weight, _ in _TAGS})
-    tokens = _fractions(
-        {tag: usage[tag] * length * _drift(f"tokens {tag}", as_of, 0.1) for tag, _, _, length in _TAGS}
-    )
+    tokens = _fractions({tag: usage[tag] * length * _drift(f"tokens {tag}", as_of, 0.1) for tag, _, _, length in _TAGS})
     macro_usage, macro_tokens = _by_macro(usage), _by_macro(tokens)
     models = _popularity(as_of)
     tags = [
@@ -127,15 +125,11 @@ def _listed_models(tag: str, models: Mapping[_Model, float], as_of: date) -> lis
     """Return the top models by requests; what the others have is left out, as in a real answer."""
     usage = _fractions(
         {
-            model: popularity
-            * _taste(tag, model.family)
-            * _drift(f"{tag} {model.model_id}", as_of, 0.12)
+            model: popularity * _taste(tag, model.family) * _drift(f"{tag} {model.model_id}", as_of, 0.12)
             for model, popularity in models.items()
         }
     )
-    tokens = _fractions(
-        {model: share * _wordiness(model.model_id) for model, share in usage.items()}
-    )
+    tokens = _fractions({model: share * _wordiness(model.model_id) for model, share in usage.items()})
     top = sorted(usage, key=lambda model: (-usage[model], model.model_id))[:_LISTED_MODELS]
     return [
         {

@@ -107,9 +107,7 @@ class Client:
         tries = Retrying(
             retry=retry_if_exception_type((TransportError, ServerError)),
             stop=stop_after_attempt(TRIES) | stop_before_delay(self.total_timeout_seconds),
-            wait=wait_exponential_jitter(
-                initial=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds
-            ),
+            wait=wait_exponential_jitter(multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds),
             reraise=True,
         )
         with httpx.Client(transport=self.transport, follow_redirects=False, headers=headers) as http:
@@ -138,16 +136,13 @@ class Client:
 
     def _fetch_once(self, http: httpx.Client, deadline: float) -> Answer:
         left = max(deadline - time.monotonic(), 0.1)
-        timeout = httpx.Timeout(
-            min(self.read_timeout_seconds, left), connect=min(CONNECT_TIMEOUT_SECONDS, left)
-        )
+        timeout = httpx.Timeout(min(self.read_timeout_seconds, left), connect=min(CONNECT_TIMEOUT_SECONDS, left))
         try:
             with http.stream("GET", self.url, timeout=timeout) as response:
                 body = self._read(response, deadline)
         except httpx.TimeoutException:
             raise AnswerTimeoutError(
-                f"{self.base_url} did not answer in time ({self.read_timeout_seconds:g} s for a try). "
-                "Try again later."
+                f"{self.base_url} did not answer in time ({self.read_timeout_seconds:g} s for a try). Try again later."
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectionFailedError(
@@ -238,9 +233,7 @@ class Client:
                 body=body.replace(key, b"[key]"),
             )
 
-    def _status_error(
-        self, status: int, error: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> OpenRouterError:
+    def _status_error(self, status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> OpenRouterError:
         said = self._safe(str(error.get("message") or "")) or "no message"
         if status == 429:
             retry_at = earliest_retry(headers, error, self.clock())
@@ -268,9 +261,7 @@ class Client:
         return " ".join(printable.split())[:_MESSAGE_LENGTH]
 
 
-def earliest_retry(
-    headers: Mapping[str, str], error: Mapping[str, Any], now: datetime
-) -> datetime | None:
+def earliest_retry(headers: Mapping[str, str], error: Mapping[str, Any], now: datetime) -> datetime | None:
     """Return when a 429 says to come back (UTC), or None where it says nothing usable.
 
     In this order: `Retry-After` in seconds or as an HTTP date; `X-RateLimit-Reset` as a header, or in the

@@ -149,9 +149,7 @@ class _Reader:
     def _macros(self, day: date, window: int | None, data: Mapping[str, Any]) -> None:
         listed = data.get("macro_categories", _ABSENT)
         for macro in self._objects(day, "data.macro_categories[]", listed):
-            self._row(
-                "macro_categories", day, window, macro, _MACRO_FIELDS, self.columns["macro_categories"]
-            )
+            self._row("macro_categories", day, window, macro, _MACRO_FIELDS, self.columns["macro_categories"])
 
     def _row(
         self,
@@ -211,9 +209,7 @@ class _Reader:
             pl.Series("as_of", self.days[frame], dtype=pl.Date),
             pl.Series("window_days", self.windows[frame], dtype=pl.Int32),
         ]
-        return pl.DataFrame(
-            [*keys, *(self._series(frame, name, dtype) for name, dtype in fields.items())]
-        )
+        return pl.DataFrame([*keys, *(self._series(frame, name, dtype) for name, dtype in fields.items())])
 
     def _series(self, frame: str, name: str, dtype: type[pl.DataType]) -> pl.Series:
         values = self.columns[frame][name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -81,9 +81,7 @@ class Warehouse:
                 _roll_back(connection)
                 raise
 
-    def replace_days(
-        self, days: Iterable[date], tables: Mapping[str, pl.DataFrame]
-    ) -> dict[str, int]:
+    def replace_days(self, days: Iterable[date], tables: Mapping[str, pl.DataFrame]) -> dict[str, int]:
         """Replace the rows of `days` in `tables` by the frames' rows, all of it in one transaction.
 
         The frames (by table name, of the columns that `orpipeline.contracts.tables` says) hold rows of these
@@ -91,6 +89,8 @@ class Warehouse:
         tables keep what they had. Returns, by table name, how many rows it has now.
         """
         wanted = sorted(set(days))
+        for name, frame in tables.items():
+            _require_columns(name, frame)
         checked = {name: check_table(name, frame) for name, frame in tables.items()}
         for name, frame in checked.items():
             strays = set(frame["as_of"]) - set(wanted)
@@ -101,13 +101,9 @@ class Warehouse:
                 )
         with self.transaction() as connection:
             _create_missing_tables(connection)
-            return {
-                name: _replace(connection, name, wanted, frame) for name, frame in checked.items()
-            }
+            return {name: _replace(connection, name, wanted, frame) for name, frame in checked.items()}
 
-    def read(
-        self, table: str, *, since: date | None = None, until: date | None = None
-    ) -> pl.DataFrame:
+    def read(self, table: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
         """Return a table's rows, of all days or of those from `since` to `until`, sorted by primary key.
 
         Empty, with the table's columns, where nothing was ever written.
@@ -116,13 +112,13 @@ class Warehouse:
         empty = pl.DataFrame(schema=model.polars_schema())
         if not self.exists:
             return empty
-        query = (
-            f"SELECT {_names(model.columns())} FROM {SCHEMA}.{table} "  # noqa: S608 - names of ours
-            "WHERE as_of BETWEEN ? AND ? ORDER BY ALL"
-        )
         with self.connect(read_only=True) as connection:
             if table not in _existing_tables(connection):
                 return empty
+            query = (
+                f"SELECT {_names(model.columns())} FROM {table_name(connection, SCHEMA, table)} "  # noqa: S608 - names of ours
+                "WHERE as_of BETWEEN ? AND ? ORDER BY ALL"
+            )
             rows = connection.sql(query, params=[since or date.min, until or date.max]).to_arrow_table()
         frame = pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
         return frame.sort(model.primary_key())
@@ -131,9 +127,7 @@ class Warehouse:
         """Return what warnings of new and gone names need: the first day of each tag and macro-category, and
         the names of the days around `days`.
         """
-        return Seen(
-            self._seen("task_classifications", "tag", days), self._seen("macro_categories", "key", days)
-        )
+        return Seen(self._seen("task_classifications", "tag", days), self._seen("macro_categories", "key", days))
 
     def _seen(self, table: str, name: str, days: Sequence[date]) -> pl.DataFrame:
         schema = {"as_of": pl.Date, name: pl.String}
@@ -142,9 +136,10 @@ class Warehouse:
         with self.connect(read_only=True) as connection:
             if table not in _existing_tables(connection):
                 return pl.DataFrame(schema=schema)
+            stored = table_name(connection, SCHEMA, table)
             rows = connection.execute(
-                f"SELECT min(as_of), {name} FROM {SCHEMA}.{table} GROUP BY {name} "  # noqa: S608 - names of ours
-                f"UNION SELECT as_of, {name} FROM {SCHEMA}.{table} WHERE as_of BETWEEN ? AND ?",
+                f"SELECT min(as_of), {name} FROM {stored} GROUP BY {name} "  # noqa: S608 - names of ours
+                f"UNION SELECT as_of, {name} FROM {stored} WHERE as_of BETWEEN ? AND ?",
                 [min(days) - timedelta(days=1), max(days)],
             ).fetchall()
         return pl.DataFrame(rows, schema=schema, orient="row")
@@ -153,7 +148,7 @@ class Warehouse:
         tries = Retrying(
             retry=retry_if_exception_type(WarehouseBusyError),
             stop=stop_before_delay(self.lock_wait_seconds),
-            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
             reraise=True,
         )
         return tries(self._open_once, read_only)
@@ -183,15 +178,37 @@ class Warehouse:
                 f"{self.path} is no DuckDB database; it was not touched. Move it away (the tables can be made "
                 "again from the raw archive), or set ORPIPELINE_WAREHOUSE to another file."
             )
-        return WarehouseError(
-            f"The warehouse {self.path} failed; the tables keep what they had. DuckDB says: {said}"
+        return WarehouseError(f"The warehouse {self.path} failed; the tables keep what they had. DuckDB says: {said}")
+
+
+def table_name(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> str:
+    """Return a table's full name, quoted.
+
+    DuckDB names the catalog after the file. Without the catalog, `openrouter.task_models` is ambiguous in a file
+    `openrouter.duckdb`.
+    """
+    catalog = connection.execute("SELECT current_database()").fetchall()[0][0]
+    return ".".join(quoted(name) for name in (catalog, schema, table))
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL takes it, whatever characters it has."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _require_columns(table: str, frame: pl.DataFrame) -> None:
+    wanted = TABLES[table].polars_schema()
+    wrong = [f"{name} is {dtype}" for name, dtype in frame.schema.items() if wanted.get(name) != dtype]
+    lacking = [name for name in wanted if name not in frame.columns]
+    if wrong or lacking:
+        raise WarehouseError(
+            f"The frame for table {table} does not have the table's columns: it lacks {lacking}, and has other columns "
+            f"or types: {wrong}. Nothing was written."
         )
 
 
-def _replace(
-    connection: duckdb.DuckDBPyConnection, name: str, days: list[date], frame: pl.DataFrame
-) -> int:
-    table, columns = f"{SCHEMA}.{name}", _names(frame.columns)
+def _replace(connection: duckdb.DuckDBPyConnection, name: str, days: list[date], frame: pl.DataFrame) -> int:
+    table, columns = table_name(connection, SCHEMA, name), _names(frame.columns)
     if days:
         # The range lets DuckDB pass over whole blocks of other days; the list is exact.
         connection.execute(
@@ -208,10 +225,9 @@ def _replace(
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
-    try:
+    # A transaction that failed may be over already; closing the connection ends it in any case.
+    with suppress(duckdb.Error):
         connection.rollback()
-    except duckdb.Error:
-        pass  # a failed transaction may be over already; closing the connection ends it in any case
 
 
 def _existing_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
@@ -226,26 +242,25 @@ def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
     if missing:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     for name in missing:
-        for statement in _create_statements(name, TABLES[name]):
+        for statement in _create_statements(table_name(connection, SCHEMA, name), TABLES[name]):
             connection.execute(statement)
 
 
-def _create_statements(name: str, model: type[DayTable]) -> Iterator[str]:
+def _create_statements(table: str, model: type[DayTable]) -> Iterator[str]:
     """Yield the statements that make a table with its types, primary key and comments."""
     columns = model.columns()
     declared = ", ".join(
-        f'"{column}" {_DUCKDB_TYPES[details.dtype.type]}{"" if details.nullable else " NOT NULL"}'
+        f"{quoted(column)} {_DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
         for column, details in columns.items()
     )
-    table = f"{SCHEMA}.{name}"
     yield f"CREATE TABLE {table} ({declared}, PRIMARY KEY ({_names(model.primary_key())}))"
     yield f"COMMENT ON TABLE {table} IS {_literal(model.summary())}"
     for column, details in columns.items():
-        yield f'COMMENT ON COLUMN {table}."{column}" IS {_literal(details.description)}'
+        yield f"COMMENT ON COLUMN {table}.{quoted(column)} IS {_literal(details.description)}"
 
 
 def _names(columns: Iterable[str]) -> str:
-    return ", ".join(f'"{column}"' for column in columns)
+    return ", ".join(map(quoted, columns))
 
 
 def _literal(text: str) -> str:

@@ -3,8 +3,8 @@
 It stores and loads polars, pandas and pyarrow frames by annotation, as dagster-duckdb's do (`key_prefix` or the
 metadata `schema` names the schema, the metadata `partition_expr` the partition's column). Beyond that: a partition
 is deleted and inserted in one transaction; columns are matched by name, and a column too many or too few is an
-error; rows outside the partition are an error; an empty frame empties the partition; any number of partitions is
-one write; the connection closes in any case.
+error; so is a value that the stored column's type would change, and a row outside the partition; an empty frame
+empties the partition; any number of partitions is one write; the connection closes in any case.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import duckdb
 import polars as pl
 import pyarrow as pa
-from dagster_duckdb import DuckDBIOManager
-from dagster_duckdb.io_manager import DuckDbClient
 
 # Dagster has no public home for the parts that every database's I/O manager is made of; dagster-duckdb itself
 # takes them from here.
@@ -32,9 +30,11 @@ from dagster._core.storage.db_io_manager import (
     TableSlice,
     static_where_clause,
 )
+from dagster_duckdb import DuckDBIOManager
+from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import Field
 
-from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse, WarehouseError
+from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse, WarehouseError, quoted, table_name
 
 
 class _WarehouseClient(DuckDbClient):
@@ -45,7 +45,7 @@ class _WarehouseClient(DuckDbClient):
     def connect(
         context: dg.InputContext | dg.OutputContext, _table_slice: TableSlice
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        config = context.resource_config or {}
+        config = cast("dict[str, Any]", context.resource_config)
         warehouse = Warehouse(Path(config["database"]), lock_wait_seconds=config["lock_wait_seconds"])
         if isinstance(context, dg.OutputContext):
             with warehouse.transaction() as connection:
@@ -58,19 +58,20 @@ class _WarehouseClient(DuckDbClient):
     def ensure_schema_exists(
         _context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table_slice.schema)}")
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table_slice.schema)}")
 
     @staticmethod
     def delete_table_slice(
         _context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
     ) -> None:
         if _columns(connection, table_slice):
-            connection.execute(f"DELETE FROM {_table(table_slice)}{_where(table_slice)}").fetchall()  # noqa: S608 - quoted
+            table = _table(connection, table_slice)
+            connection.execute(f"DELETE FROM {table}{_where(table_slice)}").fetchall()  # noqa: S608 - quoted
 
     @staticmethod
     def get_select_statement(table_slice: TableSlice) -> str:
-        columns = ", ".join(map(_quoted, table_slice.columns)) if table_slice.columns else "*"
-        return f"SELECT {columns} FROM {_table(table_slice)}{_where(table_slice)}"  # noqa: S608 - quoted
+        # Dagster shows it to people; what is run names the catalog too.
+        return _select(f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}", table_slice)
 
 
 class _FrameHandler(DbTypeHandler[Any]):
@@ -86,12 +87,13 @@ class _FrameHandler(DbTypeHandler[Any]):
         """Insert the frame's rows by column name; the partition's old rows are gone by now."""
         rows = self._to_arrow(obj)
         connection.register("incoming", rows)
-        table = _table(table_slice)
+        table = _table(connection, table_slice)
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM incoming LIMIT 0"  # noqa: S608 - quoted
         ).fetchall()
         _require_same_columns(table, _columns(connection, table_slice), rows.column_names)
         _require_rows_of_partition(connection, table, table_slice)
+        _require_values_fit(connection, table)
         connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming").fetchall()  # noqa: S608 - quoted
         counted = connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608 - quoted
         connection.unregister("incoming")
@@ -110,7 +112,7 @@ class _FrameHandler(DbTypeHandler[Any]):
         connection: duckdb.DuckDBPyConnection,
     ) -> Any:
         """Read the partitions' rows; without partitions to read, none of them."""
-        query = _WarehouseClient.get_select_statement(table_slice)
+        query = _select(_table(connection, table_slice), table_slice)
         return self._from_arrow(connection.sql(query).to_arrow_table())
 
     def _to_arrow(self, frame: Any) -> pa.Table:
@@ -208,9 +210,7 @@ def _require_same_columns(table: str, stored: Sequence[str], incoming: Sequence[
         )
 
 
-def _require_rows_of_partition(
-    connection: duckdb.DuckDBPyConnection, table: str, table_slice: TableSlice
-) -> None:
+def _require_rows_of_partition(connection: duckdb.DuckDBPyConnection, table: str, table_slice: TableSlice) -> None:
     condition = _condition(table_slice)
     if not condition:
         return
@@ -224,6 +224,30 @@ def _require_rows_of_partition(
         )
 
 
+def _require_values_fit(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    # An INSERT rounds 0.25 to 0 for a column of integers, and says nothing.
+    stored = _types(connection, table)
+    for column, kind in _types(connection, "incoming").items():
+        if kind in (stored[column], '"NULL"'):
+            continue
+        name = quoted(column)
+        changed = connection.execute(
+            f"SELECT count(*) FROM incoming WHERE CAST(CAST({name} AS {stored[column]}) AS {kind}) "  # noqa: S608 - quoted
+            f"IS DISTINCT FROM {name}"
+        ).fetchall()
+        if changed[0][0]:
+            raise WarehouseError(
+                f"Column {column} of {table} is {stored[column]}, which would change {changed[0][0]} values of the "
+                f"frame's {kind}. Nothing was written. Cast the frame's column, or drop the table and materialize all "
+                "partitions again."
+            )
+
+
+def _types(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    described = connection.execute(f"DESCRIBE {table}").fetchall()
+    return {name: kind for name, kind, *_ in described}
+
+
 def _columns(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> list[str]:
     rows = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE schema_name = ? AND table_name = ? "
@@ -233,12 +257,13 @@ def _columns(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> 
     return [name for (name,) in rows]
 
 
-def _table(table_slice: TableSlice) -> str:
-    return f"{_quoted(table_slice.schema)}.{_quoted(table_slice.table)}"
+def _table(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> str:
+    return table_name(connection, table_slice.schema, table_slice.table)
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _select(table: str, table_slice: TableSlice) -> str:
+    columns = ", ".join(map(quoted, table_slice.columns)) if table_slice.columns else "*"
+    return f"SELECT {columns} FROM {table}{_where(table_slice)}"  # noqa: S608 - quoted
 
 
 def _where(table_slice: TableSlice) -> str:

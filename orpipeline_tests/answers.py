@@ -1,0 +1,33 @@
+"""Made-up answers that a test can bend, and a world of archive and warehouse to put them through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from orpipeline.demo.snapshots import demo_answer
+
+DAY = date(2026, 10, 6)
+Bend = Callable[[dict[str, Any]], None]
+
+
+def answer(day: date = DAY, bend: Bend | None = None) -> bytes:
+    """Return a made-up answer of a day, with its `data` bent by `bend`."""
+    payload = json.loads(demo_answer(day))
+    if bend is not None:
+        bend(payload["data"])
+    return json.dumps(payload).encode()
+
+
+def tag(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the classification of that tag."""
+    found: dict[str, Any] = next(task for task in data["classifications"] if task["tag"] == name)
+    return found
+
+
+def macro(data: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the macro-category of that key."""
+    found: dict[str, Any] = next(macro for macro in data["macro_categories"] if macro["key"] == key)
+    return found

@@ -1,0 +1,266 @@
+# No `from __future__ import annotations` here: Dagster reads the annotations of assets.
+
+import json
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.partitions import daily_partitions
+from orpipeline.defs.specs import RAW, table_key
+from orpipeline.snapshot import Fetch
+from orpipeline_tests.answers import DAY, answer, tag
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline_tests.world import ASSETS, World, checks_of, failure_of
+
+pytestmark = pytest.mark.usefixtures("at_noon")
+WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
+
+
+@pytest.fixture
+def asking(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world with a key, whose API is the scripted one."""
+    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    return World(world.folder, world.instance, api.base_url)
+
+
+def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(asking: World, api: ScriptedApi) -> None:
+    body = answer()
+    api.answers(body)
+    result = asking.run(DAY, fetch=Fetch.auto)
+
+    assert result.success
+    assert len(api.asked) == 1
+    record = asking.archive.latest(DAY)
+    assert record is not None
+    assert asking.archive.read(record) == body
+    said = json.loads(body)["data"]
+    rows = asking.tables()
+    assert len(rows["snapshots"]) == 1
+    assert {row["tag"] for row in rows["task_classifications"]} == {task["tag"] for task in said["classifications"]}
+    assert len(rows["task_models"]) == sum(len(task["models"]) for task in said["classifications"])
+    assert len(rows["macro_categories"]) == 4
+    assert {row["scope"] for row in rows["model_leaderboard"]} == {"all", "code", "data", "agent", "general"}
+    for asset in ASSETS:
+        assert asking.materialized(asset) == {"2026-10-06"}
+    assert all(check.passed for check in checks_of(result).values())
+
+
+def test_the_snapshot_row_traces_every_figure_to_its_bytes(asking: World, api: ScriptedApi) -> None:
+    api.answers(answer())
+    asking.run(DAY, fetch=Fetch.auto)
+    record = asking.archive.latest(DAY)
+    assert record is not None
+    assert asking.tables()["snapshots"] == [
+        {
+            "as_of": DAY,
+            "window_days": 7,
+            "revision": 1,
+            "sha256": record.sha256,
+            "bytes": len(answer()),
+            "fetched_at": record.fetched_at,
+            "origin": "api",
+            "source": f"{api.base_url}/classifications/task?window=7d",
+            "classification_count": 29,
+            "citation": "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0.",
+        }
+    ]
+
+
+def test_auto_uses_the_archive_and_asks_nobody_twice(asking: World, api: ScriptedApi) -> None:
+    api.answers(answer())
+    assert asking.run(DAY, fetch=Fetch.auto).success
+    assert asking.run(DAY, fetch=Fetch.auto).success
+    assert len(api.asked) == 1
+
+
+def test_always_picks_up_a_restated_day_as_the_next_revision(asking: World, api: ScriptedApi) -> None:
+    restated = answer(bend=lambda data: tag(data, "math").update(display_name="Mathematics"))
+    api.answers(answer(), answer(), restated)
+    for revision in (1, 1, 2):
+        assert asking.run(DAY, fetch=Fetch.always).success
+        assert asking.tables()["snapshots"][0]["revision"] == revision
+    names = {row["tag"]: row["display_name"] for row in asking.tables()["task_classifications"]}
+    assert names["math"] == "Mathematics"
+    assert len(asking.tables()["task_classifications"]) == 29
+
+
+def test_never_asks_nobody(asking: World, api: ScriptedApi) -> None:
+    failure = failure_of(asking.run(DAY, fetch=Fetch.never))
+    assert "not asked" in str(failure.description)
+    assert api.asked == []
+
+
+def test_an_old_day_is_not_asked_for_and_the_failure_says_what_to_do(asking: World, api: ScriptedApi) -> None:
+    failure = failure_of(asking.run(date(2026, 9, 1), fetch=Fetch.auto))
+    assert "import it; otherwise it is lost" in str(failure.description)
+    assert api.asked == []
+
+
+def test_a_stale_answer_is_kept_under_its_own_day_and_the_asked_one_is_not_published_yet(
+    asking: World, api: ScriptedApi
+) -> None:
+    before = DAY - timedelta(days=1)
+    api.answers(answer(before))
+    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
+    assert "not published yet: the API still answers with 2026-10-05" in str(failure.description)
+    assert asking.archive.days() == [before]
+    assert asking.materialized("snapshots") == set()
+
+
+def test_without_a_key_the_failure_says_so_and_no_request_is_sent(world: World, api: ScriptedApi) -> None:
+    failure = failure_of(World(world.folder, world.instance, api.base_url).run(DAY, fetch=Fetch.auto))
+    assert "OPENROUTER_API_KEY is not set" in str(failure.description)
+    assert api.asked == []
+
+
+def test_a_wrong_key_is_named_but_not_shown(asking: World, api: ScriptedApi) -> None:
+    api.answers(Reply(json.dumps({"error": {"code": 401, "message": f"no user {KEY}"}}).encode(), 401))
+    result = asking.run(DAY, fetch=Fetch.auto)
+    failure = failure_of(result)
+    assert "does not accept the key" in str(failure.description)
+    events = asking.instance.all_logs(result.run_id)
+    assert events
+    assert all(KEY not in str(event) for event in events)
+
+
+def test_a_429_ends_the_run_with_the_time_to_come_back(asking: World, api: ScriptedApi) -> None:
+    api.answers(Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}))
+    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
+    assert "12:02:0" in str(failure.description)
+    assert "next_attempt" in failure.metadata
+    assert len(api.asked) == 1
+
+
+def test_html_in_place_of_json_is_kept_aside(asking: World, api: ScriptedApi) -> None:
+    api.answers(b"<html>Just a moment...</html>")
+    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
+    assert "no JSON object" in str(failure.description)
+    kept = list((asking.folder / "raw" / "undated").rglob("*.json.gz"))
+    assert len(kept) == 1
+    assert str(kept[0]) in str(failure.description)
+
+
+def test_a_range_is_one_run_and_materializes_every_day_in_every_asset(world: World) -> None:
+    for day in WEEK:
+        world.keep(answer(day))
+    result = world.run(*WEEK)
+    assert result.success
+    for asset in ASSETS:
+        assert world.materialized(asset) == {day.isoformat() for day in WEEK}
+    assert len(world.tables()["snapshots"]) == 7
+    event = world.instance.get_latest_materialization_event(table_key("task_models"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert (metadata["dagster/row_count"].value, metadata["dagster/partition_row_count"].value) == (7 * 290, 290)
+
+
+def test_days_that_are_missing_or_refused_do_not_stop_the_others(world: World) -> None:
+    missing, refused = WEEK[2], WEEK[4]
+    for day in WEEK:
+        if day != missing:
+            world.keep(answer(day, (lambda data: data.update(window_days=1)) if day == refused else None))
+    failure = failure_of(world.run(*WEEK))
+
+    good = {day.isoformat() for day in WEEK if day not in (missing, refused)}
+    assert world.materialized(RAW.path[-1]) == good | {refused.isoformat()}
+    for table in TABLES:
+        assert world.materialized(table) == good
+        assert {row["as_of"].isoformat() for row in world.tables()[table]} == good
+    for said in ("2 of 7 days", missing.isoformat(), refused.isoformat()):
+        assert said in str(failure.description)
+
+
+def test_days_logged_one_by_one_carry_the_data_version_of_their_bytes(world: World) -> None:
+    for day in WEEK[1:]:
+        world.keep(answer(day))
+    world.run(*WEEK)
+    event = world.instance.get_latest_materialization_event(table_key("snapshots"))
+    record = world.archive.latest(DAY)
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert record is not None
+    assert (event.asset_materialization.tags or {})["dagster/data_version"] == record.sha256
+
+
+def test_one_days_data_version_is_the_sha256_of_its_bytes(world: World) -> None:
+    record = world.keep(answer()).record
+    result = world.run(DAY)
+    for key in (RAW, *map(table_key, TABLES)):
+        (event,) = [m for m in result.asset_materializations_for_node("snapshot") if m.asset_key == key]
+        assert (event.tags or {})["dagster/data_version"] == record.sha256
+
+
+def test_selecting_one_table_changes_them_all_together_and_says_so(world: World) -> None:
+    world.keep(answer())
+    assert world.run(DAY, selection=["task_models"]).success
+    assert all(world.tables().values())
+    for table in TABLES:
+        assert world.materialized(table) == {"2026-10-06"}
+    assert world.materialized(RAW.path[-1]) == set()
+
+
+def test_selecting_the_raw_answer_alone_leaves_the_tables_alone(asking: World, api: ScriptedApi) -> None:
+    api.answers(answer(bend=lambda data: data.update(window_days=30)))
+    result = asking.run(DAY, fetch=Fetch.auto, selection=["raw_task_classifications"])
+    assert result.success  # the answer is kept, which is all that was asked for; the check says that it is wrong
+    assert not checks_of(result)["raw_task_classifications", "window_is_as_asked"].passed
+    assert not asking.warehouse.exists
+
+
+def test_a_damaged_archive_file_is_named_and_the_tables_keep_what_they_had(world: World) -> None:
+    record = world.keep(answer()).record
+    world.run(DAY)
+    before = world.tables()
+    record.path.write_bytes(b"rubbish")
+    failure = failure_of(world.run(DAY))
+    assert str(record.path) in str(failure.description)
+    assert "damaged" in str(failure.description)
+    assert world.tables() == before
+
+
+def test_a_warehouse_that_is_no_database_fails_clearly_after_the_answer_is_kept(
+    asking: World, api: ScriptedApi
+) -> None:
+    path = asking.folder / "warehouse.duckdb"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a database " * 500)
+    api.answers(answer())
+    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
+    assert "no DuckDB database" in str(failure.description)
+    assert asking.archive.days() == [DAY]
+    assert path.read_bytes().startswith(b"not a database")
+
+
+def test_the_demo_says_demo_and_claims_no_source(world: World) -> None:
+    world.keep(answer(), origin="demo")
+    world.run(DAY)
+    (row,) = world.tables()["snapshots"]
+    assert row["origin"] == "demo"
+    assert "made up" in row["citation"]
+    assert "Source: OpenRouter" not in row["citation"]
+
+
+@dg.asset(
+    key_prefix="mine",
+    partitions_def=daily_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    ins={"models": dg.AssetIn(table_key("task_models"))},
+    metadata={"partition_expr": "as_of"},
+)
+def listed_models(models: pl.DataFrame) -> pl.DataFrame:
+    """An asset of a user's own, with no further configuration."""
+    return models.group_by("as_of").agg(models=pl.col("model_id").n_unique())
+
+
+def test_a_users_asset_reads_and_writes_tables_with_no_further_configuration(world: World) -> None:
+    for day in WEEK:
+        world.keep(answer(day))
+        assert world.run(day, extra_assets=[listed_models]).success
+    with world.warehouse.connect(read_only=True) as connection:
+        rows: list[Any] = connection.execute("SELECT as_of FROM mine.listed_models ORDER BY 1").fetchall()
+    assert [day for (day,) in rows] == WEEK

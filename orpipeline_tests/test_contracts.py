@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.validation import InvalidSnapshotError, Seen, check_table, judge, refusal, refused_days
+from orpipeline.demo.snapshots import demo_answer
+from orpipeline.openrouter.payload import parse
+from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
+from orpipeline_tests.violations import VIOLATIONS, Violation
+
+
+def findings(bend: Bend | None = None, day: date = DAY, seen: Seen | None = None) -> list[dict[str, Any]]:
+    return judge(parse([(day, answer(day, bend))]), seen).to_dicts()
+
+
+def test_a_made_up_answer_holds_on_every_day_of_a_year() -> None:
+    days = [DAY + timedelta(days=n) for n in range(365)]
+    found = judge(parse([(day, demo_answer(day)) for day in days]))
+    assert found.is_empty()
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS, ids=str)
+def test_a_violation_is_refused_with_its_rule_row_and_value(violation: Violation) -> None:
+    found = findings(violation.bend)
+    named = [f for f in found if f["rule"] == violation.rule and f["row"].startswith(violation.row)]
+    assert named, found
+    assert any(violation.found in f["found"] for f in named), named
+    assert {f["severity"] for f in named} == {"ERROR"}
+
+
+def test_every_rule_of_severity_error_about_an_answer_has_a_violation() -> None:
+    tested = {violation.rule for violation in VIOLATIONS}
+    # The leaderboard is our own: its rule is tested with it.
+    assert tested == {rule.name for rule in RULES.values() if rule.severity == "ERROR"} - {"bounds_hold"}
+
+
+def test_one_report_names_every_violation() -> None:
+    def bend(data: dict[str, Any]) -> None:
+        tag(data, "math").update(usage_share="0.3", display_name=7)
+        tag(data, "translation")["tag"] = "x:other"
+        macro(data, "code")["token_share"] = -0.2
+        data["window_days"] = 1
+
+    error = refusal(DAY, judge(parse([(DAY, answer(bend=bend))])), "raw/2026-10-06/r1")
+    rules = set(error.findings["rule"])
+    assert {"shares_are_fractions", "required_fields", "no_other_bucket", "window_is_as_asked"} <= rules
+    for expected in ("2026-10-06", "keep what they had", "window_is_as_asked", "raw/2026-10-06/r1", "no_other_bucket"):
+        assert expected in str(error)
+
+
+def test_a_violation_refuses_its_own_day_only() -> None:
+    other = DAY + timedelta(days=1)
+    bad = answer(DAY, lambda data: tag(data, "math").update(usage_share=2))
+    found = judge(parse([(DAY, bad), (other, answer(other))]))
+    assert refused_days(found) == {DAY}
+
+
+def test_a_share_that_is_missing_is_not_also_reported_as_a_wrong_sum() -> None:
+    found = findings(lambda data: tag(data, "math").update(usage_share=None))
+    assert [(f["rule"], f["column"]) for f in found] == [("shares_are_fractions", "usage_share")]
+
+
+@pytest.mark.parametrize("off", [0.014, -0.014])
+def test_a_total_that_29_rounded_shares_can_have_is_let_through(off: float) -> None:
+    # 29 shares rounded to 3 decimals: the sum may be off by 29 x 0.0005 = 0.0145.
+    def bend(data: dict[str, Any]) -> None:
+        for task in data["classifications"]:
+            task["token_share"] = 0.0
+        data["classifications"][0]["token_share"] = 1 + off if off < 0 else 0.9
+        data["classifications"][1]["token_share"] = 0.0 if off < 0 else 0.1 + off
+
+    assert "totals_are_one" not in {f["rule"] for f in findings(bend)}
+
+
+@pytest.mark.parametrize("off", [0.016, -0.016])
+def test_a_total_that_29_rounded_shares_cannot_have_is_refused(off: float) -> None:
+    def bend(data: dict[str, Any]) -> None:
+        total = sum(task["usage_share"] for task in data["classifications"])
+        tag(data, "classification_tagging")["usage_share"] += 1 + off - total
+
+    assert "totals_are_one" in {f["rule"] for f in findings(bend)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0.001, 1), min_size=4, max_size=30), st.lists(st.floats(0.001, 1), min_size=4, max_size=30))
+def test_no_true_figures_are_refused_once_they_are_rounded(usage: list[float], tokens: list[float]) -> None:
+    """Whatever the true shares are, publishing them with 3 decimals never makes a day refused."""
+    size = min(len(usage), len(tokens))
+    prefixes = ["code:", "data:", "agent:", ""]
+    tags = [f"{prefixes[n % 4]}task_{n}" for n in range(size)]
+    shares = {
+        "usage_share": {t: v / sum(usage[:size]) for t, v in zip(tags, usage, strict=False)},
+        "token_share": {t: v / sum(tokens[:size]) for t, v in zip(tags, tokens, strict=False)},
+    }
+    keys = ["code", "data", "agent", "general"]
+    group = {t: keys[n % 4] for n, t in enumerate(tags)}
+    totals = {
+        kind: {key: sum(v for t, v in of.items() if group[t] == key) for key in keys} for kind, of in shares.items()
+    }
+    data = {
+        "as_of": DAY.isoformat(),
+        "window_days": 7,
+        "classifications": [
+            {
+                "tag": t,
+                "display_name": t,
+                "macro_category": group[t],
+                "models": [],
+                **{kind: round(of[t], 3) for kind, of in shares.items()},
+                **{f"category_{kind}": round(of[t] / totals[kind][group[t]], 3) for kind, of in shares.items()},
+            }
+            for t in tags
+        ],
+        "macro_categories": [
+            {"key": key, "label": key, **{kind: round(of[key], 3) for kind, of in totals.items()}} for key in keys
+        ],
+    }
+    found = judge(parse([(DAY, json.dumps({"data": data}).encode())]))
+    assert refused_days(found) == set(), found.to_dicts()
+
+
+def test_a_macro_category_without_traffic_or_tags_is_let_through() -> None:
+    def bend(data: dict[str, Any]) -> None:
+        data["macro_categories"].append({"key": "media", "label": "Media", "usage_share": 0.0, "token_share": 0.0})
+
+    assert findings(bend) == []
+
+
+def test_a_macro_category_with_a_share_but_no_tags_is_refused() -> None:
+    def bend(data: dict[str, Any]) -> None:
+        data["macro_categories"].append({"key": "media", "label": "Media", "usage_share": 0.1, "token_share": 0.0})
+
+    assert {(f["rule"], f["row"]) for f in findings(bend)} == {("macro_shares_are_sums", "media")}
+
+
+def _rename_tag(data: dict[str, Any]) -> None:
+    tag(data, "math")["tag"] = "media_ocr"
+
+
+def test_a_new_tag_and_a_gone_tag_are_warned_of() -> None:
+    before = parse([(DAY - timedelta(days=1), answer(DAY - timedelta(days=1)))])
+    seen = Seen(
+        before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key")
+    )
+    found = findings(_rename_tag, seen=seen)
+    assert {(f["rule"], f["row"], f["severity"], f["found"]) for f in found} == {
+        ("tags_as_the_day_before", "media_ocr", "WARN", "no earlier day had it"),
+        ("tags_as_the_day_before", "math", "WARN", "the day before had it"),
+    }
+
+
+def test_on_the_very_first_day_nothing_is_called_new() -> None:
+    nothing = Seen(
+        pl.DataFrame(schema={"as_of": pl.Date, "tag": pl.String}),
+        pl.DataFrame(schema={"as_of": pl.Date, "key": pl.String}),
+    )
+    assert findings(seen=nothing) == []
+
+
+def test_a_new_macro_category_is_let_through_with_a_warning() -> None:
+    def bend(data: dict[str, Any]) -> None:
+        macro(data, "data").update(key="media", label="Media")
+        for task in data["classifications"]:
+            if task["macro_category"] == "data":
+                task.update(tag=task["tag"].replace("data:", "media:"), macro_category="media")
+
+    before = parse([(DAY - timedelta(days=1), answer(DAY - timedelta(days=1)))])
+    seen = Seen(
+        before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key")
+    )
+    found = findings(bend, seen=seen)
+    assert {f["severity"] for f in found} == {"WARN"}
+    assert ("macro_categories_are_known", "media") in {(f["rule"], f["row"]) for f in found}
+
+
+@pytest.mark.parametrize(
+    ("bend", "rule", "row"),
+    [
+        (lambda data: data.update(note="x"), "no_unknown_fields", "data.note"),
+        (lambda data: tag(data, "math").update(trend=1), "no_unknown_fields", "data.classifications[].trend"),
+        (lambda data: data["classifications"].reverse(), "sorted_by_usage", "math"),
+        (lambda data: tag(data, "math")["models"].reverse(), "sorted_by_usage", "math / "),
+        (
+            lambda data: tag(data, "math")["models"][0].update(id="nameless"),
+            "model_ids_name_an_author",
+            "math / nameless",
+        ),
+    ],
+)
+def test_what_is_new_or_untidy_is_let_through_with_a_warning(bend: Bend, rule: str, row: str) -> None:
+    found = findings(bend)
+    assert {f["severity"] for f in found} == {"WARN"}
+    assert any(f["rule"] == rule and (f["row"].startswith(row) or f["column"] == row) for f in found), found
+
+
+@pytest.mark.parametrize("name", ["another", "brother:x", "code:others_list", "mother", "x/otherworld-2"])
+def test_names_that_only_contain_the_letters_are_no_other_bucket(name: str) -> None:
+    def bend(data: dict[str, Any]) -> None:
+        tag(data, "math")["models"][0]["id"] = name
+
+    assert "no_other_bucket" not in {f["rule"] for f in findings(bend)}
+
+
+def test_hostile_names_are_data() -> None:
+    def bend(data: dict[str, Any]) -> None:
+        models = tag(data, "math")["models"]
+        for model, name in zip(
+            models, ["a/'; DROP TABLE x; --", "a/<img src=x onerror=alert(1)>", "a/../../x", "a/\x1b[31mred"], strict=False
+        ):
+            model["id"] = name
+
+    assert findings(bend) == []
+
+
+def test_a_table_of_our_own_making_is_held_against_its_contract_too() -> None:
+    frame = parse([(DAY, answer())]).macro_categories
+    assert check_table("macro_categories", frame).columns == list(TABLES["macro_categories"].columns())
+    with pytest.raises(InvalidSnapshotError, match="shares_are_fractions"):
+        check_table("macro_categories", frame.with_columns(usage_share=pl.lit(1.5)))

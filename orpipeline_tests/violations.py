@@ -1,0 +1,225 @@
+"""Every way of being wrong that the contracts must refuse: how the answer is bent, which rule, which row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orpipeline_tests.answers import Bend, macro, tag
+
+
+@dataclass(frozen=True)
+class Violation:
+    name: str
+    bend: Bend
+    rule: str
+    row: str
+    found: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _set(target: str, field: str, value: object) -> Bend:
+    def bend(data: dict[str, Any]) -> None:
+        tag(data, target)[field] = value
+
+    return bend
+
+
+def _drop(target: str, field: str) -> Bend:
+    return lambda data: tag(data, target).pop(field) and None
+
+
+def _add(target: str, field: str, amount: float) -> Bend:
+    def bend(data: dict[str, Any]) -> None:
+        tag(data, target)[field] = round(tag(data, target)[field] + amount, 3)
+
+    return bend
+
+
+def _rename_model(to: str) -> Bend:
+    def bend(data: dict[str, Any]) -> None:
+        tag(data, "math")["models"][3]["id"] = to
+
+    return bend
+
+
+def _repeat_tag(data: dict[str, Any]) -> None:
+    data["classifications"].append(dict(tag(data, "math")))
+
+
+def _repeat_model(data: dict[str, Any]) -> None:
+    models = tag(data, "math")["models"]
+    models[3]["id"] = models[2]["id"] = "demo-x/twice"
+
+
+def _repeat_macro(data: dict[str, Any]) -> None:
+    data["macro_categories"].append(dict(macro(data, "code")))
+
+
+def _other_macro(data: dict[str, Any]) -> None:
+    macro(data, "data")["key"] = "Other"
+
+
+def _unlisted_macro(data: dict[str, Any]) -> None:
+    data["macro_categories"].remove(macro(data, "data"))
+
+
+def _move_macro_share(data: dict[str, Any]) -> None:
+    # The totals stay as they are: only the sums within the macro-categories tell.
+    macro(data, "code")["usage_share"] += 0.02
+    macro(data, "general")["usage_share"] -= 0.02
+
+
+def _swap_category_shares(data: dict[str, Any]) -> None:
+    first, second = tag(data, "data:extraction"), tag(data, "data:transformation")
+    field = "category_token_share"
+    first[field], second[field] = second[field], first[field]
+
+
+def _models_above_one(data: dict[str, Any]) -> None:
+    for model in tag(data, "math")["models"]:
+        model["tag_usage_share"] = 0.11
+
+
+def _no_classifications(data: dict[str, Any]) -> None:
+    data["classifications"] = []
+
+
+def _as_of(value: object) -> Bend:
+    def bend(data: dict[str, Any]) -> None:
+        data["as_of"] = value
+
+    return bend
+
+
+def _window(value: object) -> Bend:
+    def bend(data: dict[str, Any]) -> None:
+        data["window_days"] = value
+
+    return bend
+
+
+_NOT_FRACTIONS: list[tuple[str, object, str]] = [
+    ("a string", "0.301", '"0.301"'),
+    ("a boolean", True, "true"),
+    ("null", None, "null"),
+    ("NaN", float("nan"), "NaN"),
+    ("infinite", float("inf"), "Infinity"),
+    ("above 1", 1.2, "1.2"),
+    ("negative", -0.1, "-0.1"),
+    ("a list", [0.1], "[0.1]"),
+]
+_SHARES = ("usage_share", "token_share", "category_usage_share", "category_token_share")
+
+VIOLATIONS = [
+    *(
+        Violation(f"{field} is {name}", _set("math", field, value), "shares_are_fractions", "math", found)
+        for field in _SHARES
+        for name, value, found in (_NOT_FRACTIONS if field == "usage_share" else _NOT_FRACTIONS[:1])
+    ),
+    Violation(
+        "a model's share is negative",
+        lambda data: tag(data, "math")["models"][0].update(tag_token_share=-0.1),
+        "shares_are_fractions",
+        "math / ",
+        "-0.1",
+    ),
+    Violation(
+        "a macro-category's share is a string",
+        lambda data: macro(data, "code").update(token_share="0.2"),
+        "shares_are_fractions",
+        "code",
+        '"0.2"',
+    ),
+    *(
+        Violation(f"a tag called {name}", _set("math", "tag", name), "no_other_bucket", name, name)
+        for name in ("other", "OTHER", "x:other", "code:Other", "others", "_other_", "other:x", " Other ")
+    ),
+    Violation("a tag displayed as Other", _set("math", "display_name", "Other"), "no_other_bucket", "math", "Other"),
+    Violation("a macro-category called Other", _other_macro, "no_other_bucket", "Other", "Other"),
+    *(
+        Violation(f"a model called {name}", _rename_model(name), "no_other_bucket", f"math / {name}", name)
+        for name in ("other", "x/Other", "other/other", "x/OTHERS:free")
+    ),
+    Violation("a tag listed twice", _repeat_tag, "keys_are_unique", "math", "display_name=Math"),
+    Violation("a macro-category listed twice", _repeat_macro, "keys_are_unique", "code", "label=Code"),
+    Violation("a model listed twice under a tag", _repeat_model, "keys_are_unique", "math / demo-x/twice", "position=3"),
+    Violation("a macro-category not listed", _unlisted_macro, "macro_category_is_listed", "data:extraction", "data"),
+    Violation(
+        "code under general",
+        _set("code:debugging", "macro_category", "general"),
+        "macro_category_follows_prefix",
+        "code:debugging",
+        "macro_category=general",
+    ),
+    Violation(
+        "no prefix under code",
+        _set("math", "macro_category", "code"),
+        "macro_category_follows_prefix",
+        "math",
+        "macro_category=code",
+    ),
+    Violation(
+        "a new prefix under agent",
+        lambda data: tag(data, "math").update(tag="media:ocr", macro_category="agent"),
+        "macro_category_follows_prefix",
+        "media:ocr",
+        "prefix=media",
+    ),
+    Violation("a macro-category's share is no sum", _move_macro_share, "macro_shares_are_sums", "code", "summed="),
+    Violation("the total is not 1", _add("qa_knowledge", "usage_share", 0.05), "totals_are_one", "2026-10-06", "summed="),
+    Violation(
+        "a category's total is not 1",
+        _add("code:debugging", "category_token_share", 0.05),
+        "category_totals_are_one",
+        "code",
+        "summed=",
+    ),
+    Violation(
+        "category shares swapped", _swap_category_shares, "category_shares_agree", "data:extraction", "category_share="
+    ),
+    Violation("models sum to more than 1", _models_above_one, "model_shares_fit_under_one", "math", "summed=1.1"),
+    Violation("as_of is another day", _as_of("2026-10-05"), "as_of_is_the_partition", "2026-10-06", '"2026-10-05"'),
+    Violation("as_of is no date", _as_of("../../x"), "as_of_is_the_partition", "2026-10-06", '"../../x"'),
+    Violation("as_of is a number", _as_of(20261006), "as_of_is_the_partition", "2026-10-06", "20261006"),
+    Violation("another window", _window(30), "window_is_as_asked", "2026-10-06", "30"),
+    Violation("the window is a string", _window("7"), "window_is_as_asked", "2026-10-06", '"7"'),
+    Violation("no classifications", _no_classifications, "has_classifications", "2026-10-06", "0"),
+    *(
+        Violation(f"no {field}", _drop("math", field), "required_fields", "math", "(missing)")
+        for field in ("display_name", "macro_category")
+    ),
+    Violation("no models", _drop("math", "models"), "required_fields", "2026-10-06", "(missing)"),
+    Violation("no tag", _drop("math", "tag"), "required_fields", "None", "(missing)"),
+    *(
+        Violation(f"no {field}", _drop("math", field), "shares_are_fractions", "math", "(missing)")
+        for field in _SHARES
+    ),
+    Violation(
+        "no macro-categories",
+        lambda data: data.pop("macro_categories") and None,
+        "required_fields",
+        "2026-10-06",
+        "(missing)",
+    ),
+    Violation("no as_of", lambda data: data.pop("as_of") and None, "as_of_is_the_partition", "2026-10-06", "(missing)"),
+    Violation(
+        "no window_days", lambda data: data.pop("window_days") and None, "window_is_as_asked", "2026-10-06", "(missing)"
+    ),
+    Violation(
+        "classifications is an object",
+        lambda data: data.update(classifications={}),
+        "required_fields",
+        "2026-10-06",
+        "{}",
+    ),
+    Violation(
+        "a model is a string",
+        lambda data: tag(data, "math")["models"].append("x"),
+        "required_fields",
+        "2026-10-06",
+        '"x"',
+    ),
+]

@@ -1,0 +1,95 @@
+"""A whole pipeline of a test's own: archive, warehouse, a Dagster instance that lasts as long as the test."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of resources.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orpipeline.archive import Archive, Kept
+from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.assets import snapshot
+from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
+from orpipeline.defs.specs import RAW
+from orpipeline.snapshot import Fetch
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.io_manager import WarehouseIOManager
+
+NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
+"""Noon of the day on which the API serves `answers.DAY`."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Run days through the real assets, and look at what came of it."""
+
+    folder: Path
+    instance: dg.DagsterInstance
+    base_url: str = "http://127.0.0.1:1/nothing-listens-here"
+
+    @property
+    def archive(self) -> Archive:
+        return Archive(self.folder / "raw")
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.folder / "warehouse.duckdb", lock_wait_seconds=1)
+
+    def keep(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Kept:
+        """Put an answer into the archive, without asking anybody."""
+        return self.archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
+
+    def run(
+        self,
+        *days: date,
+        fetch: Fetch = Fetch.never,
+        selection: Sequence[str] | None = None,
+        extra_assets: Sequence[dg.AssetsDefinition] = (),
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize a day, or the range from the first to the last of several, as one run."""
+        first, last = min(days).isoformat(), max(days).isoformat()
+        several = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        path = str(self.folder / "warehouse.duckdb")
+        return dg.materialize(
+            [snapshot, *extra_assets],
+            instance=self.instance,
+            partition_key=first if first == last else None,
+            tags={} if first == last else several,
+            selection=[dg.AssetKey(["openrouter", name]) for name in selection] if selection else None,
+            resources={
+                "openrouter": OpenRouterResource(base_url=self.base_url),
+                "archive": ArchiveResource(path=str(self.folder / "raw")),
+                "warehouse": WarehouseResource(database=path, lock_wait_seconds=1),
+                "io_manager": WarehouseIOManager(database=path),
+            },
+            run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name}}}},
+            raise_on_error=False,
+        )
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Return every table's rows."""
+        return {name: self.warehouse.read(name).to_dicts() for name in TABLES}
+
+    def materialized(self, asset: str) -> set[str]:
+        """Return the partitions that Dagster has as materialized."""
+        return set(self.instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset])))
+
+
+ASSETS = [RAW.path[-1], *TABLES]
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:
+    """Return the Failure that ended a run."""
+    assert not result.success
+    data = next(event.step_failure_data for event in result.all_events if event.is_step_failure)
+    assert data.user_failure_data is not None, data.error
+    return dg.Failure(data.user_failure_data.description, metadata=data.user_failure_data.metadata)
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
+    """Return a run's check results by asset and check name."""
+    return {(e.asset_key.path[-1], e.check_name): e for e in result.get_asset_check_evaluations()}
