@@ -26,7 +26,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from orpipeline.errors import OrpipelineError
-from orpipeline.openrouter.answer import iso_date, read_as_of
+from orpipeline.openrouter.answer import iso_date, parse_json, read_as_of
 
 ANSWER_FILE = "task_classifications.json.gz"
 RECORD_FILE = "record.json"
@@ -133,8 +133,9 @@ class Archive:
             for name in self._names(aside):
                 if name.endswith(f"Z-{sha256[:16]}"):
                     record = self._record(aside / name, None, 0)
-                    if record.sha256 == sha256:
-                        return record, 0, aside / name
+                    if record.sha256 != sha256:
+                        raise _corrupt(aside / name / RECORD_FILE, "its sha256 is not the one in its folder's name")
+                    return record, 0, aside / name
             return None, 0, aside / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
         revisions = self.revisions(as_of)
         for index, record in enumerate(revisions):
@@ -176,7 +177,7 @@ class Archive:
     def _record(self, folder: Path, as_of: date | None, revision: int) -> Record:
         path = folder / RECORD_FILE
         try:
-            fields = json.loads(path.read_bytes())
+            fields = parse_json(path.read_bytes())
             return Record(
                 as_of=as_of,
                 revision=revision,
@@ -189,7 +190,7 @@ class Archive:
             )
         except OSError as error:
             raise _failed("read", path, error) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, OverflowError, KeyError, TypeError) as error:
             raise _corrupt(path, f"it is no record ({error})") from None
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 _BAR_WIDTH = 10
-_OTHER_COLUMNS = 52  # what all columns but `model` take, with the space between them
+_OTHER_COLUMNS = 50  # what all columns but `model` take, with the space between them
 _PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
 
 

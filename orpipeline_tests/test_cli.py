@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -21,13 +20,13 @@ YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which the demo has run (with 3 days), and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
     done = run_command("demo", "--days", "3", folder=folder, environment={"ORPIPELINE_DATA_DIR": str(folder / "data")})
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    yield folder, done.stdout
+    return folder, done.stdout
 
 
 def _leaderboard(demo: tuple[Path, str], *arguments: str) -> str:

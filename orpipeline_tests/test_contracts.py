@@ -148,9 +148,7 @@ def _rename_tag(data: dict[str, Any]) -> None:
 
 def test_a_new_tag_and_a_gone_tag_are_warned_of() -> None:
     before = parse([(DAY - timedelta(days=1), answer(DAY - timedelta(days=1)))])
-    seen = Seen(
-        before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key")
-    )
+    seen = Seen(before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key"))
     found = findings(_rename_tag, seen=seen)
     assert {(f["rule"], f["row"], f["severity"], f["found"]) for f in found} == {
         ("tags_as_the_day_before", "media_ocr", "WARN", "no earlier day had it"),
@@ -174,9 +172,7 @@ def test_a_new_macro_category_is_let_through_with_a_warning() -> None:
                 task.update(tag=task["tag"].replace("data:", "media:"), macro_category="media")
 
     before = parse([(DAY - timedelta(days=1), answer(DAY - timedelta(days=1)))])
-    seen = Seen(
-        before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key")
-    )
+    seen = Seen(before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key"))
     found = findings(bend, seen=seen)
     assert {f["severity"] for f in found} == {"WARN"}
     assert ("macro_categories_are_known", "media") in {(f["rule"], f["row"]) for f in found}
@@ -214,7 +210,9 @@ def test_hostile_names_are_data() -> None:
     def bend(data: dict[str, Any]) -> None:
         models = tag(data, "math")["models"]
         for model, name in zip(
-            models, ["a/'; DROP TABLE x; --", "a/<img src=x onerror=alert(1)>", "a/../../x", "a/\x1b[31mred"], strict=False
+            models,
+            ["a/'; DROP TABLE x; --", "a/<img src=x onerror=alert(1)>", "a/../../x", "a/\x1b[31mred"],
+            strict=False,
         ):
             model["id"] = name
 

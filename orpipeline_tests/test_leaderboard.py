@@ -72,7 +72,7 @@ def hidden_truths(draw: st.DrawFn) -> Hidden:
     tags = [f"t{n}" for n in range(draw(st.integers(1, 4)))]
     usage_weights, token_weights = fractions(tags), fractions(tags)
     usage = {t: fractions(MODELS) for t in tags}
-    listed = {t: sorted(MODELS, key=lambda m: -usage[t][m])[: draw(st.integers(0, 6))] for t in tags}  # noqa: B023
+    listed = {t: sorted(MODELS, key=lambda m: -usage[t][m])[: draw(st.integers(0, 6))] for t in tags}
     return Hidden(
         {t: (usage_weights[t], token_weights[t]) for t in tags}, usage, {t: fractions(MODELS) for t in tags}, listed
     )
@@ -113,7 +113,14 @@ def test_ranks_are_a_competition_ranking(hidden: Hidden) -> None:
 
 
 def _published(tags: list[tuple[Any, ...]], models: list[tuple[Any, ...]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    tag_columns = ["tag", "macro_category", "usage_share", "token_share", "category_usage_share", "category_token_share"]
+    tag_columns = [
+        "tag",
+        "macro_category",
+        "usage_share",
+        "token_share",
+        "category_usage_share",
+        "category_token_share",
+    ]
     key = [pl.lit(DAY).alias("as_of"), pl.lit(7, dtype=pl.Int32).alias("window_days")]
     model_schema = {
         "tag": pl.String,

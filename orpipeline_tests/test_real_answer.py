@@ -143,9 +143,7 @@ def test_the_leaderboard_is_the_contracts_arithmetic(rows: Rows, said: dict[str,
 
 
 def test_the_leaderboard_of_all_traffic_has_43_models_and_these_neighbours(rows: Rows) -> None:
-    board = sorted(
-        (row["usage_rank"], row["model_id"]) for row in rows["model_leaderboard"] if row["scope"] == "all"
-    )
+    board = sorted((row["usage_rank"], row["model_id"]) for row in rows["model_leaderboard"] if row["scope"] == "all")
     assert len(board) == 43
     assert board[1:4] == [
         (2, "stealth/space-bunny-alpha"),

@@ -145,7 +145,9 @@ VIOLATIONS = [
     ),
     Violation("a tag listed twice", _repeat_tag, "keys_are_unique", "math", "display_name=Math"),
     Violation("a macro-category listed twice", _repeat_macro, "keys_are_unique", "code", "label=Code"),
-    Violation("a model listed twice under a tag", _repeat_model, "keys_are_unique", "math / demo-x/twice", "position=3"),
+    Violation(
+        "a model listed twice under a tag", _repeat_model, "keys_are_unique", "math / demo-x/twice", "position=3"
+    ),
     Violation("a macro-category not listed", _unlisted_macro, "macro_category_is_listed", "data:extraction", "data"),
     Violation(
         "code under general",
@@ -169,7 +171,9 @@ VIOLATIONS = [
         "prefix=media",
     ),
     Violation("a macro-category's share is no sum", _move_macro_share, "macro_shares_are_sums", "code", "summed="),
-    Violation("the total is not 1", _add("qa_knowledge", "usage_share", 0.05), "totals_are_one", "2026-10-06", "summed="),
+    Violation(
+        "the total is not 1", _add("qa_knowledge", "usage_share", 0.05), "totals_are_one", "2026-10-06", "summed="
+    ),
     Violation(
         "a category's total is not 1",
         _add("code:debugging", "category_token_share", 0.05),
@@ -193,10 +197,7 @@ VIOLATIONS = [
     ),
     Violation("no models", _drop("math", "models"), "required_fields", "2026-10-06", "(missing)"),
     Violation("no tag", _drop("math", "tag"), "required_fields", "None", "(missing)"),
-    *(
-        Violation(f"no {field}", _drop("math", field), "shares_are_fractions", "math", "(missing)")
-        for field in _SHARES
-    ),
+    *(Violation(f"no {field}", _drop("math", field), "shares_are_fractions", "math", "(missing)") for field in _SHARES),
     Violation(
         "no macro-categories",
         lambda data: data.pop("macro_categories") and None,

@@ -110,7 +110,9 @@ class Client:
             wait=wait_exponential_jitter(multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds),
             reraise=True,
         )
-        with httpx.Client(transport=self.transport, follow_redirects=False, headers=headers) as http:
+        # As UTF-8, so that an app's title may be in any language; httpx itself takes ASCII only.
+        encoded = httpx.Headers(headers, encoding="utf-8")
+        with httpx.Client(transport=self.transport, follow_redirects=False, headers=encoded) as http:
             return tries(self._fetch_once, http, deadline)
 
     def _headers(self) -> dict[str, str]:
@@ -139,12 +141,17 @@ class Client:
         timeout = httpx.Timeout(min(self.read_timeout_seconds, left), connect=min(CONNECT_TIMEOUT_SECONDS, left))
         try:
             with http.stream("GET", self.url, timeout=timeout) as response:
-                body = self._read(response, deadline)
+                try:
+                    body = self._read(response, deadline)
+                except UnreadableAnswerError:
+                    if response.status_code == httpx.codes.OK:
+                        raise
+                    body = b""  # an error's status says enough without its body
         except httpx.TimeoutException:
             raise AnswerTimeoutError(
                 f"{self.base_url} did not answer in time ({self.read_timeout_seconds:g} s for a try). Try again later."
             ) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last for a host's name
             raise ConnectionFailedError(
                 f"{self.base_url} could not be reached: {self._safe(str(error) or type(error).__name__)}. "
                 "Check the network and ORPIPELINE_BASE_URL."
@@ -179,26 +186,26 @@ class Client:
         if encoding.lower() in ("", "identity"):
             return body
         if encoding.lower() not in ("gzip", "x-gzip"):
-            raise UnreadableAnswerError(
-                f"{self.base_url} sent an answer encoded as {self._safe(encoding)}, which was not asked for.",
-                body=body,
+            raise self._unreadable(
+                f"{self.base_url} sent an answer encoded as {self._safe(encoding)}, which was not asked for.", body
             )
         try:
             decoded = zlib.decompressobj(wbits=31).decompress(body, MAX_BODY_BYTES + 1)
         except zlib.error:
-            raise UnreadableAnswerError(
-                f"{self.base_url} sent an answer that says gzip but is none.", body=body
-            ) from None
+            raise self._unreadable(f"{self.base_url} sent an answer that says gzip but is none.", body) from None
         if len(decoded) > MAX_BODY_BYTES:
             raise self._too_large(body)
         return decoded
 
     def _too_large(self, body: bytes) -> UnreadableAnswerError:
-        return UnreadableAnswerError(
+        return self._unreadable(
             f"{self.base_url} sent more than {MAX_BODY_BYTES:,} bytes, which no answer of this endpoint has; "
             "it was not read to its end.",
-            body=body[:MAX_BODY_BYTES],
+            body,
         )
+
+    def _unreadable(self, message: str, body: bytes) -> UnreadableAnswerError:
+        return UnreadableAnswerError(message, body=self._without_key(body)[:MAX_BODY_BYTES])
 
     def _raise_for_error(self, response: httpx.Response, body: bytes) -> None:
         status = response.status_code
@@ -208,29 +215,29 @@ class Client:
             payload = None
         error = payload.get("error") if isinstance(payload, dict) else None
         if status == httpx.codes.OK:
-            if isinstance(error, dict):
+            if error is not None:
                 # Seen from this vendor: an error body under status 200. Its own code says what it is.
-                code = error.get("code")
-                status = code if isinstance(code, int) and code != httpx.codes.OK else 500
+                status = _error_code(error)
             elif isinstance(payload, dict):
                 return
             else:
-                shown = self._safe(body[:80].decode("utf-8", "replace"))
-                raise UnreadableAnswerError(
+                # Cut after the key is out: half a key would be found no more.
+                shown = self._safe(self._without_key(body)[:80].decode("utf-8", "replace"))
+                raise self._unreadable(
                     f"{self.base_url} answered with something that is no JSON object, beginning {shown!r}. "
                     "Check ORPIPELINE_BASE_URL; if it is right, try again later.",
-                    body=body.replace((self.api_key or "").encode(), b"[key]"),
+                    body,
                 )
-        raise self._status_error(status, error if isinstance(error, dict) else {}, response.headers)
+        said = error if isinstance(error, dict) else {"message": error}
+        raise self._status_error(status, said, response.headers)
 
     def _refuse_echoed_key(self, body: bytes) -> None:
         # What is archived stays for ever and is passed on; a secret must not be in it.
-        key = (self.api_key or "").encode()
-        if key in body:
-            raise UnreadableAnswerError(
+        if self._without_key(body) != body:
+            raise self._unreadable(
                 f"{self.base_url} sent an answer that holds the API key, so it was not kept as it is. "
                 "Check ORPIPELINE_BASE_URL, and replace the key.",
-                body=body.replace(key, b"[key]"),
+                body,
             )
 
     def _status_error(self, status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> OpenRouterError:
@@ -251,14 +258,27 @@ class Client:
         kind: Callable[..., StatusError] = ServerError if 500 <= status < 600 else UnexpectedStatusError
         return kind(f"The API at {self.base_url} failed ({status}: {said}). Try again later.", status=status)
 
+    def _without_key(self, body: bytes) -> bytes:
+        for form in self._key_forms():
+            body = body.replace(form.encode(), b"[key]")
+        return body
+
+    def _key_forms(self) -> tuple[str, ...]:
+        """Return the key as it is, and as JSON or a `repr` would have written it."""
+        return (self.api_key, json.dumps(self.api_key)[1:-1]) if self.api_key else ()
+
     def _safe(self, text: str) -> str:
         """Return a server's text fit for a log: no key, no control characters, not long."""
-        if self.api_key:
-            # First as it is, then as JSON or a `repr` would have written it.
-            for form in (self.api_key, json.dumps(self.api_key)[1:-1]):
-                text = text.replace(form, "[key]")
+        for form in self._key_forms():
+            text = text.replace(form, "[key]")
         printable = "".join(c if c.isprintable() else " " for c in text)
         return " ".join(printable.split())[:_MESSAGE_LENGTH]
+
+
+def _error_code(error: object) -> int:
+    """Return the status that an error body names, or 500 where it names none."""
+    code = _number(error.get("code")) if isinstance(error, dict) else None
+    return int(code) if code is not None and 400 <= code < 600 else 500
 
 
 def earliest_retry(headers: Mapping[str, str], error: Mapping[str, Any], now: datetime) -> datetime | None:
@@ -311,6 +331,6 @@ def _http_date(value: str | None) -> datetime | None:
         return None
     try:
         parsed = parsedate_to_datetime(value)
-    except ValueError:
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)

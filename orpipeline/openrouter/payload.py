@@ -181,7 +181,8 @@ class _Reader:
             return None
         if not value.keys() <= _KNOWN[path]:
             names = {f"{path}.{name}".lstrip(".") for name in value.keys() - _KNOWN[path]}
-            self.unknown.setdefault(day, set()).update(names)
+            # A name can hold half of a surrogate pair too, and the report of it is a table.
+            self.unknown.setdefault(day, set()).update(_writable(name) for name in names)
         return value
 
     def _defect(self, day: date, path: str, value: object) -> None:
@@ -241,6 +242,10 @@ def _encodable(values: Iterable[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _writable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _json_text(value: object) -> str:

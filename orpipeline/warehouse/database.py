@@ -116,7 +116,7 @@ class Warehouse:
             if table not in _existing_tables(connection):
                 return empty
             query = (
-                f"SELECT {_names(model.columns())} FROM {table_name(connection, SCHEMA, table)} "  # noqa: S608 - names of ours
+                f"SELECT {_names(model.columns())} FROM {full_name(connection, SCHEMA, table)} "  # noqa: S608 - names of ours
                 "WHERE as_of BETWEEN ? AND ? ORDER BY ALL"
             )
             rows = connection.sql(query, params=[since or date.min, until or date.max]).to_arrow_table()
@@ -136,7 +136,7 @@ class Warehouse:
         with self.connect(read_only=True) as connection:
             if table not in _existing_tables(connection):
                 return pl.DataFrame(schema=schema)
-            stored = table_name(connection, SCHEMA, table)
+            stored = full_name(connection, SCHEMA, table)
             rows = connection.execute(
                 f"SELECT min(as_of), {name} FROM {stored} GROUP BY {name} "  # noqa: S608 - names of ours
                 f"UNION SELECT as_of, {name} FROM {stored} WHERE as_of BETWEEN ? AND ?",
@@ -181,14 +181,14 @@ class Warehouse:
         return WarehouseError(f"The warehouse {self.path} failed; the tables keep what they had. DuckDB says: {said}")
 
 
-def table_name(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> str:
-    """Return a table's full name, quoted.
+def full_name(connection: duckdb.DuckDBPyConnection, schema: str, *table: str) -> str:
+    """Return the full name of a schema, or of a table in it, quoted.
 
     DuckDB names the catalog after the file. Without the catalog, `openrouter.task_models` is ambiguous in a file
     `openrouter.duckdb`.
     """
     catalog = connection.execute("SELECT current_database()").fetchall()[0][0]
-    return ".".join(quoted(name) for name in (catalog, schema, table))
+    return ".".join(quoted(name) for name in (catalog, schema, *table))
 
 
 def quoted(name: str) -> str:
@@ -208,7 +208,7 @@ def _require_columns(table: str, frame: pl.DataFrame) -> None:
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, name: str, days: list[date], frame: pl.DataFrame) -> int:
-    table, columns = table_name(connection, SCHEMA, name), _names(frame.columns)
+    table, columns = full_name(connection, SCHEMA, name), _names(frame.columns)
     if days:
         # The range lets DuckDB pass over whole blocks of other days; the list is exact.
         connection.execute(
@@ -240,9 +240,9 @@ def _existing_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
 def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
     missing = [name for name in TABLES if name not in _existing_tables(connection)]
     if missing:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(connection, SCHEMA)}")
     for name in missing:
-        for statement in _create_statements(table_name(connection, SCHEMA, name), TABLES[name]):
+        for statement in _create_statements(full_name(connection, SCHEMA, name), TABLES[name]):
             connection.execute(statement)
 
 

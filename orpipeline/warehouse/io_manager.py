@@ -34,7 +34,7 @@ from dagster_duckdb import DuckDBIOManager
 from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import Field
 
-from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse, WarehouseError, quoted, table_name
+from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse, WarehouseError, full_name, quoted
 
 
 class _WarehouseClient(DuckDbClient):
@@ -58,7 +58,7 @@ class _WarehouseClient(DuckDbClient):
     def ensure_schema_exists(
         _context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table_slice.schema)}")
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(connection, table_slice.schema)}")
 
     @staticmethod
     def delete_table_slice(
@@ -228,7 +228,7 @@ def _require_values_fit(connection: duckdb.DuckDBPyConnection, table: str) -> No
     # An INSERT rounds 0.25 to 0 for a column of integers, and says nothing.
     stored = _types(connection, table)
     for column, kind in _types(connection, "incoming").items():
-        if kind in (stored[column], '"NULL"'):
+        if kind == stored[column]:
             continue
         name = quoted(column)
         changed = connection.execute(
@@ -258,7 +258,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> 
 
 
 def _table(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> str:
-    return table_name(connection, table_slice.schema, table_slice.table)
+    return full_name(connection, table_slice.schema, table_slice.table)
 
 
 def _select(table: str, table_slice: TableSlice) -> str:

@@ -1,0 +1,63 @@
+"""One day without an orchestrator: ask, keep the answer, put it into DuckDB. No checks, no history, no retries.
+
+ORPIPELINE_BASE_URL=<url> OPENROUTER_API_KEY=<key> python bare.py <folder>
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import duckdb
+import httpx
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS task_classifications (
+    as_of DATE, tag VARCHAR, display_name VARCHAR, macro_category VARCHAR, usage_share DOUBLE, token_share DOUBLE,
+    category_usage_share DOUBLE, category_token_share DOUBLE);
+CREATE TABLE IF NOT EXISTS macro_categories (
+    as_of DATE, key VARCHAR, label VARCHAR, usage_share DOUBLE, token_share DOUBLE);
+CREATE TABLE IF NOT EXISTS task_models (
+    as_of DATE, tag VARCHAR, model_id VARCHAR, tag_usage_share DOUBLE, tag_token_share DOUBLE);
+CREATE TABLE IF NOT EXISTS model_leaderboard (
+    as_of DATE, scope VARCHAR, model_id VARCHAR, usage_share DOUBLE);
+"""
+LEADERBOARD = """
+INSERT INTO model_leaderboard
+SELECT as_of, coalesce(macro_category, 'all'), model_id, sum(usage_share * tag_usage_share)
+FROM task_models JOIN task_classifications USING (as_of, tag) WHERE as_of = ?
+GROUP BY GROUPING SETS ((as_of, model_id), (as_of, macro_category, model_id))
+"""
+
+
+def main(folder: Path) -> None:
+    """Ask for the newest day, and replace its rows."""
+    response = httpx.get(
+        f"{os.environ['ORPIPELINE_BASE_URL']}/classifications/task",
+        params={"window": "7d"},
+        headers={"Authorization": f"Bearer {os.environ['OPENROUTER_API_KEY']}"},
+        timeout=30,
+    )
+    response.raise_for_status()
+    data = json.loads(response.content)["data"]
+    day = data["as_of"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{day}.json").write_bytes(response.content)
+
+    tasks = [[day, *(v for k, v in task.items() if k != "models")] for task in data["classifications"]]
+    models = [[day, task["tag"], *model.values()] for task in data["classifications"] for model in task["models"]]
+    macros = [[day, *macro.values()] for macro in data["macro_categories"]]
+    with duckdb.connect(folder / "warehouse.duckdb") as connection:
+        connection.execute(TABLES)
+        connection.begin()
+        for table in ("task_classifications", "macro_categories", "task_models", "model_leaderboard"):
+            connection.execute(f"DELETE FROM {table} WHERE as_of = ?", [day])
+        connection.executemany("INSERT INTO task_classifications VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tasks)
+        connection.executemany("INSERT INTO macro_categories VALUES (?, ?, ?, ?, ?)", macros)
+        connection.executemany("INSERT INTO task_models VALUES (?, ?, ?, ?, ?)", models)
+        connection.execute(LEADERBOARD, [day])
+        connection.commit()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

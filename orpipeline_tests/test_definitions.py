@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import time_machine
+import yaml
+
+from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.tables import TABLES
+from orpipeline.definitions import defs
+from orpipeline.defs.partitions import daily_partitions
+from orpipeline.defs.schedules import daily_snapshot_schedule
+from orpipeline.defs.specs import RAW, table_key
+
+PROJECT = Path(__file__).parents[1]
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name(arguments[0])
+    return subprocess.run(
+        [str(program), *arguments[1:]],
+        cwd=PROJECT,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["dg", "check", "defs"], "All definitions loaded successfully"),
+        (["dg", "list", "defs"], "openrouter/model_leaderboard"),
+        (["dagster", "definitions", "validate"], "All code locations passed validation"),
+        (["dagster", "definitions", "validate", "-m", "orpipeline.definitions"], "passed validation"),
+    ],
+)
+def test_dagsters_own_commands_accept_the_code_location(command: list[str], said: str) -> None:
+    done = _command(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "Warning" in line and "orpipeline" in line]
+    assert ours == []
+
+
+def test_the_assets_are_the_contracts_with_daily_utc_partitions() -> None:
+    keys = {spec.key for spec in defs.resolve_all_asset_specs()}
+    assert keys == {RAW, *map(table_key, TABLES)}
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.partitions_def == daily_partitions
+    assert daily_partitions.get_first_partition_key() == "2026-06-17"
+    with time_machine.travel(datetime(2026, 10, 7, 0, 0, 1, tzinfo=UTC)):
+        assert daily_partitions.get_last_partition_key() == "2026-10-06"
+
+
+def test_every_asset_says_what_it_is() -> None:
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.description
+        assert "\n" not in spec.description
+        assert spec.group_name in {"source", "daily_tables", "analysis"}
+        assert spec.owners
+        assert spec.kinds
+        assert spec.metadata["dagster/code_references"]
+
+
+def test_column_schemas_come_from_the_contracts() -> None:
+    for name, model in TABLES.items():
+        spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key == table_key(name))
+        schema = spec.metadata["dagster/column_schema"]
+        assert [column.name for column in schema.columns] == list(model.columns())
+        assert all(column.description for column in schema.columns)
+        assert spec.metadata["dagster/table_name"] == f"openrouter.{name}"
+
+
+def test_every_rule_is_an_asset_check_on_each_table_that_it_speaks_of() -> None:
+    assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
+    checks = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
+    assert set(checks) == {(table, rule.name) for rule in RULES.values() for table in rule.tables}
+    assert all(RULES[name].description in (spec.description or "") for (_, name), spec in checks.items())
+
+
+def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 10, 7, 0, 20, tzinfo=UTC))
+    request = daily_snapshot_schedule(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "2026-10-06"
+    assert request.run_key == "daily-2026-10-06"
+    assert daily_snapshot_schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    assert (daily_snapshot_schedule.cron_schedule, daily_snapshot_schedule.execution_timezone) == ("20 0 * * *", "UTC")
+
+
+def test_without_a_key_the_schedule_skips_and_says_what_to_do() -> None:
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 10, 7, 0, 20, tzinfo=UTC))
+    skipped = daily_snapshot_schedule(context)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "OPENROUTER_API_KEY is not set" in str(skipped.skip_message)
+
+
+def test_the_key_is_in_no_definition() -> None:
+    code = (
+        "import orpipeline.definitions as d; from dagster import Definitions; "
+        "r = d.defs.resources; print({k: (repr(v), v._resolved_config_dict) for k, v in r.items()})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OPENROUTER_API_KEY": "sk-or-very-secret"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "openrouter" in done.stdout
+    assert "very-secret" not in done.stdout + done.stderr
+
+
+def test_dagster_yaml_keeps_state_in_the_project_and_sends_no_telemetry() -> None:
+    config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    assert config["storage"]["sqlite"]["base_dir"] == ".dagster"
+    assert config["telemetry"]["enabled"] is False
+    assert config["concurrency"]["pools"] == {"granularity": "run", "default_limit": 1}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"] == version("orpipeline")
+
+
+@pytest.mark.parametrize("module", ["openrouter", "contracts", "archive", "leaderboard", "snapshot", "settings"])
+def test_the_core_does_not_know_dagster(module: str) -> None:
+    names = {
+        "openrouter": "orpipeline.openrouter.client, orpipeline.openrouter.payload",
+        "contracts": "orpipeline.contracts.validation",
+    }
+    code = f"import sys, {names.get(module, f'orpipeline.{module}')}; sys.exit('dagster' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
