@@ -6,6 +6,7 @@ Dagster, polars and pandera are imported within the commands that need them, so 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,10 +55,13 @@ def demo(days: int) -> None:
         _import_demo_history(load_settings(), first, newest)
         _run([first + timedelta(days=n) for n in range(days)], "auto")
     _show_leaderboard(load_settings(), None, "all", 10, "table")
-    out.print("\nWhat next:")
-    out.print("  orpipeline dev --demo                           the same in the Dagster UI")
-    out.print("  orpipeline leaderboard --demo --scope code      who is asked to write code")
-    out.print("  export OPENROUTER_API_KEY=...; orpipeline run   the real thing, for yesterday")
+    me = "orpipeline" if shutil.which("orpipeline") else sys.argv[0]
+    out.print(
+        f"\nWhat next:\n  {me} dev --demo  (the same in the Dagster UI)\n"
+        f"  {me} leaderboard --demo --scope code  (who is asked to write code)\n"
+        f"  export OPENROUTER_API_KEY=...; {me} run  (the real thing, for yesterday)",
+        soft_wrap=True,
+    )
 
 
 @cli.command()

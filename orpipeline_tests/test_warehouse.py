@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -567,3 +569,11 @@ def test_hostile_text_comes_back_as_it_went_in(warehouse: Warehouse) -> None:
     warehouse.replace_days([DAY], {"macro_categories": frame})
     assert_frame_equal(warehouse.read("macro_categories"), frame, check_row_order=False)
     assert set(warehouse.seen([DAY]).macro_categories["key"]) == set(HOSTILE)
+
+
+def test_a_database_of_another_kind_is_refused_without_asking_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE t (x)")
+    with pytest.raises(WarehouseError, match=re.escape(str(path))):
+        Warehouse(path, lock_wait_seconds=1).read("snapshots")

@@ -208,7 +208,8 @@ class ModelLeaderboard(DayTable):
 
     check_bounds = row_rule(
         rules.BOUNDS,
-        (pl.col("usage_share") <= pl.col("usage_share_upper"))
+        pl.all_horizontal(pl.col("usage_share", "token_share", "usage_share_upper", "token_share_upper").is_finite())
+        & (pl.col("usage_share") <= pl.col("usage_share_upper"))
         & (pl.col("token_share") <= pl.col("token_share_upper"))
         & (pl.col("usage_rank_best") <= pl.col("usage_rank"))
         & (pl.col("usage_rank") <= pl.col("usage_rank_worst")),

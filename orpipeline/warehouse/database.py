@@ -29,6 +29,10 @@ _DUCKDB_TYPES = {
 }
 
 
+# Given a file of another kind, DuckDB would look for an extension on the network before it says what is wrong.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
+
+
 class WarehouseError(OrpipelineError):
     """The warehouse cannot be opened, read or written. What it held, it still holds."""
 
@@ -157,7 +161,7 @@ class Warehouse:
         try:
             if not read_only:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return duckdb.connect(self.path, read_only=read_only)
+            return duckdb.connect(self.path, read_only=read_only, config=_CONFIG)
         except duckdb.Error as error:
             raise self._error(error) from error
         except OSError as error:
