@@ -66,7 +66,7 @@ def variants(scaffold_python: str | None) -> list[Variant]:
     return found
 
 
-def run_once(variant: Variant, day: date, base_url: str) -> tuple[float, float]:
+def run_once(variant: Variant, day: date, base_url: str, bytecode: Path) -> tuple[float, float]:
     """Run a variant in a new folder, and return the seconds and the CPU seconds from its start to its end.
 
     Raises RuntimeError where it fails, or where its tables do not hold the day.
@@ -76,7 +76,7 @@ def run_once(variant: Variant, day: date, base_url: str) -> tuple[float, float]:
         home = folder / "dagster_home"
         home.mkdir()
         (home / "dagster.yaml").write_text(DAGSTER_YAML)
-        command, environment = variant.command(day, folder), _environment(folder, home, base_url)
+        command, environment = variant.command(day, folder), _environment(folder, home, base_url, bytecode)
         cpu, start = _children_cpu(), time.perf_counter()
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         wall, cpu = time.perf_counter() - start, _children_cpu() - cpu
@@ -87,9 +87,12 @@ def run_once(variant: Variant, day: date, base_url: str) -> tuple[float, float]:
         return wall, cpu
 
 
-def _environment(folder: Path, home: Path, base_url: str) -> dict[str, str]:
-    ours = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_")
+def _environment(folder: Path, home: Path, base_url: str, bytecode: Path) -> dict[str, str]:
+    ours = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
+        # Bytecode that the warm-up wrote, for all alike: whether somebody's settings or installation keep any, and a
+        # package that is run from its sources, would otherwise cost one variant what it does not cost another.
+        "PYTHONPYCACHEPREFIX": str(bytecode),
         "DAGSTER_HOME": str(home),
         "ORPIPELINE_DATA_DIR": str(folder),
         "ORPIPELINE_BASE_URL": base_url,
@@ -148,10 +151,10 @@ def main(runs: int, scaffold_python: str | None) -> None:
     """Time one day in each variant, and print the medians."""
     compared = variants(scaffold_python)
     day = newest_completed_day(utc_now())
-    with DemoApi() as api:
+    with DemoApi() as api, tempfile.TemporaryDirectory(prefix="one_day_bytecode_") as bytecode:
         for number in range(runs + 1):
             for variant in compared:
-                wall, cpu = run_once(variant, day, api.base_url)
+                wall, cpu = run_once(variant, day, api.base_url, Path(bytecode))
                 what = f"run {number}" if number else "warm-up"
                 click.echo(f"{what}: {variant.name} {wall:.2f} s", err=True)
                 if number:

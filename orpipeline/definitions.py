@@ -7,13 +7,15 @@ import dagster as dg
 from orpipeline.defs.assets import snapshot
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import resources
-from orpipeline.defs.schedules import daily_snapshot_schedule
+from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
+from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.settings import load_settings
 
 defs = dg.Definitions(
     assets=[snapshot],
     jobs=[daily_snapshot],
-    schedules=[daily_snapshot_schedule],
+    schedules=[daily_snapshot_schedule, recapture_schedule],
+    sensors=[snapshot_sensor],
     resources=resources(load_settings()),
     # One process a run: a process for each step would import everything again, for more time than its work takes.
     executor=dg.in_process_executor,

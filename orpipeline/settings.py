@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpipeline.errors import SettingsError
 
+REQUESTS_PER_MINUTE = 30
+REQUESTS_PER_DAY = 500
+"""What the API allows: a minute for a key, a day for an account. A setting may lower it, not raise it."""
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 """The first day that the API's documentation names."""
@@ -56,6 +59,8 @@ class Settings(BaseSettings):
     data_dir: AbsolutePath = Field(default_factory=_default_data_dir)
     archive: str = ""
     warehouse: str = ""
+    requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, ge=1, le=REQUESTS_PER_MINUTE)
+    requests_per_day: int = Field(default=REQUESTS_PER_DAY, ge=1, le=REQUESTS_PER_DAY)
     start_date: date = FIRST_DOCUMENTED_DAY
     http_referer: str | None = None
     app_title: str | None = None
@@ -82,6 +87,11 @@ class Settings(BaseSettings):
         if not self.warehouse:
             return self.data_dir / "warehouse.duckdb"
         return _local_path(self.warehouse, "ORPIPELINE_WAREHOUSE")
+
+    @property
+    def budget_path(self) -> Path:
+        """The SQLite file of the shared budget of requests."""
+        return self.data_dir / "state" / "budget.sqlite"
 
     @property
     def dagster_home(self) -> Path:

@@ -13,6 +13,7 @@ import dagster as dg
 from orpipeline.archive import Archive, Kept
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.assets import snapshot
+from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
 from orpipeline.defs.specs import RAW
 from orpipeline.snapshot import Fetch
@@ -54,18 +55,25 @@ class World:
         first, last = min(days).isoformat(), max(days).isoformat()
         several = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         path = str(self.folder / "warehouse.duckdb")
-        return dg.materialize(
-            [snapshot, *extra_assets],
-            instance=self.instance,
-            partition_key=first if first == last else None,
-            tags={} if first == last else several,
-            selection=[dg.AssetKey(["openrouter", name]) for name in selection] if selection else None,
+        defs = dg.Definitions(
+            assets=[snapshot, *extra_assets],
+            jobs=[daily_snapshot],
             resources={
                 "openrouter": OpenRouterResource(base_url=self.base_url),
                 "archive": ArchiveResource(path=str(self.folder / "raw")),
                 "warehouse": WarehouseResource(database=path, lock_wait_seconds=1),
                 "io_manager": WarehouseIOManager(database=path),
             },
+            executor=dg.in_process_executor,
+        )
+        # What the asset graph launches, where it is not the job itself.
+        by_hand = selection is not None or extra_assets
+        job = defs.resolve_implicit_global_asset_job_def() if by_hand else defs.resolve_job_def("daily_snapshot")
+        return job.execute_in_process(
+            instance=self.instance,
+            partition_key=first if first == last else None,
+            tags={} if first == last else several,
+            asset_selection=[dg.AssetKey(["openrouter", name]) for name in selection] if selection else None,
             run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name}}}},
             raise_on_error=False,
         )

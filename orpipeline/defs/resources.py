@@ -13,6 +13,7 @@ from pydantic import Field
 
 from orpipeline.archive import Archive
 from orpipeline.clock import utc_now
+from orpipeline.openrouter.budget import Budget
 from orpipeline.openrouter.client import AppHeaders, Client
 from orpipeline.settings import Settings, load_settings
 from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse
@@ -32,14 +33,21 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
     app_categories: str | None = Field(default=None, description="Sent as `X-OpenRouter-Categories`.")
 
     def client(self) -> Client:
-        """Return a client with the key that the environment has now."""
-        api_key = load_settings().api_key
+        """Return a client with the key that the environment has now, on the machine's shared budget."""
+        settings = load_settings()
+        api_key = settings.api_key
         return Client(
             api_key=api_key.get_secret_value() if api_key else None,
             base_url=self.base_url,
             app=AppHeaders(self.http_referer, self.app_title, self.app_categories),
             clock=utc_now,
+            budget=shared_budget(settings),
         )
+
+
+def shared_budget(settings: Settings) -> Budget:
+    """Return the budget of requests that everybody on this machine shares."""
+    return Budget(settings.budget_path, settings.requests_per_minute, settings.requests_per_day)
 
 
 class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom

@@ -23,6 +23,7 @@ from tenacity import (
 
 from orpipeline.clock import Clock, utc_now
 from orpipeline.openrouter.answer import Answer, parse_json
+from orpipeline.openrouter.budget import Budget, BudgetSpentError
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
     BadRequestError,
@@ -46,6 +47,8 @@ READ_TIMEOUT_SECONDS = 30.0
 TOTAL_TIMEOUT_SECONDS = 55.0
 """All tries together, waits included, stay under a minute."""
 TRIES = 3
+LONGEST_WAIT_SECONDS = 60.0
+"""A longer cool-down after a 429 is left to a later run: no process sleeps through it."""
 WINDOW_DAYS = 7
 """The only window that the API serves today."""
 DEMO_HEADER = "X-Orpipeline-Demo"
@@ -78,7 +81,9 @@ class Client:
     """Asks the API for its task classifications.
 
     `api_key` is sent as the bearer token and appears nowhere else. `retry_wait_seconds` is the wait before
-    the second try; it doubles, with jitter. `transport` is httpx's, for those who go through a proxy.
+    the second try; it doubles, with jitter. `transport` is httpx's, for those who go through a proxy. With a
+    `budget`, each request is counted before it is sent, and a 429 is noted for everybody; `sleep` is what a short
+    cool-down is waited with.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -89,6 +94,8 @@ class Client:
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS
     total_timeout_seconds: float = TOTAL_TIMEOUT_SECONDS
     transport: httpx.BaseTransport | None = None
+    budget: Budget | None = None
+    sleep: Callable[[float], None] = time.sleep
 
     @property
     def url(self) -> str:
@@ -99,10 +106,24 @@ class Client:
         """Ask once, and again only for what passes by itself, and return the answer's bytes.
 
         Asks again (3 tries in all, exponential waits with jitter, under a minute altogether) after a failed
-        connection, a timeout and a 5XX. Raises `MissingKeyError` before any request, and otherwise the
+        connection, a timeout and a 5XX. A cool-down of up to 60 s after a 429 is waited here, once. Raises
+        `MissingKeyError` before any request, `BudgetSpentError` where the budget allows none, and otherwise the
         errors of `orpipeline.openrouter.errors`.
         """
         headers = self._headers()
+        try:
+            answer = self._fetch(headers)
+        except RateLimitedError as error:
+            wait = (error.retry_at - self.clock()).total_seconds() if error.retry_at and self.budget else None
+            if isinstance(error, BudgetSpentError) or wait is None or wait > LONGEST_WAIT_SECONDS:
+                raise
+            self.sleep(max(wait, 0))
+            answer = self._fetch(headers)
+        if self.budget is not None:
+            self.budget.good_answer()
+        return answer
+
+    def _fetch(self, headers: dict[str, str]) -> Answer:
         deadline = time.monotonic() + self.total_timeout_seconds
         tries = Retrying(
             retry=retry_if_exception_type((TransportError, ServerError)),
@@ -137,6 +158,8 @@ class Client:
         }
 
     def _fetch_once(self, http: httpx.Client, deadline: float) -> Answer:
+        if self.budget is not None:
+            self.budget.spend()
         left = max(deadline - time.monotonic(), 0.1)
         timeout = httpx.Timeout(min(self.read_timeout_seconds, left), connect=min(CONNECT_TIMEOUT_SECONDS, left))
         try:
@@ -244,6 +267,8 @@ class Client:
         said = self._safe(str(error.get("message") or "")) or "no message"
         if status == 429:
             retry_at = earliest_retry(headers, error, self.clock())
+            if self.budget is not None:
+                retry_at = self.budget.cool_down(retry_at)
             when = f"at {retry_at:%H:%M:%S} UTC on {retry_at:%Y-%m-%d}" if retry_at else "later"
             return RateLimitedError(
                 f"The API refuses more requests for now (429: {said}). Try again {when}.", retry_at=retry_at
