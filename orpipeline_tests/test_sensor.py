@@ -20,6 +20,8 @@ from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.world import NOON, World
 
+pytestmark = pytest.mark.usefixtures("clock")
+
 
 @pytest.fixture
 def asking(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -28,7 +30,7 @@ def asking(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> W
 
 
 @pytest.fixture
-def clock() -> Iterator[time_machine.Coordinates]:
+def clock() -> Iterator[time_machine.Traveller]:
     """A clock that stands at noon until a test moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller
@@ -50,11 +52,11 @@ def reason(result: dg.SensorResult) -> str:
     return said
 
 
-def test_without_a_key_it_skips_and_says_what_to_do(world: World, clock: time_machine.Coordinates) -> None:
+def test_without_a_key_it_skips_and_says_what_to_do(world: World) -> None:
     assert "OPENROUTER_API_KEY is not set" in reason(tick(world))
 
 
-def test_a_missing_day_is_attempted_as_one_run(asking: World, clock: time_machine.Coordinates) -> None:
+def test_a_missing_day_is_attempted_as_one_run(asking: World) -> None:
     (request,) = tick(asking).run_requests or []
     assert request.partition_key == "2026-10-06"
     # As long as nothing has changed, another tick asks for the same run.
@@ -62,16 +64,14 @@ def test_a_missing_day_is_attempted_as_one_run(asking: World, clock: time_machin
     assert again.run_key == request.run_key
 
 
-def test_a_materialized_day_is_left_alone(asking: World, clock: time_machine.Coordinates) -> None:
+def test_a_materialized_day_is_left_alone(asking: World) -> None:
     asking.keep(answer())
     assert asking.run(DAY).success
     assert "2026-10-06 is materialized; the next day is due" in reason(tick(asking))
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
-def test_while_a_run_is_at_work_it_waits(
-    asking: World, clock: time_machine.Coordinates, status: dg.DagsterRunStatus
-) -> None:
+def test_while_a_run_is_at_work_it_waits(asking: World, status: dg.DagsterRunStatus) -> None:
     asking.instance.add_run(
         dg.DagsterRun(
             "daily_snapshot",
@@ -84,7 +84,7 @@ def test_while_a_run_is_at_work_it_waits(
 
 
 def test_after_a_429_it_says_the_time_and_attempts_nothing_before_it(
-    asking: World, api: ScriptedApi, clock: time_machine.Coordinates
+    asking: World, api: ScriptedApi, clock: time_machine.Traveller
 ) -> None:
     api.answers(Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "600"}))
     assert not asking.run(DAY, fetch=Fetch.auto).success
@@ -98,7 +98,7 @@ def test_after_a_429_it_says_the_time_and_attempts_nothing_before_it(
     assert tick(asking, cursor).run_requests
 
 
-def test_three_429s_in_a_row_are_counted(asking: World, api: ScriptedApi, clock: time_machine.Coordinates) -> None:
+def test_three_429s_in_a_row_are_counted(asking: World, api: ScriptedApi, clock: time_machine.Traveller) -> None:
     api.answers(Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "600"}))
     cursor: str | None = None
     for n in range(3):
@@ -119,7 +119,7 @@ def test_three_429s_in_a_row_are_counted(asking: World, api: ScriptedApi, clock:
     ids=["server error", "not published yet", "html"],
 )
 def test_what_passes_by_itself_is_attempted_again_with_growing_distance(
-    asking: World, api: ScriptedApi, clock: time_machine.Coordinates, reply: Reply, error: str
+    asking: World, api: ScriptedApi, clock: time_machine.Traveller, reply: Reply, error: str
 ) -> None:
     api.answers(reply)
     cursor: str | None = None
@@ -138,7 +138,7 @@ def test_what_passes_by_itself_is_attempted_again_with_growing_distance(
 
 
 def test_a_wrong_key_waits_for_a_person_until_the_key_changes(
-    asking: World, api: ScriptedApi, clock: time_machine.Coordinates, monkeypatch: pytest.MonkeyPatch
+    asking: World, api: ScriptedApi, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
     asking.run(DAY, fetch=Fetch.auto)
@@ -151,7 +151,7 @@ def test_a_wrong_key_waits_for_a_person_until_the_key_changes(
     assert tick(asking, cursor).run_requests
 
 
-def test_a_refused_day_is_not_hammered(asking: World, api: ScriptedApi, clock: time_machine.Coordinates) -> None:
+def test_a_refused_day_is_not_hammered(asking: World, api: ScriptedApi, clock: time_machine.Traveller) -> None:
     api.answers(answer(bend=lambda data: data.update(window_days=1)))
     asking.run(DAY, fetch=Fetch.auto)
     cursor = tick(asking).cursor
@@ -161,7 +161,7 @@ def test_a_refused_day_is_not_hammered(asking: World, api: ScriptedApi, clock: t
 
 
 def test_in_the_last_hours_attempts_come_at_least_every_ten_minutes(
-    asking: World, api: ScriptedApi, clock: time_machine.Coordinates
+    asking: World, api: ScriptedApi, clock: time_machine.Traveller
 ) -> None:
     ended = (NOON + timedelta(hours=10)).timestamp()  # 22:00: 2 hours are left
     cursor = Attempts("2026-10-06", "a-run", "ServerError", ended, failures=9).as_cursor()
@@ -171,9 +171,7 @@ def test_in_the_last_hours_attempts_come_at_least_every_ten_minutes(
     assert tick(asking, cursor).run_requests
 
 
-def test_a_spent_budget_is_waited_for(
-    asking: World, clock: time_machine.Coordinates, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spent_budget_is_waited_for(asking: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_MINUTE", "1")
     shared_budget(load_settings()).spend()
     assert reason(tick(asking)).startswith("Request budget spent, next attempt 12:01:00 UTC")
@@ -182,14 +180,14 @@ def test_a_spent_budget_is_waited_for(
 @pytest.mark.parametrize(
     "garbled", ["{", "[]", '{"day": 5}', '{"day": "x", "failures": 1}', "null", "\x00", "[" * 9999]
 )
-def test_a_garbled_cursor_is_set_aside(asking: World, clock: time_machine.Coordinates, garbled: str) -> None:
+def test_a_garbled_cursor_is_set_aside(asking: World, garbled: str) -> None:
     result = tick(asking, garbled)
     assert result.run_requests
     assert result.cursor is not None
     assert json.loads(result.cursor)["day"] == "2026-10-06"
 
 
-def test_yesterdays_cursor_says_nothing_of_today(asking: World, clock: time_machine.Coordinates) -> None:
+def test_yesterdays_cursor_says_nothing_of_today(asking: World) -> None:
     fingerprint = hashlib.blake2b(KEY.encode(), digest_size=4).hexdigest()
     old = Attempts("2026-10-05", "a-run", "UnauthorizedError", NOON.timestamp(), 3, fingerprint).as_cursor()
     assert tick(asking, old).run_requests
