@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import Enum
 
 import polars as pl
@@ -18,7 +18,7 @@ from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import judge, refusal, refused_days
 from orpipeline.errors import OrpipelineError
-from orpipeline.leaderboard import rank
+from orpipeline.leaderboard import DECIMALS, rank
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import UnreadableAnswerError
 from orpipeline.openrouter.payload import Frames, parse
@@ -42,22 +42,33 @@ class DayNotAvailableError(OrpipelineError):
 
 @dataclass(frozen=True)
 class Judged:
-    """What the archive holds of the days that were asked for, and whether it may go into the tables.
+    """What the archive holds of the days that were asked for, and what of it goes into the tables.
 
-    `records`: the newest revision of each day that is archived. `findings`: as
-    `orpipeline.contracts.validation.FINDINGS_SCHEMA` has it. `errors`: why a day cannot go into the tables
-    (missing, damaged, refused). `frames`: what the other days say.
+    `newest`: the newest revision of each day that is archived. `chosen`: the revision that goes into the tables, the
+    newest that holds to the contracts (or the one that was asked for). `frames`: what the chosen ones say. `findings`:
+    on the newest ones, as `orpipeline.contracts.validation.FINDINGS_SCHEMA` has it. `errors`: why a day's newest
+    answer does not go into the tables (missing, damaged, refused).
     """
 
-    records: Mapping[date, Record]
+    newest: Mapping[date, Record]
+    chosen: Mapping[date, Record]
     frames: Frames
     findings: pl.DataFrame
     errors: Mapping[date, OrpipelineError]
 
-    @property
-    def good_days(self) -> list[date]:
-        """The days that may go into the tables, oldest first."""
-        return sorted(day for day in self.records if day not in self.errors)
+
+@dataclass(frozen=True)
+class Restatement:
+    """How far a day's revision moved from the one before it.
+
+    `largest_change` is a difference of shares, in fractions of 1; `tag` and `share` say which figure moved so far.
+    """
+
+    day: date
+    revision: int
+    largest_change: float
+    tag: str
+    share: str
 
 
 def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch, now: datetime) -> Kept | None:
@@ -92,42 +103,102 @@ def judge_days(
     *,
     now: datetime,
     answered: date | None = None,
+    revision: int | None = None,
 ) -> Judged:
-    """Read the newest archived revision of each day and hold all of them against the contracts.
+    """Read the newest archived revision of each day (or `revision`) and hold all of them against the contracts.
 
-    `answered` is the `as_of` that the API has just answered with, if it was asked: it tells a day that is
-    not published yet from one that is lost. Raises nothing for what is wrong with a day; `errors` says it.
+    A day whose newest answer is refused falls back to its newest revision that holds. `answered` is the `as_of` that
+    the API has just answered with, if it was asked: it tells a day that is not published yet from one that is lost.
+    Raises nothing for what is wrong with a day; `errors` says it.
     """
-    records: dict[date, Record] = {}
-    bodies: list[tuple[date, bytes]] = []
+    newest: dict[date, Record] = {}
+    bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
     for day in sorted(set(days)):
         try:
-            record = archive.latest(day)
+            record = _revision(archive, day, revision) if revision else archive.latest(day)
             if record is None:
                 errors[day] = _not_available(day, newest_completed_day(now), answered)
-                continue
-            bodies.append((day, archive.read(record)))
-            records[day] = record
+            else:
+                newest[day], bodies[day] = record, archive.read(record)
         except OrpipelineError as error:
             errors[day] = error
-    frames = parse(bodies)
-    findings = judge(frames, warehouse.seen([day for day, _ in bodies]))
-    for day in refused_days(findings):
-        errors[day] = refusal(day, findings, str(records[day].path))
-    return Judged(records, frames, findings, errors)
+    frames = parse(bodies.items())
+    findings = judge(frames, warehouse.seen(list(bodies)))
+    refused = refused_days(findings)
+    chosen = {day: newest[day] for day in bodies if day not in refused}
+    for day in refused:
+        older = None if revision else _newest_that_holds(archive, day, before=newest[day].revision)
+        if older is not None:
+            chosen[day], bodies[day] = older, archive.read(older)
+        kept = f"revision {older.revision}, the newest that holds" if older else "what they had"
+        errors[day] = refusal(day, findings, str(newest[day].path), kept)
+    if refused:
+        frames = parse((day, bodies[day]) for day in sorted(chosen))
+    return Judged(newest, chosen, frames, findings, errors)
 
 
 def load(warehouse: Warehouse, judged: Judged) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
-    """Replace the good days' rows in all tables, in one transaction.
+    """Replace the chosen days' rows in all tables, in one transaction.
 
-    Returns the frames that were written, and how many rows each table now has. Days with errors keep the
-    rows that they had.
+    Returns the frames that were written, and how many rows each table now has. Other days keep the rows that they
+    had.
     """
-    good = judged.good_days
-    tables = daily_tables(judged.frames, [judged.records[day] for day in good])
+    tables = daily_tables(judged.frames, list(judged.chosen.values()))
     tables["model_leaderboard"] = rank(tables["task_classifications"], tables["task_models"])
-    return tables, warehouse.replace_days(good, tables)
+    return tables, warehouse.replace_days(list(judged.chosen), tables)
+
+
+def restatements(archive: Archive, judged: Judged) -> list[Restatement]:
+    """Return how far each chosen revision beyond a day's first moved from the one before it."""
+    found = []
+    for day, record in judged.chosen.items():
+        before = [r for r in archive.revisions(day) if r.revision < record.revision]
+        if before:
+            old = parse([(day, archive.read(before[-1]))]).task_classifications
+            new = judged.frames.task_classifications.filter(as_of=day)
+            found.append(_restatement(day, record.revision, old, new))
+    return found
+
+
+def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:
+    """Return the days since the first that is known, before `newest`, that neither archive nor tables have."""
+    known = {*archive.days(), *warehouse.days()}
+    if not known:
+        return []
+    first = min(known)
+    return [day for n in range((newest - first).days) if (day := first + timedelta(days=n)) not in known]
+
+
+def _restatement(day: date, revision: int, old: pl.DataFrame, new: pl.DataFrame) -> Restatement:
+    shares = ["usage_share", "token_share"]
+    # A tag that one of the two lacks moved by all of its share.
+    moved = (
+        pl.concat([old.select("tag", *shares).with_columns(pl.col(shares) * -1), new.select("tag", *shares)])
+        .group_by("tag")
+        .agg(pl.col(shares).sum())
+        .unpivot(on=shares, index="tag", variable_name="share", value_name="change")
+        .with_columns(pl.col("change").round(DECIMALS))
+        .sort(pl.col("change").abs(), "tag", "share", descending=[True, False, False])
+        .row(0, named=True)
+    )
+    return Restatement(day, revision, moved["change"], moved["tag"], moved["share"])
+
+
+def _revision(archive: Archive, day: date, revision: int) -> Record:
+    revisions = archive.revisions(day)
+    for record in revisions:
+        if record.revision == revision:
+            return record
+    there = ", ".join(str(record.revision) for record in revisions) or "none"
+    raise DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
+
+
+def _newest_that_holds(archive: Archive, day: date, before: int) -> Record | None:
+    for record in reversed(archive.revisions(day)):
+        if record.revision < before and not refused_days(judge(parse([(day, archive.read(record))]))):
+            return record
+    return None
 
 
 def daily_tables(frames: Frames, records: Sequence[Record]) -> dict[str, pl.DataFrame]:

@@ -17,8 +17,8 @@ from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.definitions import defs
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.defs.schedules import daily_snapshot_schedule
-from orpipeline.defs.specs import RAW, table_key
+from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
+from orpipeline.defs.specs import HISTORY_CHECKS, RAW, table_key
 
 PROJECT = Path(__file__).parents[1]
 
@@ -85,19 +85,46 @@ def test_column_schemas_come_from_the_contracts() -> None:
 def test_every_rule_is_an_asset_check_on_each_table_that_it_speaks_of() -> None:
     assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
     checks = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
-    assert set(checks) == {(table, rule.name) for rule in RULES.values() for table in rule.tables}
-    assert all(RULES[name].description in (spec.description or "") for (_, name), spec in checks.items())
+    rules = {(table, rule.name) for rule in RULES.values() for table in rule.tables}
+    history = {(key.asset_key.path[-1], key.name) for key in HISTORY_CHECKS}
+    assert set(checks) == rules | history
+    assert all(RULES[name].description in (checks[table, name].description or "") for table, name in rules)
 
 
-def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 10, 7, 0, 20, tzinfo=UTC))
-    request = daily_snapshot_schedule(context)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        at = datetime(2026, 10, 7, 0, 20, tzinfo=UTC)
+        request = daily_snapshot_schedule(dg.build_schedule_context(instance, at))
+        instance.add_run(
+            dg.DagsterRun(
+                "daily_snapshot",
+                run_id="12345678-0000-4000-8000-000000000000",
+                status=dg.DagsterRunStatus.STARTED,
+                tags={"dagster/partition": "2026-10-06"},
+            )
+        )
+        skipped = daily_snapshot_schedule(dg.build_schedule_context(instance, at))
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-10-06"
     assert request.run_key == "daily-2026-10-06"
+    # No day is fetched twice at once.
+    assert isinstance(skipped, dg.SkipReason)
+    assert "Run 12345678 is at work" in str(skipped.skip_message)
     assert daily_snapshot_schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert (daily_snapshot_schedule.cron_schedule, daily_snapshot_schedule.execution_timezone) == ("20 0 * * *", "UTC")
+
+
+def test_the_recapture_asks_in_any_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        at = datetime(2026, 10, 7, 21, 40, tzinfo=UTC)
+        request = recapture_schedule(dg.build_schedule_context(instance, at))
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "2026-10-06"
+    assert request.run_config == {"ops": {"snapshot": {"config": {"fetch": "always"}}}}
+    assert (recapture_schedule.cron_schedule, recapture_schedule.execution_timezone) == ("40 21 * * *", "UTC")
+    assert recapture_schedule.default_status is dg.DefaultScheduleStatus.RUNNING
 
 
 def test_without_a_key_the_schedule_skips_and_says_what_to_do() -> None:

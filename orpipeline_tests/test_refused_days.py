@@ -25,7 +25,7 @@ def test_a_refused_day_leaves_the_tables_as_they_were(world: World, violation: V
 
     failure = failure_of(result)
     assert failure.description is not None
-    for said in (DAY.isoformat(), violation.rule, "keep what they had", str(restated.path)):
+    for said in (DAY.isoformat(), violation.rule, "its tables keep revision 1", str(restated.path)):
         assert said in failure.description
     table = failure.metadata["findings"].value
     rows = [record.data for record in table.records]  # type: ignore[union-attr] # the metadata is a table

@@ -161,7 +161,7 @@ def test_a_refused_day_is_not_hammered(asking: World, api: ScriptedApi, clock: t
 
 
 def test_in_the_last_hours_attempts_come_at_least_every_ten_minutes(
-    asking: World, api: ScriptedApi, clock: time_machine.Traveller
+    asking: World, clock: time_machine.Traveller
 ) -> None:
     ended = (NOON + timedelta(hours=10)).timestamp()  # 22:00: 2 hours are left
     cursor = Attempts("2026-10-06", "a-run", "ServerError", ended, failures=9).as_cursor()

@@ -50,6 +50,7 @@ class World:
         fetch: Fetch = Fetch.never,
         selection: Sequence[str] | None = None,
         extra_assets: Sequence[dg.AssetsDefinition] = (),
+        revision: int | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Materialize a day, or the range from the first to the last of several, as one run."""
         first, last = min(days).isoformat(), max(days).isoformat()
@@ -74,7 +75,7 @@ class World:
             partition_key=first if first == last else None,
             tags={} if first == last else several,
             asset_selection=[dg.AssetKey(["openrouter", name]) for name in selection] if selection else None,
-            run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name}}}},
+            run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name, "revision": revision}}}},
             raise_on_error=False,
         )
 

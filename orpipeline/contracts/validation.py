@@ -75,8 +75,8 @@ def refused_days(findings: pl.DataFrame) -> set[date]:
     return set(findings.filter(severity="ERROR")["as_of"])
 
 
-def refusal(day: date, findings: pl.DataFrame, raw: str) -> InvalidSnapshotError:
-    """Return the error that says why a day was refused; `raw` says where its bytes lie."""
+def refusal(day: date, findings: pl.DataFrame, raw: str, kept: str = "what they had") -> InvalidSnapshotError:
+    """Return the error that says why a day was refused: `raw` is where its bytes lie, `kept` what the tables keep."""
     errors = findings.filter(severity="ERROR", as_of=day)
     by_rule = errors["rule"].unique(maintain_order=True).to_list()
     first = "; ".join(
@@ -85,7 +85,7 @@ def refusal(day: date, findings: pl.DataFrame, raw: str) -> InvalidSnapshotError
     )
     more = f"; and {len(errors) - _SHOWN_ROWS} more" if len(errors) > _SHOWN_ROWS else ""
     message = (
-        f"The answer for {day} is refused; its tables keep what they had. Rules broken: {', '.join(by_rule)}. "
+        f"The answer for {day} is refused; its tables keep {kept}. Rules broken: {', '.join(by_rule)}. "
         f"{first}{more}. The answer's bytes are kept in {raw}."
     )
     return InvalidSnapshotError(message, errors)

@@ -13,16 +13,26 @@ from pydantic import Field
 
 from orpipeline.archive import Archive, Record
 from orpipeline.citation import citation
-from orpipeline.clock import utc_now
+from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import InvalidSnapshotError
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
-from orpipeline.defs.specs import RAW, asset_specs, check_specs, table_key, table_metadata
+from orpipeline.defs.specs import (
+    HISTORY_CHECKS,
+    LOST_DAYS,
+    RAW,
+    RESTATEMENT,
+    asset_specs,
+    check_specs,
+    table_key,
+    table_metadata,
+)
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.errors import RateLimitedError
-from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load
+from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load, lost_days, restatements
+from orpipeline.warehouse.database import Warehouse
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
@@ -34,6 +44,11 @@ class SnapshotConfig(dg.Config):
         default=Fetch.auto,
         description="`auto`: ask the API only for the newest completed UTC day, and only if the archive lacks it. "
         "`always`: ask it and keep the answer under its own `as_of`. `never`: use the archive alone.",
+    )
+    revision: int | None = Field(
+        default=None,
+        ge=1,
+        description="Put this revision of a restated day into the tables, in place of the newest that holds.",
     )
 
 
@@ -68,12 +83,15 @@ def snapshot(
         answer = capture(openrouter.client(), kept, days, fetch, now)
         if answer is not None:
             context.log.info(f"The API answered with {answer.record.as_of}: {answer.record.path}")
-        judged = judge_days(kept, tables, days, now=now, answered=answer.record.as_of if answer else None)
+        judged = judge_days(
+            kept, tables, days, now=now, answered=answer.record.as_of if answer else None, revision=config.revision
+        )
         if raw_selected:
-            yield from _report(context, _raw_events(judged), whole=len(judged.records) == len(days))
+            yield from _report(context, _raw_events(judged), whole=len(judged.newest) == len(days))
         yield from _checks(context, judged)
+        yield from _history_checks(context, judged, kept, tables, newest_completed_day(now))
         if tables_selected:
-            context.log.info(f"Replacing {len(judged.good_days)} of {len(days)} days in {len(TABLES)} tables")
+            context.log.info(f"Replacing {len(judged.chosen)} of {len(days)} days in {len(TABLES)} tables")
             frames, row_counts = load(tables, judged)
             yield from _report(context, _table_events(judged, frames, row_counts), whole=not judged.errors)
     except OrpipelineError as error:
@@ -95,7 +113,7 @@ Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
 
 
 def _raw_events(judged: Judged) -> Iterator[Materialization]:
-    for day, record in judged.records.items():
+    for day, record in judged.newest.items():
         metadata = {
             "file": dg.MetadataValue.path(record.path),
             "sha256": record.sha256,
@@ -114,8 +132,7 @@ def _table_events(
 ) -> Iterator[Materialization]:
     for name, frame in frames.items():
         rows_of = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
-        for day in judged.good_days:
-            record = judged.records[day]
+        for day, record in sorted(judged.chosen.items()):
             metadata: dict[str, Any] = {
                 "dagster/row_count": row_counts[name],
                 "dagster/partition_row_count": len(rows_of[day]),
@@ -188,11 +205,13 @@ def _data_version(records: Sequence[Record]) -> dg.DataVersion:
 
 def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.AssetCheckResult]:
     """Yield a result for each selected check, with the rows that break it as a table."""
-    if not judged.records:
+    if not judged.newest:
         return  # no answer: nothing was checked, and no check shall say that it passed
-    days = [day.isoformat() for day in judged.records]
+    days = [day.isoformat() for day in judged.newest]
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
     for key in sorted(context.selected_asset_check_keys, key=str):
+        if key in HISTORY_CHECKS:
+            continue
         rule = RULES[key.name]
         broken = judged.findings.filter(rule=rule.name, table=key.asset_key.path[-1])
         metadata: dict[str, Any] = {"days": span, "failing_rows": len(broken)}
@@ -207,8 +226,41 @@ def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.As
         )
 
 
+def _history_checks(
+    context: dg.AssetExecutionContext, judged: Judged, archive: Archive, tables: Warehouse, newest: date
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield what is to be said of more than the run's own answers: lost days, and how far restated days moved."""
+    if LOST_DAYS in context.selected_asset_check_keys:
+        lost = [day.isoformat() for day in lost_days(archive, tables, newest)]
+        yield dg.AssetCheckResult(
+            asset_key=LOST_DAYS.asset_key,
+            check_name=LOST_DAYS.name,
+            passed=not lost,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"lost_days": len(lost), "newest_lost": ", ".join(lost[-20:]) or "none"},
+        )
+    if RESTATEMENT in context.selected_asset_check_keys and judged.chosen:
+        moved = restatements(archive, judged)
+        rows = [
+            dg.TableRecord(
+                {"day": f"{r.day} r{r.revision}", "tag": r.tag, "share": r.share, "change": f"{r.largest_change:+.3f}"}
+            )
+            for r in moved[-20:]
+        ]
+        metadata: dict[str, Any] = {
+            "restated_days": len(moved),
+            "largest_change": max((abs(r.largest_change) for r in moved), default=0.0),
+        }
+        yield dg.AssetCheckResult(
+            asset_key=RESTATEMENT.asset_key,
+            check_name=RESTATEMENT.name,
+            passed=True,
+            metadata=metadata | ({"changes": dg.MetadataValue.table(rows)} if rows else {}),
+        )
+
+
 def _unarchived(judged: Judged) -> dict[date, OrpipelineError]:
-    return {day: error for day, error in judged.errors.items() if day not in judged.records}
+    return {day: error for day, error in judged.errors.items() if day not in judged.newest}
 
 
 def _days_failed(errors: Mapping[date, OrpipelineError], asked: int) -> dg.Failure:

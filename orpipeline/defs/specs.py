@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,13 @@ from orpipeline.warehouse.database import SCHEMA
 
 PREFIX = "openrouter"
 RAW = dg.AssetKey([PREFIX, "raw_task_classifications"])
+LOST_DAYS = dg.AssetCheckKey(RAW, "no_lost_days")
+RESTATEMENT = dg.AssetCheckKey(dg.AssetKey([PREFIX, "task_classifications"]), "restatement")
+HISTORY_CHECKS = {
+    LOST_DAYS: "No day since the first is missing from both archive and tables. A lost day can only be imported.",
+    RESTATEMENT: "Says how far a restated day moved from its revision before: the largest change, and of which tag.",
+}
+"""Checks that look beyond the run's own answers, with their descriptions."""
 OWNERS = ["team:market-share"]
 CODE_VERSION = "1"
 """Raised when the same bytes give other rows: Dagster then shows the tables as out of date."""
@@ -55,12 +63,16 @@ def asset_specs() -> list[dg.AssetSpec]:
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:
-    """Return one check for each rule and asset that it speaks of."""
-    return [
+    """Return one check for each rule and asset that it speaks of, and those on the history."""
+    rules = [
         dg.AssetCheckSpec(rule.name, asset=table_key(table), description=_check_description(rule))
         for rule in RULES.values()
         for table in rule.tables
     ]
+    history = [
+        dg.AssetCheckSpec(key.name, asset=key.asset_key, description=text) for key, text in HISTORY_CHECKS.items()
+    ]
+    return rules + history
 
 
 def table_metadata(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:
@@ -93,6 +105,8 @@ def _raw_spec() -> dg.AssetSpec:
         tags={"layer": "source"},
         partitions_def=daily_partitions,
         metadata=_code_reference(archive.Archive, "the archive"),
+        # The day is served from 00:00 UTC on; at 06:00 there is still time to mend what is wrong.
+        freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone="UTC"),
         skippable=True,
     )
 

@@ -127,6 +127,10 @@ class Warehouse:
         frame = pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
         return frame.sort(model.primary_key())
 
+    def days(self) -> list[date]:
+        """Return the days that the tables have, oldest first."""
+        return self.read("snapshots")["as_of"].unique().sort().to_list()
+
     def seen(self, days: Sequence[date]) -> Seen:
         """Return what warnings of new and gone names need: the first day of each tag and macro-category, and
         the names of the days around `days`.
