@@ -20,17 +20,20 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from orpipeline.clock import utc_now
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.answer import iso_date, parse_json, read_as_of
 
 ANSWER_FILE = "task_classifications.json.gz"
 RECORD_FILE = "record.json"
 UNDATED = "undated"
+_WRITING = ".writing-"
+_KILLED_AFTER = timedelta(hours=1)  # no process that lives takes so long to write an answer
 _REVISION = re.compile(r"r([1-9][0-9]*)")
 _MAX_ANSWER_BYTES = 20_000_000  # twice what the client lets in; a damaged file cannot fill the memory
 
@@ -149,8 +152,9 @@ class Archive:
         """Write a revision's folder as one step; return False where another process was first."""
         with _disk_errors("write", self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep()
             # mkdtemp makes the folder readable by its user alone.
-            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.root))
+            temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=self.root))
             try:
                 _write_synced(temporary / ANSWER_FILE, gzip.compress(body, mtime=0))
                 _write_synced(temporary / RECORD_FILE, _as_json(record).encode())
@@ -168,6 +172,20 @@ class Archive:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return True
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left half written, an hour ago or longer.
+
+        A leftover that holds a whole answer stays: it may be the only one of its day that there is.
+        """
+        for folder in self.root.glob(f"{_WRITING}*"):
+            with suppress(OSError):
+                if utc_now().timestamp() - folder.stat().st_mtime < _KILLED_AFTER.total_seconds():
+                    continue
+                try:
+                    self.read(self._record(folder, None, 0))
+                except ArchiveError:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _names(self, folder: Path) -> Iterator[str]:
         with _disk_errors("read", folder):

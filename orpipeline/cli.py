@@ -129,6 +129,57 @@ def leaderboard(at: datetime | None, scope: str, top: int, form: str, demo: bool
     _show_leaderboard(settings, at.date() if at else None, scope, top, form)
 
 
+@cli.command()
+@demo_option
+def doctor(demo: bool) -> None:
+    """Show what is set, what is missing, which days are lost, and how much of the API budget is used."""
+    settings = load_settings()
+    if demo:
+        _use_demo(settings, None)
+        settings = load_settings()
+    from orpipeline.archive import Archive
+    from orpipeline.openrouter.budget import Budget
+    from orpipeline.snapshot import lost_days
+    from orpipeline.warehouse.database import Warehouse
+
+    now = utc_now()
+    newest = newest_completed_day(now)
+    archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
+    kept, made = archive.days(), warehouse.days()
+    lost = lost_days(archive, warehouse, newest)
+    budget = Budget(settings.budget_path, settings.requests_per_minute, settings.requests_per_day).state()
+    rows = [
+        ("key", "set" if settings.api_key else "OPENROUTER_API_KEY is not set: nothing can be fetched"),
+        ("API", settings.base_url),
+        ("archive", f"{settings.archive_dir}: {_span(kept)}"),
+        ("warehouse", f"{settings.warehouse_path}: {_span(made)}"),
+        (
+            "newest day",
+            f"{newest}: {'archived' if newest in kept else 'not fetched yet; it can be had until 24:00 UTC'}",
+        ),
+        ("not in tables", _days(sorted(set(kept) - set(made)))),
+        ("lost days", _days(lost)),
+        (
+            "requests",
+            f"{budget.used_last_minute} of {budget.per_minute} in the last minute, {budget.used_last_day} of "
+            f"{budget.per_day} in the last 24 hours",
+        ),
+    ]
+    if budget.next_request_at is not None:
+        rows.append(("next request", f"{budget.next_request_at:%Y-%m-%d %H:%M:%S} UTC"))
+    for name, value in rows:
+        out.print(f"{name:<14}{value}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _span(days: list[date]) -> str:
+    return f"{len(days)} days, {days[0]} to {days[-1]}" if days else "nothing yet"
+
+
+def _days(days: list[date]) -> str:
+    shown = ", ".join(day.isoformat() for day in days[-10:])
+    return f"{len(days)}: {'..., ' if len(days) > 10 else ''}{shown}" if days else "none"
+
+
 def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int, form: str) -> None:
     from orpipeline import terminal
     from orpipeline.warehouse.database import Warehouse

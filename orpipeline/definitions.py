@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import snapshot
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import resources
@@ -15,7 +16,7 @@ defs = dg.Definitions(
     assets=[snapshot],
     jobs=[daily_snapshot],
     schedules=[daily_snapshot_schedule, recapture_schedule],
-    sensors=[snapshot_sensor],
+    sensors=[snapshot_sensor, alert_sensor],
     resources=resources(load_settings()),
     # One process a run: a process for each step would import everything again, for more time than its work takes.
     executor=dg.in_process_executor,

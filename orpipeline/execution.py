@@ -89,7 +89,8 @@ def known_days() -> tuple[date, date]:
 def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None]) -> Run:
     """Run the job `daily_snapshot` for a day, or for the range of days, as one run in this process.
 
-    `say` is told what the run logs, as it goes. Raises RunFailedError with the run's own message.
+    `say` is told what the run logs, as it goes. Raises RunFailedError with the run's own message, and
+    KeyboardInterrupt where SIGINT or SIGTERM ended the run: Dagster takes both, and makes them the step's failure.
     """
     from orpipeline.definitions import defs
 
@@ -114,6 +115,8 @@ def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None])
             },
             raise_on_error=False,
         )
+    if _interrupted(result):
+        raise KeyboardInterrupt
     if not result.success:
         raise RunFailedError(_reason(result))
     return Run(result.run_id, days)
@@ -135,6 +138,11 @@ def _state_errors() -> Iterator[None]:
             f"Dagster's state in {os.environ.get('DAGSTER_HOME')} failed: {said}. Raw answers that were fetched "
             "are in the archive, and the tables are whole."
         ) from error
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return any(error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in errors if error)
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:

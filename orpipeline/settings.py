@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, ge=1, le=REQUESTS_PER_MINUTE)
     requests_per_day: int = Field(default=REQUESTS_PER_DAY, ge=1, le=REQUESTS_PER_DAY)
     start_date: date = FIRST_DOCUMENTED_DAY
+    alert_webhook: SecretStr | None = None
     http_referer: str | None = None
     app_title: str | None = None
     app_categories: str | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from orpipeline.archive import Archive
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import ORPIPELINE, run_command
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
@@ -144,7 +145,22 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["demo", "dev", "run", "leaderboard"])
+def test_the_doctor_says_what_is_there_what_is_missing_and_what_is_used(tmp_path: Path, api: ScriptedApi) -> None:
+    api.answers(answer(YESTERDAY))
+    assert run_command("run", folder=tmp_path, environment=_asking(tmp_path, api)).returncode == 0
+    archive = Archive(tmp_path / "data" / "raw")
+    old = YESTERDAY - timedelta(days=3)
+    archive.put(answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import")
+    done = run_command("doctor", folder=tmp_path, environment=_asking(tmp_path, api))
+    assert (done.returncode, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert f"lost days 2: {YESTERDAY - timedelta(days=2)}, {YESTERDAY - timedelta(days=1)}" in said
+    assert f"not in tables 1: {old}" in said
+    assert "requests 1 of 30 in the last minute, 1 of 500 in the last 24 hours" in said
+    assert KEY not in said
+
+
+@pytest.mark.parametrize("command", ["demo", "dev", "run", "leaderboard", "doctor"])
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     done = run_command(command, "--help", folder=tmp_path)
     assert done.returncode == 0

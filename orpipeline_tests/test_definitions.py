@@ -13,7 +13,7 @@ import pytest
 import time_machine
 import yaml
 
-from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.rules import CHECKS, RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.definitions import defs
 from orpipeline.defs.partitions import daily_partitions
@@ -82,13 +82,15 @@ def test_column_schemas_come_from_the_contracts() -> None:
         assert spec.metadata["dagster/table_name"] == f"openrouter.{name}"
 
 
-def test_every_rule_is_an_asset_check_on_each_table_that_it_speaks_of() -> None:
+def test_every_rule_is_shown_by_exactly_one_asset_check() -> None:
+    shown = [rule.name for check in CHECKS.values() for rule in check.rules]
+    assert sorted(shown) == sorted(RULES)
+    assert all(len({rule.severity for rule in check.rules}) == 1 for check in CHECKS.values())
     assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
-    checks = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
-    rules = {(table, rule.name) for rule in RULES.values() for table in rule.tables}
-    history = {(key.asset_key.path[-1], key.name) for key in HISTORY_CHECKS}
-    assert set(checks) == rules | history
-    assert all(RULES[name].description in (checks[table, name].description or "") for table, name in rules)
+    specs = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
+    rules = {(check.table, check.name) for check in CHECKS.values()}
+    assert set(specs) == rules | {(key.asset_key.path[-1], key.name) for key in HISTORY_CHECKS}
+    assert all(CHECKS[name].description in (specs[table, name].description or "") for table, name in rules)
 
 
 def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

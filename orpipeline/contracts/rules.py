@@ -192,3 +192,67 @@ RULES: dict[str, Rule] = {
         MODEL_AUTHORS,
     )
 }
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is shown of rules that belong together: one asset check, on the table (or the raw asset) `table`.
+
+    Each check costs Dagster's event log three events a run, which is more time than judging takes: so there are
+    fewer checks than rules. A failing check's rows name the rule.
+    """
+
+    name: str
+    table: Table
+    description: str
+    rules: tuple[Rule, ...]
+
+    @property
+    def severity(self) -> Severity:
+        """The severity that all of its rules have."""
+        return self.rules[0].severity
+
+
+def _alone(rule: Rule) -> Check:
+    return Check(rule.name, rule.tables[0], rule.description, (rule,))
+
+
+CHECKS: dict[str, Check] = {
+    check.name: check
+    for check in (
+        Check(
+            "answer_is_as_asked",
+            "raw_task_classifications",
+            "`as_of` is the partition's day, `window_days` is 7, there are classifications, and every documented "
+            "field is there with its type.",
+            (AS_OF, WINDOW, NOT_EMPTY, REQUIRED_FIELDS),
+        ),
+        Check(
+            "nothing_new_or_untidy",
+            "raw_task_classifications",
+            "No field that is not documented; no tag or macro-category that no earlier day had, no tag gone since the "
+            "day before; lists sorted by usage; model ids that name an author.",
+            (NO_UNKNOWN_FIELDS, SAME_TAGS, KNOWN_MACROS, ORDER, MODEL_AUTHORS),
+        ),
+        _alone(SHARES),
+        _alone(NO_OTHER),
+        _alone(UNIQUE),
+        Check(
+            TOTALS.name,
+            "task_classifications",
+            f"{TOTALS.description} {CATEGORY_TOTALS.description}",
+            (TOTALS, CATEGORY_TOTALS),
+        ),
+        _alone(CATEGORY_SHARES),
+        Check(
+            MACRO_PREFIX.name,
+            "task_classifications",
+            f"{MACRO_PREFIX.description} {MACRO_LISTED.description}",
+            (MACRO_PREFIX, MACRO_LISTED),
+        ),
+        _alone(MACRO_SUMS),
+        _alone(MODEL_SUMS),
+        _alone(BOUNDS),
+    )
+}
+"""The asset checks that show the rules, by name; every rule is in exactly one."""

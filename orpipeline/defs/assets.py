@@ -14,7 +14,7 @@ from pydantic import Field
 from orpipeline.archive import Archive, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.rules import CHECKS
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import InvalidSnapshotError
 from orpipeline.defs.partitions import daily_partitions
@@ -212,8 +212,8 @@ def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.As
     for key in sorted(context.selected_asset_check_keys, key=str):
         if key in HISTORY_CHECKS:
             continue
-        rule = RULES[key.name]
-        broken = judged.findings.filter(rule=rule.name, table=key.asset_key.path[-1])
+        check = CHECKS[key.name]
+        broken = judged.findings.filter(pl.col("rule").is_in([rule.name for rule in check.rules]))
         metadata: dict[str, Any] = {"days": span, "failing_rows": len(broken)}
         if len(broken):
             metadata["first_failing_rows"] = table_metadata(broken)
@@ -221,7 +221,7 @@ def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.As
             asset_key=key.asset_key,
             check_name=key.name,
             passed=not len(broken),
-            severity=dg.AssetCheckSeverity[rule.severity],
+            severity=dg.AssetCheckSeverity[check.severity],
             metadata=metadata,
         )
 

@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 
 from orpipeline import archive, leaderboard
-from orpipeline.contracts.rules import RULES, Rule
+from orpipeline.contracts.rules import CHECKS, Check
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.warehouse.database import SCHEMA
@@ -63,11 +63,10 @@ def asset_specs() -> list[dg.AssetSpec]:
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:
-    """Return one check for each rule and asset that it speaks of, and those on the history."""
+    """Return the checks on the rules, and those on the history."""
     rules = [
-        dg.AssetCheckSpec(rule.name, asset=table_key(table), description=_check_description(rule))
-        for rule in RULES.values()
-        for table in rule.tables
+        dg.AssetCheckSpec(check.name, asset=table_key(check.table), description=_check_description(check))
+        for check in CHECKS.values()
     ]
     history = [
         dg.AssetCheckSpec(key.name, asset=key.asset_key, description=text) for key, text in HISTORY_CHECKS.items()
@@ -86,9 +85,9 @@ def table_metadata(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataV
     return dg.MetadataValue.table([dg.TableRecord(row) for row in shown.iter_rows(named=True)])
 
 
-def _check_description(rule: Rule) -> str:
-    effect = "A day that breaks it is refused." if rule.severity == "ERROR" else "A warning; the day is let through."
-    return f"{rule.description} {effect}"
+def _check_description(check: Check) -> str:
+    effect = "A day that breaks it is refused." if check.severity == "ERROR" else "A warning; the day is let through."
+    return f"{check.description} {effect}"
 
 
 def _raw_spec() -> dg.AssetSpec:

@@ -95,20 +95,27 @@ class Budget:
         """Note a 429, and return until when nobody asks (UTC).
 
         That is `retry_at` where the API said so; otherwise the wait is exponential: up to 1 minute, doubling with
-        each 429 in a row to at most 1 hour, with full jitter.
+        each 429 in a row to at most 1 hour, with full jitter. A cool-down that lasts is never shortened.
         """
         with self._open() as bucket:
             now = self.clock()
-            _, in_a_row = _cool_down(bucket)
+            lasting, in_a_row = _cool_down(bucket)
             longest = min(FIRST_COOL_DOWN * 2 ** min(in_a_row, 10), LONGEST_COOL_DOWN)
-            until = retry_at or now + longest * self.jitter()
+            until = _whole_milliseconds(retry_at or now + longest * self.jitter())
+            if lasting is not None:
+                until = max(until, lasting)  # several may ask at once, and be refused until different moments
             _set_cool_down(bucket, _milliseconds(until), in_a_row + 1)
             return until
 
     def good_answer(self) -> None:
-        """Note that the API answered: the next 429 is the first in a row again."""
+        """Note that the API answered: the next 429 is the first in a row again.
+
+        While a cool-down lasts this changes nothing: the answer is to a request from before the refusal.
+        """
         with self._open() as bucket:
-            _set_cool_down(bucket, None, 0)
+            until, _ = _cool_down(bucket)
+            if until is None or until <= self.clock():
+                _set_cool_down(bucket, None, 0)
 
     def state(self) -> BudgetState:
         """Return what is used now, without using any of it."""
@@ -157,10 +164,17 @@ class Budget:
 
     def _bucket(self) -> SQLiteBucket:
         rates = [Rate(self.per_minute, Duration.MINUTE), Rate(self.per_day, Duration.DAY)]
+        if self.per_minute >= self.per_day:
+            del rates[0]  # a day's limit is then a minute's too, and the library takes no rate that limits nothing
         self.path.touch(mode=0o600)
         try:
             bucket = SQLiteBucket.init_from_file(rates, table=_TABLE, db_path=str(self.path))
             bucket.conn.execute("CREATE TABLE IF NOT EXISTS cool_down (until INTEGER, in_a_row INTEGER NOT NULL)")
+            # Damage inside the file would otherwise show in the middle of a request's counting.
+            found = bucket.conn.execute("PRAGMA quick_check(1)").fetchone()
+            if found != ("ok",):
+                bucket.conn.close()
+                raise sqlite3.DatabaseError(str(found))
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:
@@ -190,6 +204,11 @@ def _set_cool_down(bucket: SQLiteBucket, until: int | None, in_a_row: int) -> No
 
 def _milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
+
+
+def _whole_milliseconds(at: datetime) -> datetime:
+    """Return the moment as it is kept in the file, never earlier: what is announced is what counts."""
+    return at + timedelta(microseconds=-at.microsecond % 1000)
 
 
 def _moment(milliseconds: int) -> datetime:

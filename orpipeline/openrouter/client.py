@@ -6,6 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -23,7 +24,7 @@ from tenacity import (
 
 from orpipeline.clock import Clock, utc_now
 from orpipeline.openrouter.answer import Answer, parse_json
-from orpipeline.openrouter.budget import Budget, BudgetSpentError
+from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
     BadRequestError,
@@ -120,7 +121,9 @@ class Client:
             self.sleep(max(wait, 0))
             answer = self._fetch(headers)
         if self.budget is not None:
-            self.budget.good_answer()
+            # An answer that came is worth more than the note that it came.
+            with suppress(BudgetError):
+                self.budget.good_answer()
         return answer
 
     def _fetch(self, headers: dict[str, str]) -> Answer:

@@ -1,0 +1,495 @@
+"""The budget over a clock that the test moves, and the real file, processes and disk under it."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orpipeline.defs.resources import shared_budget
+from orpipeline.errors import SettingsError
+from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError
+from orpipeline.openrouter.client import Client
+from orpipeline.openrouter.errors import RateLimitedError
+from orpipeline.settings import load_settings
+from orpipeline_tests.answers import answer
+from orpipeline_tests.processes import run_python
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+
+NOW = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
+SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
+
+
+class ScriptedClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def wait(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> ScriptedClock:
+    return ScriptedClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "budget.sqlite"
+
+
+def most_within(window: timedelta, moments: Sequence[datetime]) -> int:
+    """Return how many moments the fullest window holds, both of its ends included."""
+    return max((sum(1 for at in moments if start <= at <= start + window) for start in moments), default=0)
+
+
+def refusal(budget: Budget) -> datetime:
+    """Return when a budget that allows nothing says to come back."""
+    with pytest.raises(BudgetSpentError) as caught:
+        budget.spend()
+    assert caught.value.retry_at is not None
+    return caught.value.retry_at
+
+
+# The two limits
+
+
+def test_a_caller_in_a_hurry_gets_30_in_any_minute_and_500_in_any_day(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock)
+    spent: list[datetime] = []
+    while clock.at < NOW + DAY + 2 * MINUTE:
+        try:
+            budget.spend()
+            spent.append(clock.at)
+        except BudgetSpentError as error:
+            assert error.retry_at is not None
+            assert error.retry_at > clock.at
+            clock.at = error.retry_at
+    assert most_within(MINUTE, spent) == 30
+    assert most_within(DAY, spent) == 500
+    assert len(spent) > 500  # the next day has begun
+
+
+waits = st.lists(
+    st.sampled_from([0, 0, 0.0004, 0.0006, 59.999, 60, 60.0005, 60.001, 86_399.999, 86_400, 86_400.001])
+    | st.floats(0, 40)
+    | st.floats(0, 50_000),
+    max_size=30,
+)
+
+
+@settings(max_examples=30)
+@given(waits)
+def test_no_sequence_of_waits_gets_more_than_the_limits(sequence: list[float]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clock = ScriptedClock()
+        budget = Budget(Path(folder) / "budget.sqlite", per_minute=2, per_day=5, clock=clock)
+        spent: list[datetime] = []
+        for seconds in sequence:
+            clock.wait(seconds)
+            try:
+                budget.spend()
+            except BudgetSpentError as error:
+                assert error.retry_at is not None
+                assert clock.at < error.retry_at <= clock.at + DAY + SECOND
+                # It is refused for a reason only: one more would be too many, to the millisecond that is kept.
+                near = timedelta(milliseconds=2)
+                more = [*spent, clock.at]
+                assert most_within(MINUTE + near, more) > 2 or most_within(DAY + near, more) > 5
+            else:
+                spent.append(clock.at)
+        assert most_within(MINUTE, spent) <= 2
+        assert most_within(DAY, spent) <= 5
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "per_day", "room_after"),
+    [(3, 500, MINUTE), (30, 3, DAY), (3, 3, DAY)],
+    ids=["minute", "day", "day, the same in a minute"],
+)
+def test_a_spent_budget_says_when_there_is_room_and_no_sooner_is_there(
+    path: Path, clock: ScriptedClock, per_minute: int, per_day: int, room_after: timedelta
+) -> None:
+    budget = Budget(path, per_minute, per_day, clock)
+    for _ in range(3):
+        budget.spend()
+        clock.wait(7)
+    room_at = refusal(budget)
+    assert NOW + room_after < room_at < NOW + room_after + timedelta(milliseconds=3)
+    assert budget.state().next_request_at == room_at
+    clock.at = room_at - SECOND
+    assert refusal(budget) == room_at
+    clock.at = room_at
+    budget.spend()
+    assert refusal(budget) > room_at  # the one that became free, and no more
+
+
+def test_a_refused_request_uses_nothing(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, per_minute=1, clock=clock)
+    budget.spend()
+    assert len({refusal(budget) for _ in range(5)}) == 1
+    assert budget.state().used_last_day == 1
+
+
+def test_a_setting_may_lower_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_MINUTE", "2")
+    monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_DAY", "7")
+    budget = shared_budget(load_settings())
+    assert (budget.per_minute, budget.per_day) == (2, 7)
+    budget.spend()
+    budget.spend()
+    refusal(budget)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ORPIPELINE_REQUESTS_PER_MINUTE", "31"),
+        ("ORPIPELINE_REQUESTS_PER_MINUTE", "0"),
+        ("ORPIPELINE_REQUESTS_PER_DAY", "501"),
+        ("ORPIPELINE_REQUESTS_PER_DAY", "-1"),
+    ],
+)
+def test_no_setting_raises_the_limits(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+# Everybody at once
+
+
+_SPEND = """
+import sys, threading
+from datetime import UTC, datetime
+from pathlib import Path
+from orpipeline.openrouter.budget import Budget, BudgetSpentError
+
+def work():
+    for _ in range(6):
+        try:
+            Budget(Path(sys.argv[1])).spend()
+        except BudgetSpentError:
+            continue
+        print(datetime.now(UTC).isoformat(), flush=True)
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_processes_and_threads_together_never_exceed_it(path: Path) -> None:
+    printed: list[str] = []
+    # Three processes of four threads that try six times each: 72 for 30.
+    processes = [threading.Thread(target=lambda: printed.append(run_python(_SPEND, path))) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(printed) == 3
+    spent = sorted(datetime.fromisoformat(line) for text in printed for line in text.splitlines())
+    assert most_within(MINUTE - SECOND, spent) == 30  # a second less: they print just after they have spent
+    assert Budget(path).state().used_last_day == len(spent)
+
+
+def test_another_process_sees_what_was_spent_and_the_cool_down(path: Path) -> None:
+    budget = Budget(path)
+    budget.spend()
+    until = budget.cool_down(datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1))
+    code = (
+        "import sys, pathlib; from orpipeline.openrouter.budget import Budget; "
+        "s = Budget(pathlib.Path(sys.argv[1])).state(); print(s.used_last_minute, s.cooling_until.isoformat())"
+    )
+    assert run_python(code, path).split() == ["1", until.isoformat()]
+
+
+def test_a_new_budget_on_the_same_file_goes_on_where_the_old_one_stood(path: Path, clock: ScriptedClock) -> None:
+    first = Budget(path, per_minute=2, clock=clock, jitter=lambda: 1.0)
+    first.spend()
+    first.spend()
+    assert refusal(Budget(path, per_minute=2, clock=clock)) == refusal(first)
+    first.cool_down(None)
+    again = Budget(path, per_minute=2, clock=clock, jitter=lambda: 1.0)
+    assert again.state() == first.state()
+    assert again.state().rate_limited_in_a_row == 1
+    assert again.cool_down(None) == first.state().cooling_until
+
+
+# After a 429
+
+
+def test_the_moment_that_the_api_states_is_the_end_of_the_cool_down(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock, jitter=lambda: 1.0)
+    stated = NOW.replace(microsecond=0) + timedelta(hours=5)
+    assert budget.cool_down(stated) == stated
+    assert refusal(budget) == stated
+    assert budget.state().cooling_until == budget.state().next_request_at == stated
+    clock.at = stated - SECOND
+    assert refusal(budget) == stated
+    clock.at = stated
+    assert budget.state().cooling_until is None
+    budget.spend()
+
+
+def test_at_the_very_moment_that_a_cool_down_announces_a_request_may_be_sent(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock)
+    for microseconds in (1, 499, 500, 501, 999):
+        stated = clock.at.replace(microsecond=0) + timedelta(seconds=9, microseconds=microseconds)
+        until = budget.cool_down(stated)
+        assert stated <= until < stated + timedelta(milliseconds=1)  # never before what the API said
+        assert refusal(budget) == until
+        clock.at = until
+        budget.spend()
+
+
+@pytest.mark.parametrize("jitter", [1.0, 0.5, 0.001])
+def test_where_nothing_is_stated_the_longest_wait_doubles_up_to_an_hour(
+    path: Path, clock: ScriptedClock, jitter: float
+) -> None:
+    budget = Budget(path, clock=clock, jitter=lambda: jitter)
+    took = []
+    for _ in range(16):
+        until = budget.cool_down(None)
+        took.append((until - clock.at).total_seconds())
+        clock.at = until
+    longest = [60, 120, 240, 480, 960, 1920] + [3600] * 10
+    assert took == pytest.approx([seconds * jitter for seconds in longest], abs=0.002)
+
+
+def test_the_jitter_is_full(path: Path, clock: ScriptedClock) -> None:
+    took = []
+    for _ in range(40):
+        budget = Budget(path, clock=clock)
+        until = budget.cool_down(None)
+        took.append((until - clock.at).total_seconds())
+        clock.at = until
+        budget.good_answer()
+    assert 0 <= min(took) < 15
+    assert 45 < max(took) <= 60.001
+
+
+def test_a_good_answer_ends_the_row(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock, jitter=lambda: 1.0)
+    for n in (1, 2, 3):
+        clock.at = budget.cool_down(None)
+        assert budget.state().rate_limited_in_a_row == n
+    budget.good_answer()
+    assert budget.state().rate_limited_in_a_row == 0
+    assert budget.cool_down(None) - clock.at < MINUTE + SECOND
+
+
+def test_a_stated_moment_counts_in_the_row_too(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock, jitter=lambda: 1.0)
+    clock.at = budget.cool_down(clock.at + SECOND)
+    clock.at = budget.cool_down(clock.at + SECOND)
+    assert budget.cool_down(None) - clock.at == pytest.approx(timedelta(minutes=4), abs=SECOND)
+
+
+def test_of_two_refusals_at_once_the_later_end_counts(path: Path, clock: ScriptedClock) -> None:
+    # Two processes asked before either was refused.
+    budget = Budget(path, clock=clock, jitter=lambda: 0.5)
+    late = NOW.replace(microsecond=0) + timedelta(minutes=10)
+    assert budget.cool_down(late) == late
+    assert budget.cool_down(None) == late
+    assert budget.cool_down(NOW + SECOND) == late
+    assert refusal(budget) == late
+
+
+def test_a_good_answer_to_a_request_from_before_the_refusal_does_not_end_the_cool_down(
+    path: Path, clock: ScriptedClock
+) -> None:
+    budget = Budget(path, clock=clock)
+    until = budget.cool_down(NOW.replace(microsecond=0) + timedelta(minutes=10))
+    budget.good_answer()
+    assert refusal(budget) == until
+    assert budget.state().rate_limited_in_a_row == 1
+
+
+def test_a_cool_down_that_ends_after_the_budget_has_room_counts_for_more(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, per_minute=1, clock=clock)
+    budget.spend()
+    room_at = refusal(budget)
+    until = budget.cool_down(NOW + timedelta(minutes=3))
+    assert budget.state().next_request_at == until > room_at
+
+
+# What the client makes of it
+
+
+def client_of(api: ScriptedApi, budget: Budget, clock: ScriptedClock) -> Client:
+    return Client(
+        KEY, api.base_url, clock=clock, retry_wait_seconds=0.01, budget=budget, sleep=clock.wait, read_timeout_seconds=5
+    )
+
+
+def test_a_spent_budget_sends_no_request(api: ScriptedApi, path: Path, clock: ScriptedClock) -> None:
+    api.answers(answer())
+    budget = Budget(path, per_minute=1, clock=clock)
+    client = client_of(api, budget, clock)
+    client.fetch()
+    with pytest.raises(BudgetSpentError):
+        client.fetch()
+    assert len(api.asked) == 1
+    assert clock.at == NOW  # a minute's wait is left to a later run
+
+
+def test_each_try_is_counted_and_the_last_that_fits_is_the_last(
+    api: ScriptedApi, path: Path, clock: ScriptedClock
+) -> None:
+    api.answers(Reply(status=503))
+    with pytest.raises(BudgetSpentError):
+        client_of(api, Budget(path, per_minute=2, clock=clock), clock).fetch()
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"Retry-After": "59.9991239"}], ids=str)
+def test_a_short_cool_down_is_waited_to_its_end_in_place_once(
+    api: ScriptedApi, path: Path, clock: ScriptedClock, headers: dict[str, str]
+) -> None:
+    refused = Reply(status=429, headers=headers)
+    api.answers(refused, answer())
+    budget = Budget(path, clock=clock, jitter=lambda: 0.9)
+    client_of(api, budget, clock).fetch()
+    assert len(api.asked) == 2
+    assert timedelta(seconds=54) <= clock.at - NOW <= MINUTE
+    assert budget.state().rate_limited_in_a_row == 0
+
+    api.answers(refused)
+    with pytest.raises(RateLimitedError):
+        client_of(api, budget, clock).fetch()
+    assert len(api.asked) == 4
+    assert budget.state().rate_limited_in_a_row == 2
+
+
+# The file
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"rubbish " * 1000)
+
+
+def damage_cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def damage_pages(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_cut, damage_pages])
+def test_a_damaged_file_is_set_aside_and_work_goes_on(path: Path, clock: ScriptedClock, damage: st.DataObject) -> None:
+    budget = Budget(path, per_minute=2, clock=clock)
+    budget.spend()
+    damage(path)
+    damaged = path.read_bytes()
+    budget.spend()
+    budget.spend()
+    refusal(budget)
+    assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-20261007T002003")] == [damaged]
+
+
+def test_an_empty_file_is_a_fresh_budget(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    budget = Budget(path)
+    budget.spend()
+    assert budget.state().used_last_minute == 1
+
+
+_FETCH_ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from orpipeline.openrouter.budget import Budget, BudgetError
+from orpipeline.openrouter.client import Client
+
+if sys.argv[3] == "full":
+    # To a file, a limit of its size is what a full disk is.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    Client("a-key", sys.argv[1], budget=Budget(Path(sys.argv[2]))).fetch()
+    print("answered")
+except BudgetError as error:
+    print(error)
+"""
+
+
+def test_on_a_full_disk_no_request_is_sent(api: ScriptedApi, path: Path) -> None:
+    api.answers(answer())
+    said = run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "full")
+    assert str(path) in said
+    assert "No request was sent" in said
+    assert api.asked == []
+    assert run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "room again") == "answered\n"
+
+
+@pytest.mark.parametrize("where", ["the folder is a file", "the file is a folder"])
+def test_where_no_file_can_be_made_no_request_is_sent(
+    api: ScriptedApi, path: Path, clock: ScriptedClock, where: str
+) -> None:
+    if where == "the folder is a file":
+        path.parent.write_text("in the way")
+    else:
+        path.mkdir(parents=True)
+    api.answers(answer())
+    with pytest.raises(BudgetError, match="No request was sent") as caught:
+        client_of(api, Budget(path, clock=clock), clock).fetch()
+    assert str(path) in str(caught.value)
+    assert api.asked == []
+
+
+def test_an_answer_that_came_is_returned_even_if_it_cannot_be_noted(
+    api: ScriptedApi, path: Path, clock: ScriptedClock
+) -> None:
+    body = answer()
+
+    def take_the_folder_away_and_answer(handler: BaseHTTPRequestHandler) -> None:
+        path.parent.rename(path.parent.with_name("elsewhere"))
+        path.parent.write_text("in the way")
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        handler.wfile.write(head.encode() + body)
+
+    api.answers(Reply(act=take_the_folder_away_and_answer))
+    assert client_of(api, Budget(path, clock=clock), clock).fetch().body == body
+
+
+def test_file_and_folder_are_private_to_their_user(path: Path) -> None:
+    Budget(path).spend()
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {
+        "budget.sqlite": 0o600,
+        "budget.sqlite.lock": 0o600,
+    }
+
+
+def test_looking_uses_nothing(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, per_minute=3, clock=clock)
+    seen = [budget.state() for _ in range(10)]
+    assert len(set(seen)) == 1
+    assert (seen[0].used_last_minute, seen[0].used_last_day, seen[0].next_request_at) == (0, 0, None)
+    for used in (1, 2, 3):
+        budget.spend()
+        assert budget.state().used_last_minute == used
+    states = []
+    for _ in range(70):
+        clock.wait(1)
+        states.append(budget.state())
+    assert [s.used_last_minute for s in states if s.next_request_at is not None] == [3] * 60
+    assert states[-1].used_last_minute == 0
+    assert states[-1].used_last_day == 3
+    assert all(a.used_last_minute >= b.used_last_minute for a, b in pairwise(states))
