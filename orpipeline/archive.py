@@ -103,13 +103,14 @@ class Archive:
 
     def days(self) -> list[date]:
         """Return the days that the archive has, oldest first."""
-        return sorted(day for name in self._names(self.root) if (day := iso_date(name)) is not None)
+        days = [day for name in self._names(self.root) if (day := iso_date(name)) is not None]
+        # A process that was killed before its rename may have left a day's folder with nothing in it.
+        return sorted(day for day in days if any(self._revision_numbers(day)))
 
     def revisions(self, day: date) -> list[Record]:
         """Return a day's records, oldest revision first; empty where the archive lacks the day."""
         folder = self.root / day.isoformat()
-        numbers = sorted(int(match[1]) for name in self._names(folder) if (match := _REVISION.fullmatch(name)))
-        return [self._record(folder / f"r{number}", day, number) for number in numbers]
+        return [self._record(folder / f"r{number}", day, number) for number in sorted(self._revision_numbers(day))]
 
     def latest(self, day: date) -> Record | None:
         """Return a day's newest revision, or None where the archive lacks the day."""
@@ -179,13 +180,24 @@ class Archive:
         A leftover that holds a whole answer stays: it may be the only one of its day that there is.
         """
         for folder in self.root.glob(f"{_WRITING}*"):
-            with suppress(OSError):
-                if utc_now().timestamp() - folder.stat().st_mtime < _KILLED_AFTER.total_seconds():
-                    continue
-                try:
-                    self.read(self._record(folder, None, 0))
-                except ArchiveError:
-                    shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError, ArchiveError):
+                age = utc_now().timestamp() - folder.stat().st_mtime
+                if age > _KILLED_AFTER.total_seconds() and not self._is_whole(folder):
+                    shutil.rmtree(folder)
+
+    def _is_whole(self, folder: Path) -> bool:
+        if not ((folder / ANSWER_FILE).exists() and (folder / RECORD_FILE).exists()):
+            return False
+        try:
+            self.read(self._record(folder, None, 0))
+        except CorruptAnswerError:
+            return False
+        return True
+
+    def _revision_numbers(self, day: date) -> Iterator[int]:
+        for name in self._names(self.root / day.isoformat()):
+            if match := _REVISION.fullmatch(name):
+                yield int(match[1])
 
     def _names(self, folder: Path) -> Iterator[str]:
         with _disk_errors("read", folder):

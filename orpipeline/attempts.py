@@ -2,7 +2,8 @@
 
 A day can be fetched for 24 hours after its end. What passes by itself (a 429, a timeout, a server error, an answer
 that is not published yet) is attempted again with growing distance; what only a person can mend (a wrong key) waits
-for one; what only OpenRouter can mend (an answer that breaks the contracts) waits for the recapture in the evening.
+for one; what only OpenRouter can mend (an answer that breaks the contracts) waits for the recapture in the evening, and is
+attempted again and again after it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ class Attempts:
     """When it ended, in seconds since the epoch."""
     failures: int = 0
     """How many runs have failed in a row."""
-    key: str | None = None
+    key_fingerprint: str | None = None
     """A fingerprint of the key that was used, to see that a person has changed it."""
+    refused: bool = False
+    """Whether the day's answer was refused, since when no run has succeeded: the API must be asked for another."""
 
     def as_cursor(self) -> str:
         """Return the text that `from_cursor` reads."""
@@ -65,10 +68,11 @@ class Attempts:
             raise ValueError(f"not a cursor: {error}") from None
         return read if read.day == day.isoformat() else cls(day.isoformat())
 
-    def after(self, run_id: str, error: str | None, ended_at: float, key: str | None) -> Attempts:
+    def after(self, run_id: str, error: str | None, ended_at: float, key_fingerprint: str) -> Attempts:
         """Return these attempts with one more run that has ended."""
         failures = self.failures + 1 if error is not None else 0
-        return Attempts(self.day, run_id, error, ended_at, failures, key)
+        refused = error is not None and (self.refused or error == _REFUSED)
+        return Attempts(self.day, run_id, error, ended_at, failures, key_fingerprint, refused)
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,16 @@ class Attempt:
     reason: str
 
 
-def decide(attempts: Attempts, budget: BudgetState, key: str | None, now: datetime) -> Wait | Attempt:
+def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: datetime) -> Wait | Attempt:
     """Say whether a day that is not materialized, and that no run is at work on, is attempted now."""
-    gone_at = datetime.combine(date.fromisoformat(attempts.day), datetime.min.time(), UTC) + timedelta(days=2)
+    over_at = datetime.combine(date.fromisoformat(attempts.day), datetime.min.time(), UTC) + timedelta(days=1)
+    gone_at, recapture_at = over_at + timedelta(days=1), over_at + RECAPTURE_AT
     left = f"{_duration(gone_at - now)} left to fetch {attempts.day}"
-    if attempts.error in _WRONG_KEY and attempts.key == key:
+    if attempts.error in _WRONG_KEY and attempts.key_fingerprint == key_fingerprint:
         return Wait(f"The key was not accepted: set a valid OPENROUTER_API_KEY and restart; {left}")
-    if attempts.error == _REFUSED:
+    before_recapture = attempts.ended_at < recapture_at.timestamp()
+    # The recapture is the schedule's. Where none has come of it, or it was in vain, the attempts go on here.
+    if attempts.error == _REFUSED and before_recapture and now < recapture_at + URGENT_DISTANCE:
         return Wait(f"{attempts.day} was refused (see the failed run): it is fetched again at 21:40 UTC; {left}")
     if budget.next_request_at is not None and now < budget.next_request_at:
         in_a_row = budget.rate_limited_in_a_row

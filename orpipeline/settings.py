@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     warehouse: str = ""
     requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, ge=1, le=REQUESTS_PER_MINUTE)
     requests_per_day: int = Field(default=REQUESTS_PER_DAY, ge=1, le=REQUESTS_PER_DAY)
+    lock_wait_seconds: float = Field(default=60.0, ge=0)
     start_date: date = FIRST_DOCUMENTED_DAY
     alert_webhook: SecretStr | None = None
     http_referer: str | None = None

@@ -6,6 +6,7 @@ DOOMED_AT is one step, or several joined by ` > ` that come one after the other;
 `module:qualified.name`, with a number (the how-manieth call, 1 if left out), and strikes before that call or, with
 `after ` in front of it, when it has returned. DOOMED_BY is a signal's name. `SIGXFSZ 4096` is the end by the kernel
 at the first write beyond that byte of any file: a moment within DuckDB or SQLite, where no call of Python's is.
+`full 4096` ends nothing: from then on, the disk is full for files beyond that size.
 
 It counts calls by wrapping the functions that are named, which costs nothing elsewhere; a tracer would see the same
 moments and make each process three times as slow.
@@ -52,11 +53,10 @@ def main() -> None:
         if not steps[0].left:
             del steps[0]
             if not steps:
-                _strike(signal.Signals[kind], *map(int, size))
+                _strike(kind, *map(int, size))
 
     # The modules that take over names from others must all be there before a function is replaced.
-    import orpipeline.definitions
-    import orpipeline.execution
+    import_module("orpipeline.definitions")
     from orpipeline.cli import main as command
 
     for target in {step.target for step in steps}:
@@ -64,13 +64,14 @@ def main() -> None:
     command()
 
 
-def _strike(kind: signal.Signals, *size: int) -> None:
+def _strike(kind: str, *size: int) -> None:
     if not size:
-        os.kill(os.getpid(), kind)
+        os.kill(os.getpid(), signal.Signals[kind])
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size[0], size[0]))
-    signal.signal(kind, signal.SIG_DFL)
+    # Python ignores this signal, so that such a write is an error; otherwise it is the process's end.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN if kind == "full" else signal.SIG_DFL)
 
 
 def _wrap(target: str, passed: Callable[[bool, str], None]) -> None:

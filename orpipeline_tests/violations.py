@@ -87,6 +87,11 @@ def _no_classifications(data: dict[str, Any]) -> None:
     data["classifications"] = []
 
 
+def _many_models(data: dict[str, Any]) -> None:
+    model = {"tag_usage_share": 0.0, "tag_token_share": 0.0}
+    tag(data, "math")["models"] += [{"id": f"demo-x/{n}", **model} for n in range(20_000)]
+
+
 def _as_of(value: object) -> Bend:
     def bend(data: dict[str, Any]) -> None:
         data["as_of"] = value
@@ -190,6 +195,7 @@ VIOLATIONS = [
     Violation("as_of is a number", _as_of(20261006), "as_of_is_the_partition", "2026-10-06", "20261006"),
     Violation("another window", _window(30), "window_is_as_asked", "2026-10-06", "30"),
     Violation("the window is a string", _window("7"), "window_is_as_asked", "2026-10-06", '"7"'),
+    Violation("an absurd number of models", _many_models, "has_a_plausible_size", "2026-10-06", "models=20290"),
     Violation("no classifications", _no_classifications, "has_classifications", "2026-10-06", "0"),
     *(
         Violation(f"no {field}", _drop("math", field), "required_fields", "math", "(missing)")

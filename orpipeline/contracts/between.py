@@ -17,6 +17,8 @@ from orpipeline.contracts.tables import row_rule
 from orpipeline.openrouter.client import WINDOW_DAYS
 from orpipeline.openrouter.payload import Frames
 
+MOST_TAGS = 1_000
+MOST_MODELS = 20_000
 DOCUMENTED_PREFIXES = ("code", "data", "agent")
 
 
@@ -31,6 +33,16 @@ class Answers(pa.DataFrameModel):
     check_as_of = row_rule(rules.AS_OF, pl.col("stated_as_of").eq_missing(pl.col("as_of")))
     check_window = row_rule(rules.WINDOW, pl.col("window_days").eq_missing(WINDOW_DAYS))
     check_not_empty = row_rule(rules.NOT_EMPTY, pl.col("classification_count") > 0)
+
+
+class Sizes(pa.DataFrameModel):
+    """One row a day: how much the answer lists."""
+
+    as_of: pl.Date
+    tags: int
+    models: int
+
+    check_size = row_rule(rules.SIZE, (pl.col("tags") <= MOST_TAGS) & (pl.col("models") <= MOST_MODELS))
 
 
 class Totals(pa.DataFrameModel):
@@ -129,6 +141,7 @@ def judged_frames(frames: Frames) -> Iterator[tuple[Table, type[pa.DataFrameMode
     tags, macros = frames.task_classifications.drop_nulls("tag"), _unique_macros(frames)
     grouped = tags.drop_nulls("macro_category")
     yield "raw_task_classifications", Answers, frames.answers
+    yield "raw_task_classifications", Sizes, _sizes(frames)
     yield "task_classifications", Totals, _sums(tags, ["as_of"], _SHARES, stated=False)
     yield "task_classifications", CategoryTotals, _category_totals(grouped)
     yield "task_classifications", TagGroups, _tag_groups(grouped, macros)
@@ -157,6 +170,15 @@ def _sums(rows: pl.DataFrame, by: list[str], shares: tuple[str, ...], *, stated:
             tolerance=sum_tolerance(pl.len(), stated=stated),
         )
         for share in shares
+    )
+
+
+def _sizes(frames: Frames) -> pl.DataFrame:
+    counts = frames.task_models.group_by("as_of").agg(models=pl.len().cast(pl.Int64))
+    return (
+        frames.answers.select("as_of", tags=pl.col("classification_count").cast(pl.Int64))
+        .join(counts, on="as_of", how="left", maintain_order="left")
+        .with_columns(pl.col("models").fill_null(0))
     )
 
 

@@ -69,6 +69,12 @@ NOT_EMPTY = Rule(
     "ERROR",
     ("raw_task_classifications",),
 )
+SIZE = Rule(
+    "has_a_plausible_size",
+    "The answer has at most 1,000 tags and 20,000 listed models (a real one has 29 and 290).",
+    "ERROR",
+    ("raw_task_classifications",),
+)
 SHARES = Rule(
     "shares_are_fractions",
     "Every share is a finite number from 0 to 1.",
@@ -174,6 +180,7 @@ RULES: dict[str, Rule] = {
         AS_OF,
         WINDOW,
         NOT_EMPTY,
+        SIZE,
         SHARES,
         NO_OTHER,
         UNIQUE,
@@ -223,9 +230,9 @@ CHECKS: dict[str, Check] = {
         Check(
             "answer_is_as_asked",
             "raw_task_classifications",
-            "`as_of` is the partition's day, `window_days` is 7, there are classifications, and every documented "
-            "field is there with its type.",
-            (AS_OF, WINDOW, NOT_EMPTY, REQUIRED_FIELDS),
+            "`as_of` is the partition's day, `window_days` is 7, there are classifications and not absurdly many, and "
+            "every documented field is there with its type.",
+            (AS_OF, WINDOW, NOT_EMPTY, SIZE, REQUIRED_FIELDS),
         ),
         Check(
             "nothing_new_or_untidy",

@@ -171,7 +171,7 @@ def _judged_column(row: Mapping[str, Any]) -> str:
     """Return the column that a rule over a whole row speaks of."""
     if "share" in row:
         return str(row["share"])
-    return next(name for name in ("macro_category", "model_id", "tag", "key") if name in row)
+    return next(name for name in ("macro_category", "model_id", "tag", "key", "models") if name in row)
 
 
 def _row_name(row: Mapping[str, Any]) -> str:

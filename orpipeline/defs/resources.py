@@ -92,6 +92,6 @@ def resources(settings: Settings) -> dict[str, object]:
             app_categories=settings.app_categories,
         ),
         "archive": ArchiveResource(path=str(settings.archive_dir)),
-        "warehouse": WarehouseResource(database=database),
-        "io_manager": WarehouseIOManager(database=database),
+        "warehouse": WarehouseResource(database=database, lock_wait_seconds=settings.lock_wait_seconds),
+        "io_manager": WarehouseIOManager(database=database, lock_wait_seconds=settings.lock_wait_seconds),
     }

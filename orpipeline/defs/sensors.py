@@ -14,6 +14,7 @@ from orpipeline.defs.resources import shared_budget
 from orpipeline.defs.runs import active_run, latest_ended_run, materialized
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.settings import load_settings
+from orpipeline.snapshot import Fetch
 
 
 @dg.sensor(
@@ -43,8 +44,14 @@ def snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if not isinstance(decision, Attempt):
         return dg.SensorResult(skip_reason=decision.reason, cursor=attempts.as_cursor())
     context.log.info(f"{day}: {decision.reason}")
+    # An answer that was refused is archived, so that `auto` would not ask for another.
+    fetch = Fetch.always if attempts.refused else Fetch.auto
     # The run key names what was known: one attempt is one run, however often a tick is evaluated.
-    request = dg.RunRequest(run_key=f"attempt-{day}-{attempts.run_id or 'first'}", partition_key=day.isoformat())
+    request = dg.RunRequest(
+        run_key=f"attempt-{day}-{attempts.run_id or 'first'}",
+        partition_key=day.isoformat(),
+        run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name}}}},
+    )
     return dg.SensorResult(run_requests=[request], cursor=attempts.as_cursor())
 
 

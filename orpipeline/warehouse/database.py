@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
 from orpipeline.contracts.tables import TABLES, DayTable
 from orpipeline.contracts.validation import Seen, check_table
 from orpipeline.errors import OrpipelineError
+
+_log = logging.getLogger(__name__)
 
 SCHEMA = "openrouter"
 LOCK_WAIT_SECONDS = 60.0
@@ -156,10 +159,16 @@ class Warehouse:
         tries = Retrying(
             retry=retry_if_exception_type(WarehouseBusyError),
             stop=stop_before_delay(self.lock_wait_seconds),
+            before_sleep=self._say_wait,
             wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
             reraise=True,
         )
         return tries(self._open_once, read_only)
+
+    def _say_wait(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if state.attempt_number == 1:
+            _log.warning("Waiting up to %g s for the warehouse. %s", self.lock_wait_seconds, error)
 
     def _open_once(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         try:

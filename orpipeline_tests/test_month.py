@@ -1,0 +1,240 @@
+"""A month of an API that fails a fifth of the time, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+
+import dagster as dg
+import pytest
+import time_machine
+
+from orpipeline.clock import newest_completed_day
+from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
+from orpipeline.defs.sensors import snapshot_sensor
+from orpipeline.snapshot import Fetch
+from orpipeline_tests.answers import answer
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline_tests.test_client import RESET
+from orpipeline_tests.world import ASSETS, World
+
+START = datetime(2026, 10, 1, tzinfo=UTC)
+DAYS = 30
+FAILING = 0.2
+FAILURES = (
+    *("429 Retry-After", "429 date", "429 X-RateLimit-Reset", "429 in metadata", "429 under 200"),
+    *("500", "502", "503", "reset", "reset"),
+)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+TICK = timedelta(seconds=30)
+"""The sensor's distance between ticks."""
+
+
+@dataclass
+class Unreliable:
+    """OpenRouter on the simulated clock: a fifth of its answers are failures, and just after midnight it is late."""
+
+    seed: int
+    requests: list[tuple[datetime, str]] = field(default_factory=list)
+    closed_until: datetime = START
+    """What the newest 429 has announced."""
+    too_early: list[datetime] = field(default_factory=list)
+    """Requests during a cool-down."""
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        # On some days the answer is the day before's for up to 25 minutes.
+        self.late = {
+            (START + n * DAY).date(): timedelta(minutes=self.random.choice([0, 0, 3, 12, 25])) for n in range(DAYS + 1)
+        }
+        # Some days are restated in the afternoon.
+        self.restated = {(START + (n - 1) * DAY).date() for n in range(DAYS) if self.random.random() < 0.2}
+
+    def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        now = datetime.now(UTC)
+        if now < self.closed_until:
+            self.too_early.append(now)
+        kind, reply = self._failure(now) if self.random.random() < FAILING else self._answer(now)
+        self.requests.append((now, kind))
+        if reply.act is not None:
+            reply.act(handler)
+            return
+        handler.send_response(reply.status)
+        for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(reply.body)
+
+    def _answer(self, now: datetime) -> tuple[str, Reply]:
+        day = newest_completed_day(now)
+        if now - datetime.combine(now.date(), time(), UTC) < self.late[now.date()]:
+            return "stale", Reply(answer(day - DAY))
+        if day in self.restated and now.hour >= 12:
+            return "restated", Reply(restated(day))
+        return "answer", Reply(answer(day))
+
+    def _failure(self, now: datetime) -> tuple[str, Reply]:
+        kind = self.random.choice(FAILURES)
+        if not kind.startswith("429"):
+            return kind, RESET if kind == "reset" else Reply(b"<html>failed</html>", int(kind))
+        # Longer than a minute: shorter ones would be slept through for real.
+        seconds = self.random.randint(61, 1800)
+        self.closed_until = until = now.replace(microsecond=0) + timedelta(seconds=seconds)
+        reset = {"X-RateLimit-Reset": str(round(until.timestamp() * 1000))}
+        headers = {
+            "429 Retry-After": {"Retry-After": str(seconds)},
+            "429 date": {"Retry-After": format_datetime(until, usegmt=True)},
+            "429 X-RateLimit-Reset": reset,
+        }
+        error = {
+            "code": 429,
+            "message": "Rate limit exceeded",
+            "metadata": {} if kind in headers else {"headers": reset},
+        }
+        body = json.dumps({"error": error}).encode()
+        return kind, Reply(body, 200 if kind == "429 under 200" else 429, headers.get(kind, {}))
+
+
+def restated(day: date) -> bytes:
+    return answer(day, lambda data: data["classifications"][0].update(display_name="Restated"))
+
+
+@dataclass
+class Daemon:
+    """What Dagster's daemon does: it evaluates sensor and schedules, and runs what they ask for, each key once."""
+
+    world: World
+    idle: dg.DagsterInstance
+    """A schedule's context takes only an instance on disk, which is slow. Here no run is at work when one is evaluated,
+    and that is all that a schedule looks up: so this one holds nothing."""
+    cursor: str | None = None
+    keys: set[str] = field(default_factory=set)
+    runs: Counter[str] = field(default_factory=Counter)
+
+    def tick(self, now: datetime) -> datetime:
+        """Evaluate the sensor, run what it asks for, and return the tick at which something can happen next."""
+        result = snapshot_sensor(dg.build_sensor_context(instance=self.world.instance, cursor=self.cursor))
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor or self.cursor
+        for request in result.run_requests or []:
+            self.run("sensor", request)
+            return now + TICK
+        assert isinstance(result.skip_reason, dg.SkipReason)
+        said = str(result.skip_reason.skip_message)
+        if "is materialized" in said:
+            return datetime.combine(now.date() + DAY, time(), UTC)
+        announced = re.search(r"next attempt (\d\d):(\d\d):(\d\d) UTC", said)
+        assert announced, said
+        hour, minute, second = map(int, announced.groups())
+        at = datetime.combine(now.date(), time(hour, minute, second), UTC)
+        ticks = -((now - (at if at > now - TICK else at + DAY)) // TICK)
+        return now + max(ticks, 1) * TICK
+
+    def evaluate(self, schedule: dg.ScheduleDefinition, now: datetime) -> None:
+        context = dg.build_schedule_context(instance=self.idle, scheduled_execution_time=now)
+        asked = schedule(context)
+        if isinstance(asked, dg.RunRequest):
+            self.run(schedule.name, asked)
+
+    def run(self, who: str, request: dg.RunRequest) -> None:
+        assert request.run_key
+        assert request.partition_key
+        if request.run_key in self.keys:
+            return
+        self.keys.add(request.run_key)
+        config = request.run_config.get("ops", {}).get("snapshot", {}).get("config", {})
+        result = self.world.run(date.fromisoformat(request.partition_key), fetch=Fetch[config.get("fetch", "auto")])
+        self.runs[f"{who}, {'success' if result.success else 'failure'}"] += 1
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(START, tick=False) as traveller:
+        yield traveller
+
+
+def most_within(window: timedelta, moments: Sequence[datetime]) -> int:
+    return max(sum(1 for at in moments if start <= at <= start + window) for start in moments)
+
+
+def test_in_a_month_in_which_a_fifth_of_the_requests_fail_no_day_is_lost(
+    world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller, tmp_path: Path
+) -> None:
+    begun = perf_counter()
+    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    openrouter = Unreliable(seed=20261001)
+    api.answers(Reply(act=openrouter.reply))
+    (tmp_path / "idle").mkdir()
+    daemon = Daemon(
+        World(world.folder, world.instance, api.base_url), dg.DagsterInstance.local_temp(str(tmp_path / "idle"))
+    )
+    schedules = [
+        (START + n * DAY + at, schedule)
+        for n in range(DAYS)
+        for at, schedule in (
+            (timedelta(minutes=20), daily_snapshot_schedule),
+            (timedelta(hours=21, minutes=40), recapture_schedule),
+        )
+    ]
+    got_after: dict[str, timedelta] = {}
+    next_tick, ticks, end = START + timedelta(seconds=7), 0, START + DAYS * DAY
+    while min(next_tick, schedules[0][0] if schedules else end) < end:
+        if schedules and schedules[0][0] <= next_tick:
+            now, schedule = schedules.pop(0)
+            clock.move_to(now)
+            daemon.evaluate(schedule, now)
+            # What it did may have changed what the sensor would say.
+            next_tick = min(next_tick, now + TICK)
+        else:
+            now, ticks = next_tick, ticks + 1
+            clock.move_to(now)
+            next_tick = daemon.tick(now)
+        for day in daemon.world.materialized("model_leaderboard") - set(got_after):
+            got_after[day] = now - datetime.combine(date.fromisoformat(day) + DAY, time(), UTC)
+
+    moments = [at for at, _ in openrouter.requests]
+    kinds = Counter(kind for _, kind in openrouter.requests)
+    answered = {"answer", "restated", "stale"}
+    failed = sum(count for kind, count in kinds.items() if kind not in answered)
+    print(
+        f"\n{DAYS} days: {len(moments)} requests, {failed} failed ({failed / len(moments):.0%}), "
+        f"{kinds['stale']} stale\n  by kind: {dict(kinds.most_common())}"
+        f"\n  runs: {sum(daemon.runs.values())}, {dict(daemon.runs.most_common())}; {ticks} ticks evaluated"
+        f"\n  at most {most_within(MINUTE, moments)} requests in 60 s, {most_within(DAY, moments)} in 24 h"
+        f"\n  longest from midnight to the day's tables: {max(got_after.values())}"
+        f"\n  longest between two requests: {max(b - a for a, b in pairwise(moments))}"
+        f"\n  took {perf_counter() - begun:.0f} s"
+    )
+
+    days = [(START + (n - 1) * DAY).date() for n in range(DAYS)]
+    expected = {day.isoformat() for day in days}
+    for asset in ASSETS:
+        assert daemon.world.materialized(asset) == expected
+    archive = daemon.world.archive
+    assert set(days) <= set(archive.days()) <= {*days, days[0] - DAY}  # the first midnight's stale answer
+    tables = daemon.world.tables()
+    for name in TABLES:
+        assert {row["as_of"] for row in tables[name]} == set(days)
+    assert len(tables["snapshots"]) == DAYS
+    for row in tables["snapshots"]:
+        kept = [archive.read(record) for record in archive.revisions(row["as_of"])]
+        assert kept[0] == answer(row["as_of"])
+        assert kept[1:] in ([], [restated(row["as_of"])])
+        assert row["revision"] == len(kept)
+
+    assert openrouter.too_early == []
+    assert most_within(MINUTE, moments) <= 30
+    assert most_within(DAY, moments) <= 500
+    assert failed / len(moments) == pytest.approx(FAILING, abs=0.08)
+    assert len({kind for kind in kinds if kind not in answered}) == 9
