@@ -2,8 +2,8 @@
 
 A day can be fetched for 24 hours after its end. What passes by itself (a 429, a timeout, a server error, an answer
 that is not published yet) is attempted again with growing distance; what only a person can mend (a wrong key) waits
-for one; what only OpenRouter can mend (an answer that breaks the contracts) waits for the recapture in the evening, and is
-attempted again and again after it.
+for one; what only OpenRouter can mend (an answer that breaks the contracts) waits for the recapture in the evening,
+and is attempted again and again after it.
 """
 
 from __future__ import annotations

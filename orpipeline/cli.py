@@ -282,6 +282,8 @@ def _import_demo_history(settings: Settings, first: date, newest: date) -> None:
 def main() -> None:
     """Run the command line, with errors in one line: exit 1 where something failed, 2 on wrong use."""
     debug = "--debug" in sys.argv[1:]
+    # Being asked to end is an interruption too: in order, with a line that says so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
