@@ -22,6 +22,9 @@ URGENT_DISTANCE = timedelta(minutes=10)
 DISTANCES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 30))
 """The distance to the next attempt after the first failure in a row, the second, ...; the last one for good."""
 
+BELIEVED_429S = 3
+"""After so many runs in a row that ended on a 429, their distance grows as after other failures."""
+
 _WRONG_KEY = {"UnauthorizedError", "MissingKeyError"}
 _BUDGET_SAYS_WHEN = {"RateLimitedError", "BudgetSpentError"}
 _REFUSED = "InvalidSnapshotError"
@@ -106,7 +109,9 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
         return Wait(f"{why}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
     if attempts.failures:
         due = datetime.fromtimestamp(attempts.ended_at, UTC) + _distance(attempts.failures, gone_at - now)
-        if now < due and attempts.error not in _BUDGET_SAYS_WHEN:
+        # What a 429 says is followed; but an API that says "now" again and again is not believed for ever.
+        believed = attempts.error in _BUDGET_SAYS_WHEN and attempts.failures <= BELIEVED_429S
+        if now < due and not believed:
             return Wait(f"{attempts.error} x {attempts.failures}, next attempt {due:%H:%M:%S} UTC; {left}")
     return Attempt(f"attempt {attempts.failures + 1}; {left}")
 

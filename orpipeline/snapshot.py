@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 
 import polars as pl
@@ -79,7 +79,7 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
     DayNotAvailableError where the answer states no day.
     """
     newest = newest_completed_day(now)
-    wanted = newest in days and archive.latest(newest) is None
+    wanted = newest in days and not _is_archived(archive, newest)
     if fetch is Fetch.never or (fetch is Fetch.auto and not wanted):
         return None
     try:
@@ -94,6 +94,12 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
             f"{kept.record.path}. Try again later."
         )
     return kept
+
+
+def _is_archived(archive: Archive, day: date) -> bool:
+    """Say whether the archive has an answer for the day that came once the day was over."""
+    over_at = datetime.combine(day + timedelta(days=1), time.min, UTC)
+    return any(record.fetched_at >= over_at for record in archive.revisions(day))
 
 
 def judge_days(
@@ -248,6 +254,11 @@ def _rank_in_day(share: str) -> pl.Expr:
 def _not_available(day: date, newest: date, answered: date | None) -> DayNotAvailableError:
     if day > newest:
         return DayNotAvailableError(f"{day} is not over yet in UTC; the newest day that can be had is {newest}.")
+    if answered is not None and answered > day:
+        return DayNotAvailableError(
+            f"The API answers with {answered} already, which is kept in the archive, so {day} cannot be had any more. "
+            "If somebody else kept that day, import it; otherwise it is lost."
+        )
     if day == newest:
         if answered is not None and answered < day:
             return DayNotAvailableError(

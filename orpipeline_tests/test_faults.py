@@ -365,7 +365,6 @@ def test_an_answer_in_another_charset_of_json_is_kept_as_it_came_and_read(asking
     assert_got(asking)
 
 
-@pytest.mark.xfail(strict=True, reason="fetch `auto` takes any archived answer for the day's, however early it came")
 def test_an_answer_from_the_future_does_not_stand_for_the_day_when_it_comes(
     asking: World, api: ScriptedApi, clock: time_machine.Traveller
 ) -> None:

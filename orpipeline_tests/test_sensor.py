@@ -208,3 +208,12 @@ def test_a_tick_that_skips_is_quick_and_opens_no_connection(tmp_path: Path, monk
             assert isinstance(result, dg.SensorResult)
             assert reason(result).startswith("429")
     assert min(took) < 0.05
+
+
+def test_an_api_that_says_at_once_again_and_again_is_not_believed_for_ever(
+    asking: World, clock: time_machine.Traveller
+) -> None:
+    cursor = Attempts("2026-10-06", "a-run", "RateLimitedError", NOON.timestamp(), failures=4).as_cursor()
+    assert "next attempt 12:10:00 UTC" in reason(tick(asking, cursor))
+    clock.move_to(NOON + timedelta(minutes=10))
+    assert tick(asking, cursor).run_requests
