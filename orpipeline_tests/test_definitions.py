@@ -82,9 +82,10 @@ def test_column_schemas_come_from_the_contracts() -> None:
         assert spec.metadata["dagster/table_name"] == f"openrouter.{name}"
 
 
-def test_every_rule_is_shown_by_exactly_one_asset_check() -> None:
+def test_every_rule_about_an_answer_is_shown_by_exactly_one_asset_check() -> None:
     shown = [rule.name for check in CHECKS.values() for rule in check.rules]
-    assert sorted(shown) == sorted(RULES)
+    # The leaderboard is our own arithmetic: where its bounds do not hold, nothing is written at all.
+    assert sorted([*shown, "bounds_hold"]) == sorted(RULES)
     assert all(len({rule.severity for rule in check.rules}) == 1 for check in CHECKS.values())
     assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
     specs = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}

@@ -132,28 +132,31 @@ class Warehouse:
 
     def days(self) -> list[date]:
         """Return the days that the tables have, oldest first."""
-        return self.read("snapshots")["as_of"].unique().sort().to_list()
+        if not self.exists:
+            return []
+        with self.connect(read_only=True) as connection:
+            if "snapshots" not in _existing_tables(connection):
+                return []
+            stored = full_name(connection, SCHEMA, "snapshots")
+            rows = connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - names of ours
+        return [day for (day,) in rows]
 
     def seen(self, days: Sequence[date]) -> Seen:
         """Return what warnings of new and gone names need: the first day of each tag and macro-category, and
         the names of the days around `days`.
         """
-        return Seen(self._seen("task_classifications", "tag", days), self._seen("macro_categories", "key", days))
-
-    def _seen(self, table: str, name: str, days: Sequence[date]) -> pl.DataFrame:
-        schema = {"as_of": pl.Date, name: pl.String}
-        if not self.exists or not days:
-            return pl.DataFrame(schema=schema)
-        with self.connect(read_only=True) as connection:
-            if table not in _existing_tables(connection):
-                return pl.DataFrame(schema=schema)
-            stored = full_name(connection, SCHEMA, table)
-            rows = connection.execute(
-                f"SELECT min(as_of), {name} FROM {stored} GROUP BY {name} "  # noqa: S608 - names of ours
-                f"UNION SELECT as_of, {name} FROM {stored} WHERE as_of BETWEEN ? AND ?",
-                [min(days) - timedelta(days=1), max(days)],
-            ).fetchall()
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        found = {
+            ("task_classifications", "tag"): pl.DataFrame(schema={"as_of": pl.Date, "tag": pl.String}),
+            ("macro_categories", "key"): pl.DataFrame(schema={"as_of": pl.Date, "key": pl.String}),
+        }
+        if self.exists and days:
+            with self.connect(read_only=True) as connection:
+                existing = _existing_tables(connection)
+                for (table, name), empty in found.items():
+                    if table in existing:
+                        rows = _names_around(connection, table, name, days)
+                        found[table, name] = pl.DataFrame(rows, schema=empty.schema, orient="row")
+        return Seen(*found.values())
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         tries = Retrying(
@@ -196,6 +199,17 @@ class Warehouse:
                 "again from the raw archive), or set ORPIPELINE_WAREHOUSE to another file."
             )
         return WarehouseError(f"The warehouse {self.path} failed; the tables keep what they had. DuckDB says: {said}")
+
+
+def _names_around(
+    connection: duckdb.DuckDBPyConnection, table: str, name: str, days: Sequence[date]
+) -> list[tuple[date, str]]:
+    stored = full_name(connection, SCHEMA, table)
+    return connection.execute(
+        f"SELECT min(as_of), {name} FROM {stored} GROUP BY {name} "  # noqa: S608 - names of ours
+        f"UNION SELECT as_of, {name} FROM {stored} WHERE as_of BETWEEN ? AND ?",
+        [min(days) - timedelta(days=1), max(days)],
+    ).fetchall()
 
 
 def full_name(connection: duckdb.DuckDBPyConnection, schema: str, *table: str) -> str:
