@@ -138,7 +138,7 @@ def doctor(demo: bool) -> None:
         _use_demo(settings, None)
         settings = load_settings()
     from orpipeline.archive import Archive
-    from orpipeline.openrouter.budget import Budget
+    from orpipeline.openrouter.budget import shared_budget
     from orpipeline.snapshot import lost_days
     from orpipeline.warehouse.database import Warehouse
 
@@ -147,7 +147,7 @@ def doctor(demo: bool) -> None:
     archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
     kept, made = archive.days(), warehouse.days()
     lost = lost_days(archive, warehouse, newest)
-    budget = Budget(settings.budget_path, settings.requests_per_minute, settings.requests_per_day).state()
+    budget = shared_budget(settings).state()
     rows = [
         ("key", "set" if settings.api_key else "OPENROUTER_API_KEY is not set: nothing can be fetched"),
         ("API", settings.base_url),

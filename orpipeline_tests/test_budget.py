@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpipeline.defs.resources import shared_budget
 from orpipeline.errors import SettingsError
-from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError
+from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, shared_budget
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.settings import load_settings

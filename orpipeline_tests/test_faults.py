@@ -18,9 +18,9 @@ import pytest
 import time_machine
 
 from orpipeline.clock import utc_now
-from orpipeline.defs.resources import shared_budget
 from orpipeline.defs.schedules import recapture_schedule
 from orpipeline.defs.sensors import snapshot_sensor
+from orpipeline.openrouter.budget import shared_budget
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import AnswerTimeoutError
 from orpipeline.settings import load_settings

@@ -12,8 +12,8 @@ import pytest
 import time_machine
 
 from orpipeline.attempts import Attempts
-from orpipeline.defs.resources import shared_budget
 from orpipeline.defs.sensors import snapshot_sensor
+from orpipeline.openrouter.budget import shared_budget
 from orpipeline.settings import load_settings
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer

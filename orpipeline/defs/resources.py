@@ -13,7 +13,7 @@ from pydantic import Field
 
 from orpipeline.archive import Archive
 from orpipeline.clock import utc_now
-from orpipeline.openrouter.budget import Budget
+from orpipeline.openrouter.budget import shared_budget
 from orpipeline.openrouter.client import AppHeaders, Client
 from orpipeline.settings import Settings, load_settings
 from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse
@@ -43,11 +43,6 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
             clock=utc_now,
             budget=shared_budget(settings),
         )
-
-
-def shared_budget(settings: Settings) -> Budget:
-    """Return the budget of requests that everybody on this machine shares."""
-    return Budget(settings.budget_path, settings.requests_per_minute, settings.requests_per_day)
 
 
 class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom

@@ -10,9 +10,9 @@ import dagster as dg
 from orpipeline.attempts import Attempt, Attempts, decide
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.jobs import daily_snapshot
-from orpipeline.defs.resources import shared_budget
 from orpipeline.defs.runs import active_run, latest_ended_run, materialized
 from orpipeline.defs.schedules import NO_KEY
+from orpipeline.openrouter.budget import shared_budget
 from orpipeline.settings import load_settings
 from orpipeline.snapshot import Fetch
 

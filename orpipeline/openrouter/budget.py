@@ -21,7 +21,7 @@ from pyrate_limiter import Duration, Rate, RateItem, SQLiteBucket
 
 from orpipeline.clock import Clock, utc_now
 from orpipeline.openrouter.errors import OpenRouterError, RateLimitedError
-from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE
+from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings
 
 FIRST_COOL_DOWN = timedelta(minutes=1)
 LONGEST_COOL_DOWN = timedelta(hours=1)
@@ -182,6 +182,11 @@ class Budget:
             self.path.rename(self.path.with_name(f"{self.path.name}.damaged-{self.clock():%Y%m%dT%H%M%S}"))
             return self._bucket()
         return bucket
+
+
+def shared_budget(settings: Settings) -> Budget:
+    """Return the budget of requests that everybody on this machine shares."""
+    return Budget(settings.budget_path, settings.requests_per_minute, settings.requests_per_day)
 
 
 def _used(bucket: SQLiteBucket, since: datetime) -> int:
