@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from orpipeline.archive import Record
-from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
 from orpipeline.openrouter.payload import parse
@@ -73,6 +73,7 @@ def test_tables_have_the_declared_types_and_not_null(warehouse: Warehouse) -> No
             "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() "
             "WHERE schema_name = 'openrouter' ORDER BY table_name, column_index"
         ).fetchall()
+    rows = [row for row in rows if row[0] in TABLES]
     made = {name: [row[1:] for row in rows if row[0] == name] for name, *_ in rows}
     assert set(made) == set(TABLES)
     assert made["task_models"] == [
@@ -110,14 +111,15 @@ def test_tables_and_columns_have_their_descriptions_as_comments(warehouse: Wareh
     warehouse.replace_days([], {})
     with warehouse.connect(read_only=True) as connection:
         tables = connection.execute("SELECT table_name, comment FROM duckdb_tables()").fetchall()
+        tables += connection.execute("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").fetchall()
         columns = connection.execute(
             "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE schema_name = 'openrouter'"
         ).fetchall()
-    assert dict(tables) == {name: model.summary() for name, model in TABLES.items()}
+    assert dict(tables) == {name: model.summary() for name, model in RELATIONS.items()}
     assert all(comment for *_, comment in columns)
     assert {(table, column): comment for table, column, comment in columns} == {
         (name, column): details.description
-        for name, model in TABLES.items()
+        for name, model in RELATIONS.items()
         for column, details in model.columns().items()
     }
 

@@ -224,3 +224,48 @@ TABLES: dict[str, type[DayTable]] = {
     "model_leaderboard": ModelLeaderboard,
 }
 """Every table of the schema `openrouter`, by name."""
+
+
+class ModelTrends(DayTable):
+    """The view `model_trends`."""
+
+    class Config:
+        description = "One row a day, scope and model: the leaderboard with its changes, computed as it is read."
+
+    scope: str = _key("`all` for all classified traffic, or the key of the macro-category that is ranked.")
+    model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
+    usage_rank: pl.Int32 = pa.Field(description="The model's rank of the day, as in `model_leaderboard`.")
+    usage_share: float = pa.Field(description="The share attributed to the model, as in `model_leaderboard`.")
+    usage_rank_1d: pl.Int32 = pa.Field(
+        description="Its usage_rank 1 day before; NULL where that day is not there, or did not list the model.",
+        nullable=True,
+    )
+    usage_rank_7d: pl.Int32 = pa.Field(
+        description="Its usage_rank 7 days before; NULL where that day is not there, or did not list the model.",
+        nullable=True,
+    )
+    usage_share_change_1d: float = pa.Field(
+        description="usage_share less that of 1 day before, in fractions of 1; NULL where that day is not there, or "
+        "did not list the model: what it had then is not published.",
+        nullable=True,
+    )
+    usage_share_change_7d: float = pa.Field(
+        description="usage_share less that of 7 days before, in fractions of 1; NULL as for 1 day. The windows of two "
+        "days that are 7 days apart share no day.",
+        nullable=True,
+    )
+    first_seen: pl.Date = pa.Field(description="The first day that lists the model in the scope.")
+    days_listed: pl.Int32 = pa.Field(description="How many days up to this one list the model in the scope.")
+
+
+class LatestLeaderboard(ModelLeaderboard):
+    """The view `latest_leaderboard`."""
+
+    class Config:
+        description = "One row a model: the leaderboard of the newest day, of all classified traffic."
+
+
+VIEWS: dict[str, type[DayTable]] = {"model_trends": ModelTrends, "latest_leaderboard": LatestLeaderboard}
+"""Every view of the schema `openrouter`, by name. They read as the tables do."""
+RELATIONS: dict[str, type[DayTable]] = {**TABLES, **VIEWS}
+"""Tables and views."""

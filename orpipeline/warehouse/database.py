@@ -12,9 +12,10 @@ import duckdb
 import polars as pl
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
-from orpipeline.contracts.tables import TABLES, DayTable
+from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.contracts.validation import Seen, check_table
 from orpipeline.errors import OrpipelineError
+from orpipeline.warehouse.views import VIEW_QUERIES
 
 _log = logging.getLogger(__name__)
 
@@ -107,20 +108,20 @@ class Warehouse:
                     "Nothing was written."
                 )
         with self.transaction() as connection:
-            _create_missing_tables(connection)
+            _create_missing(connection)
             return {name: _replace(connection, name, wanted, frame) for name, frame in checked.items()}
 
     def read(self, table: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
-        """Return a table's rows, of all days or of those from `since` to `until`, sorted by primary key.
+        """Return the rows of a table or view, of all days or of those from `since` to `until`, sorted by its key.
 
         Empty, with the table's columns, where nothing was ever written.
         """
-        model = TABLES[table]
+        model = RELATIONS[table]
         empty = pl.DataFrame(schema=model.polars_schema())
         if not self.exists:
             return empty
         with self.connect(read_only=True) as connection:
-            if table not in _existing_tables(connection):
+            if table not in _existing(connection):
                 return empty
             query = (
                 f"SELECT {_names(model.columns())} FROM {full_name(connection, SCHEMA, table)} "  # noqa: S608 - names of ours
@@ -135,7 +136,7 @@ class Warehouse:
         if not self.exists:
             return []
         with self.connect(read_only=True) as connection:
-            if "snapshots" not in _existing_tables(connection):
+            if "snapshots" not in _existing(connection):
                 return []
             stored = full_name(connection, SCHEMA, "snapshots")
             rows = connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - names of ours
@@ -151,7 +152,7 @@ class Warehouse:
         }
         if self.exists and days:
             with self.connect(read_only=True) as connection:
-                existing = _existing_tables(connection)
+                existing = _existing(connection)
                 for (table, name), empty in found.items():
                     if table in existing:
                         rows = _names_around(connection, table, name, days)
@@ -261,33 +262,41 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
         connection.rollback()
 
 
-def _existing_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+def _existing(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Return the names of the schema's tables and views."""
     rows = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE schema_name = ? AND NOT temporary", [SCHEMA]
+        "SELECT table_name FROM information_schema.tables "
+        "WHERE table_catalog = current_database() AND table_schema = ?",
+        [SCHEMA],
     ).fetchall()
     return {name for (name,) in rows}
 
 
-def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    missing = [name for name in TABLES if name not in _existing_tables(connection)]
-    if missing:
+def _create_missing(connection: duckdb.DuckDBPyConnection) -> None:
+    existing = _existing(connection)
+    if not existing:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(connection, SCHEMA)}")
-    for name in missing:
-        for statement in _create_statements(full_name(connection, SCHEMA, name), TABLES[name]):
-            connection.execute(statement)
+    for name in RELATIONS:
+        if name not in existing:
+            for statement in _create_statements(full_name(connection, SCHEMA, name), name):
+                connection.execute(statement)
 
 
-def _create_statements(table: str, model: type[DayTable]) -> Iterator[str]:
-    """Yield the statements that make a table with its types, primary key and comments."""
+def _create_statements(full: str, name: str) -> Iterator[str]:
+    """Yield the statements that make a table with its types and primary key, or a view; both with comments."""
+    model, kind = RELATIONS[name], "VIEW" if name in VIEWS else "TABLE"
     columns = model.columns()
-    declared = ", ".join(
-        f"{quoted(column)} {_DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
-        for column, details in columns.items()
-    )
-    yield f"CREATE TABLE {table} ({declared}, PRIMARY KEY ({_names(model.primary_key())}))"
-    yield f"COMMENT ON TABLE {table} IS {_literal(model.summary())}"
+    if kind == "VIEW":
+        yield f"CREATE VIEW {full} AS {VIEW_QUERIES[name]}"
+    else:
+        declared = ", ".join(
+            f"{quoted(column)} {_DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
+            for column, details in columns.items()
+        )
+        yield f"CREATE TABLE {full} ({declared}, PRIMARY KEY ({_names(model.primary_key())}))"
+    yield f"COMMENT ON {kind} {full} IS {_literal(model.summary())}"
     for column, details in columns.items():
-        yield f"COMMENT ON COLUMN {table}.{quoted(column)} IS {_literal(details.description)}"
+        yield f"COMMENT ON COLUMN {full}.{quoted(column)} IS {_literal(details.description)}"
 
 
 def _names(columns: Iterable[str]) -> str:

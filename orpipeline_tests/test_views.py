@@ -1,0 +1,144 @@
+"""The views, against values worked out by hand: each answer has one tag, so that a model's share of all is its share
+of the tag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from orpipeline.archive import Archive
+from orpipeline.contracts.tables import VIEWS
+from orpipeline.snapshot import judge_days, load
+from orpipeline.warehouse.database import Warehouse
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def _day(number: int) -> date:
+    return date(2026, 10, number)
+
+
+def _answer(day: date, models: Mapping[str, float]) -> bytes:
+    """Return an answer of one tag with all the traffic, which goes to `models`."""
+    task = {
+        "tag": "code:debugging",
+        "display_name": "Debugging",
+        "macro_category": "code",
+        "usage_share": 1.0,
+        "token_share": 1.0,
+        "category_usage_share": 1.0,
+        "category_token_share": 1.0,
+        "models": [{"id": name, "tag_usage_share": s, "tag_token_share": s} for name, s in models.items()],
+    }
+    macro = {"key": "code", "label": "Code", "usage_share": 1.0, "token_share": 1.0}
+    data = {
+        "as_of": day.isoformat(),
+        "window_days": 7,
+        "classifications": [task],
+        "macro_categories": [macro],
+    }
+    return json.dumps({"data": data}).encode()
+
+
+class History:
+    """An archive and a warehouse that get days in any order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.archive, self.warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
+
+    def add(self, days: Mapping[int, Mapping[str, float]]) -> None:
+        for number, models in days.items():
+            body = _answer(_day(number), models)
+            self.archive.put(body, fetched_at=NOW, source="a test", origin="import")
+        judged = judge_days(self.archive, self.warehouse, map(_day, days), now=NOW)
+        assert not judged.errors
+        load(self.warehouse, judged)
+
+    def trend(self, model: str, number: int, scope: str = "all") -> dict[str, Any]:
+        rows = self.warehouse.read("model_trends", since=_day(number), until=_day(number))
+        (row,) = rows.filter(model_id=model, scope=scope).to_dicts()
+        return {name: row[name] for name in row if name not in ("as_of", "window_days", "scope", "model_id")}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "data")
+
+
+def test_a_trend_compares_a_day_with_those_1_and_7_days_before(history: History) -> None:
+    history.add({1: {"a/x": 0.5, "b/y": 0.3}, 7: {"b/y": 0.45, "a/x": 0.4}, 8: {"a/x": 0.6, "b/y": 0.1}})
+    assert history.trend("a/x", 8) == {
+        "usage_rank": 1,
+        "usage_share": 0.6,
+        "usage_rank_1d": 2,
+        "usage_rank_7d": 1,
+        "usage_share_change_1d": 0.2,  # 0.6 - 0.4
+        "usage_share_change_7d": 0.1,  # 0.6 - 0.5
+        "first_seen": _day(1),
+        "days_listed": 3,
+    }
+    assert history.trend("b/y", 8, "code")["usage_share_change_1d"] == -0.35  # 0.1 - 0.45
+
+
+def test_a_day_that_is_not_there_gives_no_change_and_no_other_days_figure(history: History) -> None:
+    history.add({1: {"a/x": 0.5}, 3: {"a/x": 0.6}, 9: {"a/x": 0.7}})
+    for number in (1, 3, 9):  # 2026-10-02 and 2026-10-08 are not there, nor is any day 7 days before
+        trend = history.trend("a/x", number)
+        assert {trend[name] for name in trend if name.endswith(("_1d", "_7d"))} == {None}
+    assert [history.trend("a/x", n)["days_listed"] for n in (1, 3, 9)] == [1, 2, 3]
+
+
+def test_a_model_that_leaves_and_returns_keeps_its_first_day_and_has_no_change_to_a_day_without_it(
+    history: History,
+) -> None:
+    history.add({1: {"a/x": 0.5, "b/y": 0.2}, 2: {"a/x": 0.5}, 3: {"a/x": 0.5, "b/y": 0.4}, 4: {"b/y": 0.5}})
+    back = history.trend("b/y", 3)
+    assert (back["first_seen"], back["days_listed"]) == (_day(1), 2)
+    assert (back["usage_rank_1d"], back["usage_share_change_1d"]) == (None, None)
+    again = history.trend("b/y", 4)
+    assert (again["usage_rank"], again["usage_rank_1d"], again["usage_share_change_1d"]) == (1, 2, 0.1)
+    assert again["days_listed"] == 3
+    assert history.trend("a/x", 3)["usage_share_change_1d"] == 0.0
+
+
+def test_an_older_day_that_comes_later_is_in_the_trends_at_once(history: History) -> None:
+    history.add({8: {"a/x": 0.6}})
+    assert history.trend("a/x", 8)["usage_share_change_7d"] is None
+    history.add({1: {"a/x": 0.2}, 7: {"a/x": 0.65}})
+    trend = history.trend("a/x", 8)
+    assert (trend["usage_share_change_7d"], trend["usage_share_change_1d"]) == (0.4, -0.05)
+    assert (trend["first_seen"], trend["days_listed"]) == (_day(1), 3)
+
+
+def test_the_latest_leaderboard_is_the_newest_days_of_all_traffic(history: History) -> None:
+    history.add({2: {"a/x": 0.6, "b/y": 0.1}})
+    history.add({1: {"c/z": 0.9}})
+    rows = history.warehouse.read("latest_leaderboard")
+    assert set(rows["as_of"]) == {_day(2)}
+    assert set(rows["scope"]) == {"all"}
+    assert rows.sort("usage_rank")["model_id"].to_list() == ["a/x", "b/y"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_has_the_columns_and_types_of_its_contract(history: History, view: str) -> None:
+    history.add({1: {"a/x": 0.5, "noauthor": 0.2}})
+    VIEWS[view].validate(history.warehouse.read(view))
+    assert dict(history.warehouse.read(view).schema) == VIEWS[view].polars_schema()
+
+
+def test_views_are_read_whatever_the_file_is_called_or_attached_as(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.warehouse = Warehouse(tmp_path / "openrouter.duckdb")
+    history.add({1: {"a/x": 0.5}})
+    moved = history.warehouse.path.rename(tmp_path / "moved.duckdb")
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{moved}' AS elsewhere (READ_ONLY)")
+        for view in VIEWS:
+            (count,) = connection.execute(f"SELECT count(*) FROM elsewhere.openrouter.{view}").fetchall()
+            assert count[0] > 0
