@@ -7,6 +7,9 @@
 A revision's folder is written under a temporary name, synced to disk, and renamed: it is there whole or not
 at all, and an existing one is never touched. Ordinary tools read it (`gzip -dc ... | jq`, or DuckDB's
 `read_json('raw/*/r*/*.json.gz')`).
+
+A revision's number says in which order the answers came into this archive. Which of them is the newest, their fetch
+times say: an answer that is imported later may well be older.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ UNDATED = "undated"
 _WRITING = ".writing-"
 _KILLED_AFTER = timedelta(hours=1)  # no process that lives takes so long to write an answer
 _REVISION = re.compile(r"r([1-9][0-9]*)")
-_MAX_ANSWER_BYTES = 20_000_000  # twice what the client lets in; a damaged file cannot fill the memory
+MAX_ANSWER_BYTES = 20_000_000  # twice what the client lets in; a damaged file cannot fill the memory
 
 
 class ArchiveError(OrpipelineError):
@@ -53,19 +56,31 @@ class Record:
     as_of: date | None
     """The day that the answer states, or None for one kept aside."""
     revision: int
-    """1 for the first answer seen for that day; the next for each restatement."""
+    """1 for the first answer that came into the archive for that day, the next number for each other one."""
     sha256: str
     """Of the answer's bytes, uncompressed, in hex."""
     size: int
     """The answer's length in bytes, uncompressed."""
     fetched_at: datetime
-    """UTC."""
+    """UTC. Where `fetched_at_known` is False, when it was imported."""
     origin: str
     """`api`, `import` or `demo`."""
     source: str
     """The URL that was asked, or the name of the file that was imported."""
     path: Path
     """The file that holds the bytes."""
+    fetched_at_known: bool = True
+    """False for an imported answer that nothing tells the fetch time of."""
+
+    @property
+    def age(self) -> tuple[bool, datetime, int]:
+        """What a day's revisions are ordered by, the newest last.
+
+        One whose fetch time nobody knows does not displace one of which it is known; among themselves, they are
+        in the order in which they came.
+        """
+        known = self.fetched_at_known
+        return known, self.fetched_at if known else datetime.min.replace(tzinfo=UTC), self.revision
 
 
 @dataclass(frozen=True)
@@ -82,24 +97,47 @@ class Archive:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._swept = False
 
-    def put(self, body: bytes, *, fetched_at: datetime, source: str, origin: str) -> Kept:
+    def put(
+        self, body: bytes, *, fetched_at: datetime | None, source: str, origin: str, same_content: bool = False
+    ) -> Kept:
         """Keep an answer's bytes for ever, under the `as_of` that they state.
 
-        The same bytes as the day's newest revision, or as any revision fetched no earlier, add nothing.
-        Other bytes become the next revision. An answer whose day cannot be told is kept aside under its
-        fetch time, as revision 0 with `as_of` None. Raises ArchiveError where the disk does not take it.
+        Bytes that `find` finds add nothing. Other bytes become the next revision. An answer whose day cannot be told
+        is kept aside under its fetch time, as revision 0 with `as_of` None. `fetched_at` is None where nothing tells
+        it. Raises ArchiveError where the disk does not take the answer.
         """
         as_of = read_as_of(body)
         sha256 = hashlib.sha256(body).hexdigest()
+        known_time = fetched_at is not None
+        at = fetched_at or utc_now()
         while True:
-            known, revision, folder = self._place(as_of, sha256, fetched_at)
-            if known is not None:
-                return Kept(known, new=False)
-            record = Record(as_of, revision, sha256, len(body), fetched_at, origin, source, folder / ANSWER_FILE)
+            found = self.find(as_of, body, fetched_at=fetched_at, same_content=same_content)
+            if found is not None:
+                return Kept(found, new=False)
+            revision, folder = self._next_place(as_of, sha256, at)
+            record = Record(as_of, revision, sha256, len(body), at, origin, source, folder / ANSWER_FILE, known_time)
             if self._write(folder, body, record):
                 return Kept(record, new=True)
             # Another process took that revision in the meantime: look again.
+
+    def find(
+        self, as_of: date | None, body: bytes, *, fetched_at: datetime | None, same_content: bool = False
+    ) -> Record | None:
+        """Return the revision that makes keeping this answer needless, or None.
+
+        It has the same bytes (or, with `same_content`, the same JSON in other bytes), and is the revision that was
+        newest when the answer was fetched, or one fetched since. Figures that changed and changed back are so kept as
+        what they are: three revisions.
+        """
+        sha256 = hashlib.sha256(body).hexdigest()
+        if as_of is None:
+            return self._kept_aside(sha256)
+        for record in self._since(self.revisions(as_of), fetched_at):
+            if record.sha256 == sha256 or (same_content and self._says_the_same(record, body)):
+                return record
+        return None
 
     def days(self) -> list[date]:
         """Return the days that the archive has, oldest first."""
@@ -108,20 +146,32 @@ class Archive:
         return sorted(day for day in days if any(self._revision_numbers(day)))
 
     def revisions(self, day: date) -> list[Record]:
-        """Return a day's records, oldest revision first; empty where the archive lacks the day."""
+        """Return a day's records, by the time of their fetch, oldest first; empty where the archive lacks the day."""
         folder = self.root / day.isoformat()
-        return [self._record(folder / f"r{number}", day, number) for number in sorted(self._revision_numbers(day))]
+        records = [self._record(folder / f"r{number}", day, number) for number in self._revision_numbers(day)]
+        return sorted(records, key=lambda record: record.age)
 
     def latest(self, day: date) -> Record | None:
         """Return a day's newest revision, or None where the archive lacks the day."""
         revisions = self.revisions(day)
         return revisions[-1] if revisions else None
 
+    def folders(self) -> list[Path]:
+        """Return every answer's folder, those kept aside last."""
+        dated = [self.root / day.isoformat() for day in self.days()]
+        revisions = [folder / f"r{number}" for folder in dated for number in self._numbers_in(folder)]
+        return [*revisions, *(self.root / UNDATED / name for name in self._names(self.root / UNDATED))]
+
+    def record(self, folder: Path) -> Record:
+        """Return the record of one of `folders`. Raises CorruptAnswerError where it is none."""
+        day = iso_date(folder.parent.name)
+        return self._record(folder, day, int(folder.name.removeprefix("r")) if day else 0)
+
     def read(self, record: Record) -> bytes:
         """Return an archived answer's bytes. Raises CorruptAnswerError where they are not what was kept."""
         try:
             with gzip.open(record.path) as file:
-                body = file.read(_MAX_ANSWER_BYTES)
+                body = file.read(MAX_ANSWER_BYTES)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise _corrupt(record.path, f"it cannot be unpacked ({error})") from None
         except OSError as error:
@@ -130,34 +180,48 @@ class Archive:
             raise _corrupt(record.path, "its sha256 is not the recorded one")
         return body
 
-    def _place(self, as_of: date | None, sha256: str, fetched_at: datetime) -> tuple[Record | None, int, Path]:
-        """Return the record that already holds these bytes, or the revision and folder that they get."""
+    @staticmethod
+    def _since(revisions: list[Record], fetched_at: datetime | None) -> list[Record]:
+        """Return the revision that was newest at a time, and those fetched since; all where the time is not known."""
+        if fetched_at is None:
+            return revisions
+        earlier = [r for r in revisions if not r.fetched_at_known or r.fetched_at < fetched_at]
+        return revisions[max(len(earlier) - 1, 0) :]
+
+    def _says_the_same(self, record: Record, body: bytes) -> bool:
+        try:
+            return bool(parse_json(self.read(record)) == parse_json(body))
+        except (CorruptAnswerError, ValueError):
+            return False
+
+    def _kept_aside(self, sha256: str) -> Record | None:
+        aside = self.root / UNDATED
+        for name in self._names(aside):
+            if name.endswith(f"Z-{sha256[:16]}"):
+                record = self._record(aside / name, None, 0)
+                if record.sha256 != sha256:
+                    raise _corrupt(aside / name / RECORD_FILE, "its sha256 is not the one in its folder's name")
+                return record
+        return None
+
+    def _next_place(self, as_of: date | None, sha256: str, fetched_at: datetime) -> tuple[int, Path]:
+        """Return the revision and the folder that an answer gets."""
         if as_of is None:
-            aside = self.root / UNDATED
-            for name in self._names(aside):
-                if name.endswith(f"Z-{sha256[:16]}"):
-                    record = self._record(aside / name, None, 0)
-                    if record.sha256 != sha256:
-                        raise _corrupt(aside / name / RECORD_FILE, "its sha256 is not the one in its folder's name")
-                    return record, 0, aside / name
-            return None, 0, aside / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
-        revisions = self.revisions(as_of)
-        for index, record in enumerate(revisions):
-            newest = index == len(revisions) - 1
-            if record.sha256 == sha256 and (newest or fetched_at <= record.fetched_at):
-                return record, record.revision, record.path.parent
-        revision = revisions[-1].revision + 1 if revisions else 1
-        return None, revision, self.root / as_of.isoformat() / f"r{revision}"
+            return 0, self.root / UNDATED / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
+        revision = max(self._revision_numbers(as_of), default=0) + 1
+        return revision, self.root / as_of.isoformat() / f"r{revision}"
 
     def _write(self, folder: Path, body: bytes, record: Record) -> bool:
         """Write a revision's folder as one step; return False where another process was first."""
         with _disk_errors("write", self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._sweep()
+            if not self._swept:
+                self._swept = True  # once is enough: what is left over now was left over then
+                self._sweep()
             # mkdtemp makes the folder readable by its user alone.
             temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=self.root))
             try:
-                _write_synced(temporary / ANSWER_FILE, gzip.compress(body, mtime=0))
+                _write_synced(temporary / ANSWER_FILE, gzip.compress(body, compresslevel=6, mtime=0))
                 _write_synced(temporary / RECORD_FILE, _as_json(record).encode())
                 _sync_folder(temporary)
                 folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -195,7 +259,10 @@ class Archive:
         return True
 
     def _revision_numbers(self, day: date) -> Iterator[int]:
-        for name in self._names(self.root / day.isoformat()):
+        return self._numbers_in(self.root / day.isoformat())
+
+    def _numbers_in(self, folder: Path) -> Iterator[int]:
+        for name in self._names(folder):
             if match := _REVISION.fullmatch(name):
                 yield int(match[1])
 
@@ -217,6 +284,7 @@ class Archive:
                 origin=str(fields["origin"]),
                 source=str(fields["source"]),
                 path=folder / ANSWER_FILE,
+                fetched_at_known=bool(fields.get("fetched_at_known", True)),
             )
         except OSError as error:
             raise _failed("read", path, error) from None
@@ -233,6 +301,7 @@ def _as_json(record: Record) -> str:
         "fetched_at": record.fetched_at.astimezone(UTC).isoformat(),
         "origin": record.origin,
         "source": record.source,
+        "fetched_at_known": record.fetched_at_known,
     }
     return json.dumps(fields, indent=2) + "\n"
 

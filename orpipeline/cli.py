@@ -11,25 +11,34 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
 
+if TYPE_CHECKING:
+    from orpipeline.answer_files import AnswerFile
+    from orpipeline.archive import CorruptAnswerError
+    from orpipeline.defs.imports import Watch
+    from orpipeline.history import Imported
+
 out = Console()
 
 
+DAY = click.DateTime(["%Y-%m-%d"])
 day_option = click.option(
     "--date",
     "at",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=DAY,
     metavar="YYYY-MM-DD",
     help="The day, by its as_of.  [default: the newest]",
 )
@@ -107,6 +116,71 @@ def run(at: datetime | None, fetch: str) -> None:
     out.print(f"{day} is in the archive and in the tables.")
 
 
+@cli.command("import")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--dry-run", is_flag=True, help="Say what would come in, and change nothing.")
+@demo_option
+def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
+    """Bring in snapshots that somebody else kept: files, folders, or patterns in quotes.
+
+    Plain answers of the API or envelopes, as .json, .json.gz, .jsonl, .zip or .tar.gz, whatever their names. Each is
+    validated and kept under its own as_of; then its tables are made. Run it again at any time: what is there already
+    is left alone.
+    """
+    settings = _settings(demo)
+    from orpipeline import terminal
+    from orpipeline.answer_files import NoSuchFileError, find_files
+
+    try:
+        files = find_files(paths)
+    except NoSuchFileError as error:
+        raise click.UsageError(str(error)) from None
+    with _progress() as progress:
+        watch = _watcher(progress)
+        if dry_run:
+            imported = _dry_run(settings, files, watch)
+            terminal.print_imported(out, imported, dry_run=True)
+            imported.raise_for_refused()
+            return
+        from orpipeline.execution import prepare_dagster_home, run_import
+
+        prepare_dagster_home(settings)
+        outcome: list[Imported] = []
+        try:
+            run_import(paths, settings, watch, outcome.append, lambda _: None)
+        finally:
+            progress.stop()
+            for imported in outcome:
+                terminal.print_imported(out, imported, dry_run=False)
+
+
+@cli.command()
+@click.option("--from", "since", type=DAY, metavar="YYYY-MM-DD", help="The first day.  [default: the archive's first]")
+@click.option("--to", "until", type=DAY, metavar="YYYY-MM-DD", help="The last day.  [default: the archive's last]")
+@demo_option
+def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
+    """Make the tables again from the archive alone, and say where they were not the same."""
+    settings = _settings(demo)
+    from orpipeline import history, terminal
+    from orpipeline.archive import Archive
+    from orpipeline.warehouse.database import Warehouse
+
+    archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
+    first, last = since.date() if since else date.min, until.date() if until else date.max
+    days = [day for day in archive.days() if first <= day <= last]
+    if not days:
+        raise OrpipelineError(f"The archive {settings.archive_dir} has no day in that range; nothing was changed.")
+    with _progress() as progress:
+        done = _watcher(progress)("Tables", len(days))
+        rebuilt = history.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
+    terminal.print_rebuilt(out, rebuilt)
+    if rebuilt.errors:
+        raise OrpipelineError(
+            f"Days that are not as their newest answer says: {terminal.some_days(sorted(rebuilt.errors))}. "
+            f"{rebuilt.errors[min(rebuilt.errors)]}"
+        )
+
+
 @cli.command()
 @day_option
 @click.option("--scope", default="all", show_default=True, help="`all`, or a macro-category such as `code`.")
@@ -122,22 +196,19 @@ def run(at: datetime | None, fetch: str) -> None:
 @demo_option
 def leaderboard(at: datetime | None, scope: str, top: int, form: str, demo: bool) -> None:
     """Show the model leaderboard of a day."""
-    settings = load_settings()
-    if demo:
-        _use_demo(settings, None)
-        settings = load_settings()
+    settings = _settings(demo)
     _show_leaderboard(settings, at.date() if at else None, scope, top, form)
 
 
 @cli.command()
+@click.option("--deep", is_flag=True, help="Also read every archived answer and compare its sha256.")
 @demo_option
-def doctor(demo: bool) -> None:
+def doctor(deep: bool, demo: bool) -> None:
     """Show what is set, what is missing, which days are lost, and how much of the API budget is used."""
-    settings = load_settings()
-    if demo:
-        _use_demo(settings, None)
-        settings = load_settings()
+    settings = _settings(demo)
+    from orpipeline import terminal
     from orpipeline.archive import Archive
+    from orpipeline.history import damaged_answers
     from orpipeline.openrouter.budget import shared_budget
     from orpipeline.snapshot import lost_days
     from orpipeline.warehouse.database import Warehouse
@@ -151,14 +222,14 @@ def doctor(demo: bool) -> None:
     rows = [
         ("key", "set" if settings.api_key else "OPENROUTER_API_KEY is not set: nothing can be fetched"),
         ("API", settings.base_url),
-        ("archive", f"{settings.archive_dir}: {_span(kept)}"),
-        ("warehouse", f"{settings.warehouse_path}: {_span(made)}"),
+        ("archive", f"{settings.archive_dir}: {terminal.span(kept)}"),
+        ("warehouse", f"{settings.warehouse_path}: {terminal.span(made)}"),
         (
             "newest day",
             f"{newest}: {'archived' if newest in kept else 'not fetched yet; it can be had until 24:00 UTC'}",
         ),
-        ("not in tables", _days(sorted(set(kept) - set(made)))),
-        ("lost days", _days(lost)),
+        ("not in tables", terminal.some_days(sorted(set(kept) - set(made)))),
+        ("lost days", terminal.some_days(lost)),
         (
             "requests",
             f"{budget.used_last_minute} of {budget.per_minute} in the last minute, {budget.used_last_day} of "
@@ -167,17 +238,60 @@ def doctor(demo: bool) -> None:
     ]
     if budget.next_request_at is not None:
         rows.append(("next request", f"{budget.next_request_at:%Y-%m-%d %H:%M:%S} UTC"))
-    for name, value in rows:
-        out.print(f"{name:<14}{value}", soft_wrap=True, markup=False, highlight=False)
+    damaged: list[CorruptAnswerError] = []
+    if deep:
+        folders = archive.folders()
+        with _progress() as progress:
+            damaged = damaged_answers(archive, _watcher(progress)("Reading the archive", len(folders)))
+        whole = len(folders) - len(damaged)
+        rows.append(("sha256", f"{whole} of {len(folders)} archived answers are as they were kept"))
+    terminal.print_rows(out, rows)
+    for error in damaged:
+        terminal.print_line(out, str(error))
+    if damaged:
+        raise OrpipelineError(f"{len(damaged)} archived answers are damaged; they are named above.")
 
 
-def _span(days: list[date]) -> str:
-    return f"{len(days)} days, {days[0]} to {days[-1]}" if days else "nothing yet"
+def _settings(demo: bool) -> Settings:
+    """Return the settings, or those of the demo's own folder."""
+    settings = load_settings()
+    if demo:
+        _use_demo(settings, None)
+        settings = load_settings()
+    return settings
 
 
-def _days(days: list[date]) -> str:
-    shown = ", ".join(day.isoformat() for day in days[-10:])
-    return f"{len(days)}: {'..., ' if len(days) > 10 else ''}{shown}" if days else "none"
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _watcher(progress: Progress) -> Watch:
+    def watch(part: str, size: int) -> Callable[[int], None]:
+        task = progress.add_task(part, total=size)
+        return lambda done: progress.advance(task, done)
+
+    return watch
+
+
+def _dry_run(settings: Settings, files: Sequence[AnswerFile], watch: Watch) -> Imported:
+    from orpipeline.archive import Archive
+    from orpipeline.history import import_files
+
+    return import_files(
+        Archive(settings.archive_dir),
+        files,
+        first=settings.start_date,
+        newest=newest_completed_day(utc_now()),
+        dry_run=True,
+        on_progress=watch("Reading", sum(file.size for file in files)),
+    )
 
 
 def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int, form: str) -> None:
@@ -212,7 +326,8 @@ def _run(days: list[date], fetch: str) -> None:
     """Run the snapshot job in this process, with a line of progress while it works."""
     with out.status("Starting Dagster") as status:
         settings = load_settings()
-        from orpipeline.execution import known_days, prepare_dagster_home, run_snapshot
+        from orpipeline.defs.partitions import known_days
+        from orpipeline.execution import prepare_dagster_home, run_snapshot
         from orpipeline.snapshot import Fetch
 
         first, newest = known_days()

@@ -6,6 +6,7 @@ import dagster as dg
 
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import snapshot
+from orpipeline.defs.imports import import_archive
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import resources
 from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
@@ -14,7 +15,7 @@ from orpipeline.settings import load_settings
 
 defs = dg.Definitions(
     assets=[snapshot],
-    jobs=[daily_snapshot],
+    jobs=[daily_snapshot, import_archive],
     schedules=[daily_snapshot_schedule, recapture_schedule],
     sensors=[snapshot_sensor, alert_sensor],
     resources=resources(load_settings()),

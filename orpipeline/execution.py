@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import yaml
@@ -26,17 +25,13 @@ from orpipeline.errors import OrpipelineError, SettingsError
 from orpipeline.settings import Settings, project_dir
 from orpipeline.snapshot import Fetch
 
+if TYPE_CHECKING:
+    from orpipeline.defs.imports import Watch
+    from orpipeline.history import Imported
+
 
 class RunFailedError(OrpipelineError):
     """A run ended without success."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that ended with success."""
-
-    run_id: str
-    days: Sequence[date]
 
 
 def packaged_file(name: str) -> Path:
@@ -76,50 +71,58 @@ def _write_instance_config(path: Path) -> None:
         temporary.replace(path)
 
 
-def known_days() -> tuple[date, date]:
-    """Return the first and the newest daily partition that there is now."""
-    from orpipeline.defs.partitions import daily_partitions
-
-    first, newest = daily_partitions.get_first_partition_key(), daily_partitions.get_last_partition_key()
-    if first is None or newest is None:
-        raise SettingsError("There is no daily partition yet: ORPIPELINE_START_DATE is not over.")
-    return date.fromisoformat(first), date.fromisoformat(newest)
-
-
-def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None]) -> Run:
+def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None]) -> None:
     """Run the job `daily_snapshot` for a day, or for the range of days, as one run in this process.
 
     `say` is told what the run logs, as it goes. Raises RunFailedError with the run's own message, and
     KeyboardInterrupt where SIGINT or SIGTERM ended the run: Dagster takes both, and makes them the step's failure.
     """
     from orpipeline.definitions import defs
+    from orpipeline.defs.jobs import snapshot_config
 
-    job = dg.Definitions.merge(defs, dg.Definitions(loggers={"cli": _logger(say)})).resolve_job_def("daily_snapshot")
+    job = dg.Definitions.merge(defs, _loggers(say)).resolve_job_def("daily_snapshot")
     first, last = min(days).isoformat(), max(days).isoformat()
-    several = (
-        {}
-        if first == last
-        else {
-            ASSET_PARTITION_RANGE_START_TAG: first,
-            ASSET_PARTITION_RANGE_END_TAG: last,
-        }
-    )
+    if first == last:
+        _run(job, snapshot_config(fetch), partition_key=first)
+    else:
+        tags = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+        _run(job, snapshot_config(fetch), tags=tags)
+
+
+def run_import(
+    paths: Sequence[str], settings: Settings, watch: Watch, done: Callable[[Imported], None], say: Callable[[str], None]
+) -> None:
+    """Run the job `import_archive` in this process; `watch` and `done` are told how it goes.
+
+    Raises as `run_snapshot` does.
+    """
+    from orpipeline.defs.imports import import_job
+    from orpipeline.defs.resources import resources
+
+    jobs = dg.Definitions(jobs=[import_job(watch, done)], resources=resources(settings))
+    job = dg.Definitions.merge(jobs, _loggers(say)).resolve_job_def("import_archive")
+    _run(job, {"ops": {"import_snapshots": {"config": {"paths": list(paths)}}}})
+
+
+def _run(
+    job: dg.JobDefinition,
+    config: Mapping[str, Any],
+    *,
+    partition_key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
     with _state_errors(), dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(
             instance=instance,
-            partition_key=None if several else first,
-            tags=several,
-            run_config={
-                "ops": {"snapshot": {"config": {"fetch": fetch.name}}},
-                "loggers": {"cli": {"config": {}}},
-            },
+            partition_key=partition_key,
+            tags=dict(tags or {}),
+            run_config={**config, "loggers": {"cli": {"config": {}}}},
             raise_on_error=False,
         )
     if _interrupted(result):
         raise KeyboardInterrupt
     if not result.success:
         raise RunFailedError(_reason(result))
-    return Run(result.run_id, days)
 
 
 def create_instance() -> None:
@@ -159,7 +162,7 @@ def _reason(result: dg.ExecuteInProcessResult) -> str:
     return f"Run {result.run_id} failed; the Dagster UI shows its log."
 
 
-def _logger(say: Callable[[str], None]) -> dg.LoggerDefinition:
+def _loggers(say: Callable[[str], None]) -> dg.Definitions:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             meta = getattr(record, "dagster_meta", {})
@@ -170,4 +173,5 @@ def _logger(say: Callable[[str], None]) -> dg.LoggerDefinition:
         logger.addHandler(Handler())
         return logger
 
-    return dg.LoggerDefinition(make, description="Shows on the command line what the run itself logs.")
+    logger = dg.LoggerDefinition(make, description="Shows on the command line what the run itself logs.")
+    return dg.Definitions(loggers={"cli": logger})

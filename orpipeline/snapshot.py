@@ -134,7 +134,7 @@ def judge_days(
     refused = refused_days(findings)
     chosen = {day: newest[day] for day in bodies if day not in refused}
     for day in refused:
-        older = None if revision else _newest_that_holds(archive, day, before=newest[day].revision)
+        older = None if revision else _newest_that_holds(archive, newest[day])
         if older is not None:
             chosen[day], bodies[day] = older, archive.read(older)
         kept = f"revision {older.revision}, the newest that holds" if older else "what they had"
@@ -156,10 +156,10 @@ def load(warehouse: Warehouse, judged: Judged) -> tuple[dict[str, pl.DataFrame],
 
 
 def restatements(archive: Archive, judged: Judged) -> list[Restatement]:
-    """Return how far each chosen revision beyond a day's first moved from the one before it."""
+    """Return how far each chosen revision beyond a day's first moved from the one fetched before it."""
     found = []
     for day, record in judged.chosen.items():
-        before = [r for r in archive.revisions(day) if r.revision < record.revision]
+        before = _fetched_before(archive, record)
         if before:
             old = parse([(day, archive.read(before[-1]))]).task_classifications
             new = judged.frames.task_classifications.filter(as_of=day)
@@ -167,13 +167,19 @@ def restatements(archive: Archive, judged: Judged) -> list[Restatement]:
     return found
 
 
+def missing_days(known: Iterable[date]) -> list[date]:
+    """Return the days between the first and the last of `known` that are not among them."""
+    days = set(known)
+    first = min(days, default=date.max)
+    return [
+        day for n in range((max(days, default=first) - first).days) if (day := first + timedelta(days=n)) not in days
+    ]
+
+
 def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:
     """Return the days since the first that is known, before `newest`, that neither archive nor tables have."""
     known = {*archive.days(), *warehouse.days()}
-    if not known:
-        return []
-    first = min(known)
-    return [day for n in range((newest - first).days) if (day := first + timedelta(days=n)) not in known]
+    return [day for day in missing_days({*known, newest}) if day < newest] if known else []
 
 
 def _restatement(day: date, revision: int, old: pl.DataFrame, new: pl.DataFrame) -> Restatement:
@@ -200,9 +206,14 @@ def _revision(archive: Archive, day: date, revision: int) -> Record:
     raise DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
 
 
-def _newest_that_holds(archive: Archive, day: date, before: int) -> Record | None:
-    for record in reversed(archive.revisions(day)):
-        if record.revision < before and not refused_days(judge(parse([(day, archive.read(record))]))):
+def _fetched_before(archive: Archive, record: Record) -> list[Record]:
+    """Return the day's revisions that are older than one of them, oldest first."""
+    return [r for r in archive.revisions(record.as_of) if r.age < record.age] if record.as_of else []
+
+
+def _newest_that_holds(archive: Archive, newest: Record) -> Record | None:
+    for record in reversed(_fetched_before(archive, newest)):
+        if record.as_of and not refused_days(judge(parse([(record.as_of, archive.read(record))]))):
             return record
     return None
 

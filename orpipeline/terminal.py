@@ -1,8 +1,9 @@
-"""The leaderboard as text: a table for a terminal, or CSV, JSON and Markdown for machines and for pasting."""
+"""What the commands print: the leaderboard, for a terminal or as CSV, JSON and Markdown, and what came of a command."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
@@ -10,6 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from orpipeline.history import Imported, Rebuilt
+from orpipeline.snapshot import missing_days
 
 _BAR_WIDTH = 10
 _OTHER_COLUMNS = 50  # what all columns but `model` take, with the space between them
@@ -97,3 +101,61 @@ def _bar(share: float, largest: float) -> str:
 def _markdown_cell(text: str) -> str:
     escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in r"\|`*_[]!" else c for c in escaped)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print text as it is, upstream text too, in one line."""
+    console.print(plain(text), soft_wrap=True, markup=False, highlight=False)
+
+
+def print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    for name, value in rows:
+        print_line(console, f"{name:<14}{value}")
+
+
+def print_imported(console: Console, imported: Imported, *, dry_run: bool) -> None:
+    """Print what an import did, and why what was refused was refused."""
+    print_line(console, "What would come in (nothing was changed):" if dry_run else "What came in:")
+    print_rows(
+        console,
+        [
+            ("new", span(sorted(imported.new))),
+            ("same", span(sorted(imported.same))),
+            ("restated", span(sorted(imported.restated))),
+            ("refused", str(len(imported.refused))),
+            ("still missing", some_days(missing_days(imported.days))),
+        ],
+    )
+    for no in imported.refused:
+        print_line(console, f"refused: {no.source}: {no.reason}")
+
+
+def print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:
+    """Print what a rebuild did, and where rows were not the same."""
+    print_rows(
+        console,
+        [
+            ("made again", span(rebuilt.days)),
+            ("not there yet", some_days(rebuilt.new)),
+            ("only in tables", some_days(rebuilt.unarchived)),
+        ],
+    )
+    for d in rebuilt.differences:
+        counts = f"{d.changed} rows changed, {d.added} added, {d.removed} removed"
+        print_line(console, f"{d.table}: {counts}; the first: {d.first}")
+    if not rebuilt.differences:
+        print_line(console, "Every row that was there before is the same.")
+
+
+def span(days: Sequence[date]) -> str:
+    """Return how many days there are, and the first and last of them, which are sorted."""
+    if not days:
+        return "0 days"
+    return f"{len(days)} days, {days[0]} to {days[-1]}" if len(days) > 1 else f"1 day, {days[0]}"
+
+
+def some_days(days: Sequence[date]) -> str:
+    """Return how many days there are, and the last ten of them."""
+    shown = ", ".join(day.isoformat() for day in days[-10:])
+    return f"{len(days)}: {'..., ' if len(days) > 10 else ''}{shown}" if days else "none"

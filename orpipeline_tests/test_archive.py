@@ -288,6 +288,7 @@ def test_the_record_is_json_of_documented_fields(archive: Archive) -> None:
         "fetched_at": "2026-10-07T00:20:03.123456+00:00",
         "origin": "api",
         "source": "https://api.test/x",
+        "fetched_at_known": True,
     }
 
 

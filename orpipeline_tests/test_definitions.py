@@ -14,11 +14,11 @@ import time_machine
 import yaml
 
 from orpipeline.contracts.rules import CHECKS, RULES
-from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.definitions import defs
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
-from orpipeline.defs.specs import HISTORY_CHECKS, RAW, table_key
+from orpipeline.defs.specs import DAILY_ASSETS, HISTORY_CHECKS, table_key
 
 PROJECT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ def test_dagsters_own_commands_accept_the_code_location(command: list[str], said
 
 def test_the_assets_are_the_contracts_with_daily_utc_partitions() -> None:
     keys = {spec.key for spec in defs.resolve_all_asset_specs()}
-    assert keys == {RAW, *map(table_key, TABLES)}
+    assert keys == set(DAILY_ASSETS)
     for spec in defs.resolve_all_asset_specs():
         assert spec.partitions_def == daily_partitions
     assert daily_partitions.get_first_partition_key() == "2026-06-17"
@@ -74,7 +74,7 @@ def test_every_asset_says_what_it_is() -> None:
 
 
 def test_column_schemas_come_from_the_contracts() -> None:
-    for name, model in TABLES.items():
+    for name, model in [*TABLES.items(), ("model_trends", VIEWS["model_trends"])]:
         spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key == table_key(name))
         schema = spec.metadata["dagster/column_schema"]
         assert [column.name for column in schema.columns] == list(model.columns())

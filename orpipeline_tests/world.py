@@ -15,7 +15,7 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.assets import snapshot
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
-from orpipeline.defs.specs import RAW
+from orpipeline.defs.specs import DAILY_ASSETS
 from orpipeline.snapshot import Fetch
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
@@ -88,7 +88,7 @@ class World:
         return set(self.instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset])))
 
 
-ASSETS = [RAW.path[-1], *TABLES]
+ASSETS = [key.path[-1] for key in DAILY_ASSETS]
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:

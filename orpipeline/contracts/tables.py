@@ -98,11 +98,13 @@ class Snapshots(DayTable):
         description = "One row a day: the answer that the day's figures come from, with its sha256."
 
     revision: pl.Int32 = pa.Field(
-        description="1 for the first answer seen for that day, the next number for each restatement."
+        description="1 for the first answer that came into the archive for that day, the next number for each other."
     )
     sha256: str = pa.Field(description="The sha256 of the answer's bytes, in hex, as in the raw archive's record.")
     bytes: pl.Int64 = pa.Field(description="The answer's length in bytes.")
-    fetched_at: Instant = pa.Field(description="When the answer was fetched, by our clock.")
+    fetched_at: Instant = pa.Field(
+        description="When the answer was fetched; for an imported one that does not say, when it was imported."
+    )
     origin: str = pa.Field(
         description="How it came: `api`, `import` (a snapshot that somebody else kept), or `demo` (made up)."
     )

@@ -77,6 +77,15 @@ def refused_days(findings: pl.DataFrame) -> set[date]:
 
 def refusal(day: date, findings: pl.DataFrame, raw: str, kept: str = "what they had") -> InvalidSnapshotError:
     """Return the error that says why a day was refused: `raw` is where its bytes lie, `kept` what the tables keep."""
+    message = (
+        f"The answer for {day} is refused; its tables keep {kept}. {broken_rules(day, findings)} "
+        f"The answer's bytes are kept in {raw}."
+    )
+    return InvalidSnapshotError(message, findings.filter(severity="ERROR", as_of=day))
+
+
+def broken_rules(day: date, findings: pl.DataFrame) -> str:
+    """Return the rules that refuse a day, and the first rows that break them, as two sentences."""
     errors = findings.filter(severity="ERROR", as_of=day)
     by_rule = errors["rule"].unique(maintain_order=True).to_list()
     first = "; ".join(
@@ -84,11 +93,7 @@ def refusal(day: date, findings: pl.DataFrame, raw: str, kept: str = "what they 
         for row in errors.head(_SHOWN_ROWS).iter_rows(named=True)
     )
     more = f"; and {len(errors) - _SHOWN_ROWS} more" if len(errors) > _SHOWN_ROWS else ""
-    message = (
-        f"The answer for {day} is refused; its tables keep {kept}. Rules broken: {', '.join(by_rule)}. "
-        f"{first}{more}. The answer's bytes are kept in {raw}."
-    )
-    return InvalidSnapshotError(message, errors)
+    return f"Rules broken: {', '.join(by_rule)}. {first}{more}."
 
 
 def check_table(name: str, frame: pl.DataFrame) -> pl.DataFrame:

@@ -2,8 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -11,12 +10,11 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from orpipeline.archive import Archive, Record
-from orpipeline.citation import citation
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.rules import CHECKS
 from orpipeline.contracts.tables import TABLES
-from orpipeline.contracts.validation import InvalidSnapshotError
+from orpipeline.defs.events import Materialization, data_version, failure, log_day, raw_events, table_events
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
 from orpipeline.defs.specs import (
@@ -26,11 +24,9 @@ from orpipeline.defs.specs import (
     RESTATEMENT,
     asset_specs,
     check_specs,
-    table_key,
     table_metadata,
 )
 from orpipeline.errors import OrpipelineError
-from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load, lost_days, restatements
 from orpipeline.warehouse.database import Warehouse
 
@@ -87,15 +83,15 @@ def snapshot(
             kept, tables, days, now=now, answered=answer.record.as_of if answer else None, revision=config.revision
         )
         if raw_selected:
-            yield from _report(context, _raw_events(judged), whole=len(judged.newest) == len(days))
+            yield from _report(context, raw_events(judged), whole=len(judged.newest) == len(days))
         yield from _checks(context, judged)
         yield from _history_checks(context, judged, kept, tables, newest_completed_day(now))
         if tables_selected:
             context.log.info(f"Replacing {len(judged.chosen)} of {len(days)} days in {len(TABLES)} tables")
             frames, row_counts = load(tables, judged)
-            yield from _report(context, _table_events(judged, frames, row_counts), whole=not judged.errors)
+            yield from _report(context, table_events(judged, frames, row_counts), whole=not judged.errors)
     except OrpipelineError as error:
-        raise _failure(error) from error
+        raise failure(error) from error
     # An answer that is refused is none the less kept: that fails the tables, not the raw asset.
     failed = judged.errors if tables_selected else _unarchived(judged)
     if failed:
@@ -107,65 +103,6 @@ def _days(context: dg.AssetExecutionContext, archive: Archive) -> list[date]:
     if context.has_partition_key or context.has_partition_key_range:
         return [date.fromisoformat(key) for key in sorted(context.partition_keys)]
     return archive.days()[-1:]
-
-
-Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
-
-
-def _raw_events(judged: Judged) -> Iterator[Materialization]:
-    for day, record in judged.newest.items():
-        metadata = {
-            "file": dg.MetadataValue.path(record.path),
-            "sha256": record.sha256,
-            "revision": record.revision,
-            "bytes": record.size,
-            "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
-            "origin": record.origin,
-            "source": dg.MetadataValue.text(record.source),
-            "citation": citation(day, record.origin),
-        }
-        yield RAW, day, record, metadata
-
-
-def _table_events(
-    judged: Judged, frames: Mapping[str, pl.DataFrame], row_counts: Mapping[str, int]
-) -> Iterator[Materialization]:
-    for name, frame in frames.items():
-        rows_of = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
-        for day, record in sorted(judged.chosen.items()):
-            metadata: dict[str, Any] = {
-                "dagster/row_count": row_counts[name],
-                "dagster/partition_row_count": len(rows_of[day]),
-                "citation": citation(day, record.origin),
-                "sha256": record.sha256,
-            }
-            if name == "model_leaderboard":
-                metadata |= _leaderboard_metadata(rows_of[day])
-            yield table_key(name), day, record, metadata
-
-
-def _leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
-    """Return the day's top 10 of all traffic, and the figures that are worth a plot over days."""
-    everything = rows.filter(scope="all").sort("usage_rank", "model_id")
-    top = everything.head(10)
-    return {
-        "top_10": dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "rank": row["usage_rank"],
-                        "model": row["model_id"],
-                        "usage_share": f"{row['usage_share']:.1%}",
-                        "at_most": f"{row['usage_share_upper']:.1%}",
-                    }
-                )
-                for row in top.iter_rows(named=True)
-            ]
-        ),
-        "models": len(everything),
-        "top_model_usage_share": float(top["usage_share"][0]),
-        "top_5_usage_share": float(top.head(5)["usage_share"].sum()),
-    }
 
 
 def _report(context: dg.AssetExecutionContext, events: Iterator[Materialization], *, whole: bool) -> Iterator[Event]:
@@ -183,24 +120,11 @@ def _report(context: dg.AssetExecutionContext, events: Iterator[Materialization]
             for _, day, _, metadata in materializations:
                 context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
             yield dg.MaterializeResult(
-                asset_key=key, data_version=_data_version([record for _, _, record, _ in materializations])
+                asset_key=key, data_version=data_version([record for _, _, record, _ in materializations])
             )
             continue
-        for _, day, record, metadata in materializations:
-            context.log_event(
-                dg.AssetMaterialization(
-                    key,
-                    partition=day.isoformat(),
-                    metadata=metadata,
-                    tags={"dagster/data_version": _data_version([record]).value},
-                )
-            )
-
-
-def _data_version(records: Sequence[Record]) -> dg.DataVersion:
-    """Return the sha256 of a day's bytes; for several days in one output, the sha256 of theirs."""
-    shas = [record.sha256 for record in records]
-    return dg.DataVersion(shas[0] if len(shas) == 1 else hashlib.sha256("".join(shas).encode()).hexdigest())
+        for materialization in materializations:
+            log_day(context, materialization)
 
 
 def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.AssetCheckResult]:
@@ -267,21 +191,11 @@ def _days_failed(errors: Mapping[date, OrpipelineError], asked: int) -> dg.Failu
     """Return the failure that names the days that could not be made, one of them in full."""
     first = errors[min(errors)]
     if asked == 1:
-        return _failure(first)
+        return failure(first)
     days = ", ".join(day.isoformat() for day in sorted(errors)[:20])
     more = f" and {len(errors) - 20} more" if len(errors) > 20 else ""
-    failure = _failure(first)
     return dg.Failure(
         f"{len(errors)} of {asked} days could not be materialized; the others were. Missing: {days}{more}. {first}",
-        metadata=failure.metadata,
+        metadata=failure(first).metadata,
         allow_retries=False,
     )
-
-
-def _failure(error: OrpipelineError) -> dg.Failure:
-    metadata: dict[str, Any] = {"error": type(error).__name__}
-    if isinstance(error, InvalidSnapshotError):
-        metadata["findings"] = table_metadata(error.findings)
-    if isinstance(error, RateLimitedError) and error.retry_at:
-        metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
-    return dg.Failure(str(error), metadata=metadata, allow_retries=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
 
-from orpipeline.defs.specs import RAW, table_key
+from orpipeline.defs.specs import DAILY_ASSETS, DATA_VERSION_TAG, RAW, table_key
 
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -17,7 +18,7 @@ _ACTIVE = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_FEW = 10  # a day has no more runs at once that are worth a look
+_MANY = 100  # a day's runs, those of other jobs among them
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,26 @@ def materialized(instance: dg.DagsterInstance, day: date) -> bool:
     """Say whether the day went all the way to the leaderboard."""
     wanted = dg.AssetRecordsFilter(asset_key=table_key("model_leaderboard"), asset_partitions=[day.isoformat()])
     return bool(instance.fetch_materializations(wanted, limit=1).records)
+
+
+def unreported(instance: dg.DagsterInstance, days: Mapping[date, Container[str]]) -> set[date]:
+    """Return the days that an asset's latest materialization does not stand for.
+
+    `days` gives, for each day, the data versions that are out of date: those of its other revisions. Asks the event log
+    once for each asset, however many days there are.
+    """
+    found: set[date] = set()
+    for key in DAILY_ASSETS:
+        tags = instance.event_log_storage.get_latest_tags_by_partition(
+            key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
+        )
+        there = instance.get_materialized_partitions(key)
+        for day, outdated in days.items():
+            partition = day.isoformat()
+            version = tags.get(partition, {}).get(DATA_VERSION_TAG)
+            if partition not in there or (version is not None and version in outdated):
+                found.add(day)
+    return found
 
 
 def active_run(instance: dg.DagsterInstance, day: date) -> str | None:
@@ -57,7 +78,7 @@ def _records(instance: dg.DagsterInstance, day: date, statuses: list[dg.DagsterR
     wanted = dg.RunsFilter(statuses=statuses, tags={"dagster/partition": day.isoformat()})
     return [
         record
-        for record in instance.get_run_records(wanted, limit=_FEW)
+        for record in instance.get_run_records(wanted, limit=_MANY)
         if record.dagster_run.job_name == "daily_snapshot" or RAW in (record.dagster_run.asset_selection or ())
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from orpipeline.clock import newest_completed_day
-from orpipeline.defs.jobs import daily_snapshot
+from orpipeline.defs.jobs import daily_snapshot, snapshot_config
 from orpipeline.defs.runs import active_run
 from orpipeline.settings import load_settings
 from orpipeline.snapshot import Fetch
@@ -49,5 +49,5 @@ def recapture_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
     return dg.RunRequest(
         run_key=f"recapture-{day}",
         partition_key=day.isoformat(),
-        run_config={"ops": {"snapshot": {"config": {"fetch": Fetch.always.name}}}},
+        run_config=snapshot_config(Fetch.always),
     )

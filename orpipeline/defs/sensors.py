@@ -9,7 +9,7 @@ import dagster as dg
 
 from orpipeline.attempts import Attempt, Attempts, decide
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.defs.jobs import daily_snapshot
+from orpipeline.defs.jobs import daily_snapshot, snapshot_config
 from orpipeline.defs.runs import active_run, latest_ended_run, materialized
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.openrouter.budget import shared_budget
@@ -50,7 +50,7 @@ def snapshot_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     request = dg.RunRequest(
         run_key=f"attempt-{day}-{attempts.run_id or 'first'}",
         partition_key=day.isoformat(),
-        run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name}}}},
+        run_config=snapshot_config(fetch),
     )
     return dg.SensorResult(run_requests=[request], cursor=attempts.as_cursor())
 

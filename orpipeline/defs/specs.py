@@ -13,7 +13,7 @@ import polars as pl
 
 from orpipeline import archive, leaderboard
 from orpipeline.contracts.rules import CHECKS, Check
-from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.warehouse.database import SCHEMA
 
@@ -29,11 +29,16 @@ HISTORY_CHECKS = {
 OWNERS = ["team:market-share"]
 CODE_VERSION = "1"
 """Raised when the same bytes give other rows: Dagster then shows the tables as out of date."""
+DATA_VERSION_TAG = "dagster/data_version"
 
 
 def table_key(table: str) -> dg.AssetKey:
     """Return the asset key of a table."""
     return dg.AssetKey([PREFIX, table])
+
+
+DAILY_ASSETS = [RAW, *map(table_key, TABLES), table_key("model_trends")]
+"""The keys of the assets that have a partition a day."""
 
 
 _DAILY_DESCRIPTIONS = {
@@ -45,11 +50,15 @@ _DAILY_DESCRIPTIONS = {
         "For all traffic and for each macro-category. `usage_share` is what the published lists attribute to the "
         "model, a lower bound; `usage_share_upper` and the best and worst rank say what the lists leave open."
     ),
+    "model_trends": (
+        "Changes against 1 and 7 days before, the first day, and for how many days a model has been listed. A view: an "
+        "older day that is imported later is in it at once."
+    ),
 }
 
 
 def asset_specs() -> list[dg.AssetSpec]:
-    """Return the specs of the raw answer, the daily tables and the leaderboard, in the order of their making."""
+    """Return the specs of the raw answer, the daily tables, the leaderboard and its trends, as they are made."""
     daily = [name for name in TABLES if name != "model_leaderboard"]
     return [
         _raw_spec(),
@@ -59,6 +68,7 @@ def asset_specs() -> list[dg.AssetSpec]:
             "analysis",
             deps=[table_key("task_classifications"), table_key("task_models")],
         ),
+        _table_spec("model_trends", "analysis", deps=[table_key("model_leaderboard")]),
     ]
 
 
@@ -111,14 +121,14 @@ def _raw_spec() -> dg.AssetSpec:
 
 
 def _table_spec(name: str, group: str, deps: Sequence[dg.AssetKey]) -> dg.AssetSpec:
-    model = TABLES[name]
+    model = RELATIONS[name]
     source: Any = leaderboard.rank if name == "model_leaderboard" else model
     return dg.AssetSpec(
         table_key(name),
         deps=deps,
         description=f"{model.summary()} {_DAILY_DESCRIPTIONS[name]}",
         group_name=group,
-        kinds={"duckdb", "polars", "pandera"},
+        kinds={"duckdb", "view"} if name in VIEWS else {"duckdb", "polars", "pandera"},
         owners=OWNERS,
         code_version=CODE_VERSION,
         tags={"layer": group},
@@ -136,7 +146,7 @@ def _table_spec(name: str, group: str, deps: Sequence[dg.AssetKey]) -> dg.AssetS
 
 def _column_schema(name: str) -> dg.TableSchema:
     """Return the columns with types, descriptions and constraints, from the pandera model."""
-    model = TABLES[name]
+    model = RELATIONS[name]
     key = set(model.primary_key())
     return dg.TableSchema(
         [

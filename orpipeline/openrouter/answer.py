@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
+
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -50,8 +52,24 @@ def iso_date(value: object) -> date | None:
         return None
 
 
+class _DatedData(msgspec.Struct):
+    as_of: str
+
+
+class _DatedAnswer(msgspec.Struct):
+    data: _DatedData
+
+
+_DATED_ANSWER = msgspec.json.Decoder(_DatedAnswer)
+
+
 def read_as_of(body: bytes) -> date | None:
     """Return `data.as_of` of an answer's body, or None where no date can be told from it."""
+    try:
+        # As text, for what msgspec skips it would not decode: what is no UTF-8 is no answer.
+        return iso_date(_DATED_ANSWER.decode(body.decode()).data.as_of)
+    except (ValueError, RecursionError):
+        pass  # msgspec is stricter than JSON as Python reads it: NaN, say
     try:
         payload = parse_json(body)
     except ValueError:

@@ -1,0 +1,319 @@
+"""History: answers that somebody else kept come into the archive, and the tables are made again from it.
+
+Many days at once, in bounded memory; whatever is interrupted is whole, and goes on where it is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+from itertools import islice
+
+import polars as pl
+
+from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, read_answers
+from orpipeline.archive import Archive, CorruptAnswerError
+from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.validation import broken_rules, judge, refused_days
+from orpipeline.errors import OrpipelineError
+from orpipeline.openrouter.answer import read_as_of
+from orpipeline.openrouter.payload import parse
+from orpipeline.snapshot import Judged, judge_days, load
+from orpipeline.warehouse.database import Warehouse
+
+DAYS_AT_ONCE = 400
+"""How many days are parsed, validated and written together: a year and a bit, in some 200 MB of memory."""
+_ANSWERS_AT_ONCE = 400
+_WRITERS = 8  # most of an answer's way to the disk is waiting for it
+
+Progress = Callable[[int], None]
+"""Is told by how much the work has come on."""
+
+
+class PartlyImportedError(OrpipelineError):
+    """Some of the answers were not imported; all others were."""
+
+
+@dataclass
+class Imported:
+    """What an import found. A day counts once for each of its answers."""
+
+    new: list[date] = field(default_factory=list)
+    """Days that the archive did not have."""
+    same: list[date] = field(default_factory=list)
+    """Days whose answer the archive had already."""
+    restated: list[date] = field(default_factory=list)
+    """Days that the archive has in another revision."""
+    refused: list[NoAnswer] = field(default_factory=list)
+    """Files, or parts of them, that did not come in, and why."""
+
+    @property
+    def days(self) -> set[date]:
+        """The days of all answers that hold."""
+        return {*self.new, *self.same, *self.restated}
+
+    def raise_for_refused(self) -> None:
+        """Raise PartlyImportedError where something was refused."""
+        if self.refused:
+            rest = f"The other {len(self.new) + len(self.same) + len(self.restated)} are in."
+            shown = "; ".join(f"{no.source}: {no.reason}" for no in self.refused[:3])
+            more = f"; and {len(self.refused) - 3} more" if len(self.refused) > 3 else ""
+            raise PartlyImportedError(f"Refused: {len(self.refused)}. {rest} {shown}{more}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A table whose rows a rebuild changed: how many, and where the first of them is."""
+
+    table: str
+    changed: int
+    added: int
+    removed: int
+    first: str
+
+
+@dataclass
+class Rebuilt:
+    """What a rebuild did."""
+
+    days: list[date] = field(default_factory=list)
+    """Days whose rows were made again."""
+    new: list[date] = field(default_factory=list)
+    """Those of them that the tables did not have."""
+    differences: list[Difference] = field(default_factory=list)
+    """Where the rows of the others were not the same before, for each batch of days and table."""
+    errors: dict[date, OrpipelineError] = field(default_factory=dict)
+    """Days whose newest answer was refused or is damaged."""
+    unarchived: list[date] = field(default_factory=list)
+    """Days that only the tables have: they keep their rows."""
+
+
+@dataclass(frozen=True)
+class _Dated:
+    """A found answer with its day, and its fetch time where anything tells it."""
+
+    day: date
+    fetched_at: datetime | None
+    found: FoundAnswer
+
+
+def import_files(
+    archive: Archive,
+    files: Iterable[AnswerFile],
+    *,
+    first: date,
+    newest: date,
+    dry_run: bool = False,
+    on_progress: Progress = lambda _: None,
+) -> Imported:
+    """Archive every answer of the files that holds to the contracts, under its own `as_of`.
+
+    Answers outside `first` to `newest` are refused. `on_progress` is told the bytes of the files as they are done
+    with. With `dry_run`, nothing is written, and what would be done is returned. Raises ArchiveError where the disk
+    does not take an answer; what came in before stays.
+    """
+    imported = Imported()
+    keep = _DryRun(archive).put if dry_run else _archive_answers(archive)
+    answers = _read_files(files, imported, on_progress)
+    while batch := list(islice(answers, _ANSWERS_AT_ONCE)):
+        dated = [d for found in batch if (d := _dated(found, first, newest, imported)) is not None]
+        for answers_of_days in _one_a_day(dated):
+            _keep(_that_hold(answers_of_days, imported), keep, imported)
+    return imported
+
+
+def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date]) -> set[date]:
+    """Return the days that the tables do not have as the archive's newest revision says."""
+    stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
+    return {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
+
+
+def make_tables(
+    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime
+) -> Iterator[tuple[Judged, dict[str, pl.DataFrame], dict[str, int]]]:
+    """Make the tables of days from the archive, `DAYS_AT_ONCE` in a transaction.
+
+    Yields, for each transaction, what was judged, the frames that were written, and the tables' row counts.
+    """
+    wanted = sorted(set(days))
+    for start in range(0, len(wanted), DAYS_AT_ONCE):
+        judged = judge_days(archive, warehouse, wanted[start : start + DAYS_AT_ONCE], now=now)
+        yield judged, *load(warehouse, judged)
+
+
+def rebuild(
+    archive: Archive,
+    warehouse: Warehouse,
+    *,
+    now: datetime,
+    since: date = date.min,
+    until: date = date.max,
+    on_progress: Progress = lambda _: None,
+) -> Rebuilt:
+    """Make the tables of all archived days from `since` to `until` again, and say where they were not the same.
+
+    `on_progress` is told the days as they are done with. Days that the archive lacks keep their rows.
+    """
+    archived = [day for day in archive.days() if since <= day <= until]
+    there = {day for day in warehouse.days() if since <= day <= until}
+    rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
+    for start in range(0, len(archived), DAYS_AT_ONCE):
+        days = archived[start : start + DAYS_AT_ONCE]
+        before = {name: warehouse.read(name, since=days[0], until=days[-1]) for name in TABLES}
+        for judged, tables, _ in make_tables(archive, warehouse, days, now=now):
+            rebuilt.errors |= judged.errors
+            rebuilt.days += judged.chosen
+            rebuilt.new += [day for day in judged.chosen if day not in there]
+            known = [day for day in judged.chosen if day in there]
+            rebuilt.differences += _differences(before, tables, known)
+        on_progress(len(days))
+    return rebuilt
+
+
+def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[CorruptAnswerError]:
+    """Read every archived answer, and return the errors of those that are not what was archived."""
+    damaged: list[CorruptAnswerError] = []
+    for folder in archive.folders():
+        try:
+            archive.read(archive.record(folder))
+        except CorruptAnswerError as error:
+            damaged.append(error)
+        on_progress(1)
+    return damaged
+
+
+def _newest_sha256(archive: Archive, day: date) -> str | None:
+    try:
+        record = archive.latest(day)
+    except CorruptAnswerError:
+        return None  # whoever makes the day's tables is told
+    return record.sha256 if record else None
+
+
+def _read_files(files: Iterable[AnswerFile], imported: Imported, on_progress: Progress) -> Iterator[FoundAnswer]:
+    for file in files:
+        for item in read_answers(file):
+            if isinstance(item, NoAnswer):
+                imported.refused.append(item)
+            else:
+                yield item
+        on_progress(file.size)
+
+
+def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) -> _Dated | None:
+    """Return the answer with its day, or None where it has none among the partitions (and say so)."""
+    day = read_as_of(found.body)
+    if day is None:
+        reason = "it states no day (`data.as_of`)"
+    elif day > newest:
+        reason = f"{day} is not over yet in UTC"
+    elif day < first:
+        reason = f"{day} is before the first partition, {first}; ORPIPELINE_START_DATE moves it"
+    else:
+        return _Dated(day, _fetch_time(found, day), found)
+    imported.refused.append(NoAnswer(found.source, reason))
+    return None
+
+
+def _fetch_time(found: FoundAnswer, day: date) -> datetime | None:
+    """Return when an answer was fetched: what the file says, or when it was written, where that can be.
+
+    The API serves a day on the day after alone; a file that was written then was written by who fetched it.
+    """
+    if found.fetched_at is not None:
+        return found.fetched_at
+    served_from = datetime.combine(day + timedelta(days=1), time.min, UTC)
+    modified_at = found.modified_at
+    return modified_at if modified_at and served_from <= modified_at < served_from + timedelta(days=1) else None
+
+
+def _one_a_day(answers: Sequence[_Dated]) -> Iterator[list[_Dated]]:
+    """Yield the answers in lists that have a day at most once: a day's first ones first."""
+    of_day: dict[date, list[_Dated]] = {}
+    for answer in answers:
+        of_day.setdefault(answer.day, []).append(answer)
+    for several in of_day.values():
+        several.sort(key=lambda answer: answer.fetched_at or datetime.min.replace(tzinfo=UTC))
+    for n in range(max(map(len, of_day.values()), default=0)):
+        yield [several[n] for several in of_day.values() if n < len(several)]
+
+
+def _that_hold(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
+    """Return the answers that hold to the contracts, and note the others."""
+    findings = judge(parse((answer.day, answer.found.body) for answer in answers))
+    refused = refused_days(findings)
+    imported.refused += [
+        NoAnswer(answer.found.source, broken_rules(answer.day, findings)) for answer in answers if answer.day in refused
+    ]
+    return [answer for answer in answers if answer.day not in refused]
+
+
+Keep = Callable[[_Dated], tuple[bool, int]]
+"""Keeps an answer; returns whether it is new to the archive, and its revision."""
+
+
+def _keep(answers: Sequence[_Dated], keep: Keep, imported: Imported) -> None:
+    def attempt(answer: _Dated) -> tuple[bool, int] | CorruptAnswerError:
+        try:
+            return keep(answer)
+        except CorruptAnswerError as error:
+            return error
+
+    # Different days touch different folders, so they can be written side by side.
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        for answer, kept in zip(answers, writers.map(attempt, answers), strict=True):
+            if isinstance(kept, CorruptAnswerError):
+                imported.refused.append(NoAnswer(answer.found.source, str(kept)))
+            else:
+                new, revision = kept
+                (imported.same if not new else imported.new if revision == 1 else imported.restated).append(answer.day)
+
+
+def _archive_answers(archive: Archive) -> Keep:
+    def keep(answer: _Dated) -> tuple[bool, int]:
+        kept = archive.put(
+            answer.found.body,
+            fetched_at=answer.fetched_at,
+            source=answer.found.source,
+            origin="demo" if answer.found.demo else "import",
+            same_content=True,
+        )
+        return kept.new, kept.record.revision
+
+    return keep
+
+
+@dataclass
+class _DryRun:
+    """Says what keeping answers would do."""
+
+    archive: Archive
+    seen: dict[date, set[str]] = field(default_factory=dict)
+
+    def put(self, answer: _Dated) -> tuple[bool, int]:
+        body = answer.found.body
+        seen, digest = self.seen.setdefault(answer.day, set()), sha256(body).hexdigest()
+        known = self.archive.find(answer.day, body, fetched_at=answer.fetched_at, same_content=True)
+        if known is not None or digest in seen:
+            return False, known.revision if known else 1
+        seen.add(digest)
+        return True, len(self.archive.revisions(answer.day)) + len(seen)
+
+
+def _differences(
+    before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame], days: Sequence[date]
+) -> Iterator[Difference]:
+    of_days = pl.DataFrame({"as_of": days}, schema={"as_of": pl.Date})
+    for name, model in TABLES.items():
+        old = before[name].join(of_days, on="as_of", how="semi")
+        new = after[name].select(old.columns).join(of_days, on="as_of", how="semi")
+        key = model.primary_key()
+        removed, added = old.join(new, on=key, how="anti"), new.join(old, on=key, how="anti")
+        other = new.join(old, on=new.columns, how="anti", nulls_equal=True).join(added, on=key, how="anti")
+        rows = pl.concat([other, added, removed]).select(key).sort(key)
+        if len(rows):
+            first = " / ".join(str(value) for value in rows.row(0))
+            yield Difference(name, len(other), len(added), len(removed), first)
