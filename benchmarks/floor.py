@@ -1,45 +1,53 @@
-"""The floor: what Dagster itself takes for six assets of one day that do nothing.
+"""The floor: what Dagster itself takes for seven assets that do nothing, of one day or of a range of days in one run.
 
 The same graph as ours, one function an asset, in one process, on the SQLite instance of DAGSTER_HOME.
 
-    DAGSTER_HOME=<folder> python floor.py <day>
+    DAGSTER_HOME=<folder> python floor.py <day> [<last day>]
 """
 
+import os
 import sys
 
 import dagster as dg
 
-daily = dg.DailyPartitionsDefinition(start_date="2026-06-17", timezone="UTC", fmt="%Y-%m-%d")
+first = os.environ.get("ORPIPELINE_START_DATE", "2026-06-17")
+daily = dg.DailyPartitionsDefinition(start_date=first, timezone="UTC", fmt="%Y-%m-%d")
+one_run = dg.BackfillPolicy.single_run()
 
 
-@dg.asset(partitions_def=daily)
+@dg.asset(partitions_def=daily, backfill_policy=one_run)
 def raw_task_classifications() -> None:
     """Stand for the answer."""
 
 
-@dg.asset(partitions_def=daily, deps=[raw_task_classifications])
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def snapshots() -> None:
     """Stand for a table."""
 
 
-@dg.asset(partitions_def=daily, deps=[raw_task_classifications])
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def task_classifications() -> None:
     """Stand for a table."""
 
 
-@dg.asset(partitions_def=daily, deps=[raw_task_classifications])
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def macro_categories() -> None:
     """Stand for a table."""
 
 
-@dg.asset(partitions_def=daily, deps=[raw_task_classifications])
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def task_models() -> None:
     """Stand for a table."""
 
 
-@dg.asset(partitions_def=daily, deps=[task_classifications, task_models])
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[task_classifications, task_models])
 def model_leaderboard() -> None:
     """Stand for the leaderboard."""
+
+
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[model_leaderboard])
+def model_trends() -> None:
+    """Stand for the view."""
 
 
 defs = dg.Definitions(
@@ -50,6 +58,7 @@ defs = dg.Definitions(
         macro_categories,
         task_models,
         model_leaderboard,
+        model_trends,
     ],
     jobs=[dg.define_asset_job("one_day", partitions_def=daily)],
     executor=dg.in_process_executor,
@@ -57,5 +66,11 @@ defs = dg.Definitions(
 
 
 if __name__ == "__main__":
+    first, last = sys.argv[1], sys.argv[-1]
+    days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.get() as instance:
-        defs.resolve_job_def("one_day").execute_in_process(instance=instance, partition_key=sys.argv[1])
+        job = defs.resolve_job_def("one_day")
+        if first == last:
+            job.execute_in_process(instance=instance, partition_key=first)
+        else:
+            job.execute_in_process(instance=instance, tags=days)

@@ -1,0 +1,329 @@
+"""How long orpipeline takes, against Dagster doing nothing and against other ways. Prints one table.
+
+    python benchmarks/run.py [--runs 3] [--scaffold-python <python with dagster-duckdb-pandas>]
+
+Whatever is compared runs in turns, so that what else the machine does falls on all of it, and a ratio is the median
+of the rounds' own ratios. Each run is a process with a new folder; its answers are made up. It needs orpipeline to be
+installed in the Python that runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+
+import click
+import duckdb
+
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.demo.api import KEY, DemoApi
+from orpipeline.demo.snapshots import demo_answer
+
+HERE = Path(__file__).resolve().parent
+OURS = str(Path(sysconfig.get_path("scripts")) / "orpipeline")
+PACKAGES = ("dagster", "duckdb", "polars", "pandera", "httpx")
+SCAFFOLD_PACKAGES = ("dagster", "dagster-duckdb-pandas", "duckdb", "pandas")
+SCAFFOLD_DAYS = 3
+# SQLite in DAGSTER_HOME is Dagster's default.
+DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+LIBRARIES = (
+    "dagster, dagster_duckdb, duckdb, polars, pandera.polars, pyarrow, httpx, msgspec, pydantic_settings, tenacity, "
+    "pyrate_limiter, filelock"
+)
+LOAD_OURS = "from orpipeline.definitions import defs; defs.get_repository_def()"
+LOAD_LIBRARIES = f"import {LIBRARIES}"
+YEAR, TEN_YEARS = 365, 3650
+
+
+@dataclass(frozen=True)
+class Took:
+    """One run: its seconds from start to end, the number that it printed (or None), and its peak memory in bytes."""
+
+    wall: float
+    printed: float | None
+    peak: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. `holds` is None where there is no bar, only a report."""
+
+    work: str
+    measured: str
+    bar: str
+    holds: bool | None
+
+
+class Bench:
+    """Answers to import, and processes to time."""
+
+    def __init__(self, root: Path, base_url: str, runs: int) -> None:
+        self.root, self.base_url, self.runs = root, base_url, runs
+        self.newest = newest_completed_day(utc_now())
+        self.bytecode = root / "bytecode"
+        self.answers = {days: self._made_up(days) for days in (1, YEAR, TEN_YEARS)}
+
+    def _made_up(self, days: int) -> Path:
+        """Return a folder with a file for each of the days up to the newest: a year of answers, over and over."""
+        folder = self.root / f"answers_{days}"
+        folder.mkdir()
+        of_year = [demo_answer(self.newest - timedelta(days=n)) for n in range(min(days, YEAR))]
+        for n in range(days):
+            day, stated = self.day(n), self.day(n % YEAR)
+            body = of_year[n % YEAR].replace(f'"as_of":"{stated}"'.encode(), f'"as_of":"{day}"'.encode())
+            (folder / f"{day}.json").write_bytes(body)
+        return folder
+
+    def day(self, before: int) -> date:
+        """Return the day that is so many days before the newest."""
+        return self.newest - timedelta(days=before)
+
+    @contextmanager
+    def world(self, copy_of: Path | None = None) -> Iterator[Path]:
+        """Make a new data folder with a DAGSTER_HOME in it, empty or a copy of another's data."""
+        folder = Path(tempfile.mkdtemp(prefix="world_", dir=self.root))
+        if copy_of is not None:
+            shutil.copytree(copy_of, folder, dirs_exist_ok=True)
+        (folder / "dagster_home").mkdir(exist_ok=True)
+        (folder / "dagster_home" / "dagster.yaml").write_text(DAGSTER_YAML)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def run(self, folder: Path, *command: object) -> Took:
+        """Run a process in a folder. Raises RuntimeError where it fails."""
+        start = time.perf_counter()
+        # Output goes to files: a pipe that nobody empties would stop the process.
+        with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
+            process = subprocess.Popen(
+                [str(c) for c in command], env=self._environment(folder), cwd=folder, stdout=out, stderr=err
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            wall = time.perf_counter() - start
+            printed = (folder / "out").read_text().strip()
+            if process.returncode:
+                raise RuntimeError(
+                    f"{command} ended with {process.returncode}:\n{printed}{(folder / 'err').read_text()}"
+                )
+        return Took(wall, _number(printed), used.ru_maxrss * 1024)
+
+    def task(self, folder: Path, *arguments: object) -> Took:
+        """Run one of tasks.py's tasks."""
+        return self.run(folder, sys.executable, HERE / "tasks.py", *arguments)
+
+    def _environment(self, folder: Path) -> Mapping[str, str]:
+        ours = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
+        return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
+            # One place for bytecode that all share, whether a package is installed or run from its sources.
+            "PYTHONPYCACHEPREFIX": str(self.bytecode),
+            "DAGSTER_HOME": str(folder / "dagster_home"),
+            "ORPIPELINE_DATA_DIR": str(folder),
+            "ORPIPELINE_START_DATE": str(self.day(TEN_YEARS)),
+            "ORPIPELINE_BASE_URL": self.base_url,
+            "OPENROUTER_API_KEY": KEY,
+            "BENCHMARK_WAREHOUSE": str(folder / "warehouse.duckdb"),
+            "NO_PROXY": "127.0.0.1",
+        }
+
+
+def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None]:
+    """Time one day from the request to durable tables. Also return the scaffold's seconds, if it was run."""
+    floor, ours, bare, other = [], [], [], []
+    for number in range(bench.runs + 1):
+        for seconds, command in (
+            (floor, (sys.executable, HERE / "floor.py", bench.newest)),
+            (ours, (OURS, "run", "--date", bench.newest)),
+            (bare, (sys.executable, HERE / "bare.py", "bare")),
+        ):
+            with bench.world() as folder:
+                took = bench.run(folder, *command)
+                if number:  # the round before the first fills the bytecode cache
+                    seconds.append(took.wall)
+                    if seconds is ours:
+                        _require_days(folder, "openrouter", 1)
+        if scaffold and 0 < number <= SCAFFOLD_DAYS:
+            with bench.world() as folder:
+                other.append(bench.run(folder, scaffold, HERE / "scaffold.py", bench.newest).wall)
+                _require_days(folder, "main", 1)
+    against = f"{_s(ours)} against the floor's {_s(floor)} ({_ratio(ours, floor):.2f}x); a bare script {_s(bare)}"
+    rows = [Row("one day, process start to durable tables", against, "<= 1.5x floor", _ratio(ours, floor) <= 1.5)]
+    if other:
+        times = median(other) / median(ours)
+        rows.append(Row("the same, scaffold", f"{_s(other)} ({times:.1f}x ours)", ">= 3x faster", times >= 3))
+    return rows, median(other) if other else None
+
+
+def backfill(bench: Bench, scaffold_day: float | None) -> list[Row]:
+    """Time a year as one run, on an archive that has it."""
+    first = bench.day(YEAR - 1)
+    floor, ours = [], []
+    with bench.world() as archived:
+        bench.task(archived, "import", bench.answers[YEAR])
+        (archived / "warehouse.duckdb").unlink()
+        for _ in range(bench.runs):
+            with bench.world() as folder:
+                floor.append(bench.run(folder, sys.executable, HERE / "floor.py", first, bench.newest).wall)
+            with bench.world(archived) as folder:
+                ours.append(bench.task(folder, "backfill", first, bench.newest).wall)
+                _require_days(folder, "openrouter", YEAR)
+    ratio = _ratio(ours, floor)
+    against = f"{_s(ours)} against the floor's {_s(floor)} ({ratio:.2f}x)"
+    rows = [Row("365 days as one backfill, SQLite event log", against, "<= 1.25x floor", ratio <= 1.25)]
+    if scaffold_day:
+        times = scaffold_day * YEAR / median(ours)
+        rows.append(Row("the same, scaffold's day x 365", f"{times:.0f}x ours", ">= 100x faster", times >= 100))
+    return rows
+
+
+def imports(bench: Bench) -> list[Row]:
+    """Time imports into an empty warehouse, and weigh what they leave."""
+    pure, reported, again, ten = [], [], [], []
+    for _ in range(bench.runs):
+        with bench.world() as folder:
+            pure.append(bench.task(folder, "import", bench.answers[YEAR]).printed or 0)
+            _require_days(folder, "openrouter", YEAR)
+            sizes = f"archive {_size(folder / 'raw')}, warehouse {_size(folder / 'warehouse.duckdb')}"
+        with bench.world() as folder:
+            reported.append(bench.run(folder, OURS, "import", bench.answers[YEAR]).wall)
+            again.append(bench.run(folder, OURS, "import", bench.answers[YEAR]).wall)
+        with bench.world() as folder:
+            ten.append(bench.task(folder, "import", bench.answers[TEN_YEARS]))
+            _require_days(folder, "openrouter", TEN_YEARS)
+            sizes_of_ten = f"archive {_size(folder / 'raw')}, warehouse {_size(folder / 'warehouse.duckdb')}"
+    seconds, peak = [took.printed or 0 for took in ten], median(took.peak for took in ten) / 1e9
+    raw = _size(bench.answers[YEAR])
+    return [
+        Row("365 days imported, bytes to leaderboard", _s(pure), "<= 4 s", median(pure) <= 4),
+        Row("the same by the command, with Dagster's 2,555 events", _s(reported), "report", None),
+        Row("the same again, nothing being new", _s(again), "report", None),
+        Row("3,650 days imported", f"{_s(seconds)}, peak memory {peak:.2f} GB", "<= 1 GB", peak <= 1),
+        Row("365 days on disk", f"{sizes}; the answers {raw}", "report", None),
+        Row("3,650 days on disk", sizes_of_ten, "report", None),
+    ]
+
+
+def one_day_again(bench: Bench) -> Row:
+    """Time one day that is there already, with ten years in the warehouse and with that day alone."""
+    alone, many = [], []
+    with bench.world() as one, bench.world() as ten:
+        bench.task(one, "import", bench.answers[1])
+        bench.task(ten, "import", bench.answers[TEN_YEARS])
+        for _ in range(bench.runs):
+            for seconds, copied in ((alone, one), (many, ten)):
+                with bench.world(copied) as folder:
+                    seconds.append(bench.run(folder, OURS, "run", "--date", bench.newest, "--fetch", "never").wall)
+    ratio = _ratio(many, alone)
+    against = f"{_s(many)} against {_s(alone)} ({ratio:.2f}x)"
+    return Row("one day again with 3,650 days in the warehouse, against with 1", against, "<= 1.3x", ratio <= 1.3)
+
+
+def code_location(bench: Bench) -> Row:
+    """Time the import of the code location, and that of the same libraries."""
+    ours, libraries = [], []
+    with bench.world() as folder:
+        for _ in range(bench.runs + 2):
+            for seconds, code in ((libraries, LOAD_LIBRARIES), (ours, LOAD_OURS)):
+                seconds.append(bench.run(folder, sys.executable, "-W", "ignore", "-c", code).wall)
+    ours, libraries = ours[2:], libraries[2:]
+    ratio = _ratio(ours, libraries)
+    against = f"{_s(ours)} against {_s(libraries)} ({ratio:.2f}x)"
+    return Row("loading the code location, against its libraries", against, "<= 1.25x", ratio <= 1.25)
+
+
+def sensor_tick(bench: Bench) -> Row:
+    """Time a tick of the sensor that has nothing to do."""
+    seconds = []
+    for _ in range(bench.runs):
+        with bench.world() as folder:
+            seconds.append(bench.task(folder, "tick").printed or 0)
+    shown = f"{median(seconds) * 1000:.0f} ms"
+    return Row("a sensor tick that skips", shown, "<= 50 ms", median(seconds) <= 0.05)
+
+
+def _number(printed: str) -> float | None:
+    try:
+        return float(printed)
+    except ValueError:
+        return None
+
+
+def _ratio(seconds: Sequence[float], base: Sequence[float]) -> float:
+    return median(one / of for one, of in zip(seconds, base, strict=True))
+
+
+def _s(seconds: Sequence[float]) -> str:
+    return f"{median(seconds):.2f} s"
+
+
+def _size(path: Path) -> str:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+
+
+def _require_days(folder: Path, schema: str, days: int) -> None:
+    """Make sure that the work was done."""
+    with duckdb.connect(folder / "warehouse.duckdb", read_only=True) as connection:
+        for table in ("task_classifications", "macro_categories", "task_models", "model_leaderboard"):
+            query = f"SELECT count(DISTINCT as_of) FROM warehouse.{schema}.{table}"
+            found = connection.execute(query).fetchall()[0][0]
+            if found != days:
+                raise RuntimeError(f"{table} has {found} days, not {days}")
+
+
+def versions(python: str, packages: Sequence[str]) -> str:
+    """Return the versions of packages as a Python has them."""
+    code = "import sys, json, importlib.metadata as m; print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
+    done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=True)
+    return ", ".join(f"{name} {version}" for name, version in json.loads(done.stdout).items())
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="How many rounds count.")
+@click.option("--scaffold-python", metavar="PATH", help="A Python with dagster-duckdb-pandas, to run the scaffold too.")
+@click.option("--only", help="Only the work whose function has this name, such as imports.")
+def main(runs: int, scaffold_python: str | None, only: str | None) -> None:
+    """Time everything, and print the table."""
+    rows: list[Row] = []
+    scaffold_day: float | None = None
+    with DemoApi() as api, tempfile.TemporaryDirectory(prefix="orpipeline_benchmark_") as root:
+        bench = Bench(Path(root), api.base_url, runs)
+        if only in (None, "one_day"):
+            found, scaffold_day = one_day(bench, scaffold_python)
+            rows += found
+        for name, work in (
+            ("backfill", lambda: backfill(bench, scaffold_day)),
+            ("imports", lambda: imports(bench)),
+            ("one_day_again", lambda: [one_day_again(bench)]),
+            ("code_location", lambda: [code_location(bench)]),
+            ("sensor_tick", lambda: [sensor_tick(bench)]),
+        ):
+            if only in (None, name):
+                rows += work()
+                click.echo(f"{name} done", err=True)
+    click.echo(f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions(sys.executable, PACKAGES)}")
+    if scaffold_python:
+        click.echo(f"scaffold: {versions(scaffold_python, SCAFFOLD_PACKAGES)}")
+    click.echo(f"Medians of {runs} rounds on {utc_now():%Y-%m-%d}:\n")
+    click.echo("| work | measured | must reach | |\n| --- | --- | --- | --- |")
+    for row in rows:
+        verdict = {None: "", True: "holds", False: "**missed**"}[row.holds]
+        click.echo(f"| {row.work} | {row.measured} | {row.bar} | {verdict} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What run.py times in a process of its own, where no command does it. Prints seconds.
+
+ORPIPELINE_DATA_DIR=<folder> python tasks.py import <folder with answers>
+ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> python tasks.py backfill <first day> <last day>
+ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> OPENROUTER_API_KEY=<key> python tasks.py tick
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from datetime import date, timedelta
+from statistics import median
+
+from orpipeline.answer_files import find_files
+from orpipeline.archive import Archive
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.history import import_files, make_tables
+from orpipeline.settings import load_settings
+from orpipeline.warehouse.database import Warehouse
+
+
+def import_(folder: str) -> float:
+    """Bring answers in, from bytes to leaderboard, and tell Dagster nothing."""
+    settings = load_settings()
+    start = time.perf_counter()
+    archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
+    newest = newest_completed_day(utc_now())
+    imported = import_files(archive, find_files([folder]), first=settings.start_date, newest=newest)
+    deque(make_tables(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
+    imported.raise_for_refused()
+    return time.perf_counter() - start
+
+
+def backfill(first: str, last: str) -> float:
+    """Make the tables of a range of archived days in one run, as a backfill does."""
+    from orpipeline.execution import run_snapshot
+    from orpipeline.snapshot import Fetch
+
+    start = time.perf_counter()
+    span = (date.fromisoformat(last) - date.fromisoformat(first)).days
+    run_snapshot([date.fromisoformat(first) + timedelta(days=n) for n in range(span + 1)], Fetch.never, lambda _: None)
+    return time.perf_counter() - start
+
+
+def tick() -> float:
+    """Evaluate a tick of the sensor that has nothing to do, the newest day being materialized."""
+    import dagster as dg
+
+    from orpipeline.defs.sensors import snapshot_sensor
+    from orpipeline.defs.specs import DAILY_ASSETS
+
+    day = newest_completed_day(utc_now()).isoformat()
+    with dg.DagsterInstance.get() as instance:
+        for key in DAILY_ASSETS:
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day))
+        seconds = []
+        for _ in range(30):
+            start = time.perf_counter()
+            result = snapshot_sensor(dg.build_sensor_context(instance))
+            seconds.append(time.perf_counter() - start)
+            if not isinstance(result, dg.SensorResult) or not result.skip_reason:
+                raise RuntimeError(f"the tick did not skip: {result}")
+    return median(seconds)
+
+
+if __name__ == "__main__":
+    print({"import": import_, "backfill": backfill, "tick": tick}[sys.argv[1]](*sys.argv[2:]))
