@@ -89,7 +89,9 @@ def snapshot(
         if tables_selected:
             context.log.info(f"Replacing {len(judged.chosen)} of {len(days)} days in {len(TABLES)} tables")
             frames, row_counts = load(tables, judged)
-            yield from _report(context, table_events(judged, frames, row_counts), whole=not judged.errors)
+            seconds = round((utc_now() - now).total_seconds(), 3)
+            events = table_events(judged, frames, row_counts, tables, seconds)
+            yield from _report(context, events, whole=not judged.errors)
     except OrpipelineError as error:
         raise failure(error) from error
     # An answer that is refused is none the less kept: that fails the tables, not the raw asset.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -13,10 +14,19 @@ import polars as pl
 from orpipeline.archive import Record
 from orpipeline.citation import citation
 from orpipeline.contracts.validation import InvalidSnapshotError
+from orpipeline.defs.metadata import (
+    SPARKLINE_DAYS,
+    leaderboard_metadata,
+    macros_metadata,
+    task_models_metadata,
+    tasks_metadata,
+    trends_metadata,
+)
 from orpipeline.defs.specs import DATA_VERSION_TAG, RAW, table_key, table_metadata
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Judged
+from orpipeline.warehouse.database import Warehouse
 
 Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
 """An asset, its day, the answer that the day was made from, and metadata."""
@@ -39,49 +49,50 @@ def raw_events(judged: Judged) -> Iterator[Materialization]:
 
 
 def table_events(
-    judged: Judged, frames: Mapping[str, pl.DataFrame], row_counts: Mapping[str, int]
+    judged: Judged,
+    frames: Mapping[str, pl.DataFrame],
+    row_counts: Mapping[str, int],
+    tables: Warehouse,
+    seconds: float | None = None,
 ) -> Iterator[Materialization]:
-    """Yield what is to be said of the tables' days, from the frames that were written."""
-    for name, frame in frames.items():
-        rows_of = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
-        for day, record in sorted(judged.chosen.items()):
-            metadata: dict[str, Any] = {
-                "dagster/row_count": row_counts[name],
-                "dagster/partition_row_count": len(rows_of[day]),
-                "citation": citation(day, record.origin),
-                "sha256": record.sha256,
+    """Yield what is to be said of the tables' days, from the frames that were written, `seconds` after the start."""
+    days = sorted(judged.chosen)
+    if not days:
+        return
+    trends = tables.read("model_trends", since=days[0] - timedelta(days=SPARKLINE_DAYS), until=days[-1])
+    warnings = dict(judged.findings.filter(severity="WARN").group_by("as_of").len().iter_rows())
+    rows_of = {name: _by_day(frame) for name, frame in frames.items()}
+    for day in days:
+        record = judged.chosen[day]
+        recent = trends.filter(pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day))
+        shown: dict[str, dict[str, Any]] = {
+            "snapshots": {
+                "revision": record.revision,
+                "validation_warnings": warnings.get(day, 0),
+                "file": dg.MetadataValue.path(record.path),
+                **({} if seconds is None else {"seconds": seconds}),
+            },
+            "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
+            "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
+            "task_models": task_models_metadata(rows_of["task_models"][day]),
+            "model_leaderboard": leaderboard_metadata(rows_of["model_leaderboard"][day], recent),
+            "model_trends": trends_metadata(recent, day),
+        }
+        for name, metadata in shown.items():
+            # The view has a row for each of the leaderboard's, and changes when it does.
+            table = "model_leaderboard" if name == "model_trends" else name
+            counts = {
+                "dagster/row_count": row_counts[table],
+                "dagster/partition_row_count": len(rows_of[table][day]),
             }
-            if name == "model_leaderboard":
-                metadata |= _leaderboard_metadata(rows_of[day])
-            yield table_key(name), day, record, metadata
-            if name == "model_leaderboard":
-                # The view has a row for each of the leaderboard's, and changes when it does.
-                counts = ("dagster/row_count", "dagster/partition_row_count", "citation", "sha256")
-                yield table_key("model_trends"), day, record, {name: metadata[name] for name in counts}
+            sources = {"citation": citation(day, record.origin), "sha256": record.sha256}
+            yield table_key(name), day, record, {**metadata, **counts, **sources}
 
 
-def _leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
-    """Return the day's top 10 of all traffic, and the figures that are worth a plot over days."""
-    everything = rows.filter(scope="all").sort("usage_rank", "model_id")
-    top = everything.head(10)
-    return {
-        "top_10": dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "rank": row["usage_rank"],
-                        "model": row["model_id"],
-                        "usage_share": f"{row['usage_share']:.1%}",
-                        "at_most": f"{row['usage_share_upper']:.1%}",
-                    }
-                )
-                for row in top.iter_rows(named=True)
-            ]
-        ),
-        "models": len(everything),
-        "top_model_usage_share": float(top["usage_share"][0]),
-        "top_5_usage_share": float(top.head(5)["usage_share"].sum()),
-    }
+def _by_day(frame: pl.DataFrame) -> defaultdict[date, pl.DataFrame]:
+    """Return a frame's rows by day, empty frames for days without rows."""
+    parts = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
+    return defaultdict(frame.clear, parts)
 
 
 def log_day(context: dg.OpExecutionContext | dg.AssetExecutionContext, event: Materialization) -> None:

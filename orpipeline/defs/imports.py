@@ -81,7 +81,7 @@ def _materialize(
         made(len(judged.newest))
         for error in judged.errors.values():
             context.log.warning(str(error))
-        for event in chain(raw_events(judged), table_events(judged, frames, row_counts)):
+        for event in chain(raw_events(judged), table_events(judged, frames, row_counts, tables)):
             log_day(context, event)
             reported(1)
 

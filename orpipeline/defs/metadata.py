@@ -1,0 +1,148 @@
+"""What a materialization's page shows: the day at a glance, and plain numbers that the UI plots over days.
+
+Upstream names stand in tables alone, which the UI shows literally; markdown would make links and pictures of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from orpipeline.leaderboard import ALL
+
+SPARKLINE_DAYS = 30
+_WIDTH, _HEIGHT = 180, 32
+_PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # other macro-categories would make metadata keys that Dagster refuses
+
+
+def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, Any]:
+    """Return a day's top 10 of all traffic, how the first fared lately, and what is worth a plot.
+
+    `rows` are the day's in `model_leaderboard`; `trends` those of `model_trends` of that day and the days before.
+    """
+    everything = rows.filter(scope=ALL).sort("usage_rank", "model_id")
+    if everything.is_empty():
+        return {"models": 0}
+    top = everything.row(0, named=True)
+    return {
+        "top_10": _table(
+            {
+                "rank": f"{row['usage_rank']} ({row['usage_rank_best']}-{row['usage_rank_worst']})",
+                "model": row["model_id"],
+                "requests": f"{row['usage_share']:.1%} to {row['usage_share_upper']:.1%}",
+                "tokens": f"{row['token_share']:.1%}",
+            }
+            for row in everything.head(10).iter_rows(named=True)
+        ),
+        f"top_model_last_{SPARKLINE_DAYS}_days": _sparkline(_shares_by_day(trends, top["model_id"], top["as_of"])),
+        "models": len(everything),
+        "top_model_usage_share": float(top["usage_share"]),
+        "top_5_usage_share": float(everything.head(5)["usage_share"].sum()),
+    }
+
+
+def trends_metadata(trends: pl.DataFrame, day: date) -> dict[str, Any]:
+    """Return a day's largest changes over 7 days, and how many models are listed for the first time."""
+    of_all = trends.filter(as_of=day, scope=ALL)
+    moved = of_all.drop_nulls("usage_share_change_7d").sort(pl.col("usage_share_change_7d").abs(), descending=True)
+    movers = [
+        {
+            "model": row["model_id"],
+            "requests": f"{row['usage_share']:.1%}",
+            "in 7 days": f"{row['usage_share_change_7d'] * 100:+.2f} pp",
+            "rank": f"{row['usage_rank_7d']} to {row['usage_rank']}",
+        }
+        for row in moved.head(10).iter_rows(named=True)
+    ]
+    counts: dict[str, Any] = {"newly_listed_models": of_all.filter(first_seen=day).height}
+    if movers:
+        counts |= {
+            "movers_of_7_days": _table(movers),
+            "largest_change_7d": float(moved["usage_share_change_7d"][0]),
+        }
+    return counts
+
+
+def tasks_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return a day's task mix: the ten largest tasks by requests, and how many there are."""
+    ordered = rows.sort("usage_rank", "tag")
+    return {
+        "task_mix": _table(
+            {
+                "task": row["display_name"],
+                "group": row["macro_category"],
+                "requests": f"{row['usage_share']:.1%}",
+                "tokens": f"{row['token_share']:.1%}",
+            }
+            for row in ordered.head(10).iter_rows(named=True)
+        ),
+        "tags": len(rows),
+        "largest_task_usage_share": float(ordered["usage_share"][0]),
+    }
+
+
+def macros_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return a day's groups of tasks, and the share of each as a number to plot."""
+    shares: dict[str, Any] = {}
+    for row in rows.iter_rows(named=True):
+        if _PLOTTED_KEY.fullmatch(row["key"]):
+            shares |= {
+                f"usage_share_{row['key']}": row["usage_share"],
+                f"token_share_{row['key']}": row["token_share"],
+            }
+    table = _table(
+        {
+            "group": row["label"],
+            "requests": f"{row['usage_share']:.1%}",
+            "tokens": f"{row['token_share']:.1%}",
+        }
+        for row in rows.sort("usage_share", descending=True).head(20).iter_rows(named=True)
+    )
+    return {"groups": table, **shares}
+
+
+def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return how many models a day's lists name, and how much of a tag's requests they cover on average."""
+    by_tag = rows.group_by("tag").agg(pl.col("tag_usage_share").sum())
+    return {
+        "models": rows["model_id"].n_unique(),
+        "mean_listed_usage_share": float(by_tag["tag_usage_share"].mean() or 0.0),  # type: ignore[arg-type] # of doubles
+    }
+
+
+def _table(records: Any) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records])
+
+
+def _shares_by_day(trends: pl.DataFrame, model_id: str, day: date) -> list[float | None]:
+    """Return a model's share of all requests on each of the last days, None where it is not known."""
+    rows = trends.filter(pl.col("scope") == ALL, pl.col("model_id") == model_id)
+    shares: Mapping[date, float] = dict(rows.select("as_of", "usage_share").iter_rows())
+    return [shares.get(day - timedelta(days=n)) for n in range(SPARKLINE_DAYS - 1, -1, -1)]
+
+
+def _sparkline(values: Sequence[float | None]) -> dg.MarkdownMetadataValue:
+    """Return a line of values from 0 to the largest as a small picture, which the UI shows in place.
+
+    A gap is drawn as a gap. The UI shows markdown of up to 1,000 characters without a click; this has some 700.
+    """
+    largest = max((value for value in values if value is not None), default=0.0) or 1.0
+    step = _WIDTH / max(len(values) - 1, 1)
+    path, drawing = "", False
+    for n, value in enumerate(values):
+        if value is not None:
+            x, y = round(n * step), round((_HEIGHT - 2) * (1 - value / largest)) + 1
+            # A line that goes nowhere shows a day between gaps as a dot.
+            path += f"L{x} {y}" if drawing else f"M{x} {y}h0"
+        drawing = value is not None
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">'
+        f'<path d="{path}" fill="none" stroke="#3b82c4" stroke-width="2" stroke-linecap="round"/></svg>'
+    )
+    return dg.MetadataValue.md(f"![its share](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
