@@ -66,7 +66,8 @@ def demo(days: int) -> None:
     _show_leaderboard(load_settings(), None, "all", 10, "table")
     me = "orpipeline" if shutil.which("orpipeline") else sys.argv[0]
     out.print(
-        f"\nWhat next:\n  {me} dev --demo  (the same in the Dagster UI)\n"
+        f"\nWhat next:\n  {load_settings().reports_dir / 'leaderboard.html'}  (open it in a browser)\n"
+        f"  {me} dev --demo  (the same in the Dagster UI)\n"
         f"  {me} leaderboard --demo --scope code  (who is asked to write code)\n"
         f"  export OPENROUTER_API_KEY=...; {me} run  (the real thing, for yesterday)",
         soft_wrap=True,
@@ -198,6 +199,51 @@ def leaderboard(at: datetime | None, scope: str, top: int, form: str, demo: bool
     """Show the model leaderboard of a day."""
     settings = _settings(demo)
     _show_leaderboard(settings, at.date() if at else None, scope, top, form)
+
+
+@cli.command()
+@click.option("--to", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write to.")
+@click.option("--all", "everything", is_flag=True, help="Write all days again, not only those that changed.")
+@demo_option
+def export(to: Path, everything: bool, demo: bool) -> None:
+    """Write the tables as Parquet, a file a table and day, with their citation and data dictionary.
+
+    Days that the folder has already are left alone, so that it can be run every day.
+    """
+    settings = _settings(demo)
+    from orpipeline import terminal
+    from orpipeline.export import export_tables
+    from orpipeline.warehouse.database import Warehouse
+
+    warehouse = Warehouse(settings.warehouse_path)
+    with _progress() as progress:
+        done = _watcher(progress)("Days", len(warehouse.days()))
+        exported = export_tables(warehouse, to, everything=everything, on_progress=done)
+    terminal.print_rows(
+        out, [("written", terminal.span(exported.written)), ("unchanged", terminal.span(exported.unchanged))]
+    )
+
+
+@cli.command()
+@day_option
+@demo_option
+def report(at: datetime | None, demo: bool) -> None:
+    """Write the day's report: a page to open in a browser, and its picture."""
+    settings = _settings(demo)
+    with out.status("Drawing"):
+        from orpipeline import terminal
+        from orpipeline.archive import Archive
+        from orpipeline.report.files import write_report
+        from orpipeline.warehouse.database import Warehouse
+
+        written = write_report(
+            settings.reports_dir,
+            Archive(settings.archive_dir),
+            Warehouse(settings.warehouse_path),
+            day=at.date() if at else None,
+            newest=newest_completed_day(utc_now()),
+        )
+    terminal.print_rows(out, [("page", str(written.page)), ("picture", str(written.picture))])
 
 
 @cli.command()

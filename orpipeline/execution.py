@@ -22,6 +22,7 @@ from dagster._core.storage.tags import (  # the tags that the UI sets too; they 
 from sqlalchemy.exc import SQLAlchemyError
 
 from orpipeline.errors import OrpipelineError, SettingsError
+from orpipeline.files import replace_file
 from orpipeline.settings import Settings, project_dir
 from orpipeline.snapshot import Fetch
 
@@ -66,9 +67,7 @@ def _write_instance_config(path: Path) -> None:
         del config[place]
     text = "# Written by orpipeline from its own dagster.yaml; changes here are lost.\n" + yaml.safe_dump(config)
     if not path.exists() or path.read_text() != text:
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        temporary.replace(path)
+        replace_file(path, text.encode())
 
 
 def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None]) -> None:

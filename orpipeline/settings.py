@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         return self.data_dir / "state" / "budget.sqlite"
 
     @property
+    def reports_dir(self) -> Path:
+        """Where the report's files are written."""
+        return self.data_dir / "reports"
+
+    @property
     def dagster_home(self) -> Path:
         """Where the commands keep Dagster's state while DAGSTER_HOME is not set.
 

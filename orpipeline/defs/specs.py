@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline import archive, leaderboard
+from orpipeline import archive, leaderboard, report
 from orpipeline.contracts.rules import CHECKS, Check
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.partitions import daily_partitions
@@ -19,6 +19,7 @@ from orpipeline.warehouse.database import SCHEMA
 
 PREFIX = "openrouter"
 RAW = dg.AssetKey([PREFIX, "raw_task_classifications"])
+REPORT = dg.AssetKey([PREFIX, "leaderboard_report"])
 LOST_DAYS = dg.AssetCheckKey(RAW, "no_lost_days")
 RESTATEMENT = dg.AssetCheckKey(dg.AssetKey([PREFIX, "task_classifications"]), "restatement")
 HISTORY_CHECKS = {
@@ -70,6 +71,29 @@ def asset_specs() -> list[dg.AssetSpec]:
         ),
         _table_spec("model_trends", "analysis", deps=[table_key("model_leaderboard")]),
     ]
+
+
+def report_spec() -> dg.AssetSpec:
+    """Return the spec of the report, which is not partitioned."""
+    updated = dg.AutomationCondition.any_deps_updated().since_last_handled()
+    at_work = dg.AutomationCondition.any_deps_in_progress() | dg.AutomationCondition.in_progress()
+    return dg.AssetSpec(
+        REPORT,
+        deps=[*map(table_key, TABLES), table_key("model_trends")],
+        description=(
+            "The newest day's market shares as one page to read and pass on, and its main picture as a PNG. The page "
+            "needs no network: open the file in a browser. It shows the leaderboard with its bounds, the task mix, the "
+            "history, and where the figures come from. Its run config has `day`, for any other day."
+        ),
+        group_name="analysis",
+        kinds={"report", "python"},
+        owners=OWNERS,
+        code_version=CODE_VERSION,
+        tags={"layer": "analysis"},
+        # For what changes without it: an import, or a backfill with days missing.
+        automation_condition=updated & ~at_work,
+        metadata=_code_reference(report, "how it is made"),
+    )
 
 
 def check_specs() -> list[dg.AssetCheckSpec]:

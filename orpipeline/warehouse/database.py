@@ -23,7 +23,7 @@ SCHEMA = "openrouter"
 LOCK_WAIT_SECONDS = 60.0
 """How long a connection waits for another process that holds the file, before it fails."""
 
-_DUCKDB_TYPES = {
+DUCKDB_TYPES: dict[pl.DataType, str] = {
     pl.Date(): "DATE",
     pl.Int32(): "INTEGER",
     pl.Int64(): "BIGINT",
@@ -31,6 +31,7 @@ _DUCKDB_TYPES = {
     pl.String(): "VARCHAR",
     pl.Datetime("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
 }
+"""The column type that each polars type of the contracts has in DuckDB."""
 
 
 # Given a file of another kind, DuckDB would look for an extension on the network before it says what is wrong.
@@ -290,7 +291,7 @@ def _create_statements(full: str, name: str) -> Iterator[str]:
         yield f"CREATE VIEW {full} AS {VIEW_QUERIES[name]}"
     else:
         declared = ", ".join(
-            f"{quoted(column)} {_DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
+            f"{quoted(column)} {DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
             for column, details in columns.items()
         )
         yield f"CREATE TABLE {full} ({declared}, PRIMARY KEY ({_names(model.primary_key())}))"

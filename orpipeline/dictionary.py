@@ -1,0 +1,47 @@
+"""The data dictionary, from the contracts: what every column is, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.tables import RELATIONS, VIEWS, DayTable
+from orpipeline.warehouse.database import DUCKDB_TYPES, SCHEMA
+
+_INTRODUCTION = """# Data dictionary
+
+All tables are in the DuckDB schema `{schema}`. Shares are fractions of 1 as OpenRouter publishes them, rounded to 3
+decimals, unless a column says otherwise. A day is one in UTC. Columns marked *key* are the primary key.
+"""
+
+
+def data_dictionary() -> str:
+    """Return the tables and views with their columns (type, key, NULL, meaning) and the rules that a day holds to."""
+    return "\n".join([_INTRODUCTION.format(schema=SCHEMA), *_relations(), *_rules()])
+
+
+def _relations() -> Iterator[str]:
+    for name, model in RELATIONS.items():
+        yield f"## {'View' if name in VIEWS else 'Table'} `{name}`\n\n{model.summary()}\n"
+        yield "| column | type | | meaning |\n| --- | --- | --- | --- |"
+        yield from _columns(model)
+        yield ""
+
+
+def _columns(model: type[DayTable]) -> Iterator[str]:
+    key = model.primary_key()
+    for name, details in model.columns().items():
+        mark = "*key*" if name in key else "may be NULL" if details.nullable else ""
+        yield f"| `{name}` | {DUCKDB_TYPES[details.dtype.type]} | {mark} | {_cell(details.description)} |"
+
+
+def _rules() -> Iterator[str]:
+    yield "## Rules\n\nA day that breaks an ERROR rule is refused; what breaks a WARN rule is reported, and let through.\n"
+    yield "| rule | severity | what must hold |\n| --- | --- | --- |"
+    for rule in RULES.values():
+        yield f"| `{rule.name}` | {rule.severity} | {_cell(rule.description)} |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,125 @@
+"""The tables as Parquet files, a folder a table and in it one a day, for whatever reads Parquet.
+
+    to/task_models/as_of=2026-10-06/task_models.parquet
+    to/CITATION, to/DATA_DICTIONARY.md
+
+Each file is replaced in one step. Of a day's files, that of `snapshots` is removed first and written last: a day that
+`snapshots` has is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orpipeline import __version__
+from orpipeline.contracts.tables import TABLES, DayTable
+from orpipeline.dictionary import data_dictionary
+from orpipeline.errors import OrpipelineError
+from orpipeline.files import replace_file
+from orpipeline.warehouse.database import Warehouse
+
+_MARKER = "snapshots"
+_TABLES = [name for name in TABLES if name != _MARKER]
+_DAYS_AT_ONCE = 100
+
+
+class ExportError(OrpipelineError):
+    """The export cannot be written. What was there before is whole."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The days that were written, and those whose files were the same already."""
+
+    written: Sequence[date]
+    unchanged: Sequence[date]
+
+
+def export_tables(
+    warehouse: Warehouse, to: Path, *, everything: bool = False, on_progress: Callable[[int], None] = lambda _: None
+) -> Exported:
+    """Write the days that `to` lacks, or has from other bytes or another version of orpipeline; or `everything`.
+
+    `on_progress` is told the days as they are done. Days that only `to` has stay. Raises ExportError where the folder
+    cannot be written.
+    """
+    snapshots = warehouse.read(_MARKER)
+    if snapshots.is_empty():
+        raise ExportError(f"The warehouse {warehouse.path} is empty, so there is nothing to export.")
+    rows = {row["as_of"]: row for row in snapshots.iter_rows(named=True)}
+    wanted = [day for day in rows if everything or _exported_from(to, day) != _version(rows[day]["sha256"])]
+    try:
+        for start in range(0, len(wanted), _DAYS_AT_ONCE):
+            _write_days(warehouse, to, wanted[start : start + _DAYS_AT_ONCE], snapshots, on_progress)
+        citations = dict.fromkeys(_newest_citations(snapshots))
+        replace_file(to / "CITATION", "".join(f"{line}\n" for line in citations).encode())
+        replace_file(to / "DATA_DICTIONARY.md", data_dictionary().encode())
+    except OSError as error:
+        raise ExportError(
+            f"The export to {to} cannot be written: {error.strerror}. Days that it has are whole; run it again."
+        ) from error
+    return Exported(wanted, [day for day in rows if day not in set(wanted)])
+
+
+def _write_days(
+    warehouse: Warehouse, to: Path, days: Sequence[date], snapshots: pl.DataFrame, on_progress: Callable[[int], None]
+) -> None:
+    frames = {name: warehouse.read(name, since=days[0], until=days[-1]) for name in _TABLES}
+    of_day = {name: frame.partition_by("as_of", as_dict=True) for name, frame in frames.items()}
+    for day in days:
+        source = snapshots.filter(as_of=day)
+        about = {"version": _version(source["sha256"][0]), "citation": source["citation"][0]}
+        _file(to, _MARKER, day).unlink(missing_ok=True)
+        tables = ((name, of_day[name].get((day,), frames[name].clear())) for name in _TABLES)
+        for name, rows in chain(tables, [(_MARKER, source)]):
+            replace_file(_file(to, name, day), _parquet(name, rows, about))
+        on_progress(1)
+
+
+def _file(to: Path, table: str, day: date) -> Path:
+    return to / table / f"as_of={day}" / f"{table}.parquet"
+
+
+def _parquet(name: str, rows: pl.DataFrame, about: Mapping[str, str]) -> bytes:
+    """Return a day's rows as Parquet, with the contract's descriptions; the day itself is in the folder's name."""
+    model = TABLES[name]
+    table = rows.drop("as_of").to_arrow()
+    content = BytesIO()
+    pq.write_table(table.cast(_described(table.schema, model, about)), content, compression="zstd")
+    return content.getvalue()
+
+
+def _described(schema: pa.Schema, model: type[DayTable], about: Mapping[str, str]) -> pa.Schema:
+    columns = model.columns()
+    fields = [field.with_metadata({"description": columns[field.name].description}) for field in schema]
+    return pa.schema(fields, metadata={"description": model.summary(), **about})
+
+
+def _exported_from(to: Path, day: date) -> str | None:
+    """Return the version of a day that the export has whole, or None."""
+    try:
+        metadata = pq.read_schema(_file(to, _MARKER, day)).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return str(metadata.get(b"version", b"").decode())
+
+
+def _version(sha256: str) -> str:
+    """Return what a day's rows follow from: the answer's bytes, and the code that made rows of them."""
+    return f"{sha256} orpipeline {__version__}"
+
+
+def _newest_citations(snapshots: pl.DataFrame) -> list[str]:
+    """Return how to cite the newest day; where some of the days are made up and others are not, of each kind."""
+    demo = pl.col("origin") == "demo"
+    newest = (snapshots.filter(condition).sort("as_of").tail(1) for condition in (~demo, demo))
+    return [citation for rows in newest for citation in rows["citation"]]

@@ -1,0 +1,171 @@
+"""What a report shows of one day, read from the warehouse through one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from orpipeline.contracts.tables import RELATIONS
+from orpipeline.contracts.validation import FINDINGS_SCHEMA
+from orpipeline.errors import OrpipelineError
+from orpipeline.leaderboard import ALL
+from orpipeline.warehouse.database import SCHEMA, Warehouse, full_name
+
+TOP_MODELS = 8
+"""How many models, by requests and by tokens, have their history read."""
+COMPARED_DAYS = 7
+"""A change is to the day so many days before, as in `model_trends`."""
+
+
+class NoReportError(OrpipelineError):
+    """The tables have nothing of the day that is to be shown."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One day's tables, and what a report needs of the days before. Shares are fractions of 1.
+
+    `snapshot`: the day's row of `snapshots`. `tasks`, `macros`, `task_models`: the day's rows of their tables.
+    `leaderboard`: the day's rows, every scope, with the columns of `model_trends`. `days`: every day that the tables
+    have up to this one. `model_history`: `as_of`, `model_id`, `usage_share`, `token_share` in scope `all` of the models
+    that are among the day's top `TOP_MODELS`. `macro_history`: `macro_categories` up to this day. `departed`: models
+    that were listed in scope `all` within the `COMPARED_DAYS` days before and are not any more, by their last day.
+    `lost_days`: days that nobody kept. `warnings`: findings, as `FINDINGS_SCHEMA` has them.
+    """
+
+    as_of: date
+    snapshot: dict[str, Any]
+    tasks: pl.DataFrame
+    macros: pl.DataFrame
+    task_models: pl.DataFrame
+    leaderboard: pl.DataFrame
+    days: Sequence[date]
+    model_history: pl.DataFrame
+    macro_history: pl.DataFrame
+    departed: pl.DataFrame
+    lost_days: Sequence[date]
+    warnings: pl.DataFrame
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the figures are made up."""
+        return bool(self.snapshot["origin"] == "demo")
+
+    @property
+    def compared_day(self) -> date:
+        """The day that changes are to."""
+        return self.as_of - timedelta(days=COMPARED_DAYS)
+
+
+def read_report_data(
+    warehouse: Warehouse,
+    day: date | None = None,
+    *,
+    lost_days: Sequence[date] = (),
+    warnings: pl.DataFrame | None = None,
+) -> ReportData:
+    """Read what a report of `day` shows; of the newest day where it is None.
+
+    Raises NoReportError where the tables have no rows of that day, and the warehouse's own errors.
+    """
+    if not warehouse.exists:
+        raise NoReportError(f"The warehouse {warehouse.path} has no tables yet, so there is nothing to report.")
+    with warehouse.connect(read_only=True) as connection:
+        reader = _Reader(connection)
+        days = reader.days()
+        as_of = day or max(days, default=None)
+        if as_of is None or as_of not in days:
+            raise NoReportError(_nothing_of(as_of, days))
+        snapshot = reader.rows("snapshots", "as_of = $day", day=as_of).row(0, named=True)
+        reader.window_days = snapshot["window_days"]
+        of_day = {name: reader.rows(name, "as_of = $day", day=as_of) for name in _OF_DAY}
+        if of_day["task_classifications"].is_empty():
+            raise NoReportError(f"The table task_classifications has no rows of {as_of}. Materialize that day first.")
+        return ReportData(
+            as_of=as_of,
+            snapshot=snapshot,
+            tasks=of_day["task_classifications"],
+            macros=of_day["macro_categories"],
+            task_models=of_day["task_models"].sort("tag", "position"),
+            leaderboard=_with_trends(of_day["model_leaderboard"], of_day["model_trends"]),
+            days=[known for known in days if known <= as_of],
+            model_history=reader.model_history(as_of, of_day["model_leaderboard"]),
+            macro_history=reader.rows("macro_categories", "as_of <= $day", day=as_of).sort("as_of", "key"),
+            departed=reader.departed(as_of),
+            lost_days=sorted(lost_days),
+            warnings=pl.DataFrame(schema=FINDINGS_SCHEMA) if warnings is None else warnings,
+        )
+
+
+_OF_DAY = ("task_classifications", "macro_categories", "task_models", "model_leaderboard", "model_trends")
+
+
+class _Reader:
+    """The tables through one open connection; `window_days`, once known, narrows every read to that window."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.window_days: int | None = None
+
+    def days(self) -> list[date]:
+        """Return the days of `snapshots`, oldest first."""
+        found = self._connection.execute(
+            "SELECT table_name FROM information_schema.tables "
+            "WHERE table_catalog = current_database() AND table_schema = ?",
+            [SCHEMA],
+        ).fetchall()
+        if not {*_OF_DAY, "snapshots"} <= {name for (name,) in found}:
+            return []
+        stored = full_name(self._connection, SCHEMA, "snapshots")
+        rows = self._connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - a name of ours
+        return [day for (day,) in rows]
+
+    def rows(self, table: str, condition: str, **values: object) -> pl.DataFrame:
+        """Return a table's rows that meet an SQL condition of ours with named values, in a fixed order."""
+        window = "" if self.window_days is None else f" AND window_days = {self.window_days:d}"
+        query = (
+            f"SELECT * FROM {full_name(self._connection, SCHEMA, table)} "  # noqa: S608 - names and conditions of ours
+            f"WHERE {condition}{window} ORDER BY ALL"
+        )
+        found = self._connection.sql(query, params=values).to_arrow_table()
+        return pl.DataFrame(pl.from_arrow(found), schema_overrides=RELATIONS[table].polars_schema())
+
+    def model_history(self, day: date, leaderboard: pl.DataFrame) -> pl.DataFrame:
+        """Return the shares, day by day, of the models that are among the day's top ones."""
+        of_all = leaderboard.filter(scope=ALL)
+        top = {model for share in ("usage_share", "token_share") for model in _top(of_all, share)}
+        condition = "scope = $scope AND as_of <= $day AND model_id IN (SELECT unnest($models::VARCHAR[]))"
+        rows = self.rows("model_leaderboard", condition, scope=ALL, day=day, models=sorted(top))
+        return rows.select("as_of", "model_id", "usage_share", "token_share").sort("as_of", "model_id")
+
+    def departed(self, day: date) -> pl.DataFrame:
+        """Return the models of the days before that this day does not list, each with its last day's row."""
+        condition = "scope = $scope AND as_of BETWEEN $since AND $day"
+        rows = self.rows("model_leaderboard", condition, scope=ALL, since=day - timedelta(days=COMPARED_DAYS), day=day)
+        last = rows.sort("as_of").group_by("model_id").last()
+        return last.filter(pl.col("as_of") < day).sort("usage_share", "model_id", descending=[True, False])
+
+
+def _top(leaderboard: pl.DataFrame, share: str) -> list[str]:
+    ordered = leaderboard.sort(share, "model_id", descending=[True, False])
+    return ordered["model_id"].head(TOP_MODELS).to_list()
+
+
+def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFrame:
+    """Return the leaderboard, best rank first, with what the view adds."""
+    key = ["as_of", "window_days", "scope", "model_id"]
+    return leaderboard.join(
+        trends.drop("usage_rank", "usage_share"), on=key, how="left", validate="1:1", maintain_order="left"
+    ).sort("scope", "usage_rank", "model_id")
+
+
+def _nothing_of(day: date | None, days: Sequence[date]) -> str:
+    if not days:
+        return "The tables have no day yet, so there is nothing to report. Run or import a day first."
+    known = f"They have {len(days)} of the days {days[0]} to {days[-1]}."
+    return f"The tables have no rows of {day}, so there is nothing to report. {known}"

@@ -1,0 +1,110 @@
+"""Figures and names as a reader sees them: the same digits, signs and units in charts, tables and sentences."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+
+from orpipeline.terminal import plain
+
+UNKNOWN = "\N{EN DASH}"
+"""Stands where a figure is not known."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_RELEASE_DATE = re.compile(r"-20\d{6}(?=:|$)")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def percent(share: float) -> str:
+    """Return a fraction of 1 in percent: 1 decimal, below 1% 2 decimals."""
+    value = 100 * share
+    if value == 0:
+        return "0%"
+    if round(value, 2) < 0.01:
+        return "<0.01%"
+    return f"{value:.1f}%" if round(value, 2) >= 1 else f"{value:.2f}%"
+
+
+def points(change: float) -> str:
+    """Return a difference of two shares (fractions of 1) in percentage points, without sign."""
+    value = abs(100 * change)
+    if 0 < round(value, 4) < 0.01:
+        return f"<0.01{_NO_BREAK}pp"
+    digits = 1 if value == 0 or round(value, 2) >= 1 else 2
+    return f"{value:.{digits}f}{_NO_BREAK}pp"
+
+
+def change(difference: float | None) -> str:
+    """Return a change in percentage points, signed; `UNKNOWN` for None."""
+    if difference is None:
+        return UNKNOWN
+    sign = "" if difference == 0 else "+" if difference > 0 else "\N{MINUS SIGN}"
+    return sign + points(difference)
+
+
+def arrow(difference: float | None) -> str:
+    """Return the direction of a change as a character; empty where it is not known, or nothing changed."""
+    if not difference:
+        return ""
+    return "▲" if difference > 0 else "▼"
+
+
+def rank_range(best: int, worst: int) -> str:
+    """Return the ranks that are possible, from best to worst; one number where only one is."""
+    return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
+
+
+def day_text(day: date) -> str:
+    """Return a day as `6 Oct 2026`, on machines of any language."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as people say it."""
+    return f"{count:,} bytes" if count < 10_000 else f"{count / 1000:,.1f} kB ({count:,} bytes)"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return `1 day`, `2 days`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def day_ranges(days: Iterable[date]) -> list[str]:
+    """Return days as text, each run of days in a row as one range."""
+    runs: list[list[date]] = []
+    for day in sorted(set(days)):
+        if runs and day - runs[-1][-1] == timedelta(days=1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return [
+        day_text(run[0]) if len(run) == 1 else f"{day_text(run[0])} to {day_text(run[-1])} ({len(run)} days)"
+        for run in runs
+    ]
+
+
+def short_names(model_ids: Sequence[str]) -> dict[str, str]:
+    """Return what each model is called where there is little room.
+
+    The id without author and release date where that names one of `model_ids` and no other; else without author where
+    that does; else the whole id.
+    """
+    undated = {model_id: _RELEASE_DATE.sub("", _without_author(model_id)) for model_id in model_ids}
+    dated = {model_id: _without_author(model_id) for model_id in model_ids}
+    uses, dated_uses = Counter(undated.values()), Counter(dated.values())
+    return {
+        model_id: plain(
+            undated[model_id]
+            if undated[model_id] and uses[undated[model_id]] == 1
+            else dated[model_id]
+            if dated[model_id] and dated_uses[dated[model_id]] == 1
+            else model_id
+        )
+        for model_id in model_ids
+    }
+
+
+def _without_author(model_id: str) -> str:
+    return model_id.split("/", 1)[-1]
