@@ -351,7 +351,14 @@ def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int
         raise OrpipelineError(f"The warehouse {settings.warehouse_path} {which}. Run `orpipeline run` first.")
     shown, citation = snapshots.row(-1, named=True)["as_of"], snapshots["citation"][-1]
     rows = warehouse.read("model_leaderboard", since=shown, until=shown)
-    ranked = rows.filter(scope=scope).sort("usage_rank", "model_id").head(top)
+    trends = warehouse.read("model_trends", since=shown, until=shown)
+    changes = trends.select("window_days", "scope", "model_id", "usage_rank_7d", "usage_share_change_7d")
+    ranked = (
+        rows.filter(scope=scope)
+        .join(changes, on=["window_days", "scope", "model_id"], how="left")
+        .sort("usage_rank", "model_id")
+        .head(top)
+    )
     if ranked.is_empty():
         scopes = ", ".join(rows["scope"].unique().sort())
         raise OrpipelineError(f"{shown} has no scope {scope!r}; it has {scopes}.")

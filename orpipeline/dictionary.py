@@ -36,7 +36,7 @@ def _columns(model: type[DayTable]) -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    yield "## Rules\n\nA day that breaks an ERROR rule is refused; what breaks a WARN rule is reported, and let through.\n"
+    yield "## Rules\n\nA day that breaks an ERROR rule is refused; breaking a WARN rule is reported, and let through.\n"
     yield "| rule | severity | what must hold |\n| --- | --- | --- |"
     for rule in RULES.values():
         yield f"| `{rule.name}` | {rule.severity} | {_cell(rule.description)} |"

@@ -15,8 +15,8 @@ from rich.text import Text
 from orpipeline.history import Imported, Rebuilt
 from orpipeline.snapshot import missing_days
 
-_BAR_WIDTH = 10
-_OTHER_COLUMNS = 50  # what all columns but `model` take, with the space between them
+_BAR_WIDTH = 8
+_OTHER_COLUMNS = 56  # what all columns but `model` take, with the space between them
 _PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
 
 
@@ -28,8 +28,8 @@ def plain(text: str) -> str:
 def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: int) -> Table:
     """Return a leaderboard's rows as a table of at most `width` columns (80 and more read well).
 
-    `usage` and its bar are the attributed share of requests, `at most` its upper bound, `range` the possible
-    ranks.
+    `rows` have the columns of `model_leaderboard` and `usage_share_change_7d`. `usage` and its bar are the attributed
+    share of requests, `at most` its upper bound, `range` the possible ranks, `7 days` the change in percentage points.
     """
     table = Table(
         title=Text(title),
@@ -44,6 +44,7 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
     table.add_column("model", overflow="ellipsis", no_wrap=True, max_width=max(width - _OTHER_COLUMNS, 10))
     table.add_column("usage", justify="right", min_width=5, no_wrap=True)
     table.add_column("", min_width=_BAR_WIDTH, no_wrap=True, style="cyan")
+    table.add_column("7 days", justify="right", min_width=6, no_wrap=True)
     table.add_column("at most", justify="right", style="dim", min_width=7, no_wrap=True)
     table.add_column("tokens", justify="right", min_width=6, no_wrap=True)
     largest = max(rows["usage_share"].to_list(), default=0.0)
@@ -55,6 +56,7 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
             Text(plain(row["model_id"])),
             f"{row['usage_share']:.1%}",
             _bar(row["usage_share"], largest),
+            _change(row["usage_share_change_7d"]),
             f"{row['usage_share_upper']:.1%}",
             f"{row['token_share']:.1%}",
         )
@@ -81,12 +83,15 @@ def as_json(rows: pl.DataFrame, as_of: date, scope: str, citation: str) -> str:
 
 def as_markdown(rows: pl.DataFrame, citation: str) -> str:
     """Return the rows as a Markdown table, with the citation below."""
-    lines = ["| # | range | model | usage | at most | tokens |", "| ---: | ---: | --- | ---: | ---: | ---: |"]
+    lines = [
+        "| # | range | model | usage | 7 days | at most | tokens |",
+        "| ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
     for row in rows.iter_rows(named=True):
         lines.append(
             f"| {row['usage_rank']} | {row['usage_rank_best']}-{row['usage_rank_worst']} | "
-            f"{_markdown_cell(row['model_id'])} | {row['usage_share']:.1%} | {row['usage_share_upper']:.1%} | "
-            f"{row['token_share']:.1%} |"
+            f"{_markdown_cell(row['model_id'])} | {row['usage_share']:.1%} | {_change(row['usage_share_change_7d'])} | "
+            f"{row['usage_share_upper']:.1%} | {row['token_share']:.1%} |"
         )
     return "\n".join([*lines, "", citation, ""])
 
@@ -96,6 +101,14 @@ def _bar(share: float, largest: float) -> str:
     eighths = round(share / largest * _BAR_WIDTH * 8) if largest else 0
     whole, rest = divmod(eighths, 8)
     return "█" * whole + (_PARTIAL_BLOCKS[rest] if rest else "")
+
+
+def _change(change: float | None) -> str:
+    """Return a change of a share with its direction, in percentage points; nothing where it is not known."""
+    if change is None:
+        return ""
+    points = f"{abs(change) * 100:.1f}"
+    return points if points == "0.0" else f"{'▲' if change > 0 else '▼'}{points}"
 
 
 def _markdown_cell(text: str) -> str:

@@ -499,10 +499,11 @@ def render_picture(data: ReportData) -> bytes:
         .encode(x=alt.value(0), y=alt.value(alt.expr("height + 16")), text="text:N", color=alt.value(PICTURE.muted))
     )
     demo = ["DEMO, made-up data"] if data.is_demo else []
+    whose = "Made-up" if data.is_demo else "OpenRouter's classified"
     title = alt.TitleParams(
         [*demo, f"Top {count_text(len(found), 'model')} by share of requests, {day_text(data.as_of)}"],
         subtitle=[
-            f"OpenRouter's classified requests of the {count_text(data.snapshot['window_days'], 'day')} to that day.",
+            f"{whose} requests of the {count_text(data.snapshot['window_days'], 'day')} to that day.",
             "Bar: what the published task lists attribute to the model. Whisker: the most that it can have.",
         ],
         anchor="start",

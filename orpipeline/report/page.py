@@ -83,7 +83,7 @@ def render_page(data: ReportData) -> str:
             movers=moved,
             compared_known=data.compared_day in data.days,
             newcomers=_newcomers(data),
-            departed=_departed(data),
+            departed=data.departed.to_dicts(),
             has_week=data.days[0] <= data.compared_day,
             tasks=tasks,
             findings=data.warnings.head(_FINDING_ROWS).to_dicts(),
@@ -173,10 +173,6 @@ def _newcomers(data: ReportData) -> list[dict[str, Any]]:
     """Return the models that the last days list for the first time; none where the history is not longer than them."""
     found = data.leaderboard.filter(pl.col("scope") == ALL, pl.col("first_seen") > data.compared_day)
     return found.to_dicts() if data.days[0] <= data.compared_day else []
-
-
-def _departed(data: ReportData) -> list[dict[str, Any]]:
-    return data.departed.to_dicts()
 
 
 def _history_table(data: ReportData, lines: Sequence[rows.Series]) -> list[dict[str, Any]]:
