@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -34,6 +36,15 @@ from orpipeline.openrouter.answer import parse_json
 _MAX_FILE_BYTES = 1_000_000_000  # unpacked: ten years of answers in one file are a tenth of it
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".gz", ".zip", ".tgz", ".tar")
 _ENDPOINT = "/classifications/task"
+_DIGITS = re.compile(r"([0-9]+)")
+# Strings, so that what looks like one of the names within them is passed over, and the names that are no JSON.
+_NOT_A_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)')
+# What Python's readers of archives raise for damaged ones; a RuntimeError is a zip's that is encrypted, or packed in a
+# way that Python does not know.
+_DAMAGED = (
+    *(EOFError, ValueError, OverflowError, RuntimeError, zlib.error, lzma.LZMAError),
+    *(gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile),
+)
 
 
 class NoSuchFileError(OrpipelineError):
@@ -121,9 +132,10 @@ def find_files(paths: Sequence[str]) -> list[AnswerFile]:
     """
     found: dict[Path, AnswerFile] = {}
     for given in paths:
-        pattern = has_magic(given) and not Path(given).exists()
-        matches = sorted(glob(given, recursive=True)) if pattern else [given]  # noqa: PTH207 - it may be absolute
-        files = [file for match in matches for file in _below(Path(match).expanduser())]
+        try:
+            files = [file for match in _matches(Path(given).expanduser()) for file in _below(match)]
+        except OSError:  # a name that no file can have
+            files = []
         if not files:
             raise NoSuchFileError(f"{given}: there is no file that could hold answers. Nothing was imported.")
         for file in files:
@@ -141,9 +153,20 @@ def read_answers(file: AnswerFile) -> Iterator[FoundAnswer | NoAnswer]:
         yield NoAnswer(file.name, f"it cannot be read: {error.strerror or error}")
 
 
+def _matches(path: Path) -> list[Path]:
+    if has_magic(str(path)) and not path.exists():
+        return sorted(map(Path, glob(str(path), recursive=True)), key=_natural)  # noqa: PTH207 - it may be absolute
+    return [path]
+
+
+def _natural(path: PurePath) -> list[tuple[int, str]]:
+    """Return what sorts `.r2` before `.r10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in _DIGITS.split(str(path))]
+
+
 def _below(path: Path) -> Iterator[AnswerFile]:
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
+        for file in sorted(path.rglob("*"), key=_natural):
             within = file.relative_to(path)
             if _may_hold_answers(within) and file.is_file():
                 yield AnswerFile(file, str(Path(path.resolve().name) / within))
@@ -153,7 +176,7 @@ def _below(path: Path) -> Iterator[AnswerFile]:
 
 def _may_hold_answers(within: PurePath) -> bool:
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in within.parts)
-    return within.name.endswith(_SUFFIXES) and not hidden
+    return within.name.lower().endswith(_SUFFIXES) and not hidden
 
 
 def _record_beside(path: Path) -> Mapping[str, Any]:
@@ -175,8 +198,7 @@ def _read(stream: IO[bytes], origin: _Origin, depth: int = 0) -> Iterator[FoundA
             yield from _read_zip(stream, origin, depth)
         else:
             yield from _read_unpacked(stream, origin, depth)
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, RuntimeError) as error:
-        # A RuntimeError is a zip's that is encrypted, or packed in a way that Python does not know.
+    except _DAMAGED as error:
         yield NoAnswer(origin.name, f"it is damaged: {error}")
 
 
@@ -193,12 +215,18 @@ def _read_unpacked(stream: IO[bytes], origin: _Origin, depth: int) -> Iterator[F
 
 def _read_zip(stream: IO[bytes], origin: _Origin, depth: int) -> Iterator[FoundAnswer | NoAnswer]:
     with zipfile.ZipFile(stream) as archive:
-        for member in archive.infolist():
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        wanted = [member for member in members if _may_hold_answers(PurePath(member.filename.removeprefix("./")))]
+        if not wanted:
+            yield NoAnswer(origin.name, "it has no file that could hold answers")
+        for member in wanted:
             name = member.filename.removeprefix("./")
-            if not member.is_dir() and _may_hold_answers(PurePath(name)):
+            try:
                 with archive.open(member) as content:
                     # A zip's times are in an unnamed time zone.
                     yield from _read_member(content, origin, name, None, depth)
+            except _DAMAGED as error:
+                yield NoAnswer(f"{origin.name}/{name}", f"it is damaged: {error}")
 
 
 def _read_tar(stream: IO[bytes], origin: _Origin, depth: int) -> Iterator[FoundAnswer | NoAnswer]:
@@ -207,8 +235,14 @@ def _read_tar(stream: IO[bytes], origin: _Origin, depth: int) -> Iterator[FoundA
             name = member.name.removeprefix("./")
             content = archive.extractfile(member) if member.isfile() and _may_hold_answers(PurePath(name)) else None
             if content is not None:
-                modified_at = datetime.fromtimestamp(member.mtime, UTC)
-                yield from _read_member(content, origin, name, modified_at, depth)
+                yield from _read_member(content, origin, name, _modified_at(member), depth)
+
+
+def _modified_at(member: tarfile.TarInfo) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(member.mtime, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _read_member(
@@ -266,6 +300,14 @@ def _parses(line: bytes) -> bool:
 
 def _read_value(text: bytes, origin: _Origin) -> Iterator[FoundAnswer | NoAnswer]:
     """Yield what one JSON value holds. Raises ValueError where it is none."""
+    if _has_not_a_number(text):
+        # Python's json takes it, so the contracts shall name the place. In a list or an envelope, the other answers are
+        # as they were.
+        payload = parse_json(text)
+        if isinstance(payload, dict) and "data" in payload:
+            yield _answer(text, origin, None)
+            return
+        text = _NOT_A_NUMBER.sub(lambda match: b"null" if match[1] else match[0], text)
     if text.lstrip().startswith(b"["):
         for number, item in enumerate(_LIST.decode(text), start=1):
             yield from _read_value(bytes(item), _Origin(f"{origin.name}[{number}]", origin.modified_at, {}))
@@ -281,15 +323,17 @@ def _read_value(text: bytes, origin: _Origin) -> Iterator[FoundAnswer | NoAnswer
         yield NoAnswer(origin.name, f"it is neither an answer of {_ENDPOINT} nor an envelope of some")
 
 
+def _has_not_a_number(text: bytes) -> bool:
+    # The search for the names is quick, and nearly always says no.
+    named = b"NaN" in text or b"Infinity" in text
+    return named and any(match[1] for match in _NOT_A_NUMBER.finditer(text))
+
+
 def _fields(text: bytes) -> _Text:
     try:
         return _TEXT.decode(text)
     except msgspec.ValidationError:
         return _Text()  # JSON, but no object
-    except msgspec.DecodeError:
-        # `NaN`, which Python's json takes: the contracts then name the place where it stands.
-        payload = parse_json(text)
-        return _Text(data=msgspec.Raw(b"{}") if isinstance(payload, dict) and "data" in payload else msgspec.Raw())
 
 
 def _read_envelope(fields: _Text, origin: _Origin) -> Iterator[FoundAnswer | NoAnswer]:
@@ -320,7 +364,10 @@ def _answer(body: bytes, origin: _Origin, fetched_at: datetime | None) -> FoundA
 
 
 def _time(raw: msgspec.Raw) -> datetime | None:
-    return _instant(msgspec.json.decode(raw)) if raw else None
+    try:
+        return _instant(msgspec.json.decode(raw)) if raw else None
+    except ValueError:
+        return None
 
 
 def _instant(value: object) -> datetime | None:

@@ -104,9 +104,10 @@ class Archive:
     ) -> Kept:
         """Keep an answer's bytes for ever, under the `as_of` that they state.
 
-        Bytes that `find` finds add nothing. Other bytes become the next revision. An answer whose day cannot be told
-        is kept aside under its fetch time, as revision 0 with `as_of` None. `fetched_at` is None where nothing tells
-        it. Raises ArchiveError where the disk does not take the answer.
+        Bytes that `find` finds add nothing (with `same_content`, only where they are undamaged: an import mends an
+        archive that is damaged). Other bytes become the next revision. An answer whose day cannot be told is kept aside under its
+        fetch time, as revision 0 with `as_of` None. `fetched_at` is None where nothing tells it. Raises ArchiveError
+        where the disk does not take the answer.
         """
         as_of = read_as_of(body)
         sha256 = hashlib.sha256(body).hexdigest()
@@ -114,7 +115,7 @@ class Archive:
         at = fetched_at or utc_now()
         while True:
             found = self.find(as_of, body, fetched_at=fetched_at, same_content=same_content)
-            if found is not None:
+            if found is not None and not (same_content and self._is_damaged(found)):
                 return Kept(found, new=False)
             revision, folder = self._next_place(as_of, sha256, at)
             record = Record(as_of, revision, sha256, len(body), at, origin, source, folder / ANSWER_FILE, known_time)
@@ -174,6 +175,8 @@ class Archive:
                 body = file.read(MAX_ANSWER_BYTES)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise _corrupt(record.path, f"it cannot be unpacked ({error})") from None
+        except FileNotFoundError:
+            raise _corrupt(record.path, "it is not there") from None
         except OSError as error:
             raise _failed("read", record.path, error) from None
         if hashlib.sha256(body).hexdigest() != record.sha256:
@@ -187,6 +190,13 @@ class Archive:
             return revisions
         earlier = [r for r in revisions if not r.fetched_at_known or r.fetched_at < fetched_at]
         return revisions[max(len(earlier) - 1, 0) :]
+
+    def _is_damaged(self, record: Record) -> bool:
+        try:
+            self.read(record)
+        except CorruptAnswerError:
+            return True
+        return False
 
     def _says_the_same(self, record: Record, body: bytes) -> bool:
         try:
@@ -253,10 +263,9 @@ class Archive:
         if not ((folder / ANSWER_FILE).exists() and (folder / RECORD_FILE).exists()):
             return False
         try:
-            self.read(self._record(folder, None, 0))
+            return not self._is_damaged(self._record(folder, None, 0))
         except CorruptAnswerError:
             return False
-        return True
 
     def _revision_numbers(self, day: date) -> Iterator[int]:
         return self._numbers_in(self.root / day.isoformat())
@@ -269,7 +278,7 @@ class Archive:
     def _names(self, folder: Path) -> Iterator[str]:
         with _disk_errors("read", folder):
             if folder.is_dir():
-                yield from sorted(path.name for path in folder.iterdir())
+                yield from sorted(path.name for path in folder.iterdir() if path.is_dir())
 
     def _record(self, folder: Path, as_of: date | None, revision: int) -> Record:
         path = folder / RECORD_FILE
@@ -286,6 +295,8 @@ class Archive:
                 path=folder / ANSWER_FILE,
                 fetched_at_known=bool(fields.get("fetched_at_known", True)),
             )
+        except FileNotFoundError:
+            raise _corrupt(path, "it is not there") from None
         except OSError as error:
             raise _failed("read", path, error) from None
         except (ValueError, OverflowError, KeyError, TypeError) as error:

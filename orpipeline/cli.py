@@ -141,7 +141,7 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
         if dry_run:
             imported = _dry_run(settings, files, watch)
             terminal.print_imported(out, imported, dry_run=True)
-            imported.raise_for_refused()
+            imported.raise_for_refused(dry_run=True)
             return
         from orpipeline.execution import prepare_dagster_home, run_import
 
@@ -168,6 +168,8 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
 
     archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
     first, last = since.date() if since else date.min, until.date() if until else date.max
+    if first > last:
+        raise click.UsageError(f"--from {first} is after --to {last}.")
     days = [day for day in archive.days() if first <= day <= last]
     if not days:
         raise OrpipelineError(f"The archive {settings.archive_dir} has no day in that range; nothing was changed.")
@@ -308,13 +310,15 @@ def _settings(demo: bool) -> Settings:
 
 
 def _progress() -> Progress:
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(show_speed=True),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

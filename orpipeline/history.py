@@ -5,17 +5,21 @@ Many days at once, in bounded memory; whatever is interrupted is whole, and goes
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from hashlib import sha256
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, read_answers
-from orpipeline.archive import Archive, CorruptAnswerError
+from orpipeline.archive import Archive, CorruptAnswerError, Kept
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import broken_rules, judge, refused_days
 from orpipeline.errors import OrpipelineError
@@ -55,10 +59,11 @@ class Imported:
         """The days of all answers that hold."""
         return {*self.new, *self.same, *self.restated}
 
-    def raise_for_refused(self) -> None:
+    def raise_for_refused(self, *, dry_run: bool = False) -> None:
         """Raise PartlyImportedError where something was refused."""
         if self.refused:
-            rest = f"The other {len(self.new) + len(self.same) + len(self.restated)} are in."
+            count = len(self.new) + len(self.same) + len(self.restated)
+            rest = f"The other {count} would come in." if dry_run else f"The other {count} are in."
             shown = "; ".join(f"{no.source}: {no.reason}" for no in self.refused[:3])
             more = f"; and {len(self.refused) - 3} more" if len(self.refused) > 3 else ""
             raise PartlyImportedError(f"Refused: {len(self.refused)}. {rest} {shown}{more}")
@@ -88,7 +93,7 @@ class Rebuilt:
     errors: dict[date, OrpipelineError] = field(default_factory=dict)
     """Days whose newest answer was refused or is damaged."""
     unarchived: list[date] = field(default_factory=list)
-    """Days that only the tables have: they keep their rows."""
+    """Days that only the tables, or some of them, have: they keep their rows."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +121,22 @@ def import_files(
     does not take an answer; what came in before stays.
     """
     imported = Imported()
-    keep = _DryRun(archive).put if dry_run else _archive_answers(archive)
     answers = _read_files(files, imported, on_progress)
-    while batch := list(islice(answers, _ANSWERS_AT_ONCE)):
-        dated = [d for found in batch if (d := _dated(found, first, newest, imported)) is not None]
-        for answers_of_days in _one_a_day(dated):
-            _keep(_that_hold(answers_of_days, imported), keep, imported)
+    with _copied_on_write(archive) if dry_run else nullcontext(archive.put) as put:
+        while batch := list(islice(answers, _ANSWERS_AT_ONCE)):
+            dated = [d for found in batch if (d := _dated(found, first, newest, imported)) is not None]
+            for answers_of_days in _one_a_day(dated):
+                _keep(_that_hold(answers_of_days, imported), put, imported)
     return imported
 
 
-def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date]) -> set[date]:
-    """Return the days that the tables do not have as the archive's newest revision says."""
+def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> set[date]:
+    """Return the days that the tables do not have as the archive's newest revision that holds says."""
     stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
-    return {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
+    other = {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
+    # Where the newest one is refused, the tables rightly have an older one.
+    chosen = judge_days(archive, warehouse, other & stored.keys(), now=now).chosen
+    return {day for day in other if day not in chosen or chosen[day].sha256 != stored.get(day)}
 
 
 def make_tables(
@@ -158,15 +166,15 @@ def rebuild(
     `on_progress` is told the days as they are done with. Days that the archive lacks keep their rows.
     """
     archived = [day for day in archive.days() if since <= day <= until]
-    there = {day for day in warehouse.days() if since <= day <= until}
+    there = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
     rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
     for start in range(0, len(archived), DAYS_AT_ONCE):
         days = archived[start : start + DAYS_AT_ONCE]
         before = {name: warehouse.read(name, since=days[0], until=days[-1]) for name in TABLES}
         for judged, tables, _ in make_tables(archive, warehouse, days, now=now):
             rebuilt.errors |= judged.errors
-            rebuilt.days += judged.chosen
-            rebuilt.new += [day for day in judged.chosen if day not in there]
+            rebuilt.days += sorted(judged.chosen)
+            rebuilt.new += [day for day in sorted(judged.chosen) if day not in there]
             known = [day for day in judged.chosen if day in there]
             rebuilt.differences += _differences(before, tables, known)
         on_progress(len(days))
@@ -213,18 +221,20 @@ def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) ->
     elif day < first:
         reason = f"{day} is before the first partition, {first}; ORPIPELINE_START_DATE moves it"
     else:
-        return _Dated(day, _fetch_time(found, day), found)
+        return _Dated(day, _fetch_time(found, day, newest), found)
     imported.refused.append(NoAnswer(found.source, reason))
     return None
 
 
-def _fetch_time(found: FoundAnswer, day: date) -> datetime | None:
+def _fetch_time(found: FoundAnswer, day: date, newest: date) -> datetime | None:
     """Return when an answer was fetched: what the file says, or when it was written, where that can be.
 
-    The API serves a day on the day after alone; a file that was written then was written by who fetched it.
+    The API serves a day on the day after alone; a file that was written then was written by who fetched it. A time
+    that is still to come is no fetch time: it would make its answer the newest for good.
     """
     if found.fetched_at is not None:
-        return found.fetched_at
+        tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
+        return found.fetched_at if found.fetched_at < tomorrow else None
     served_from = datetime.combine(day + timedelta(days=1), time.min, UTC)
     modified_at = found.modified_at
     return modified_at if modified_at and served_from <= modified_at < served_from + timedelta(days=1) else None
@@ -251,14 +261,16 @@ def _that_hold(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
     return [answer for answer in answers if answer.day not in refused]
 
 
-Keep = Callable[[_Dated], tuple[bool, int]]
-"""Keeps an answer; returns whether it is new to the archive, and its revision."""
-
-
-def _keep(answers: Sequence[_Dated], keep: Keep, imported: Imported) -> None:
-    def attempt(answer: _Dated) -> tuple[bool, int] | CorruptAnswerError:
+def _keep(answers: Sequence[_Dated], put: Callable[..., Kept], imported: Imported) -> None:
+    def attempt(answer: _Dated) -> Kept | CorruptAnswerError:
         try:
-            return keep(answer)
+            return put(
+                answer.found.body,
+                fetched_at=answer.fetched_at,
+                source=answer.found.source,
+                origin="demo" if answer.found.demo else "import",
+                same_content=True,
+            )
         except CorruptAnswerError as error:
             return error
 
@@ -267,40 +279,25 @@ def _keep(answers: Sequence[_Dated], keep: Keep, imported: Imported) -> None:
         for answer, kept in zip(answers, writers.map(attempt, answers), strict=True):
             if isinstance(kept, CorruptAnswerError):
                 imported.refused.append(NoAnswer(answer.found.source, str(kept)))
+            elif not kept.new:
+                imported.same.append(answer.day)
             else:
-                new, revision = kept
-                (imported.same if not new else imported.new if revision == 1 else imported.restated).append(answer.day)
+                (imported.new if kept.record.revision == 1 else imported.restated).append(answer.day)
 
 
-def _archive_answers(archive: Archive) -> Keep:
-    def keep(answer: _Dated) -> tuple[bool, int]:
-        kept = archive.put(
-            answer.found.body,
-            fetched_at=answer.fetched_at,
-            source=answer.found.source,
-            origin="demo" if answer.found.demo else "import",
-            same_content=True,
-        )
-        return kept.new, kept.record.revision
+@contextmanager
+def _copied_on_write(archive: Archive) -> Iterator[Callable[..., Kept]]:
+    """Have answers put into a copy that is thrown away, of those days of the archive that they are of."""
+    with tempfile.TemporaryDirectory(prefix="orpipeline_dry_run_") as name:
+        copy = Archive(Path(name))
 
-    return keep
+        def put(body: bytes, **about: Any) -> Kept:
+            day = str(read_as_of(body))
+            if (archive.root / day).is_dir() and not (copy.root / day).exists():
+                shutil.copytree(archive.root / day, copy.root / day)
+            return copy.put(body, **about)
 
-
-@dataclass
-class _DryRun:
-    """Says what keeping answers would do."""
-
-    archive: Archive
-    seen: dict[date, set[str]] = field(default_factory=dict)
-
-    def put(self, answer: _Dated) -> tuple[bool, int]:
-        body = answer.found.body
-        seen, digest = self.seen.setdefault(answer.day, set()), sha256(body).hexdigest()
-        known = self.archive.find(answer.day, body, fetched_at=answer.fetched_at, same_content=True)
-        if known is not None or digest in seen:
-            return False, known.revision if known else 1
-        seen.add(digest)
-        return True, len(self.archive.revisions(answer.day)) + len(seen)
+        yield put
 
 
 def _differences(

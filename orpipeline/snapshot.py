@@ -6,13 +6,14 @@ Every part works on many days at once, and none of them knows Dagster.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 
 import polars as pl
 
-from orpipeline.archive import Archive, Kept, Record
+from orpipeline.archive import Archive, CorruptAnswerError, Kept, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
@@ -113,11 +114,12 @@ def judge_days(
 ) -> Judged:
     """Read the newest archived revision of each day (or `revision`) and hold all of them against the contracts.
 
-    A day whose newest answer is refused falls back to its newest revision that holds. `answered` is the `as_of` that
-    the API has just answered with, if it was asked: it tells a day that is not published yet from one that is lost.
-    Raises nothing for what is wrong with a day; `errors` says it.
+    A day whose newest answer is refused or damaged falls back to its newest revision that holds. `answered` is the
+    `as_of` that the API has just answered with, if it was asked: it tells a day that is not published yet from one
+    that is lost. Raises nothing for what is wrong with a day; `errors` says it.
     """
     newest: dict[date, Record] = {}
+    damaged: dict[date, Record] = {}
     bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
     for day in sorted(set(days)):
@@ -125,8 +127,10 @@ def judge_days(
             record = _revision(archive, day, revision) if revision else archive.latest(day)
             if record is None:
                 errors[day] = _not_available(day, newest_completed_day(now), answered)
-            else:
-                newest[day], bodies[day] = record, archive.read(record)
+                continue
+            damaged[day] = record
+            bodies[day] = archive.read(record)
+            newest[day] = damaged.pop(day)
         except OrpipelineError as error:
             errors[day] = error
     frames = parse(bodies.items())
@@ -139,7 +143,11 @@ def judge_days(
             chosen[day], bodies[day] = older, archive.read(older)
         kept = f"revision {older.revision}, the newest that holds" if older else "what they had"
         errors[day] = refusal(day, findings, str(newest[day].path), kept)
-    if refused:
+    for day, record in damaged.items():
+        older = None if revision else _newest_that_holds(archive, record)
+        if older is not None:
+            chosen[day], bodies[day] = older, archive.read(older)
+    if refused or damaged:
         frames = parse((day, bodies[day]) for day in sorted(chosen))
     return Judged(newest, chosen, frames, findings, errors)
 
@@ -213,8 +221,9 @@ def _fetched_before(archive: Archive, record: Record) -> list[Record]:
 
 def _newest_that_holds(archive: Archive, newest: Record) -> Record | None:
     for record in reversed(_fetched_before(archive, newest)):
-        if record.as_of and not refused_days(judge(parse([(record.as_of, archive.read(record))]))):
-            return record
+        with suppress(CorruptAnswerError):
+            if record.as_of and not refused_days(judge(parse([(record.as_of, archive.read(record))]))):
+                return record
     return None
 
 

@@ -41,7 +41,8 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
     table.add_column("#", justify="right", style="bold", min_width=3, no_wrap=True)
     table.add_column("range", justify="right", style="dim", min_width=6, no_wrap=True)
     # The one column that gives way where the terminal is narrow.
-    table.add_column("model", overflow="ellipsis", no_wrap=True, max_width=max(width - _OTHER_COLUMNS, 10))
+    room = max(width - _OTHER_COLUMNS, 10)
+    table.add_column("model", no_wrap=True, max_width=room)
     table.add_column("usage", justify="right", min_width=5, no_wrap=True)
     table.add_column("", min_width=_BAR_WIDTH, no_wrap=True, style="cyan")
     table.add_column("7 days", justify="right", min_width=6, no_wrap=True)
@@ -53,7 +54,7 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
         table.add_row(
             str(row["usage_rank"]),
             str(best) if best == worst else f"{best}-{worst}",
-            Text(plain(row["model_id"])),
+            Text(_fit(plain(row["model_id"]), room)),
             f"{row['usage_share']:.1%}",
             _bar(row["usage_share"], largest),
             _change(row["usage_share_change_7d"]),
@@ -94,6 +95,12 @@ def as_markdown(rows: pl.DataFrame, citation: str) -> str:
             f"{row['usage_share_upper']:.1%} | {row['token_share']:.1%} |"
         )
     return "\n".join([*lines, "", citation, ""])
+
+
+def _fit(name: str, room: int) -> str:
+    """Return a name that fits: what tells models of one family apart stands at its end, so the middle goes."""
+    kept = room - 1
+    return name if len(name) <= room else f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
 
 
 def _bar(share: float, largest: float) -> str:

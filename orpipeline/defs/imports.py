@@ -56,7 +56,7 @@ def import_job(watch: Watch, done: Callable[[Imported], None] = lambda _: None) 
             if not config.dry_run:
                 _materialize(context, kept, tables, imported.days, watch)
             done(imported)
-            imported.raise_for_refused()
+            imported.raise_for_refused(dry_run=config.dry_run)
         except OrpipelineError as error:
             raise failure(error) from error
 
@@ -75,7 +75,7 @@ def _materialize(
 ) -> None:
     """Make the tables of the days that need it, and tell Dagster of those and of any that it does not know."""
     outdated = _outdated_versions(archive, tables, days)
-    wanted = out_of_date(archive, tables, days) | unreported(context.instance, outdated)
+    wanted = out_of_date(archive, tables, days, now=utc_now()) | unreported(context.instance, outdated)
     made, reported = watch("Tables", len(wanted)), watch("Dagster's events", len(wanted) * len(DAILY_ASSETS))
     for judged, frames, row_counts in make_tables(archive, tables, wanted, now=utc_now()):
         made(len(judged.newest))

@@ -53,20 +53,16 @@ class Pen:
         colour: str | None = None,
         limit: Any = None,
         only: str | None = None,
-        colour_field: str | None = None,
     ) -> Any:
         """Return one text a row, `x` and `limit` in pixels or as an expression of the chart's `width`."""
         mark: dict[str, Any] = {"align": align, "dy": dy, "fontSize": size, "fontWeight": weight, "baseline": "middle"}
         if limit is not None:
             mark["limit"] = limit
-        ink = (
-            alt.Color(f"{colour_field}:N", scale=None, legend=None)
-            if colour_field
-            else alt.value(colour or self.theme.ink)
-        )
         chart = _layer().mark_text(**mark)
         chart = chart.transform_filter(only) if only else chart
-        return chart.encode(x=alt.value(x), y=self.place, text=alt.Text(f"{field}:N"), color=ink)
+        return chart.encode(
+            x=alt.value(x), y=self.place, text=alt.Text(f"{field}:N"), color=alt.value(colour or self.theme.ink)
+        )
 
     def bar(self, field: str, scale: Any, *, size: int, dy: float = 0, axis: Any = None) -> Any:
         """Return one bar a row from zero to `field`, in the row's `colour`."""

@@ -132,14 +132,14 @@ class Warehouse:
         frame = pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
         return frame.sort(model.primary_key())
 
-    def days(self) -> list[date]:
-        """Return the days that the tables have, oldest first."""
+    def days(self, table: str = "snapshots") -> list[date]:
+        """Return the days that the tables have, as one of them says, oldest first."""
         if not self.exists:
             return []
         with self.connect(read_only=True) as connection:
-            if "snapshots" not in _existing(connection):
+            if table not in _existing(connection):
                 return []
-            stored = full_name(connection, SCHEMA, "snapshots")
+            stored = full_name(connection, SCHEMA, table)
             rows = connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - names of ours
         return [day for (day,) in rows]
 

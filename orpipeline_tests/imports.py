@@ -1,0 +1,177 @@
+"""Files as other people keep answers in, and imports of them into a test's own pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orpipeline.answer_files import FoundAnswer, NoAnswer, find_files, read_answers
+from orpipeline.defs.imports import import_job
+from orpipeline.defs.resources import ArchiveResource, WarehouseResource
+from orpipeline.defs.specs import DAILY_ASSETS
+from orpipeline.history import Imported
+from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
+from orpipeline_tests.world import World
+
+WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
+Members = Sequence[tuple[str, bytes]]
+
+
+def served(day: date, hours: float = 0.5) -> datetime:
+    """Return a time on the day on which the API serves `day`."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, hours=hours)
+
+
+def restated(change: float) -> Bend:
+    """Return what makes two tags of one macro-category trade a share of all requests: every rule still holds."""
+
+    def bend(data: dict[str, Any]) -> None:
+        general = macro(data, "general")["usage_share"]
+        for name, moved in (("translation", change), ("content_writing", -change)):
+            task = tag(data, name)
+            task["usage_share"] = round(task["usage_share"] + moved, 3)
+            task["category_usage_share"] = round(task["usage_share"] / general, 3)
+
+    return bend
+
+
+def respelt(body: bytes) -> bytes:
+    """Return the same JSON in other bytes."""
+    return json.dumps(json.loads(body), indent=1, sort_keys=True).encode()
+
+
+def envelope(*bodies: bytes, fetched_at: datetime | None = None, each: Sequence[datetime] = ()) -> bytes:
+    """Return an envelope around answers as they stand; `each` is when each of them was fetched."""
+    start = b'{"path": "/classifications/task", "params": {"window": "7d"}, "status": 200, '
+    requests = []
+    for number, body in enumerate(bodies):
+        own = b'"fetched_at": "%s", ' % each[number].isoformat().encode() if each else b""
+        requests.append(start + own + b'"response": ' + body + b"}")
+    time = b'"fetched_at": "%s", ' % fetched_at.isoformat().encode() if fetched_at else b""
+    return b'{"source": "tasks", "license": "CC BY 4.0", ' + time + b'"requests": [' + b", ".join(requests) + b"]}"
+
+
+def zip_of(members: Members, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip of files."""
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def tar_of(members: Members, mtime: float = 0, gzipped: bool = True) -> bytes:
+    """Return a tar of files."""
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz" if gzipped else "w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), mtime
+            archive.addfile(member, BytesIO(content))
+    return packed.getvalue()
+
+
+def write(path: Path, content: bytes, modified_at: datetime | None = None) -> Path:
+    """Write a file, with its folders, and say when it was last written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    if modified_at is not None:
+        os.utime(path, (modified_at.timestamp(),) * 2)
+    return path
+
+
+def read(*paths: Path | str) -> list[FoundAnswer | NoAnswer]:
+    """Return all that is found in files."""
+    return [item for file in find_files([str(path) for path in paths]) for item in read_answers(file)]
+
+
+def found(*paths: Path | str) -> list[FoundAnswer]:
+    """Return the answers in files that hold nothing else."""
+    items = read(*paths)
+    faults = [item for item in items if isinstance(item, NoAnswer)]
+    assert not faults
+    return [item for item in items if isinstance(item, FoundAnswer)]
+
+
+def faults(*paths: Path | str) -> list[NoAnswer]:
+    """Return what holds no answer."""
+    return [item for item in read(*paths) if isinstance(item, NoAnswer)]
+
+
+@dataclass(frozen=True)
+class ImportRun:
+    """A run of the job, and what it told."""
+
+    result: dg.ExecuteInProcessResult
+    told: Sequence[Imported]
+
+    @property
+    def imported(self) -> Imported:
+        """What came in, told once."""
+        (imported,) = self.told
+        return imported
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """How many answers were new, the same, restated and refused."""
+        return counts(self.imported)
+
+
+def counts(imported: Imported) -> tuple[int, int, int, int]:
+    """Return how many answers were new, the same, restated and refused."""
+    return len(imported.new), len(imported.same), len(imported.restated), len(imported.refused)
+
+
+def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRun:
+    """Run the job `import_archive` on the world's instance."""
+    told: list[Imported] = []
+    job = import_job(lambda _part, _size: lambda _done: None, told.append)
+    defs = dg.Definitions(
+        jobs=[job],
+        resources={
+            "archive": ArchiveResource(path=str(world.archive.root)),
+            "warehouse": WarehouseResource(database=str(world.warehouse.path), lock_wait_seconds=1),
+        },
+        executor=dg.in_process_executor,
+    )
+    config = {"paths": [str(path) for path in paths], "dry_run": dry_run}
+    result = defs.resolve_job_def("import_archive").execute_in_process(
+        instance=world.instance,
+        run_config={"ops": {"import_snapshots": {"config": config}}},
+        raise_on_error=False,
+    )
+    return ImportRun(result, told)
+
+
+def materialized(instance: dg.DagsterInstance) -> dict[str, set[str]]:
+    """Return the materialized partitions of every asset that the instance knows, by name."""
+    known = {*DAILY_ASSETS, *instance.all_asset_keys()}
+    return {key.path[-1]: set(instance.get_materialized_partitions(key)) for key in known}
+
+
+def in_every_asset(days: Iterable[date]) -> dict[str, set[str]]:
+    """Return what `materialized` is where these days are, in every daily asset, and nothing else is."""
+    return {key.path[-1]: {day.isoformat() for day in days} for key in DAILY_ASSETS}
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return every file's bytes and when it was last written."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+def week_in(folder: Path, days: Iterable[date] = WEEK) -> Path:
+    """Write days as the public archive names and wraps them."""
+    for day in days:
+        write(folder / f"{day}.json", envelope(answer(day), fetched_at=served(day)))
+    return folder

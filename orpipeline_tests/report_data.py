@@ -1,0 +1,160 @@
+"""Made-up days in a warehouse of their own, and a report's tables read back from its HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from orpipeline.archive import Archive
+from orpipeline.demo.snapshots import demo_answer
+from orpipeline.snapshot import judge_days, load
+from orpipeline.warehouse.database import Warehouse
+
+NEWEST = date(2026, 10, 6)
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+HOSTILE = (
+    '<img src=x onerror="window.hacked=1">/x',
+    "</script><script>window.hacked=2</script>/y",
+    "a/b|c",
+    "{{7*7}}/{% raw %}",
+    'o\'neil/"quoted"&amp;',
+    "line\u2028break/\u202etxt",
+)
+
+
+def days_before(count: int, newest: date = NEWEST) -> list[date]:
+    """Return `count` days up to `newest`, oldest first."""
+    return [newest - timedelta(days=back) for back in reversed(range(count))]
+
+
+def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "demo") -> Warehouse:
+    """Return a warehouse that has these answers, through archive and contracts."""
+    archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
+    for body in answers.values():
+        archive.put(body, fetched_at=NOW, source="a test", origin=origin)
+    judged = judge_days(archive, warehouse, answers, now=NOW)
+    assert not judged.errors
+    load(warehouse, judged)
+    return warehouse
+
+
+def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
+    """Return a warehouse of the demo's days."""
+    return warehouse_of(folder, {day: demo_answer(day) for day in days})
+
+
+def answer(day: date, models: Mapping[str, float], *, task: str = "Debugging", label: str = "Code") -> bytes:
+    """Return an answer of one tag with all the traffic, which goes to `models`."""
+    tag = {
+        "tag": "code:debugging",
+        "display_name": task,
+        "macro_category": "code",
+        "usage_share": 1.0,
+        "token_share": 1.0,
+        "category_usage_share": 1.0,
+        "category_token_share": 1.0,
+        "models": [{"id": name, "tag_usage_share": s, "tag_token_share": s} for name, s in models.items()],
+    }
+    macro = {"key": "code", "label": label, "usage_share": 1.0, "token_share": 1.0}
+    data = {"as_of": day.isoformat(), "window_days": 7, "classifications": [tag], "macro_categories": [macro]}
+    return json.dumps({"data": data}).encode()
+
+
+def hostile_warehouse(folder: Path) -> Warehouse:
+    """Return a warehouse of nine days whose names of models, task and macro-category try to be more than text."""
+    shares = {name: round(0.2 - 0.02 * place, 3) for place, name in enumerate(HOSTILE)}
+    answers = {
+        day: answer(day, shares, task="<b>Bold</b></script>", label="<i onclick=x>Code") for day in days_before(9)
+    }
+    return warehouse_of(folder, answers, origin="import")
+
+
+def long_warehouse(folder: Path, count: int) -> Warehouse:
+    """Return a warehouse whose tables have one demo day's rows on each of `count` days."""
+    one = demo_warehouse(folder / "one", [NEWEST])
+    warehouse = Warehouse(folder / "long.duckdb")
+    days = days_before(count)
+    repeated = pl.DataFrame({"as_of": days})
+    tables = {}
+    for name in ("snapshots", "task_classifications", "macro_categories", "model_leaderboard"):
+        rows = one.read(name)
+        tables[name] = repeated.join(rows.drop("as_of"), how="cross").select(rows.columns)
+    warehouse.replace_days(days, tables | {"task_models": one.read("task_models")})
+    return warehouse
+
+
+@dataclass
+class Table:
+    """A table of a page: its cells' text and, where a cell has one, its exact figure."""
+
+    attributes: Mapping[str, str | None]
+    within: Mapping[str, str | None]
+    rows: list[list[str]] = field(default_factory=list)
+    figures: list[list[float]] = field(default_factory=list)
+
+    @property
+    def body(self) -> list[list[str]]:
+        """The rows below the head."""
+        return self.rows[1:]
+
+
+class Report(HTMLParser):
+    """A report's HTML, read: its tables, all tags with their attributes, and all text outside of scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: list[Table] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._around: list[dict[str, str | None]] = []
+        self._inside_script = self._inside_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        if tag == "div":
+            self._around.append(given)
+        elif tag == "table":
+            self.tables.append(Table(given, self._around[-1] if self._around else {}))
+        elif tag == "tr":
+            self.tables[-1].rows.append([])
+            self.tables[-1].figures.append([])
+        elif tag in ("th", "td"):
+            self.tables[-1].rows[-1].append("")
+            self._inside_cell = True
+        elif tag == "data":
+            self.tables[-1].figures[-1].append(float(given["value"] or ""))
+        elif tag in ("script", "style"):
+            self._inside_script = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "div":
+            self._around.pop()
+        elif tag in ("th", "td"):
+            self._inside_cell = False
+        elif tag in ("script", "style"):
+            self._inside_script = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside_script:
+            self.text += data
+        if self._inside_cell:
+            self.tables[-1].rows[-1][-1] += data
+
+    def table(self, kind: str, **within: Any) -> Table:
+        """Return the one table of an id or class, within an element of these `data-` attributes."""
+        (found,) = (
+            table
+            for table in self.tables
+            if kind in (table.attributes.get("id"), table.attributes.get("class"))
+            and all(table.within.get(f"data-{name}") == value for name, value in within.items())
+        )
+        return found
