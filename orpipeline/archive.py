@@ -105,9 +105,9 @@ class Archive:
         """Keep an answer's bytes for ever, under the `as_of` that they state.
 
         Bytes that `find` finds add nothing (with `same_content`, only where they are undamaged: an import mends an
-        archive that is damaged). Other bytes become the next revision. An answer whose day cannot be told is kept aside under its
-        fetch time, as revision 0 with `as_of` None. `fetched_at` is None where nothing tells it. Raises ArchiveError
-        where the disk does not take the answer.
+        archive that is damaged). Other bytes become the next revision. An answer whose day cannot be told is kept
+        aside under its fetch time, as revision 0 with `as_of` None. `fetched_at` is None where nothing tells it.
+        Raises ArchiveError where the disk does not take the answer.
         """
         as_of = read_as_of(body)
         sha256 = hashlib.sha256(body).hexdigest()

@@ -295,7 +295,7 @@ def test_runs_killed_one_after_another_from_nothing_leave_nothing_or_all(
         for at, by, archived, in_tables in (
             (f"after {STATE}.runs.schema:RunStorageSqlMetadata.create_all", "SIGKILL", 0, 0),
             ("orpipeline.archive:_sync_folder > os:rename", "SIGKILL", 0, 0),
-            ("orpipeline.warehouse.database:_create_missing_tables", "SIGXFSZ 20000", 1, 0),
+            ("orpipeline.warehouse.database:_create_missing", "SIGXFSZ 20000", 1, 0),
             (COMMIT, "SIGXFSZ 20000", 1, 0),
         ):
             done = place.run("auto", at=at, by=by)
@@ -436,6 +436,7 @@ def test_half_written_leftovers_are_removed_once_they_are_an_hour_old(tmp_path: 
     for name in old:
         killed_at = time.time() - 3601
         os.utime(archive.root / f".writing-{name}", (killed_at, killed_at))
+    archive = Archive(tmp_path / "raw")  # as the next process has it
     archive.put(ANSWERS[2], fetched_at=fetched_at, source="a test", origin="api")
     # A whole answer may be the only one of its day, so a person has to look at it.
     assert {path.name for path in archive.root.glob(".*")} == {".writing-young", ".writing-whole"}

@@ -18,7 +18,7 @@ from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.definitions import defs
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
-from orpipeline.defs.specs import DAILY_ASSETS, HISTORY_CHECKS, table_key
+from orpipeline.defs.specs import DAILY_ASSETS, HISTORY_CHECKS, REPORT, table_key
 
 PROJECT = Path(__file__).parents[1]
 
@@ -55,9 +55,9 @@ def test_dagsters_own_commands_accept_the_code_location(command: list[str], said
 
 def test_the_assets_are_the_contracts_with_daily_utc_partitions() -> None:
     keys = {spec.key for spec in defs.resolve_all_asset_specs()}
-    assert keys == set(DAILY_ASSETS)
+    assert keys == {*DAILY_ASSETS, REPORT}
     for spec in defs.resolve_all_asset_specs():
-        assert spec.partitions_def == daily_partitions
+        assert spec.partitions_def == (None if spec.key == REPORT else daily_partitions)
     assert daily_partitions.get_first_partition_key() == "2026-06-17"
     with time_machine.travel(datetime(2026, 10, 7, 0, 0, 1, tzinfo=UTC)):
         assert daily_partitions.get_last_partition_key() == "2026-10-06"

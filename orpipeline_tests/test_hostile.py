@@ -7,6 +7,7 @@ import resource
 import time
 from typing import Any
 
+import polars as pl
 import pytest
 from rich.console import Console
 
@@ -52,7 +53,8 @@ def test_hostile_names_go_through_as_they_are_and_run_nowhere(world: World) -> N
 def test_hostile_names_cannot_speak_to_the_terminal_or_break_a_markdown_table(world: World) -> None:
     world.keep(answer(bend=_bend))
     world.run(DAY)
-    board = world.warehouse.read("model_leaderboard").filter(scope="general")
+    unchanged = pl.lit(None, dtype=pl.Float64).alias("usage_share_change_7d")
+    board = world.warehouse.read("model_leaderboard").filter(scope="general").with_columns(unchanged)
     text = io.StringIO()
     print_leaderboard(Console(file=text, width=110), board, title="t", citation="c")
     for said in (text.getvalue(), as_markdown(board, "c")):
@@ -61,7 +63,7 @@ def test_hostile_names_cannot_speak_to_the_terminal_or_break_a_markdown_table(wo
         assert "\u202e" not in said
     assert "[bold]markup[/bold]" in text.getvalue()
     lines = [line for line in as_markdown(board, "c").splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in lines} == {7}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {8}
     assert "<img" not in as_markdown(board, "c")
 
 
