@@ -55,6 +55,12 @@ class Took:
     wall: float
     printed: float | None
     peak: int
+    started: float
+    """Seconds since the epoch."""
+
+    def until_durable(self, warehouse: Path) -> float:
+        """Return the seconds from the start to the last change of the DuckDB file."""
+        return warehouse.stat().st_mtime - self.started
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Bench:
 
     def run(self, folder: Path, *command: object) -> Took:
         """Run a process in a folder. Raises RuntimeError where it fails."""
-        start = time.perf_counter()
+        started, start = time.time(), time.perf_counter()
         # Output goes to files: a pipe that nobody empties would stop the process.
         with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
             process = subprocess.Popen(
@@ -120,7 +126,7 @@ class Bench:
                 raise RuntimeError(
                     f"{command} ended with {process.returncode}:\n{printed}{(folder / 'err').read_text()}"
                 )
-        return Took(wall, _number(printed), used.ru_maxrss * 1024)
+        return Took(wall, _number(printed), used.ru_maxrss * 1024, started)
 
     def task(self, folder: Path, *arguments: object) -> Took:
         """Run one of tasks.py's tasks."""
@@ -143,25 +149,30 @@ class Bench:
 
 def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None]:
     """Time one day from the request to durable tables. Also return the scaffold's seconds, if it was run."""
-    floor, ours, bare, other = [], [], [], []
+    floor, ours, whole, bare, other = [], [], [], [], []
     for number in range(bench.runs + 1):
         for seconds, command in (
             (floor, (sys.executable, HERE / "floor.py", bench.newest)),
-            (ours, (OURS, "run", "--date", bench.newest)),
+            (whole, (OURS, "run", "--date", bench.newest)),
             (bare, (sys.executable, HERE / "bare.py", "bare")),
         ):
             with bench.world() as folder:
                 took = bench.run(folder, *command)
                 if number:  # the round before the first fills the bytecode cache
                     seconds.append(took.wall)
-                    if seconds is ours:
+                    if seconds is whole:
                         _require_days(folder, "openrouter", 1)
+                        ours.append(took.until_durable(folder / "warehouse.duckdb"))
         if scaffold and 0 < number <= SCAFFOLD_DAYS:
             with bench.world() as folder:
-                other.append(bench.run(folder, scaffold, HERE / "scaffold.py", bench.newest).wall)
+                took = bench.run(folder, scaffold, HERE / "scaffold.py", bench.newest)
+                other.append(took.until_durable(folder / "warehouse.duckdb"))
                 _require_days(folder, "main", 1)
     against = f"{_s(ours)} against the floor's {_s(floor)} ({_ratio(ours, floor):.2f}x); a bare script {_s(bare)}"
-    rows = [Row("one day, process start to durable tables", against, "<= 1.5x floor", _ratio(ours, floor) <= 1.5)]
+    rows = [
+        Row("one day, process start to durable tables", against, "<= 1.5x floor", _ratio(ours, floor) <= 1.5),
+        Row("the same, to the process's end, the report being drawn", _s(whole), "report", None),
+    ]
     if other:
         times = median(other) / median(ours)
         rows.append(Row("the same, scaffold", f"{_s(other)} ({times:.1f}x ours)", ">= 3x faster", times >= 3))

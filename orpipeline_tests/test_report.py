@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from orpipeline.contracts.validation import FINDINGS_SCHEMA
-from orpipeline.report import wording
+from orpipeline.report import charts, wording
 from orpipeline.report.charts import render_picture
 from orpipeline.report.colours import author_slot
 from orpipeline.report.data import NoReportError, ReportData, read_report_data
@@ -58,6 +58,13 @@ def month_page(month_data: ReportData) -> str:
 @pytest.fixture(scope="module")
 def one_day(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return read_report_data(demo_warehouse(tmp_path_factory.mktemp("day"), [NEWEST]))
+
+
+def test_every_part_of_the_charts_is_as_vega_lites_schema_says(
+    month_data: ReportData, month_page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "VALIDATE", True)
+    assert render_page(month_data) == month_page
 
 
 @pytest.mark.parametrize("scope", ["all", "code", "data", "agent", "general"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from orpipeline.report import rows
 from orpipeline.report.colours import PICTURE, Theme
@@ -23,6 +24,8 @@ Rows = Sequence[Mapping[str, Any]]
 _WIDTH = alt.expr("width")
 _HISTORY_HEIGHT = 380
 _PICTURE_WIDTH = 700
+VALIDATE = False
+"""Whether every part of a chart is held against Vega-Lite's schema."""
 
 
 def _layer() -> Any:
@@ -479,10 +482,12 @@ def named_rows(name: str) -> Any:
 
 def both_widths(draw: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """Return a chart's Vega, compiled from its Vega-Lite, for wide and for narrow pages."""
-    return {
-        name: vl_convert.vegalite_to_vega(draw(*arguments, narrow=narrow).to_dict())
-        for name, narrow in (("wide", False), ("narrow", True))
-    }
+    # Holding each part of the charts against Vega-Lite's schema takes most of a page's time, and the tests do it.
+    with debug_mode(VALIDATE):
+        return {
+            name: vl_convert.vegalite_to_vega(draw(*arguments, narrow=narrow).to_dict())
+            for name, narrow in (("wide", False), ("narrow", True))
+        }
 
 
 def render_picture(data: ReportData) -> bytes:
