@@ -1,1 +1,1 @@
-"""The day as a page and a picture, drawn with Vega-Lite. Pure: no network, no clock, no Dagster."""
+"""The day as a page and a picture, drawn with Vega-Lite. No network, no Dagster."""

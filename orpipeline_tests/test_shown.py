@@ -1,0 +1,185 @@
+"""What the Dagster UI shows of a materialization, and the report as an asset."""
+
+from __future__ import annotations
+
+import base64
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from orpipeline.definitions import defs
+from orpipeline.defs.metadata import SPARKLINE_DAYS, macros_metadata
+from orpipeline.defs.reports import leaderboard_report
+from orpipeline.defs.specs import DAILY_ASSETS, REPORT, table_key
+from orpipeline_tests.answers import DAY, answer, tag
+from orpipeline_tests.world import World, failure_of
+
+pytestmark = pytest.mark.usefixtures("at_noon")
+HOSTILE = "<img src=x onerror=alert(1)>/x|[y](javascript:alert(1))"
+
+
+def _metadata(world: World, asset: dg.AssetKey, day: date = DAY) -> dict[str, Any]:
+    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[day.isoformat()])
+    (record,) = world.instance.fetch_materializations(wanted, limit=1).records
+    assert record.asset_materialization is not None
+    return dict(record.asset_materialization.metadata)
+
+
+def _days(world: World, *before: int) -> None:
+    """Keep the days that are so many before the newest, and make their tables."""
+    days = [DAY - timedelta(days=n) for n in before]
+    for day in days:
+        world.keep(answer(day))
+    for day in sorted(days):
+        assert world.run(day).success
+
+
+def _hostile(data: dict[str, Any]) -> None:
+    task = tag(data, "translation")
+    task["models"][0]["id"] = HOSTILE
+    task["display_name"] = HOSTILE
+
+
+def test_a_leaderboards_page_shows_the_top_10_and_figures_to_plot(world: World) -> None:
+    _days(world, 0)
+    shown = _metadata(world, table_key("model_leaderboard"))
+    board = world.warehouse.read("model_leaderboard").filter(scope="all").sort("usage_rank", "model_id")
+    records = [record.data for record in shown["top_10"].records]
+    assert [record["model"] for record in records] == board["model_id"].to_list()[:10]
+    first = board.row(0, named=True)
+    assert records[0]["requests"] == f"{first['usage_share']:.1%} to {first['usage_share_upper']:.1%}"
+    assert shown["top_model_usage_share"].value == first["usage_share"]
+    assert shown["models"].value == len(board)
+    assert shown["top_5_usage_share"].value == pytest.approx(board["usage_share"].head(5).sum())
+
+
+def test_the_sparkline_is_short_enough_to_be_shown_in_place_and_leaves_gaps(world: World) -> None:
+    _days(world, 4, 3, 1, 0)
+    markdown = _metadata(world, table_key("model_leaderboard"))[f"top_model_last_{SPARKLINE_DAYS}_days"].value
+    assert len(markdown) < 1000
+    svg = base64.b64decode(markdown.split("base64,")[1].removesuffix(")")).decode()
+    assert svg.count("M") == 2  # two days, one missing, two days
+
+
+def test_trends_show_the_largest_changes_of_7_days(world: World) -> None:
+    _days(world, 7, 0)
+    shown = _metadata(world, table_key("model_trends"))
+    trends = world.warehouse.read("model_trends", since=DAY).filter(scope="all").drop_nulls("usage_share_change_7d")
+    largest = trends.sort(pl.col("usage_share_change_7d").abs(), descending=True).row(0, named=True)
+    assert shown["movers_of_7_days"].records[0].data["model"] == largest["model_id"]
+    assert shown["largest_change_7d"].value == largest["usage_share_change_7d"]
+    assert "movers_of_7_days" not in _metadata(world, table_key("model_trends"), DAY - timedelta(days=7))
+
+
+def test_each_macro_category_has_a_number_to_plot(world: World) -> None:
+    _days(world, 0)
+    shown = _metadata(world, table_key("macro_categories"))
+    for row in world.warehouse.read("macro_categories").iter_rows(named=True):
+        assert shown[f"usage_share_{row['key']}"].value == row["usage_share"]
+        assert shown[f"token_share_{row['key']}"].value == row["token_share"]
+
+
+def test_a_macro_category_of_an_odd_name_is_in_the_table_alone() -> None:
+    rows = pl.DataFrame({"key": ["a b|c"], "label": ["x"], "usage_share": [1.0], "token_share": [1.0]})
+    assert list(macros_metadata(rows)) == ["groups"]
+
+
+def test_every_day_says_its_counts_its_citation_and_its_bytes(world: World) -> None:
+    _days(world, 1, 0)
+    for asset in DAILY_ASSETS:
+        shown = _metadata(world, asset)
+        assert shown["citation"].value.startswith("Source: OpenRouter")
+        assert len(shown["sha256"].value) == 64
+    for asset in DAILY_ASSETS[1:]:
+        shown = _metadata(world, asset)
+        table = world.warehouse.read(asset.path[-1])
+        assert shown["dagster/row_count"].value == len(table)
+        assert shown["dagster/partition_row_count"].value == table.filter(as_of=DAY).height
+    shown = _metadata(world, table_key("snapshots"))
+    assert shown["validation_warnings"].value == 0
+    assert 0 < shown["seconds"].value < 60
+
+
+def test_upstream_names_stand_in_tables_alone(world: World) -> None:
+    world.keep(answer(bend=_hostile))
+    assert world.run(DAY).success
+    for asset in DAILY_ASSETS:
+        for value in _metadata(world, asset).values():
+            if not isinstance(value, dg.TableMetadataValue):
+                assert HOSTILE not in str(value.value)
+
+
+# The report
+
+
+def _report(world: World, day: str | None = None) -> dg.ExecuteInProcessResult:
+    from orpipeline.defs.resources import ArchiveResource, WarehouseResource
+
+    made = dg.Definitions(
+        assets=[leaderboard_report],
+        resources={
+            "archive": ArchiveResource(path=str(world.folder / "raw")),
+            "warehouse": WarehouseResource(database=str(world.folder / "warehouse.duckdb"), lock_wait_seconds=1),
+        },
+        executor=dg.in_process_executor,
+    )
+    config = {"ops": {"leaderboard_report": {"config": {"day": day}}}} if day else {}
+    return made.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=world.instance, run_config=config, raise_on_error=False
+    )
+
+
+def test_the_report_is_of_the_newest_day_and_says_where_it_is(world: World, tmp_path: Path) -> None:
+    _days(world, 1, 0)
+    assert _report(world).success
+    event = world.instance.get_latest_materialization_event(REPORT)
+    assert event is not None
+    assert event.asset_materialization is not None
+    shown = event.asset_materialization.metadata
+    assert shown["as_of"].value == DAY.isoformat()
+    page, picture = Path(str(shown["page"].value)), Path(str(shown["picture"].value))
+    assert page == tmp_path / "data" / "reports" / "leaderboard.html"
+    assert "as of 2026-10-06" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_of_another_day_has_the_day_in_its_name(world: World, tmp_path: Path) -> None:
+    _days(world, 1, 0)
+    assert _report(world, "2026-10-05").success
+    assert "as of 2026-10-05" in (tmp_path / "data" / "reports" / "leaderboard-2026-10-05.html").read_text()
+    assert not (tmp_path / "data" / "reports" / "leaderboard.html").exists()
+
+
+@pytest.mark.parametrize(("day", "said"), [("2026-01-01", "no rows of 2026-01-01"), ("soon", "YYYY-MM-DD")])
+def test_a_day_that_cannot_be_shown_is_a_clear_failure(world: World, day: str, said: str) -> None:
+    _days(world, 0)
+    assert said in (failure_of(_report(world, day)).description or "")
+
+
+def test_without_any_day_the_report_says_so(world: World) -> None:
+    assert "nothing to report" in (failure_of(_report(world)).description or "")
+
+
+def test_the_jobs_range_ends_with_one_report_and_its_sensor_catches_the_rest() -> None:
+    job = defs.resolve_job_def("daily_snapshot")
+    assert REPORT in job.asset_layer.selected_asset_keys
+    spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key == REPORT)
+    assert spec.automation_condition is not None
+    sensor = next(sensor for sensor in (defs.sensors or []) if sensor.name == "report_sensor")
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_tables_that_changed_without_the_report_have_it_made_again(world: World) -> None:
+    every = dg.Definitions(assets=[*(defs.assets or [])])
+    before = dg.evaluate_automation_conditions(every, world.instance)
+    _days(world, 0)
+    after = dg.evaluate_automation_conditions(every, world.instance, cursor=before.cursor)
+    assert after.get_num_requested(REPORT) == 1
+    _report(world)
+    settled = dg.evaluate_automation_conditions(every, world.instance, cursor=after.cursor)
+    assert settled.get_num_requested(REPORT) == 0
