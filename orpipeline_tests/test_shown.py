@@ -175,11 +175,10 @@ def test_the_jobs_range_ends_with_one_report_and_its_sensor_catches_the_rest() -
 
 
 def test_tables_that_changed_without_the_report_have_it_made_again(world: World) -> None:
-    every = dg.Definitions(assets=[*(defs.assets or [])])
-    before = dg.evaluate_automation_conditions(every, world.instance)
+    before = dg.evaluate_automation_conditions(defs, world.instance)
     _days(world, 0)
-    after = dg.evaluate_automation_conditions(every, world.instance, cursor=before.cursor)
+    after = dg.evaluate_automation_conditions(defs, world.instance, cursor=before.cursor)
     assert after.get_num_requested(REPORT) == 1
     _report(world)
-    settled = dg.evaluate_automation_conditions(every, world.instance, cursor=after.cursor)
+    settled = dg.evaluate_automation_conditions(defs, world.instance, cursor=after.cursor)
     assert settled.get_num_requested(REPORT) == 0
