@@ -50,8 +50,10 @@ def test_a_leaderboards_page_shows_the_top_10_and_figures_to_plot(world: World) 
     board = world.warehouse.read("model_leaderboard").filter(scope="all").sort("usage_rank", "model_id")
     records = [record.data for record in shown["top_10"].records]
     assert [record["model"] for record in records] == board["model_id"].to_list()[:10]
-    first = board.row(0, named=True)
-    assert records[0]["requests"] == f"{first['usage_share']:.1%} to {first['usage_share_upper']:.1%}"
+    first, last = board.row(0, named=True), board.row(9, named=True)
+    assert last["usage_rank_best"] < last["usage_rank_worst"]
+    assert records[9]["rank"] == f"{last['usage_rank_best']} to {last['usage_rank_worst']}"
+    assert records[9]["requests"] == f"{last['usage_share']:.1%} to {last['usage_share_upper']:.1%}"
     assert shown["top_model_usage_share"].value == first["usage_share"]
     assert shown["models"].value == len(board)
     assert shown["top_5_usage_share"].value == pytest.approx(board["usage_share"].head(5).sum())

@@ -33,9 +33,9 @@ def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, 
     return {
         "top_10": _table(
             {
-                "rank": f"{row['usage_rank']} ({row['usage_rank_best']}-{row['usage_rank_worst']})",
+                "rank": _span(str(row["usage_rank_best"]), str(row["usage_rank_worst"])),
                 "model": row["model_id"],
-                "requests": f"{row['usage_share']:.1%} to {row['usage_share_upper']:.1%}",
+                "requests": _span(f"{row['usage_share']:.1%}", f"{row['usage_share_upper']:.1%}"),
                 "tokens": f"{row['token_share']:.1%}",
             }
             for row in everything.head(10).iter_rows(named=True)
@@ -114,6 +114,11 @@ def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
         "models": rows["model_id"].n_unique(),
         "mean_listed_usage_share": float(by_tag["tag_usage_share"].mean() or 0.0),  # type: ignore[arg-type] # of doubles
     }
+
+
+def _span(low: str, high: str) -> str:
+    """Return what lies between the bounds, as people write it; one figure where they are the same."""
+    return low if low == high else f"{low} to {high}"
 
 
 def _table(records: Any) -> dg.TableMetadataValue:
