@@ -110,10 +110,11 @@ def dev(demo: bool, host: str, port: int) -> None:
     show_default=True,
     help="Whether the API is asked; auto asks only for the newest day, if the archive lacks it.",
 )
-def run(at: datetime | None, fetch: str) -> None:
-    """Run the job daily_snapshot for one day: fetch, keep, validate, make the tables."""
+@click.option("--no-report", is_flag=True, help="Leave the report as it is: drawing it takes longer than all else.")
+def run(at: datetime | None, fetch: str, no_report: bool) -> None:
+    """Run the job daily_snapshot for one day: fetch, keep, validate, make the tables, draw the report."""
     day = at.date() if at else newest_completed_day(utc_now())
-    _run([day], fetch)
+    _run([day], fetch, report=not no_report)
     out.print(f"{day} is in the archive and in the tables.")
 
 
@@ -379,7 +380,7 @@ def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int
         sys.stdout.write(terminal.as_markdown(ranked, citation))
 
 
-def _run(days: list[date], fetch: str) -> None:
+def _run(days: list[date], fetch: str, *, report: bool = True) -> None:
     """Run the snapshot job in this process, with a line of progress while it works."""
     with out.status("Starting Dagster") as status:
         settings = load_settings()
@@ -393,7 +394,7 @@ def _run(days: list[date], fetch: str) -> None:
                 raise click.UsageError(f"{day} is outside the daily partitions, {first} to {newest}.")
         prepare_dagster_home(settings)
         status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
-        run_snapshot(days, Fetch[fetch], status.update)
+        run_snapshot(days, Fetch[fetch], status.update, report=report)
 
 
 def _call(command: list[str], folder: Path | None) -> int:

@@ -70,22 +70,25 @@ def _write_instance_config(path: Path) -> None:
         replace_file(path, text.encode())
 
 
-def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None]) -> None:
+def run_snapshot(days: Sequence[date], fetch: Fetch, say: Callable[[str], None], *, report: bool = True) -> None:
     """Run the job `daily_snapshot` for a day, or for the range of days, as one run in this process.
 
-    `say` is told what the run logs, as it goes. Raises RunFailedError with the run's own message, and
-    KeyboardInterrupt where SIGINT or SIGTERM ended the run: Dagster takes both, and makes them the step's failure.
+    Without `report`, all of its assets but the report. `say` is told what the run logs, as it goes. Raises
+    RunFailedError with the run's own message, and KeyboardInterrupt where SIGINT or SIGTERM ended the run: Dagster
+    takes both, and makes them the step's failure.
     """
     from orpipeline.definitions import defs
     from orpipeline.defs.jobs import snapshot_config
+    from orpipeline.defs.specs import DAILY_ASSETS
 
+    selected = None if report else DAILY_ASSETS
     job = dg.Definitions.merge(defs, _loggers(say)).resolve_job_def("daily_snapshot")
     first, last = min(days).isoformat(), max(days).isoformat()
     if first == last:
-        _run(job, snapshot_config(fetch), partition_key=first)
+        _run(job, snapshot_config(fetch), selected, partition_key=first)
     else:
         tags = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
-        _run(job, snapshot_config(fetch), tags=tags)
+        _run(job, snapshot_config(fetch), selected, tags=tags)
 
 
 def run_import(
@@ -106,6 +109,7 @@ def run_import(
 def _run(
     job: dg.JobDefinition,
     config: Mapping[str, Any],
+    selected: Sequence[dg.AssetKey] | None = None,
     *,
     partition_key: str | None = None,
     tags: Mapping[str, str] | None = None,
@@ -115,6 +119,7 @@ def _run(
             instance=instance,
             partition_key=partition_key,
             tags=dict(tags or {}),
+            asset_selection=selected,
             run_config={**config, "loggers": {"cli": {"config": {}}}},
             raise_on_error=False,
         )

@@ -126,6 +126,11 @@ def test_a_closed_pipe_is_no_error(demo: tuple[Path, str]) -> None:
         (["run", "--date", "2999-01-01"], 2, "outside the daily partitions"),
         (["run", "--fetch", "sometimes"], 2, "'sometimes'"),
         (["demo", "--days", "0"], 2, "--days"),
+        (["import", "nothing-is-here"], 2, "nothing-is-here: there is no file"),
+        (["rebuild"], 1, "has no day in that range"),
+        (["rebuild", "--from", "2026-10-02", "--to", "2026-10-01"], 2, "is after"),
+        (["export", "--to", "out"], 1, "nothing to export"),
+        (["report"], 1, "nothing to report"),
         (["frobnicate"], 2, "No such command"),
     ],
 )
@@ -147,7 +152,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_the_doctor_says_what_is_there_what_is_missing_and_what_is_used(tmp_path: Path, api: ScriptedApi) -> None:
     api.answers(answer(YESTERDAY))
-    assert run_command("run", folder=tmp_path, environment=_asking(tmp_path, api)).returncode == 0
+    assert run_command("run", "--no-report", folder=tmp_path, environment=_asking(tmp_path, api)).returncode == 0
     archive = Archive(tmp_path / "data" / "raw")
     old = YESTERDAY - timedelta(days=3)
     archive.put(answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import")
@@ -160,7 +165,7 @@ def test_the_doctor_says_what_is_there_what_is_missing_and_what_is_used(tmp_path
     assert KEY not in said
 
 
-@pytest.mark.parametrize("command", ["demo", "dev", "run", "leaderboard", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "dev", "run", "import", "rebuild", "leaderboard", "report", "export"])
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     done = run_command(command, "--help", folder=tmp_path)
     assert done.returncode == 0
@@ -184,7 +189,7 @@ def _asking(folder: Path, api: ScriptedApi, **more: str) -> dict[str, str]:
 
 def test_a_wrong_key_is_one_clear_line_without_the_key(tmp_path: Path, api: ScriptedApi) -> None:
     api.answers(Reply(json.dumps({"error": {"code": 401, "message": f"bad key {KEY}"}}).encode(), 401))
-    done = run_command("run", folder=tmp_path, environment=_asking(tmp_path, api))
+    done = run_command("run", "--no-report", folder=tmp_path, environment=_asking(tmp_path, api))
     assert done.returncode == 1
     assert "The API does not accept the key in OPENROUTER_API_KEY" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -195,7 +200,7 @@ def test_a_wrong_key_is_one_clear_line_without_the_key(tmp_path: Path, api: Scri
 
 def test_no_network_is_one_clear_line(tmp_path: Path, api: ScriptedApi) -> None:
     environment = _asking(tmp_path, api, ORPIPELINE_BASE_URL="http://127.0.0.1:9/api/v1")
-    done = run_command("run", folder=tmp_path, environment=environment)
+    done = run_command("run", "--no-report", folder=tmp_path, environment=environment)
     assert done.returncode == 1
     assert "could not be reached" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -206,7 +211,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, api: Scr
     api.answers(answer(YESTERDAY))
     (tmp_path / "file").write_text("a file, no folder")
     environment = _asking(tmp_path, api, **{where: str(tmp_path / "file" / "under")})
-    done = run_command("run", folder=tmp_path, environment=environment)
+    done = run_command("run", "--no-report", folder=tmp_path, environment=environment)
     assert done.returncode == 1
     assert str(tmp_path / "file") in done.stderr
     assert "ot a directory" in done.stderr
@@ -216,7 +221,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, api: Scr
 
 def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, api: ScriptedApi) -> None:
     environment = _asking(tmp_path, api, ORPIPELINE_BASE_URL="ftp://x", ORPIPELINE_START_DATE="soon")
-    done = run_command("run", folder=tmp_path, environment=environment)
+    done = run_command("run", "--no-report", folder=tmp_path, environment=environment)
     assert done.returncode == 1
     assert "ORPIPELINE_BASE_URL" in done.stderr
     assert "ORPIPELINE_START_DATE" in done.stderr
@@ -227,7 +232,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, api: Sc
     """The disk is full for files above a size: the limit that a process can be given by `ulimit -f`."""
     api.answers(answer(YESTERDAY))
     environment = _asking(tmp_path, api)
-    assert run_command("run", folder=tmp_path, environment=environment).returncode == 0
+    assert run_command("run", "--no-report", folder=tmp_path, environment=environment).returncode == 0
     warehouse = tmp_path / "data" / "warehouse.duckdb"
     with duckdb.connect(warehouse, read_only=True) as connection:
         before = connection.execute("FROM openrouter.task_models").fetchall()
@@ -252,7 +257,7 @@ def test_state_stays_between_runs(tmp_path: Path, api: ScriptedApi) -> None:
     api.answers(answer(YESTERDAY))
     environment = _asking(tmp_path, api)
     for _ in range(2):
-        assert run_command("run", folder=tmp_path, environment=environment).returncode == 0
+        assert run_command("run", "--no-report", folder=tmp_path, environment=environment).returncode == 0
     home = tmp_path / "data" / "dagster"
     assert (home / "dagster.yaml").is_file()
     assert len(list((home / "history" / "runs").glob("*-*.db"))) == 2

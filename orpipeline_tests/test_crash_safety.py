@@ -74,7 +74,7 @@ class Place:
         """Start `orpipeline run`, as it is or with a signal that waits for it `at` a point."""
         command = [sys.executable, "-m", "orpipeline_tests.doomed"] if at else [str(ORPIPELINE)]
         return subprocess.Popen(
-            [*command, "run", "--date", DAY.isoformat(), "--fetch", fetch],
+            [*command, "run", "--no-report", "--date", DAY.isoformat(), "--fetch", fetch],
             cwd=self.folder,
             env={**self.environment, "DOOMED_AT": at, "DOOMED_BY": by},
             stdout=subprocess.PIPE,
