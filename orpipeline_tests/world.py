@@ -16,6 +16,7 @@ from orpipeline.defs.assets import snapshot
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
 from orpipeline.defs.specs import DAILY_ASSETS
+from orpipeline.history import make_tables
 from orpipeline.snapshot import Fetch
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
@@ -78,6 +79,11 @@ class World:
             run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name, "revision": revision}}}},
             raise_on_error=False,
         )
+
+    def make_tables(self, *days: date) -> None:
+        """Make the tables of days as a run does, in a fraction of its time, and tell Dagster nothing."""
+        for judged, *_ in make_tables(self.archive, self.warehouse, days, now=NOON):
+            assert not judged.errors
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return every table's rows."""
