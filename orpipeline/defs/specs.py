@@ -15,7 +15,7 @@ from orpipeline import archive, leaderboard, report
 from orpipeline.contracts.rules import CHECKS, Check
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.warehouse.database import SCHEMA
+from orpipeline.warehouse.database import DUCKDB_TYPES, SCHEMA
 
 PREFIX = "openrouter"
 RAW = dg.AssetKey([PREFIX, "raw_task_classifications"])
@@ -176,7 +176,7 @@ def _column_schema(name: str) -> dg.TableSchema:
         [
             dg.TableColumn(
                 column,
-                type=str(details.dtype.type).lower(),
+                type=DUCKDB_TYPES[details.dtype.type].lower(),
                 description=details.description,
                 constraints=dg.TableColumnConstraints(nullable=details.nullable),
                 tags={"primary_key": ""} if column in key else None,
