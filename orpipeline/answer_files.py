@@ -147,7 +147,7 @@ def read_answers(file: AnswerFile) -> Iterator[FoundAnswer | NoAnswer]:
     """Yield all that a file holds; what cannot be read is yielded as NoAnswer, and nothing is raised."""
     try:
         with file.path.open("rb") as stream:
-            modified_at = datetime.fromtimestamp(file.path.stat().st_mtime, UTC)
+            modified_at = _from_epoch(file.path.stat().st_mtime)
             yield from _read(stream, _Origin(file.name, modified_at, _record_beside(file.path)))
     except OSError as error:
         yield NoAnswer(file.name, f"it cannot be read: {error.strerror or error}")
@@ -235,12 +235,13 @@ def _read_tar(stream: IO[bytes], origin: _Origin, depth: int) -> Iterator[FoundA
             name = member.name.removeprefix("./")
             content = archive.extractfile(member) if member.isfile() and _may_hold_answers(PurePath(name)) else None
             if content is not None:
-                yield from _read_member(content, origin, name, _modified_at(member), depth)
+                yield from _read_member(content, origin, name, _from_epoch(member.mtime), depth)
 
 
-def _modified_at(member: tarfile.TarInfo) -> datetime | None:
+def _from_epoch(seconds: float) -> datetime | None:
+    """Return the time that a file or a member was written at, or None where it is no time that a calendar has."""
     try:
-        return datetime.fromtimestamp(member.mtime, UTC)
+        return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -272,25 +273,18 @@ def _read_text(text: bytes, origin: _Origin) -> Iterator[FoundAnswer | NoAnswer]
         if _is_json_lines(lines):
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield from _read_line(line, _Origin(f"{origin.name}:{number}", origin.modified_at, {}))
+                    yield from _read_text(line, _Origin(f"{origin.name}:{number}", origin.modified_at, {}))
         else:
             yield NoAnswer(origin.name, f"it is no JSON: {error}")
-
-
-def _read_line(line: bytes, origin: _Origin) -> Iterator[FoundAnswer | NoAnswer]:
-    try:
-        yield from _read_value(line, origin)
-    except (ValueError, RecursionError) as error:
-        yield NoAnswer(origin.name, f"it is no JSON: {error}")
 
 
 def _is_json_lines(lines: Sequence[bytes]) -> bool:
     """Say whether at least one of several lines is an object by itself."""
     several = [line for line in lines if line.strip()]
-    return len(several) > 1 and any(line.lstrip().startswith(b"{") and _parses(line) for line in several)
+    return len(several) > 1 and any(map(_is_object, several))
 
 
-def _parses(line: bytes) -> bool:
+def _is_object(line: bytes) -> bool:
     try:
         _TEXT.decode(line)
     except (ValueError, RecursionError):

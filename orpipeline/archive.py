@@ -104,41 +104,31 @@ class Archive:
     ) -> Kept:
         """Keep an answer's bytes for ever, under the `as_of` that they state.
 
-        Bytes that `find` finds add nothing (with `same_content`, only where they are undamaged: an import mends an
-        archive that is damaged). Other bytes become the next revision. An answer whose day cannot be told is kept
-        aside under its fetch time, as revision 0 with `as_of` None. `fetched_at` is None where nothing tells it.
-        Raises ArchiveError where the disk does not take the answer.
+        Nothing is added by the bytes of the revision that was newest when the answer was fetched, or of one fetched
+        since: figures that changed and changed back are kept as what they are, three revisions. With `same_content`,
+        the same JSON in other bytes adds nothing either, and a damaged revision does not count: an import mends it.
+        Anything else becomes the next revision. An answer whose day cannot be told is kept aside under its fetch time,
+        as revision 0 with `as_of` None. `fetched_at` is None where nothing tells it. Raises ArchiveError where the disk
+        does not take the answer.
         """
         as_of = read_as_of(body)
         sha256 = hashlib.sha256(body).hexdigest()
         known_time = fetched_at is not None
         at = fetched_at or utc_now()
         while True:
-            found = self.find(as_of, body, fetched_at=fetched_at, same_content=same_content)
-            if found is not None and not (same_content and self._is_damaged(found)):
+            if as_of is None:
+                found = self._kept_aside(sha256)
+            else:
+                since = self._since(self.revisions(as_of), fetched_at)
+                same = (r for r in since if (self._says(r, body) if same_content else r.sha256 == sha256))
+                found = next(same, None)
+            if found is not None:
                 return Kept(found, new=False)
             revision, folder = self._next_place(as_of, sha256, at)
             record = Record(as_of, revision, sha256, len(body), at, origin, source, folder / ANSWER_FILE, known_time)
             if self._write(folder, body, record):
                 return Kept(record, new=True)
             # Another process took that revision in the meantime: look again.
-
-    def find(
-        self, as_of: date | None, body: bytes, *, fetched_at: datetime | None, same_content: bool = False
-    ) -> Record | None:
-        """Return the revision that makes keeping this answer needless, or None.
-
-        It has the same bytes (or, with `same_content`, the same JSON in other bytes), and is the revision that was
-        newest when the answer was fetched, or one fetched since. Figures that changed and changed back are so kept as
-        what they are: three revisions.
-        """
-        sha256 = hashlib.sha256(body).hexdigest()
-        if as_of is None:
-            return self._kept_aside(sha256)
-        for record in self._since(self.revisions(as_of), fetched_at):
-            if record.sha256 == sha256 or (same_content and self._says_the_same(record, body)):
-                return record
-        return None
 
     def days(self) -> list[date]:
         """Return the days that the archive has, oldest first."""
@@ -191,16 +181,11 @@ class Archive:
         earlier = [r for r in revisions if not r.fetched_at_known or r.fetched_at < fetched_at]
         return revisions[max(len(earlier) - 1, 0) :]
 
-    def _is_damaged(self, record: Record) -> bool:
+    def _says(self, record: Record, body: bytes) -> bool:
+        """Say whether a revision is undamaged and holds the same JSON."""
         try:
-            self.read(record)
-        except CorruptAnswerError:
-            return True
-        return False
-
-    def _says_the_same(self, record: Record, body: bytes) -> bool:
-        try:
-            return bool(parse_json(self.read(record)) == parse_json(body))
+            kept = self.read(record)
+            return kept == body or bool(parse_json(kept) == parse_json(body))
         except (CorruptAnswerError, ValueError):
             return False
 
@@ -263,9 +248,10 @@ class Archive:
         if not ((folder / ANSWER_FILE).exists() and (folder / RECORD_FILE).exists()):
             return False
         try:
-            return not self._is_damaged(self._record(folder, None, 0))
+            self.read(self._record(folder, None, 0))
         except CorruptAnswerError:
             return False
+        return True
 
     def _revision_numbers(self, day: date) -> Iterator[int]:
         return self._numbers_in(self.root / day.isoformat())

@@ -55,19 +55,18 @@ def export_tables(
     snapshots = warehouse.read(_MARKER)
     if snapshots.is_empty():
         raise ExportError(f"The warehouse {warehouse.path} is empty, so there is nothing to export.")
-    rows = {row["as_of"]: row for row in snapshots.iter_rows(named=True)}
-    wanted = [day for day in rows if everything or _exported_from(to, day) != _version(rows[day]["sha256"])]
+    versions = {day: _version(sha256) for day, sha256 in snapshots.select("as_of", "sha256").iter_rows()}
+    wanted = [day for day, version in versions.items() if everything or _exported_from(to, day) != version]
     try:
         for start in range(0, len(wanted), _DAYS_AT_ONCE):
             _write_days(warehouse, to, wanted[start : start + _DAYS_AT_ONCE], snapshots, on_progress)
-        citations = dict.fromkeys(_newest_citations(snapshots))
-        replace_file(to / "CITATION", "".join(f"{line}\n" for line in citations).encode())
+        replace_file(to / "CITATION", "".join(f"{line}\n" for line in _newest_citations(snapshots)).encode())
         replace_file(to / "DATA_DICTIONARY.md", data_dictionary().encode())
     except OSError as error:
         raise ExportError(
             f"The export to {to} cannot be written: {error.strerror}. Days that it has are whole; run it again."
         ) from error
-    return Exported(wanted, [day for day in rows if day not in set(wanted)])
+    return Exported(wanted, sorted(versions.keys() - set(wanted)))
 
 
 def _write_days(

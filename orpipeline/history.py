@@ -146,9 +146,8 @@ def make_tables(
 
     Yields, for each transaction, what was judged, the frames that were written, and the tables' row counts.
     """
-    wanted = sorted(set(days))
-    for start in range(0, len(wanted), DAYS_AT_ONCE):
-        judged = judge_days(archive, warehouse, wanted[start : start + DAYS_AT_ONCE], now=now)
+    for batch in _batches(days):
+        judged = judge_days(archive, warehouse, batch, now=now)
         yield judged, *load(warehouse, judged)
 
 
@@ -168,15 +167,14 @@ def rebuild(
     archived = [day for day in archive.days() if since <= day <= until]
     there = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
     rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
-    for start in range(0, len(archived), DAYS_AT_ONCE):
-        days = archived[start : start + DAYS_AT_ONCE]
+    for days in _batches(archived):
         before = {name: warehouse.read(name, since=days[0], until=days[-1]) for name in TABLES}
-        for judged, tables, _ in make_tables(archive, warehouse, days, now=now):
-            rebuilt.errors |= judged.errors
-            rebuilt.days += sorted(judged.chosen)
-            rebuilt.new += [day for day in sorted(judged.chosen) if day not in there]
-            known = [day for day in judged.chosen if day in there]
-            rebuilt.differences += _differences(before, tables, known)
+        judged = judge_days(archive, warehouse, days, now=now)
+        tables, _ = load(warehouse, judged)
+        rebuilt.errors |= judged.errors
+        rebuilt.days += sorted(judged.chosen)
+        rebuilt.new += sorted(judged.chosen.keys() - there)
+        rebuilt.differences += _differences(before, tables, sorted(judged.chosen.keys() & there))
         on_progress(len(days))
     return rebuilt
 
@@ -191,6 +189,13 @@ def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) ->
             damaged.append(error)
         on_progress(1)
     return damaged
+
+
+def _batches(days: Iterable[date]) -> Iterator[list[date]]:
+    """Yield the days in their order, as many at a time as are worked on together."""
+    ordered = sorted(set(days))
+    for start in range(0, len(ordered), DAYS_AT_ONCE):
+        yield ordered[start : start + DAYS_AT_ONCE]
 
 
 def _newest_sha256(archive: Archive, day: date) -> str | None:

@@ -118,8 +118,7 @@ def judge_days(
     `as_of` that the API has just answered with, if it was asked: it tells a day that is not published yet from one
     that is lost. Raises nothing for what is wrong with a day; `errors` says it.
     """
-    newest: dict[date, Record] = {}
-    damaged: dict[date, Record] = {}
+    wanted: dict[date, Record] = {}
     bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
     for day in sorted(set(days)):
@@ -127,27 +126,25 @@ def judge_days(
             record = _revision(archive, day, revision) if revision else archive.latest(day)
             if record is None:
                 errors[day] = _not_available(day, newest_completed_day(now), answered)
-                continue
-            damaged[day] = record
-            bodies[day] = archive.read(record)
-            newest[day] = damaged.pop(day)
+            else:
+                wanted[day] = record
+                bodies[day] = archive.read(record)
         except OrpipelineError as error:
             errors[day] = error
+    newest = {day: wanted[day] for day in bodies}
     frames = parse(bodies.items())
     findings = judge(frames, warehouse.seen(list(bodies)))
     refused = refused_days(findings)
-    chosen = {day: newest[day] for day in bodies if day not in refused}
-    for day in refused:
-        older = None if revision else _newest_that_holds(archive, newest[day])
+    chosen = {day: record for day, record in newest.items() if day not in refused}
+    unusable = [day for day in wanted if day not in chosen]
+    for day in unusable:
+        older = None if revision else _newest_that_holds(archive, wanted[day])
         if older is not None:
             chosen[day], bodies[day] = older, archive.read(older)
-        kept = f"revision {older.revision}, the newest that holds" if older else "what they had"
-        errors[day] = refusal(day, findings, str(newest[day].path), kept)
-    for day, record in damaged.items():
-        older = None if revision else _newest_that_holds(archive, record)
-        if older is not None:
-            chosen[day], bodies[day] = older, archive.read(older)
-    if refused or damaged:
+        if day in refused:
+            kept = f"revision {older.revision}, the newest that holds" if older else "what they had"
+            errors[day] = refusal(day, findings, str(newest[day].path), kept)
+    if unusable:
         frames = parse((day, bodies[day]) for day in sorted(chosen))
     return Judged(newest, chosen, frames, findings, errors)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -19,6 +19,23 @@ def answer(day: date = DAY, bend: Bend | None = None) -> bytes:
     if bend is not None:
         bend(payload["data"])
     return json.dumps(payload).encode()
+
+
+def one_tag_answer(day: date, models: Mapping[str, float], *, task: str = "Debugging", label: str = "Code") -> bytes:
+    """Return an answer of one tag with all the traffic, which goes to `models`."""
+    only = {
+        "tag": "code:debugging",
+        "display_name": task,
+        "macro_category": "code",
+        "usage_share": 1.0,
+        "token_share": 1.0,
+        "category_usage_share": 1.0,
+        "category_token_share": 1.0,
+        "models": [{"id": name, "tag_usage_share": s, "tag_token_share": s} for name, s in models.items()],
+    }
+    group = {"key": "code", "label": label, "usage_share": 1.0, "token_share": 1.0}
+    data = {"as_of": day.isoformat(), "window_days": 7, "classifications": [only], "macro_categories": [group]}
+    return json.dumps({"data": data}).encode()
 
 
 def tag(data: dict[str, Any], name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -16,6 +15,7 @@ from orpipeline.archive import Archive
 from orpipeline.demo.snapshots import demo_answer
 from orpipeline.snapshot import judge_days, load
 from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.answers import one_tag_answer
 
 NEWEST = date(2026, 10, 6)
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -50,28 +50,12 @@ def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
     return warehouse_of(folder, {day: demo_answer(day) for day in days})
 
 
-def answer(day: date, models: Mapping[str, float], *, task: str = "Debugging", label: str = "Code") -> bytes:
-    """Return an answer of one tag with all the traffic, which goes to `models`."""
-    tag = {
-        "tag": "code:debugging",
-        "display_name": task,
-        "macro_category": "code",
-        "usage_share": 1.0,
-        "token_share": 1.0,
-        "category_usage_share": 1.0,
-        "category_token_share": 1.0,
-        "models": [{"id": name, "tag_usage_share": s, "tag_token_share": s} for name, s in models.items()],
-    }
-    macro = {"key": "code", "label": label, "usage_share": 1.0, "token_share": 1.0}
-    data = {"as_of": day.isoformat(), "window_days": 7, "classifications": [tag], "macro_categories": [macro]}
-    return json.dumps({"data": data}).encode()
-
-
 def hostile_warehouse(folder: Path) -> Warehouse:
     """Return a warehouse of nine days whose names of models, task and macro-category try to be more than text."""
     shares = {name: round(0.2 - 0.02 * place, 3) for place, name in enumerate(HOSTILE)}
     answers = {
-        day: answer(day, shares, task="<b>Bold</b></script>", label="<i onclick=x>Code") for day in days_before(9)
+        day: one_tag_answer(day, shares, task="<b>Bold</b></script>", label="<i onclick=x>Code")
+        for day in days_before(9)
     }
     return warehouse_of(folder, answers, origin="import")
 

@@ -83,3 +83,14 @@ class ScriptedApi:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """Answer byte by byte, for 5 s and with no end, as long as somebody listens."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(100):
+        try:
+            handler.wfile.write(b" ")
+        except OSError:
+            return  # the client has gone, as it should
+        time.sleep(0.05)

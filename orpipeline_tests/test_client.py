@@ -37,7 +37,7 @@ from orpipeline.openrouter.errors import (
     UnexpectedStatusError,
     UnreadableAnswerError,
 )
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi, drip
 
 NOW = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
 ANSWER = demo_answer(date(2026, 10, 6))
@@ -379,15 +379,6 @@ def test_no_try_begins_that_the_total_timeout_has_no_time_for(api: ScriptedApi) 
 
 
 def test_a_slow_drip_ends_with_the_total_timeout(api: ScriptedApi) -> None:
-    def drip(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(100):
-            try:
-                handler.wfile.write(b" ")
-            except OSError:
-                return  # the client has gone, as it should
-            time.sleep(0.05)
-
     api.answers(Reply(act=drip))
     begun = time.monotonic()
     with pytest.raises(AnswerTimeoutError, match="too slowly"):

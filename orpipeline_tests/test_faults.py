@@ -26,7 +26,7 @@ from orpipeline.openrouter.errors import AnswerTimeoutError
 from orpipeline.settings import load_settings
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi, drip
 from orpipeline_tests.test_client import RESET, TRUNCATED, raw
 from orpipeline_tests.world import ASSETS, NOON, World, failure_of
 
@@ -384,16 +384,6 @@ def test_an_answer_from_the_future_does_not_stand_for_the_day_when_it_comes(
 
 def hang(handler: BaseHTTPRequestHandler) -> None:  # noqa: ARG001
     time.sleep(1)
-
-
-def drip(handler: BaseHTTPRequestHandler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(60):
-        try:
-            handler.wfile.write(b" ")
-        except OSError:
-            return  # the client has gone, as it should
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

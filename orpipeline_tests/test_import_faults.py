@@ -133,6 +133,7 @@ def test_an_import_mends_a_damaged_answer_of_the_archive(world: World, tmp_path:
     world.warehouse.path.unlink()
     assert run_job(world, path).result.success
     assert translation(world) == figure(FIGURES[0])
+    assert run_job(world, path).counts == (0, 1, 0, 0)
     assert [r.revision for r in world.archive.revisions(DAY)] == [1, 2]
 
 

@@ -22,11 +22,11 @@ from orpipeline.report.page import render_page
 from orpipeline.report.rows import drawn_days, spread
 from orpipeline.terminal import plain
 from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.report_data import (
     HOSTILE,
     NEWEST,
     Report,
-    answer,
     days_before,
     demo_warehouse,
     hostile_warehouse,
@@ -185,16 +185,16 @@ def test_where_the_figures_come_from_is_on_the_page(month: Warehouse) -> None:
 def test_made_up_figures_say_demo_and_others_do_not(month_page: str, tmp_path: Path) -> None:
     assert "<strong>DEMO</strong>" in month_page
     assert "<title>DEMO: " in month_page
-    imported = warehouse_of(tmp_path, {NEWEST: answer(NEWEST, {"a/x": 0.5})}, origin="import")
+    imported = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}, origin="import")
     page = render_page(read_report_data(imported))
     assert "demo" not in re.sub(r"<(style|script)\b.*?</\1>", "", page, flags=re.DOTALL).lower()
     assert "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0." in page
 
 
 def test_a_lead_that_is_not_certain_is_said(tmp_path: Path) -> None:
-    tied = warehouse_of(tmp_path / "tied", {NEWEST: answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
+    tied = warehouse_of(tmp_path / "tied", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
     assert "2 models share the lead with 30.0% of requests each" in Report(render_page(read_report_data(tied))).text
-    sure = warehouse_of(tmp_path / "sure", {NEWEST: answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
+    sure = warehouse_of(tmp_path / "sure", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(sure))).text.split())
     assert "x leads with 50.0% of requests" in text
     assert "20.0\N{NO-BREAK SPACE}pp" in Report(render_page(read_report_data(sure))).text

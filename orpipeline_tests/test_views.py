@@ -3,7 +3,6 @@ of the tag."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,34 +15,13 @@ from orpipeline.archive import Archive
 from orpipeline.contracts.tables import VIEWS
 from orpipeline.snapshot import judge_days, load
 from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.answers import one_tag_answer
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def _day(number: int) -> date:
     return date(2026, 10, number)
-
-
-def _answer(day: date, models: Mapping[str, float]) -> bytes:
-    """Return an answer of one tag with all the traffic, which goes to `models`."""
-    task = {
-        "tag": "code:debugging",
-        "display_name": "Debugging",
-        "macro_category": "code",
-        "usage_share": 1.0,
-        "token_share": 1.0,
-        "category_usage_share": 1.0,
-        "category_token_share": 1.0,
-        "models": [{"id": name, "tag_usage_share": s, "tag_token_share": s} for name, s in models.items()],
-    }
-    macro = {"key": "code", "label": "Code", "usage_share": 1.0, "token_share": 1.0}
-    data = {
-        "as_of": day.isoformat(),
-        "window_days": 7,
-        "classifications": [task],
-        "macro_categories": [macro],
-    }
-    return json.dumps({"data": data}).encode()
 
 
 class History:
@@ -54,7 +32,7 @@ class History:
 
     def add(self, days: Mapping[int, Mapping[str, float]]) -> None:
         for number, models in days.items():
-            body = _answer(_day(number), models)
+            body = one_tag_answer(_day(number), models)
             self.archive.put(body, fetched_at=NOW, source="a test", origin="import")
         judged = judge_days(self.archive, self.warehouse, map(_day, days), now=NOW)
         assert not judged.errors

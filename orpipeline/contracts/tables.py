@@ -169,14 +169,19 @@ class TaskModels(DayTable):
     check_unique = _unique("tag", "model_id")
 
 
-class ModelLeaderboard(DayTable):
+class _RankedModels(DayTable):
+    """What has a row a day, scope and model."""
+
+    scope: str = _key("`all` for all classified traffic, or the key of the macro-category that is ranked.")
+    model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
+
+
+class ModelLeaderboard(_RankedModels):
     """The table `model_leaderboard`."""
 
     class Config:
         description = "One row a day, scope and model: market share and rank, with what the lists leave open."
 
-    scope: str = _key("`all` for all classified traffic, or the key of the macro-category that is ranked.")
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
     author: str = pa.Field(description="The part of the model id before the `/`; NULL without one.", nullable=True)
     model: str = pa.Field(description="The part of the model id between `/` and `:`.")
     variant: str = pa.Field(
@@ -228,14 +233,12 @@ TABLES: dict[str, type[DayTable]] = {
 """Every table of the schema `openrouter`, by name."""
 
 
-class ModelTrends(DayTable):
+class ModelTrends(_RankedModels):
     """The view `model_trends`."""
 
     class Config:
         description = "One row a day, scope and model: the leaderboard with its changes, computed as it is read."
 
-    scope: str = _key("`all` for all classified traffic, or the key of the macro-category that is ranked.")
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
     usage_rank: pl.Int32 = pa.Field(description="The model's rank of the day, as in `model_leaderboard`.")
     usage_share: float = pa.Field(description="The share attributed to the model, as in `model_leaderboard`.")
     usage_rank_1d: pl.Int32 = pa.Field(

@@ -15,6 +15,7 @@ from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.rules import CHECKS
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.events import Materialization, data_version, failure, log_day, raw_events, table_events
+from orpipeline.defs.metadata import findings_table, table
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
 from orpipeline.defs.specs import (
@@ -24,7 +25,6 @@ from orpipeline.defs.specs import (
     RESTATEMENT,
     asset_specs,
     check_specs,
-    table_metadata,
 )
 from orpipeline.errors import OrpipelineError
 from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load, lost_days, restatements
@@ -142,7 +142,7 @@ def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.As
         broken = judged.findings.filter(pl.col("rule").is_in([rule.name for rule in check.rules]))
         metadata: dict[str, Any] = {"days": span, "failing_rows": len(broken)}
         if len(broken):
-            metadata["first_failing_rows"] = table_metadata(broken)
+            metadata["first_failing_rows"] = findings_table(broken)
         yield dg.AssetCheckResult(
             asset_key=key.asset_key,
             check_name=key.name,
@@ -168,9 +168,7 @@ def _history_checks(
     if RESTATEMENT in context.selected_asset_check_keys and judged.chosen:
         moved = restatements(archive, judged)
         rows = [
-            dg.TableRecord(
-                {"day": f"{r.day} r{r.revision}", "tag": r.tag, "share": r.share, "change": f"{r.largest_change:+.3f}"}
-            )
+            {"day": f"{r.day} r{r.revision}", "tag": r.tag, "share": r.share, "change": f"{r.largest_change:+.3f}"}
             for r in moved[-20:]
         ]
         metadata: dict[str, Any] = {
@@ -181,7 +179,7 @@ def _history_checks(
             asset_key=RESTATEMENT.asset_key,
             check_name=RESTATEMENT.name,
             passed=True,
-            metadata=metadata | ({"changes": dg.MetadataValue.table(rows)} if rows else {}),
+            metadata=metadata | ({"changes": table(rows)} if rows else {}),
         )
 
 

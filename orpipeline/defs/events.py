@@ -16,13 +16,14 @@ from orpipeline.citation import citation
 from orpipeline.contracts.validation import InvalidSnapshotError
 from orpipeline.defs.metadata import (
     SPARKLINE_DAYS,
+    findings_table,
     leaderboard_metadata,
     macros_metadata,
     task_models_metadata,
     tasks_metadata,
     trends_metadata,
 )
-from orpipeline.defs.specs import DATA_VERSION_TAG, RAW, table_key, table_metadata
+from orpipeline.defs.specs import DATA_VERSION_TAG, RAW, table_key
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Judged
@@ -112,7 +113,7 @@ def failure(error: OrpipelineError) -> dg.Failure:
     """Return the failure that ends a run with an error of ours, and what there is to see of it."""
     metadata: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, InvalidSnapshotError):
-        metadata["findings"] = table_metadata(error.findings)
+        metadata["findings"] = findings_table(error.findings)
     if isinstance(error, RateLimitedError) and error.retry_at:
         metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
     return dg.Failure(str(error), metadata=metadata, allow_retries=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, 
         return {"models": 0}
     top = everything.row(0, named=True)
     return {
-        "top_10": _table(
+        "top_10": table(
             {
                 "rank": _span(str(row["usage_rank_best"]), str(row["usage_rank_worst"])),
                 "model": row["model_id"],
@@ -63,7 +63,7 @@ def trends_metadata(trends: pl.DataFrame, day: date) -> dict[str, Any]:
     counts: dict[str, Any] = {"newly_listed_models": of_all.filter(first_seen=day).height}
     if movers:
         counts |= {
-            "movers_of_7_days": _table(movers),
+            "movers_of_7_days": table(movers),
             "largest_change_7d": float(moved["usage_share_change_7d"][0]),
         }
     return counts
@@ -73,7 +73,7 @@ def tasks_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     """Return a day's task mix: the ten largest tasks by requests, and how many there are."""
     ordered = rows.sort("usage_rank", "tag")
     return {
-        "task_mix": _table(
+        "task_mix": table(
             {
                 "task": row["display_name"],
                 "group": row["macro_category"],
@@ -96,7 +96,7 @@ def macros_metadata(rows: pl.DataFrame) -> dict[str, Any]:
                 f"usage_share_{row['key']}": row["usage_share"],
                 f"token_share_{row['key']}": row["token_share"],
             }
-    table = _table(
+    groups = table(
         {
             "group": row["label"],
             "requests": f"{row['usage_share']:.1%}",
@@ -104,7 +104,7 @@ def macros_metadata(rows: pl.DataFrame) -> dict[str, Any]:
         }
         for row in rows.sort("usage_share", descending=True).head(20).iter_rows(named=True)
     )
-    return {"groups": table, **shares}
+    return {"groups": groups, **shares}
 
 
 def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
@@ -121,7 +121,19 @@ def _span(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _table(records: Any) -> dg.TableMetadataValue:
+def findings_table(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:
+    """Return the first findings as a table."""
+    shown = findings.head(limit).select(
+        "rule",
+        column=pl.format("{}.{}", "table", "column"),
+        row=pl.format("{} {}", "as_of", "row"),
+        found="found",
+    )
+    return table(shown.iter_rows(named=True))
+
+
+def table(records: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Return records as a table that the UI can show. Upstream text is shown literally there."""
     return dg.MetadataValue.table([dg.TableRecord(record) for record in records])
 
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from orpipeline import archive, leaderboard, report
 from orpipeline.contracts.rules import CHECKS, Check
@@ -85,11 +84,8 @@ def report_spec() -> dg.AssetSpec:
             "needs no network: open the file in a browser. It shows the leaderboard with its bounds, the task mix, the "
             "history, and where the figures come from. Its run config has `day`, for any other day."
         ),
-        group_name="analysis",
         kinds={"report", "python"},
-        owners=OWNERS,
-        code_version=CODE_VERSION,
-        tags={"layer": "analysis"},
+        **_shared("analysis"),
         # For what changes without it: an import, or a backfill with days missing.
         automation_condition=updated & ~at_work,
         metadata=_code_reference(report, "how it is made"),
@@ -108,20 +104,14 @@ def check_specs() -> list[dg.AssetCheckSpec]:
     return rules + history
 
 
-def table_metadata(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:
-    """Return findings as a table that the UI can show. Upstream text is shown literally there."""
-    shown = findings.head(limit).select(
-        "rule",
-        column=pl.format("{}.{}", "table", "column"),
-        row=pl.format("{} {}", "as_of", "row"),
-        found="found",
-    )
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in shown.iter_rows(named=True)])
-
-
 def _check_description(check: Check) -> str:
     effect = "A day that breaks it is refused." if check.severity == "ERROR" else "A warning; the day is let through."
     return f"{check.description} {effect}"
+
+
+def _shared(group: str) -> dict[str, Any]:
+    """Return what every spec of a group says."""
+    return {"group_name": group, "owners": OWNERS, "code_version": CODE_VERSION, "tags": {"layer": group}}
 
 
 def _raw_spec() -> dg.AssetSpec:
@@ -131,11 +121,8 @@ def _raw_spec() -> dg.AssetSpec:
             "OpenRouter's answer for the day, byte for byte as it came, in the append-only archive. The API keeps no "
             "history: it serves only the newest completed UTC day, so a day that is not fetched is lost."
         ),
-        group_name="source",
         kinds={"python", "json"},
-        owners=OWNERS,
-        code_version=CODE_VERSION,
-        tags={"layer": "source"},
+        **_shared("source"),
         partitions_def=daily_partitions,
         metadata=_code_reference(archive.Archive, "the archive"),
         # The day is served from 00:00 UTC on; at 06:00 there is still time to mend what is wrong.
@@ -151,11 +138,8 @@ def _table_spec(name: str, group: str, deps: Sequence[dg.AssetKey]) -> dg.AssetS
         table_key(name),
         deps=deps,
         description=f"{model.summary()} {_DAILY_DESCRIPTIONS[name]}",
-        group_name=group,
         kinds={"duckdb", "view"} if name in VIEWS else {"duckdb", "polars", "pandera"},
-        owners=OWNERS,
-        code_version=CODE_VERSION,
-        tags={"layer": group},
+        **_shared(group),
         partitions_def=daily_partitions,
         metadata={
             "dagster/table_name": f"{SCHEMA}.{name}",

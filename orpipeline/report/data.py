@@ -10,11 +10,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from orpipeline.contracts.tables import RELATIONS
 from orpipeline.contracts.validation import FINDINGS_SCHEMA
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import ALL
-from orpipeline.warehouse.database import SCHEMA, Warehouse, full_name
+from orpipeline.warehouse.database import SCHEMA, Warehouse, existing_relations, full_name, select_rows
 
 TOP_MODELS = 8
 """How many models, by requests and by tokens, have their history read."""
@@ -114,12 +113,7 @@ class _Reader:
 
     def days(self) -> list[date]:
         """Return the days of `snapshots`, oldest first."""
-        found = self._connection.execute(
-            "SELECT table_name FROM information_schema.tables "
-            "WHERE table_catalog = current_database() AND table_schema = ?",
-            [SCHEMA],
-        ).fetchall()
-        if not {*_OF_DAY, "snapshots"} <= {name for (name,) in found}:
+        if not {*_OF_DAY, "snapshots"} <= existing_relations(self._connection):
             return []
         stored = full_name(self._connection, SCHEMA, "snapshots")
         rows = self._connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - a name of ours
@@ -128,12 +122,7 @@ class _Reader:
     def rows(self, table: str, condition: str, **values: object) -> pl.DataFrame:
         """Return a table's rows that meet an SQL condition of ours with named values, in a fixed order."""
         window = "" if self.window_days is None else f" AND window_days = {self.window_days:d}"
-        query = (
-            f"SELECT * FROM {full_name(self._connection, SCHEMA, table)} "  # noqa: S608 - names and conditions of ours
-            f"WHERE {condition}{window} ORDER BY ALL"
-        )
-        found = self._connection.sql(query, params=values).to_arrow_table()
-        return pl.DataFrame(pl.from_arrow(found), schema_overrides=RELATIONS[table].polars_schema())
+        return select_rows(self._connection, table, condition + window, values)
 
     def model_history(self, day: date, leaderboard: pl.DataFrame) -> pl.DataFrame:
         """Return the shares, day by day, of the models that are among the day's top ones."""

@@ -122,22 +122,17 @@ class Warehouse:
         if not self.exists:
             return empty
         with self.connect(read_only=True) as connection:
-            if table not in _existing(connection):
+            if table not in existing_relations(connection):
                 return empty
-            query = (
-                f"SELECT {_names(model.columns())} FROM {full_name(connection, SCHEMA, table)} "  # noqa: S608 - names of ours
-                "WHERE as_of BETWEEN ? AND ? ORDER BY ALL"
-            )
-            rows = connection.sql(query, params=[since or date.min, until or date.max]).to_arrow_table()
-        frame = pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
-        return frame.sort(model.primary_key())
+            rows = select_rows(connection, table, "as_of BETWEEN ? AND ?", [since or date.min, until or date.max])
+        return rows.sort(model.primary_key())
 
     def days(self, table: str = "snapshots") -> list[date]:
         """Return the days that the tables have, as one of them says, oldest first."""
         if not self.exists:
             return []
         with self.connect(read_only=True) as connection:
-            if table not in _existing(connection):
+            if table not in existing_relations(connection):
                 return []
             stored = full_name(connection, SCHEMA, table)
             rows = connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - names of ours
@@ -153,7 +148,7 @@ class Warehouse:
         }
         if self.exists and days:
             with self.connect(read_only=True) as connection:
-                existing = _existing(connection)
+                existing = existing_relations(connection)
                 for (table, name), empty in found.items():
                     if table in existing:
                         rows = _names_around(connection, table, name, days)
@@ -224,6 +219,19 @@ def full_name(connection: duckdb.DuckDBPyConnection, schema: str, *table: str) -
     return ".".join(quoted(name) for name in (catalog, schema, *table))
 
 
+def select_rows(
+    connection: duckdb.DuckDBPyConnection, name: str, condition: str, params: Sequence[object] | Mapping[str, object]
+) -> pl.DataFrame:
+    """Return the rows of a table or view that meet an SQL condition of ours, in a fixed order, typed by contract."""
+    model = RELATIONS[name]
+    query = (
+        f"SELECT {_names(model.columns())} FROM {full_name(connection, SCHEMA, name)} "  # noqa: S608 - names of ours
+        f"WHERE {condition} ORDER BY ALL"
+    )
+    rows = connection.sql(query, params=params).to_arrow_table()
+    return pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
+
+
 def quoted(name: str) -> str:
     """Return a name as SQL takes it, whatever characters it has."""
     return '"' + name.replace('"', '""') + '"'
@@ -263,7 +271,7 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
         connection.rollback()
 
 
-def _existing(connection: duckdb.DuckDBPyConnection) -> set[str]:
+def existing_relations(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """Return the names of the schema's tables and views."""
     rows = connection.execute(
         "SELECT table_name FROM information_schema.tables "
@@ -274,7 +282,7 @@ def _existing(connection: duckdb.DuckDBPyConnection) -> set[str]:
 
 
 def _create_missing(connection: duckdb.DuckDBPyConnection) -> None:
-    existing = _existing(connection)
+    existing = existing_relations(connection)
     if not existing:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(connection, SCHEMA)}")
     for name in RELATIONS:
