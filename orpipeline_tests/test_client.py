@@ -382,7 +382,7 @@ def test_a_slow_drip_ends_with_the_total_timeout(api: ScriptedApi) -> None:
     api.answers(Reply(act=drip))
     begun = time.monotonic()
     with pytest.raises(AnswerTimeoutError, match="too slowly"):
-        client_of(api, total_timeout_seconds=0.3).fetch()
+        client_of(api, retry_wait_seconds=2, total_timeout_seconds=0.3).fetch()
     assert time.monotonic() - begun < 2
     assert len(api.asked) == 1
 
