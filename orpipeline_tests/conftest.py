@@ -18,6 +18,11 @@ from orpipeline_tests.scripted_api import ScriptedApi  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: gzip holds the time, and workers collect apart."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test's data folder and current folder are its own (so that no `.env` is found either)."""
