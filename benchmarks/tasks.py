@@ -57,9 +57,10 @@ def tick() -> float:
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day))
         seconds = []
         for _ in range(30):
-            start = time.perf_counter()
-            result = snapshot_sensor(dg.build_sensor_context(instance))
-            seconds.append(time.perf_counter() - start)
+            with dg.build_sensor_context(instance) as context:
+                start = time.perf_counter()
+                result = snapshot_sensor(context)
+                seconds.append(time.perf_counter() - start)
             if not isinstance(result, dg.SensorResult) or not result.skip_reason:
                 raise RuntimeError(f"the tick did not skip: {result}")
     return median(seconds)

@@ -19,6 +19,7 @@ from orpipeline.definitions import defs
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
 from orpipeline.defs.specs import DAILY_ASSETS, HISTORY_CHECKS, REPORT, table_key
+from orpipeline_tests.world import evaluate
 
 PROJECT = Path(__file__).parents[1]
 
@@ -98,7 +99,7 @@ def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.M
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         at = datetime(2026, 10, 7, 0, 20, tzinfo=UTC)
-        request = daily_snapshot_schedule(dg.build_schedule_context(instance, at))
+        request = evaluate(daily_snapshot_schedule, at, instance)
         instance.add_run(
             dg.DagsterRun(
                 "daily_snapshot",
@@ -107,7 +108,7 @@ def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.M
                 tags={"dagster/partition": "2026-10-06"},
             )
         )
-        skipped = daily_snapshot_schedule(dg.build_schedule_context(instance, at))
+        skipped = evaluate(daily_snapshot_schedule, at, instance)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-10-06"
     assert request.run_key == "daily-2026-10-06"
@@ -122,7 +123,7 @@ def test_the_recapture_asks_in_any_case(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         at = datetime(2026, 10, 7, 21, 40, tzinfo=UTC)
-        request = recapture_schedule(dg.build_schedule_context(instance, at))
+        request = evaluate(recapture_schedule, at, instance)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-10-06"
     assert request.run_config == {"ops": {"snapshot": {"config": {"fetch": "always"}}}}
@@ -131,8 +132,7 @@ def test_the_recapture_asks_in_any_case(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_without_a_key_the_schedule_skips_and_says_what_to_do() -> None:
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 10, 7, 0, 20, tzinfo=UTC))
-    skipped = daily_snapshot_schedule(context)
+    skipped = evaluate(daily_snapshot_schedule, datetime(2026, 10, 7, 0, 20, tzinfo=UTC))
     assert isinstance(skipped, dg.SkipReason)
     assert "OPENROUTER_API_KEY is not set" in str(skipped.skip_message)
 

@@ -19,7 +19,6 @@ import time_machine
 
 from orpipeline.clock import utc_now
 from orpipeline.defs.schedules import recapture_schedule
-from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.openrouter.budget import shared_budget
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import AnswerTimeoutError
@@ -28,7 +27,7 @@ from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi, drip
 from orpipeline_tests.test_client import RESET, TRUNCATED, raw
-from orpipeline_tests.world import ASSETS, NOON, World, failure_of
+from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of
 
 BEFORE, AFTER = DAY - timedelta(days=1), DAY + timedelta(days=1)
 IN_TEN_MINUTES = NOON + timedelta(minutes=10)
@@ -48,12 +47,6 @@ def asking(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> W
     return World(world.folder, world.instance, api.base_url)
 
 
-def tick(world: World, cursor: str | None = None) -> dg.SensorResult:
-    result = snapshot_sensor(dg.build_sensor_context(instance=world.instance, cursor=cursor))
-    assert isinstance(result, dg.SensorResult)
-    return result
-
-
 def reason(result: dg.SensorResult) -> str:
     assert not result.run_requests
     assert isinstance(result.skip_reason, dg.SkipReason)
@@ -62,7 +55,7 @@ def reason(result: dg.SensorResult) -> str:
 
 def requested(world: World, cursor: str | None) -> tuple[dg.ExecuteInProcessResult, str | None]:
     """Run what the sensor asks for now; return that and the cursor."""
-    result = tick(world, cursor)
+    result = world.tick(cursor)
     (request,) = result.run_requests or []
     return run_of(world, request), result.cursor
 
@@ -96,7 +89,7 @@ def assert_got(world: World) -> None:
     for asset in ASSETS:
         assert world.materialized(asset) == {DAY.isoformat()}
     assert all({row["as_of"] for row in rows} == {DAY} for rows in world.tables().values())
-    assert f"{DAY} is materialized" in reason(tick(world))
+    assert f"{DAY} is materialized" in reason(world.tick())
 
 
 def refused(headers: dict[str, str] | None = None, inner: dict[str, str] | None = None, status: int = 429) -> Reply:
@@ -202,13 +195,13 @@ def test_a_fault_loses_nothing_and_the_announced_attempt_gets_the_day(
     assert undated(asking) == fault.undated
     assert_only_before(asking, api, fault.requests)
 
-    looked = tick(asking, cursor)
+    looked = asking.tick(cursor)
     said = reason(looked)
     assert said.startswith(fault.tick)
     assert said.endswith("left to fetch 2026-10-06")
     at = announced(said)
     clock.move_to(at - timedelta(seconds=1))
-    reason(tick(asking, looked.cursor))
+    reason(asking.tick(looked.cursor))
     assert_only_before(asking, api, fault.requests)
 
     api.answers(answer())
@@ -239,7 +232,7 @@ def test_a_429_that_says_nothing_usable_is_waited_for_with_growing_distance(
     failure = failure_of(result)
     assert failure.metadata["error"].value == "RateLimitedError"
     assert_only_before(asking, api, 1)
-    said = reason(looked := tick(asking, cursor))
+    said = reason(looked := asking.tick(cursor))
     assert said.startswith("429, 7th in a row, next attempt 12:")
     at = announced(said)
     assert timedelta(minutes=1) < at - NOON <= timedelta(hours=1)
@@ -247,7 +240,7 @@ def test_a_429_that_says_nothing_usable_is_waited_for_with_growing_distance(
 
     api.answers(answer())
     clock.move_to(at - timedelta(seconds=1))
-    reason(tick(asking, looked.cursor))
+    reason(asking.tick(looked.cursor))
     clock.move_to(at + timedelta(seconds=1))  # what is shown has whole seconds
     assert requested(asking, looked.cursor)[0].success
     assert_got(asking)
@@ -269,7 +262,7 @@ def test_a_short_cool_down_is_waited_in_place_only_once(asking: World, api: Scri
     failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
     assert failure.metadata["error"].value == "RateLimitedError"
     assert_only_before(asking, api, 2)
-    assert reason(tick(asking)).startswith("429, second in a row")
+    assert reason(asking.tick()).startswith("429, second in a row")
     time.sleep(1.1)
     assert requested(asking, None)[0].success
     assert_got(asking)
@@ -281,7 +274,7 @@ INVALID = answer(bend=lambda data: data.update(window_days=1))
 
 
 def recapture(world: World) -> dg.ExecuteInProcessResult:
-    request = recapture_schedule(dg.build_schedule_context(scheduled_execution_time=utc_now()))
+    request = evaluate(recapture_schedule, utc_now())
     assert isinstance(request, dg.RunRequest)
     return run_of(world, request)
 
@@ -294,7 +287,7 @@ def refuse_a_day(world: World, api: ScriptedApi) -> str | None:
     assert failure.metadata["error"].value == "InvalidSnapshotError"
     assert world.archive.days() == [DAY]  # refused, but kept
     assert_only_before(world, api, 1)
-    looked = tick(world, cursor)
+    looked = world.tick(cursor)
     assert "2026-10-06 was refused (see the failed run): it is fetched again at 21:40 UTC" in reason(looked)
     return looked.cursor
 
@@ -305,7 +298,7 @@ def test_an_invalid_snapshot_is_mended_by_the_recapture(
     cursor = refuse_a_day(asking, api)
     api.answers(answer())
     clock.move_to(NOON.replace(hour=21, minute=39))
-    reason(tick(asking, cursor))
+    reason(asking.tick(cursor))
     clock.move_to(NOON.replace(hour=21, minute=40))
     assert recapture(asking).success
     assert len(api.asked) == 2
@@ -324,7 +317,7 @@ def test_a_recapture_that_fails_is_made_up_for_by_the_sensor(
     api.answers(reply)
     clock.move_to(NOON.replace(hour=21, minute=40))
     assert not recapture(asking).success
-    looked = tick(asking, cursor)
+    looked = asking.tick(cursor)
     clock.move_to(announced(reason(looked)))
     api.answers(answer())
     assert requested(asking, looked.cursor)[0].success
@@ -339,7 +332,7 @@ def test_a_day_that_the_recapture_finds_refused_again_is_fetched_until_it_is_gon
     clock.move_to(at)
     assert not recapture(asking).success
     for _ in range(3):
-        looked = tick(asking, cursor)
+        looked = asking.tick(cursor)
         said = reason(looked)
         assert said.startswith("InvalidSnapshotError x ")
         assert timedelta(0) < announced(said) - at <= timedelta(minutes=10)
@@ -348,7 +341,7 @@ def test_a_day_that_the_recapture_finds_refused_again_is_fetched_until_it_is_gon
         result, cursor = requested(asking, looked.cursor)
         assert not result.success
     assert len(api.asked) == 5
-    looked = tick(asking, cursor)
+    looked = asking.tick(cursor)
     clock.move_to(announced(reason(looked)))
     api.answers(answer())
     assert requested(asking, looked.cursor)[0].success

@@ -22,12 +22,11 @@ import time_machine
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
-from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.test_client import RESET
-from orpipeline_tests.world import ASSETS, World
+from orpipeline_tests.world import ASSETS, World, evaluate
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 DAYS = 30
@@ -126,8 +125,7 @@ class Daemon:
 
     def tick(self, now: datetime) -> datetime:
         """Evaluate the sensor, run what it asks for, and return the tick at which something can happen next."""
-        result = snapshot_sensor(dg.build_sensor_context(instance=self.world.instance, cursor=self.cursor))
-        assert isinstance(result, dg.SensorResult)
+        result = self.world.tick(self.cursor)
         self.cursor = result.cursor or self.cursor
         for request in result.run_requests or []:
             self.run("sensor", request)
@@ -144,8 +142,7 @@ class Daemon:
         return now + max(ticks, 1) * TICK
 
     def evaluate(self, schedule: dg.ScheduleDefinition, now: datetime) -> None:
-        context = dg.build_schedule_context(instance=self.idle, scheduled_execution_time=now)
-        asked = schedule(context)
+        asked = evaluate(schedule, now, self.idle)
         if isinstance(asked, dg.RunRequest):
             self.run(schedule.name, asked)
 

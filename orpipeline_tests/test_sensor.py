@@ -36,13 +36,6 @@ def clock() -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def tick(world: World, cursor: str | None = None) -> dg.SensorResult:
-    context = dg.build_sensor_context(instance=world.instance, cursor=cursor)
-    result = snapshot_sensor(context)
-    assert isinstance(result, dg.SensorResult)
-    return result
-
-
 def reason(result: dg.SensorResult) -> str:
     assert not result.run_requests
     assert isinstance(result.skip_reason, dg.SkipReason)
@@ -53,21 +46,21 @@ def reason(result: dg.SensorResult) -> str:
 
 
 def test_without_a_key_it_skips_and_says_what_to_do(world: World) -> None:
-    assert "OPENROUTER_API_KEY is not set" in reason(tick(world))
+    assert "OPENROUTER_API_KEY is not set" in reason(world.tick())
 
 
 def test_a_missing_day_is_attempted_as_one_run(asking: World) -> None:
-    (request,) = tick(asking).run_requests or []
+    (request,) = asking.tick().run_requests or []
     assert request.partition_key == "2026-10-06"
     # As long as nothing has changed, another tick asks for the same run.
-    (again,) = tick(asking).run_requests or []
+    (again,) = asking.tick().run_requests or []
     assert again.run_key == request.run_key
 
 
 def test_a_materialized_day_is_left_alone(asking: World) -> None:
     asking.keep(answer())
     assert asking.run(DAY).success
-    assert "2026-10-06 is materialized; the next day is due" in reason(tick(asking))
+    assert "2026-10-06 is materialized; the next day is due" in reason(asking.tick())
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
@@ -80,7 +73,7 @@ def test_while_a_run_is_at_work_it_waits(asking: World, status: dg.DagsterRunSta
             tags={"dagster/partition": "2026-10-06"},
         )
     )
-    assert "Run 12345678 is at work on 2026-10-06" in reason(tick(asking))
+    assert "Run 12345678 is at work on 2026-10-06" in reason(asking.tick())
 
 
 def test_after_a_429_it_says_the_time_and_attempts_nothing_before_it(
@@ -88,14 +81,14 @@ def test_after_a_429_it_says_the_time_and_attempts_nothing_before_it(
 ) -> None:
     api.answers(Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "600"}))
     assert not asking.run(DAY, fetch=Fetch.auto).success
-    cursor = tick(asking).cursor
-    said = reason(tick(asking, cursor))
+    cursor = asking.tick().cursor
+    said = reason(asking.tick(cursor))
     assert said.startswith("429, first in a row, next attempt 12:10:00 UTC")
     assert "11 h 59 min left" in said or "12 h 00 min left" in said
     clock.move_to(NOON + timedelta(seconds=599))
-    reason(tick(asking, cursor))
+    reason(asking.tick(cursor))
     clock.move_to(NOON + timedelta(seconds=601))
-    assert tick(asking, cursor).run_requests
+    assert asking.tick(cursor).run_requests
 
 
 def test_three_429s_in_a_row_are_counted(asking: World, api: ScriptedApi, clock: time_machine.Traveller) -> None:
@@ -103,10 +96,10 @@ def test_three_429s_in_a_row_are_counted(asking: World, api: ScriptedApi, clock:
     cursor: str | None = None
     for n in range(3):
         clock.move_to(NOON + n * timedelta(seconds=700))
-        assert tick(asking, cursor).run_requests
+        assert asking.tick(cursor).run_requests
         asking.run(DAY, fetch=Fetch.auto)
-        cursor = tick(asking, cursor).cursor
-    assert reason(tick(asking, cursor)).startswith("429, third in a row, next attempt 12:33:20 UTC")
+        cursor = asking.tick(cursor).cursor
+    assert reason(asking.tick(cursor)).startswith("429, third in a row, next attempt 12:33:20 UTC")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +119,7 @@ def test_what_passes_by_itself_is_attempted_again_with_growing_distance(
     at = NOON
     for minutes in (1, 2, 5, 10, 20, 30, 30):
         asking.run(DAY, fetch=Fetch.auto)
-        result = tick(asking, cursor)
+        result = asking.tick(cursor)
         cursor = result.cursor
         at += timedelta(minutes=minutes)
         said = reason(result)
@@ -134,7 +127,7 @@ def test_what_passes_by_itself_is_attempted_again_with_growing_distance(
         assert f"next attempt {at:%H:%M}" in said
         clock.move_to(at + timedelta(seconds=1))
         at = datetime.now(UTC)
-        assert tick(asking, cursor).run_requests
+        assert asking.tick(cursor).run_requests
 
 
 def test_a_wrong_key_waits_for_a_person_until_the_key_changes(
@@ -142,22 +135,22 @@ def test_a_wrong_key_waits_for_a_person_until_the_key_changes(
 ) -> None:
     api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
     asking.run(DAY, fetch=Fetch.auto)
-    cursor = tick(asking).cursor
+    cursor = asking.tick().cursor
     clock.move_to(NOON + timedelta(hours=5))
-    assert "set a valid OPENROUTER_API_KEY" in reason(tick(asking, cursor))
+    assert "set a valid OPENROUTER_API_KEY" in reason(asking.tick(cursor))
     assert cursor is not None
     assert KEY not in cursor
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-another")
-    assert tick(asking, cursor).run_requests
+    assert asking.tick(cursor).run_requests
 
 
 def test_a_refused_day_is_not_hammered(asking: World, api: ScriptedApi, clock: time_machine.Traveller) -> None:
     api.answers(answer(bend=lambda data: data.update(window_days=1)))
     asking.run(DAY, fetch=Fetch.auto)
-    cursor = tick(asking).cursor
+    cursor = asking.tick().cursor
     clock.move_to(NOON + timedelta(hours=8))
-    assert "was refused" in reason(tick(asking, cursor))
-    assert "21:40 UTC" in reason(tick(asking, cursor))
+    assert "was refused" in reason(asking.tick(cursor))
+    assert "21:40 UTC" in reason(asking.tick(cursor))
 
 
 def test_in_the_last_hours_attempts_come_at_least_every_ten_minutes(
@@ -166,22 +159,22 @@ def test_in_the_last_hours_attempts_come_at_least_every_ten_minutes(
     ended = (NOON + timedelta(hours=10)).timestamp()  # 22:00: 2 hours are left
     cursor = Attempts("2026-10-06", "a-run", "ServerError", ended, failures=9).as_cursor()
     clock.move_to(NOON + timedelta(hours=10, minutes=9))
-    assert "next attempt 22:10:00 UTC; 1 h 51 min left" in reason(tick(asking, cursor))
+    assert "next attempt 22:10:00 UTC; 1 h 51 min left" in reason(asking.tick(cursor))
     clock.move_to(NOON + timedelta(hours=10, minutes=10))
-    assert tick(asking, cursor).run_requests
+    assert asking.tick(cursor).run_requests
 
 
 def test_a_spent_budget_is_waited_for(asking: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_MINUTE", "1")
     shared_budget(load_settings()).spend()
-    assert reason(tick(asking)).startswith("Request budget spent, next attempt 12:01:00 UTC")
+    assert reason(asking.tick()).startswith("Request budget spent, next attempt 12:01:00 UTC")
 
 
 @pytest.mark.parametrize(
     "garbled", ["{", "[]", '{"day": 5}', '{"day": "x", "failures": 1}', "null", "\x00", "[" * 9999]
 )
 def test_a_garbled_cursor_is_set_aside(asking: World, garbled: str) -> None:
-    result = tick(asking, garbled)
+    result = asking.tick(garbled)
     assert result.run_requests
     assert result.cursor is not None
     assert json.loads(result.cursor)["day"] == "2026-10-06"
@@ -190,7 +183,7 @@ def test_a_garbled_cursor_is_set_aside(asking: World, garbled: str) -> None:
 def test_yesterdays_cursor_says_nothing_of_today(asking: World) -> None:
     fingerprint = hashlib.blake2b(KEY.encode(), digest_size=4).hexdigest()
     old = Attempts("2026-10-05", "a-run", "UnauthorizedError", NOON.timestamp(), 3, fingerprint).as_cursor()
-    assert tick(asking, old).run_requests
+    assert asking.tick(old).run_requests
 
 
 def test_a_tick_that_skips_is_quick_and_opens_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,10 +194,10 @@ def test_a_tick_that_skips_is_quick_and_opens_no_connection(tmp_path: Path, monk
         shared_budget(load_settings()).cool_down(datetime.now(UTC) + timedelta(hours=1))
         took = []
         for _ in range(10):
-            context = dg.build_sensor_context(instance=instance)
-            start = time.perf_counter()
-            result = snapshot_sensor(context)
-            took.append(time.perf_counter() - start)
+            with dg.build_sensor_context(instance=instance) as context:
+                start = time.perf_counter()
+                result = snapshot_sensor(context)
+                took.append(time.perf_counter() - start)
             assert isinstance(result, dg.SensorResult)
             assert reason(result).startswith("429")
     assert min(took) < 0.05
@@ -214,6 +207,6 @@ def test_an_api_that_says_at_once_again_and_again_is_not_believed_for_ever(
     asking: World, clock: time_machine.Traveller
 ) -> None:
     cursor = Attempts("2026-10-06", "a-run", "RateLimitedError", NOON.timestamp(), failures=4).as_cursor()
-    assert "next attempt 12:10:00 UTC" in reason(tick(asking, cursor))
+    assert "next attempt 12:10:00 UTC" in reason(asking.tick(cursor))
     clock.move_to(NOON + timedelta(minutes=10))
-    assert tick(asking, cursor).run_requests
+    assert asking.tick(cursor).run_requests

@@ -15,6 +15,7 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.assets import snapshot
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
+from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.defs.specs import DAILY_ASSETS
 from orpipeline.history import make_tables
 from orpipeline.snapshot import Fetch
@@ -80,6 +81,13 @@ class World:
             raise_on_error=False,
         )
 
+    def tick(self, cursor: str | None = None) -> dg.SensorResult:
+        """Evaluate the sensor once."""
+        with dg.build_sensor_context(instance=self.instance, cursor=cursor) as context:
+            result = snapshot_sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
     def make_tables(self, *days: date) -> None:
         """Make the tables of days as a run does, in a fraction of its time, and tell Dagster nothing."""
         for judged, *_ in make_tables(self.archive, self.warehouse, days, now=NOON):
@@ -92,6 +100,20 @@ class World:
     def materialized(self, asset: str) -> set[str]:
         """Return the partitions that Dagster has as materialized."""
         return set(self.instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset])))
+
+
+def evaluate(
+    schedule: dg.ScheduleDefinition, at: datetime, instance: dg.DagsterInstance | None = None
+) -> dg.RunRequest | dg.SkipReason:
+    """Evaluate a schedule once. Only an instance on disk can be looked at by one.
+
+    The context is left here: one that is left to the garbage collector puts its instance's state back in the middle of
+    another test.
+    """
+    with dg.build_schedule_context(instance, at) as context:
+        asked = schedule(context)
+    assert isinstance(asked, dg.RunRequest | dg.SkipReason)
+    return asked
 
 
 ASSETS = [key.path[-1] for key in DAILY_ASSETS]
