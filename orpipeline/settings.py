@@ -15,6 +15,8 @@ from orpipeline.errors import SettingsError
 REQUESTS_PER_MINUTE = 30
 REQUESTS_PER_DAY = 500
 """What the API allows: a minute for a key, a day for an account. A setting may lower it, not raise it."""
+LOCK_WAIT_SECONDS = 60.0
+"""How long is waited for another process that holds the warehouse's file."""
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 """The first day that the API's documentation names."""
@@ -61,7 +63,7 @@ class Settings(BaseSettings):
     warehouse: str = ""
     requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, ge=1, le=REQUESTS_PER_MINUTE)
     requests_per_day: int = Field(default=REQUESTS_PER_DAY, ge=1, le=REQUESTS_PER_DAY)
-    lock_wait_seconds: float = Field(default=60.0, ge=0)
+    lock_wait_seconds: float = Field(default=LOCK_WAIT_SECONDS, ge=0)
     start_date: date = FIRST_DOCUMENTED_DAY
     alert_webhook: SecretStr | None = None
     http_referer: str | None = None

@@ -15,8 +15,8 @@ from orpipeline.archive import Archive
 from orpipeline.clock import utc_now
 from orpipeline.openrouter.budget import shared_budget
 from orpipeline.openrouter.client import AppHeaders, Client
-from orpipeline.settings import Settings, load_settings
-from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse
+from orpipeline.settings import LOCK_WAIT_SECONDS, Settings, load_settings
+from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
 
 

@@ -15,13 +15,12 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.contracts.validation import Seen, check_table
 from orpipeline.errors import OrpipelineError
+from orpipeline.settings import LOCK_WAIT_SECONDS
 from orpipeline.warehouse.views import VIEW_QUERIES
 
 _log = logging.getLogger(__name__)
 
 SCHEMA = "openrouter"
-LOCK_WAIT_SECONDS = 60.0
-"""How long a connection waits for another process that holds the file, before it fails."""
 
 DUCKDB_TYPES: dict[pl.DataType, str] = {
     pl.Date(): "DATE",

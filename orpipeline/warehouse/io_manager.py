@@ -34,7 +34,8 @@ from dagster_duckdb import DuckDBIOManager
 from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import Field
 
-from orpipeline.warehouse.database import LOCK_WAIT_SECONDS, Warehouse, WarehouseError, full_name, quoted
+from orpipeline.settings import LOCK_WAIT_SECONDS
+from orpipeline.warehouse.database import Warehouse, WarehouseError, full_name, quoted
 
 
 class _WarehouseClient(DuckDbClient):
