@@ -5,9 +5,9 @@
     @dg.asset(partitions_def=daily_partitions, ins={"models": dg.AssetIn(table_key("task_models"))})
     def my_table(models: pl.DataFrame) -> pl.DataFrame: ...
 
-`TABLES` are the tables' pandera models, `Warehouse` and `Archive` read what is kept, `defs` is the code location,
-`DemoApi` a stand-in of the API for tests. Each is imported when it is first used: the package itself loads neither
-Dagster nor polars.
+`TABLES` are the tables' pandera models, `Warehouse` and `Archive` read what is kept, `DemoApi` is a stand-in of the API
+for tests. Each is imported when it is first used: the package itself loads neither Dagster nor polars. The code
+location is `orpipeline.definitions.defs` (`orpipeline.defs` is the package of its parts).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orpipeline.archive import Archive
     from orpipeline.contracts.tables import TABLES
-    from orpipeline.definitions import defs
     from orpipeline.defs.partitions import daily_partitions
     from orpipeline.defs.specs import table_key
     from orpipeline.demo.api import DemoApi
@@ -37,7 +36,6 @@ __all__ = [
     "Warehouse",
     "WarehouseIOManager",
     "daily_partitions",
-    "defs",
     "table_key",
 ]
 __version__ = _version("orpipeline")
@@ -51,7 +49,6 @@ _HOMES = {
     "Warehouse": "orpipeline.warehouse.database",
     "WarehouseIOManager": "orpipeline.warehouse.io_manager",
     "daily_partitions": "orpipeline.defs.partitions",
-    "defs": "orpipeline.definitions",
     "table_key": "orpipeline.defs.specs",
 }
 

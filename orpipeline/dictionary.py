@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from orpipeline.contracts.rules import RULES
-from orpipeline.contracts.tables import RELATIONS, VIEWS, DayTable
+from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS, DayTable
 from orpipeline.warehouse.database import DUCKDB_TYPES, SCHEMA
 
 _INTRODUCTION = """# Data dictionary
 
-All tables are in the DuckDB schema `{schema}`. Shares are fractions of 1 as OpenRouter publishes them, rounded to 3
+{where} Shares are fractions of 1 as OpenRouter publishes them, rounded to 3
 decimals, unless a column says otherwise. A day is one in UTC. Columns marked *key* are the primary key.
 """
 
+_IN_DUCKDB = f"All tables are in the DuckDB schema `{SCHEMA}`."
+_EXPORTED = """Each table is a folder of Parquet files, one a day. The column `as_of` is in the folders' names
+(`as_of=2026-10-06`), not in the files; types are named as in DuckDB."""
 
-def data_dictionary() -> str:
-    """Return the tables and views with their columns (type, key, NULL, meaning) and the rules that a day holds to."""
-    return "\n".join([_INTRODUCTION.format(schema=SCHEMA), *_relations(), *_rules()])
+
+def data_dictionary(*, exported: bool = False) -> str:
+    """Return the tables and views with their columns (type, key, NULL, meaning) and the rules that a day holds to.
+
+    With `exported`, what an export has of them: the tables, as Parquet files.
+    """
+    introduction = _INTRODUCTION.format(where=_EXPORTED if exported else _IN_DUCKDB)
+    return "\n".join([introduction, *_relations(TABLES if exported else RELATIONS), *_rules()])
 
 
-def _relations() -> Iterator[str]:
-    for name, model in RELATIONS.items():
+def _relations(relations: Mapping[str, type[DayTable]]) -> Iterator[str]:
+    for name, model in relations.items():
         yield f"## {'View' if name in VIEWS else 'Table'} `{name}`\n\n{model.summary()}\n"
         yield "| column | type | | meaning |\n| --- | --- | --- | --- |"
         yield from _columns(model)

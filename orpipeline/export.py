@@ -3,17 +3,18 @@
     to/task_models/as_of=2026-10-06/task_models.parquet
     to/CITATION, to/DATA_DICTIONARY.md
 
-Each file is replaced in one step. Of a day's files, that of `snapshots` is removed first and written last: a day that
-`snapshots` has is whole.
+Each file is replaced in one step and none is ever removed, so a reader of a table has each day's old rows or its new
+ones. A day's files change one right after another, that of `snapshots` last: a day that `snapshots` has is there in
+all tables. Each file's metadata has the `version` that its rows follow from, for readers to whom a moment matters.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -24,12 +25,12 @@ from orpipeline import __version__
 from orpipeline.contracts.tables import TABLES, DayTable
 from orpipeline.dictionary import data_dictionary
 from orpipeline.errors import OrpipelineError
-from orpipeline.files import replace_file
+from orpipeline.files import replace_file, replace_files
 from orpipeline.warehouse.database import Warehouse
 
-_MARKER = "snapshots"
-_TABLES = [name for name in TABLES if name != _MARKER]
+_LAST = "snapshots"
 _DAYS_AT_ONCE = 100
+_LEFTOVER_SECONDS = 3600
 
 
 class ExportError(OrpipelineError):
@@ -52,16 +53,17 @@ def export_tables(
     `on_progress` is told the days as they are done. Days that only `to` has stay. Raises ExportError where the folder
     cannot be written.
     """
-    snapshots = warehouse.read(_MARKER)
+    snapshots = warehouse.read("snapshots")
     if snapshots.is_empty():
         raise ExportError(f"The warehouse {warehouse.path} is empty, so there is nothing to export.")
     versions = {day: _version(sha256) for day, sha256 in snapshots.select("as_of", "sha256").iter_rows()}
     wanted = [day for day, version in versions.items() if everything or _exported_from(to, day) != version]
     try:
+        _sweep(to)
         for start in range(0, len(wanted), _DAYS_AT_ONCE):
-            _write_days(warehouse, to, wanted[start : start + _DAYS_AT_ONCE], snapshots, on_progress)
+            _write_days(warehouse, to, wanted[start : start + _DAYS_AT_ONCE], on_progress)
         replace_file(to / "CITATION", "".join(f"{line}\n" for line in _newest_citations(snapshots)).encode())
-        replace_file(to / "DATA_DICTIONARY.md", data_dictionary().encode())
+        replace_file(to / "DATA_DICTIONARY.md", data_dictionary(exported=True).encode())
     except OSError as error:
         raise ExportError(
             f"The export to {to} cannot be written: {error.strerror}. Days that it has are whole; run it again."
@@ -69,19 +71,24 @@ def export_tables(
     return Exported(wanted, sorted(versions.keys() - set(wanted)))
 
 
-def _write_days(
-    warehouse: Warehouse, to: Path, days: Sequence[date], snapshots: pl.DataFrame, on_progress: Callable[[int], None]
-) -> None:
-    frames = {name: warehouse.read(name, since=days[0], until=days[-1]) for name in _TABLES}
+def _write_days(warehouse: Warehouse, to: Path, days: Sequence[date], on_progress: Callable[[int], None]) -> None:
+    frames = warehouse.read_tables(since=days[0], until=days[-1])
     of_day = {name: frame.partition_by("as_of", as_dict=True) for name, frame in frames.items()}
     for day in days:
-        source = snapshots.filter(as_of=day)
-        about = {"version": _version(source["sha256"][0]), "citation": source["citation"][0]}
-        _file(to, _MARKER, day).unlink(missing_ok=True)
-        tables = ((name, of_day[name].get((day,), frames[name].clear())) for name in _TABLES)
-        for name, rows in chain(tables, [(_MARKER, source)]):
-            replace_file(_file(to, name, day), _parquet(name, rows, about))
+        rows = {name: of_day[name].get((day,), frame.clear()) for name, frame in frames.items()}
+        source = rows[_LAST].row(0, named=True)
+        about = {"version": _version(source["sha256"]), "citation": source["citation"]}
+        ordered = sorted(rows, key=lambda name: name == _LAST)
+        # Not beside the files: polars refuses a folder in which something does not end as the others do.
+        replace_files({_file(to, name, day): _parquet(name, rows[name], about) for name in ordered}, aside=to)
         on_progress(1)
+
+
+def _sweep(to: Path) -> None:
+    """Remove what killed exports left half written, once no export can be at it any more."""
+    for leftover in to.glob(".*.parquet.*"):
+        if leftover.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+            leftover.unlink(missing_ok=True)
 
 
 def _file(to: Path, table: str, day: date) -> Path:
@@ -106,7 +113,7 @@ def _described(schema: pa.Schema, model: type[DayTable], about: Mapping[str, str
 def _exported_from(to: Path, day: date) -> str | None:
     """Return the version of a day that the export has whole, or None."""
     try:
-        metadata = pq.read_schema(_file(to, _MARKER, day)).metadata or {}
+        metadata = pq.read_schema(_file(to, _LAST, day)).metadata or {}
     except (OSError, pa.ArrowInvalid):
         return None
     return str(metadata.get(b"version", b"").decode())

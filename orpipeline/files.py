@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -11,15 +12,31 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Whoever reads the file has the old content or the new, also after a crash. Raises OSError, and leaves nothing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden: what lists `*.parquet` or serves a folder does not show it.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    replace_files({path: content}, aside=path.parent)
+
+
+def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
+    """Do so with several files that belong together: all are on the disk before the first is put in place.
+
+    They are put in place one right after another, in their order. Until then they are hidden files in the folder
+    `aside`, which must be on the same disk, and is made where there is none. Raises OSError, and leaves none of those.
+    """
+    temporary = {path: aside / f".{n}-{path.name}.{os.getpid()}" for n, path in enumerate(contents)}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        aside.mkdir(parents=True, exist_ok=True)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(temporary[path], content)
+        for path, written in temporary.items():
+            written.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
         raise
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

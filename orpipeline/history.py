@@ -168,7 +168,7 @@ def rebuild(
     there = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
     rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
     for days in _batches(archived):
-        before = {name: warehouse.read(name, since=days[0], until=days[-1]) for name in TABLES}
+        before = warehouse.read_tables(since=days[0], until=days[-1])
         judged = judge_days(archive, warehouse, days, now=now)
         tables, _ = load(warehouse, judged)
         rebuilt.errors |= judged.errors

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -10,20 +15,20 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from polars.testing import assert_frame_equal
 
-from orpipeline import export as module
 from orpipeline.archive import Archive
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.demo.snapshots import demo_answer
 from orpipeline.dictionary import data_dictionary
 from orpipeline.export import ExportError, export_tables
-from orpipeline.files import replace_file
 from orpipeline.history import make_tables
 from orpipeline.warehouse.database import Warehouse
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
 DAYS = [date(2026, 10, 1) + timedelta(days=n) for n in range(4)]
+NEW = DAYS[-1] + timedelta(days=1)
 DOCS = Path(__file__).parents[1] / "docs" / "data-dictionary.md"
 
 
@@ -33,17 +38,23 @@ class History:
     def __init__(self, folder: Path) -> None:
         self.archive, self.warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
 
-    def add(self, day: date, body: bytes | None = None, origin: str = "import") -> None:
-        self.archive.put(body or demo_answer(day), fetched_at=NOW, source="a test", origin=origin)
-        for judged, *_ in make_tables(self.archive, self.warehouse, [day], now=NOW):
+    def add(self, *answers: tuple[date, bytes], origin: str = "import") -> None:
+        for _, body in answers:
+            self.archive.put(body, fetched_at=NOW, source="a test", origin=origin)
+        for judged, *_ in make_tables(self.archive, self.warehouse, [day for day, _ in answers], now=NOW):
             assert not judged.errors
+
+
+def restated(day: date) -> bytes:
+    answer = json.loads(demo_answer(day))
+    answer["data"]["classifications"][0]["display_name"] = "Restated"
+    return json.dumps(answer).encode()
 
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
     made = History(tmp_path / "data")
-    for day in DAYS:
-        made.add(day)
+    made.add(*((day, demo_answer(day)) for day in DAYS))
     return made
 
 
@@ -75,12 +86,12 @@ def test_files_say_what_their_columns_are_and_how_they_are_cited(history: Histor
         assert field.metadata[b"description"].decode() == TABLES["task_models"].columns()[field.name].description
     citation = (tmp_path / "out" / "CITATION").read_text()
     assert citation == f"Source: OpenRouter (openrouter.ai/rankings), as of {DAYS[-1]}. Licensed under CC BY 4.0.\n"
-    assert (tmp_path / "out" / "DATA_DICTIONARY.md").read_text() == data_dictionary()
+    assert (tmp_path / "out" / "DATA_DICTIONARY.md").read_text() == data_dictionary(exported=True)
 
 
 def test_made_up_days_are_not_cited_as_openrouters(tmp_path: Path) -> None:
     history = History(tmp_path / "data")
-    history.add(DAYS[0], origin="demo")
+    history.add((DAYS[0], demo_answer(DAYS[0])), origin="demo")
     export_tables(history.warehouse, tmp_path / "out")
     assert (tmp_path / "out" / "CITATION").read_text().startswith("Demo data, made up")
 
@@ -89,52 +100,117 @@ def test_an_export_that_is_run_again_leaves_days_alone_that_are_there(history: H
     to = tmp_path / "out"
     assert export_tables(history.warehouse, to).written == DAYS
     before = {name: found for name, found in _files(to).items() if name.endswith(".parquet")}
-    history.add(DAYS[-1] + timedelta(days=1))
+    history.add((NEW, demo_answer(NEW)))
     exported = export_tables(history.warehouse, to)
-    assert (exported.written, exported.unchanged) == ([DAYS[-1] + timedelta(days=1)], DAYS)
+    assert (exported.written, exported.unchanged) == ([NEW], DAYS)
     assert before.items() <= _files(to).items()
     assert export_tables(history.warehouse, to, everything=True).unchanged == []
 
 
 def test_a_restated_day_is_written_again(history: History, tmp_path: Path) -> None:
     export_tables(history.warehouse, tmp_path / "out")
-    history.add(DAYS[1], demo_answer(DAYS[1]) + b"\n")
+    history.add((DAYS[1], demo_answer(DAYS[1]) + b"\n"))
     assert export_tables(history.warehouse, tmp_path / "out").written == [DAYS[1]]
     snapshots = pl.scan_parquet(tmp_path / "out" / "snapshots").collect()
     assert snapshots.filter(pl.col("revision") == 2).height == 1
 
 
-@pytest.mark.parametrize("files", range(6))
-def test_a_day_that_snapshots_has_is_whole_wherever_an_export_ends(
+@pytest.mark.parametrize("files", [0, 1, 4, 5, 9])  # of five of the restated day, and five of the new one
+def test_wherever_an_export_ends_every_day_is_there_and_the_next_one_mends_it(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
     to = tmp_path / "out"
-    written = replace_file
+    export_tables(history.warehouse, to)
+    history.add((DAYS[1], restated(DAYS[1])))
+    history.add((NEW, demo_answer(NEW)))
+    replace = Path.replace
 
-    def then_ends(path: Path, content: bytes) -> None:
+    def then_ends(self: Path, target: Path) -> Path:
         nonlocal files
         if files == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.name}.1").write_bytes(content[:10])  # as a kill leaves it
             raise OSError(28, "No space left on device")
         files -= 1
-        written(path, content)
+        return replace(self, target)
 
-    monkeypatch.setattr(module, "replace_file", then_ends)
+    monkeypatch.setattr(Path, "replace", then_ends)
     with pytest.raises(ExportError, match="No space left"):
         export_tables(history.warehouse, to)
-    for day in _whole_days(to):
-        assert all((to / table / f"as_of={day}" / f"{table}.parquet").exists() for table in TABLES)
-    monkeypatch.undo()
-    export_tables(history.warehouse, to)
-    assert list(_whole_days(to)) == [str(day) for day in DAYS]
+    whole = _whole_days(to)
+    assert set(DAYS) <= set(whole)
     for table in TABLES:
-        assert len(pl.scan_parquet(to / table / "*" / "*.parquet").collect()) == len(history.warehouse.read(table))
+        assert set(whole) <= {day for (day,) in pl.scan_parquet(to / table).select("as_of").unique().collect().rows()}
+    assert not list(to.rglob(".*"))
+    monkeypatch.undo()
+    assert NEW in export_tables(history.warehouse, to).written
+    _assert_same(history, to)
 
 
-def _whole_days(to: Path) -> Iterator[str]:
-    for path in sorted(to.glob("snapshots/*/snapshots.parquet")):
-        yield path.parent.name.removeprefix("as_of=")
+def test_what_a_killed_export_left_half_written_is_in_nobodys_way(history: History, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    export_tables(history.warehouse, to)
+    young, old = to / ".0-snapshots.parquet.1", to / ".0-snapshots.parquet.2"
+    for leftover in (young, old):
+        leftover.write_bytes(b"PAR1 and half a f")
+    os.utime(old, (time.time() - 3601,) * 2)
+    assert export_tables(history.warehouse, to).written == []
+    assert (young.exists(), old.exists()) == (True, False)
+    _assert_same(history, to)
+
+
+def test_who_reads_while_all_days_are_written_again_finds_every_day_at_any_time(
+    history: History, tmp_path: Path
+) -> None:
+    to = tmp_path / "out"
+    export_tables(history.warehouse, to)
+    done = threading.Event()
+
+    def read() -> set[int]:
+        counts = set()
+        while not done.is_set():
+            for table in ("snapshots", "macro_categories"):
+                counts.add(len(pl.scan_parquet(to / table).select("as_of").unique().collect()))
+        return counts
+
+    with ThreadPoolExecutor(1) as readers:
+        reading = readers.submit(read)
+        for _ in range(10):
+            export_tables(history.warehouse, to, everything=True)
+        done.set()
+        assert reading.result() == {len(DAYS)}
+
+
+def test_a_days_files_are_of_one_moment_though_it_is_restated_meanwhile(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may write between the look at what is new and the days' own reading."""
+    to, body = tmp_path / "out", restated(DAYS[1])
+    read_tables = Warehouse.read_tables
+
+    def restate_first(self: Warehouse, **days: date) -> dict[str, pl.DataFrame]:
+        history.add((DAYS[1], body))
+        return read_tables(self, **days)
+
+    monkeypatch.setattr(Warehouse, "read_tables", restate_first)
+    export_tables(history.warehouse, to)
+    monkeypatch.undo()
+    _assert_same(history, to)
+    version = pq.read_schema(to / "task_models" / f"as_of={DAYS[1]}" / "task_models.parquet").metadata[b"version"]
+    assert version.decode().startswith(hashlib.sha256(body).hexdigest())
+    assert export_tables(history.warehouse, to).written == []
+
+
+def _assert_same(history: History, to: Path) -> None:
+    for table, stored in history.warehouse.read_tables().items():
+        exported = pl.scan_parquet(to / table, hive_partitioning=True).collect().select(stored.columns)
+        assert_frame_equal(
+            exported.cast(dict(stored.schema)).sort(TABLES[table].primary_key()),  # type: ignore[arg-type] # of columns
+            stored,
+            check_exact=True,
+        )
+
+
+def _whole_days(to: Path) -> list[date]:
+    return [date.fromisoformat(path.parent.name[6:]) for path in sorted(to.glob("snapshots/*/snapshots.parquet"))]
 
 
 def test_a_file_that_is_no_parquet_is_written_again(history: History, tmp_path: Path) -> None:

@@ -116,15 +116,23 @@ class Warehouse:
 
         Empty, with the table's columns, where nothing was ever written.
         """
-        model = RELATIONS[table]
-        empty = pl.DataFrame(schema=model.polars_schema())
+        return self._read([table], since, until)[table]
+
+    def read_tables(self, *, since: date | None = None, until: date | None = None) -> dict[str, pl.DataFrame]:
+        """Return the rows of all tables, by name, as `read` does, and as they were at one moment."""
+        return self._read(list(TABLES), since, until)
+
+    def _read(self, names: Sequence[str], since: date | None, until: date | None) -> dict[str, pl.DataFrame]:
+        found = {name: pl.DataFrame(schema=RELATIONS[name].polars_schema()) for name in names}
         if not self.exists:
-            return empty
+            return found
+        days = [since or date.min, until or date.max]
         with self.connect(read_only=True) as connection:
-            if table not in existing_relations(connection):
-                return empty
-            rows = select_rows(connection, table, "as_of BETWEEN ? AND ?", [since or date.min, until or date.max])
-        return rows.sort(model.primary_key())
+            connection.begin()  # what is committed meanwhile is in none of them
+            for name in found.keys() & existing_relations(connection):
+                rows = select_rows(connection, name, "as_of BETWEEN ? AND ?", days)
+                found[name] = rows.sort(RELATIONS[name].primary_key())
+        return found
 
     def days(self, table: str = "snapshots") -> list[date]:
         """Return the days that the tables have, as one of them says, oldest first."""
