@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +22,18 @@ from orpipeline.definitions import defs
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
 from orpipeline.defs.specs import DAILY_ASSETS, HISTORY_CHECKS, REPORT, table_key
-from orpipeline_tests.world import evaluate
+from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.world import World, evaluate
 
 PROJECT = Path(__file__).parents[1]
 
 
-def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name(arguments[0])
     return subprocess.run(
         [str(program), *arguments[1:]],
         cwd=PROJECT,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})},
         capture_output=True,
         text=True,
         timeout=120,
@@ -152,6 +156,25 @@ def test_the_key_is_in_no_definition() -> None:
     assert done.returncode == 0, done.stderr
     assert "openrouter" in done.stdout
     assert "very-secret" not in done.stdout + done.stderr
+
+
+def test_the_readmes_asset_of_ones_own_reads_and_writes_tables(world: World, tmp_path: Path) -> None:
+    world.keep(answer())
+    world.make_tables(DAY)
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "home").mkdir()
+    done = _command(
+        *("dagster", "asset", "materialize", "--select", "authors", "--partition", DAY.isoformat()),
+        *("-f", str(tmp_path / "mine.py")),
+        environment={"DAGSTER_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode == 0, done.stderr
+    with world.warehouse.connect(read_only=True) as connection:
+        found = connection.sql("SELECT as_of, author, len FROM public.authors").fetchall()
+    models = {model["id"] for task in json.loads(answer())["data"]["classifications"] for model in task["models"]}
+    assert {day for day, *_ in found} == {DAY}
+    assert {author for _, author, _ in found} == {model.split("/")[0] for model in models}
 
 
 def test_dagster_yaml_keeps_state_in_the_project_and_sends_no_telemetry() -> None:
