@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import pytest
 from orpipeline.contracts.validation import FINDINGS_SCHEMA
 from orpipeline.report import charts, wording
 from orpipeline.report.charts import render_picture
-from orpipeline.report.colours import author_slot
+from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.data import NoReportError, ReportData, read_report_data
 from orpipeline.report.page import render_page
-from orpipeline.report.rows import drawn_days, spread
+from orpipeline.report.rows import drawn_days, leaderboard_rows, spread, task_model_rows
 from orpipeline.terminal import plain
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
@@ -83,6 +84,16 @@ def test_the_leaderboards_table_has_the_warehouses_figures(month: Warehouse, mon
         assert cells[4] == f"{row['usage_share']:.{digits}%}"
 
 
+def test_published_shares_have_the_digits_that_are_published(month_page: str) -> None:
+    page = Report(month_page)
+    published = [page.table("mix-table"), *(table for table in page.tables if table.attributes.get("class") == "task")]
+    shown = [cell for table in published for cells in table.body for cell in cells if cell.endswith(("%", "pp"))]
+    assert all(re.fullmatch(r"0%|[+\N{MINUS SIGN}]?\d+\.\d(%|\N{NO-BREAK SPACE}pp)", cell) for cell in shown)
+    rows = _rows(month_page)
+    drawn = [*rows["mix"]["usage_text"], *rows["mix"]["token_text"], *rows["task_models"]["share_text"]]
+    assert all(re.fullmatch(r"0%|\d+\.\d%", text) for text in drawn)
+
+
 def test_the_mix_and_each_tasks_models_are_the_warehouses(month: Warehouse, month_page: str) -> None:
     page = Report(month_page)
     tasks = month.read("task_classifications", since=NEWEST)
@@ -115,9 +126,36 @@ def test_changes_movers_newcomers_and_who_left_are_the_views(month: Warehouse, m
     for row in trends.iter_rows(named=True):
         change = row["usage_share_change_7d"]
         assert board[row["model_id"]].startswith("new" if change is None else "▲" if change > 0 else "▼")
+    assert all(board[model] == "new" for model in fresh)
     lately = month.read("model_leaderboard", since=NEWEST - timedelta(days=7)).filter(scope="all")
     gone = set(lately["model_id"]) - set(trends["model_id"])
     assert {cells[0] for cells in page.table("departed").body} == gone != set()
+
+
+def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
+    listed = {10: {"a/x": 0.4, "b/back": 0.3}, 7: {"a/x": 0.4}, 0: {"a/x": 0.4, "b/back": 0.3, "c/new": 0.2}}
+    answers = {NEWEST - timedelta(days=n): one_tag_answer(NEWEST - timedelta(days=n), m) for n, m in listed.items()}
+    data = read_report_data(warehouse_of(tmp_path, answers))
+    page = Report(render_page(data))
+    board = {cells[2]: cells[6] for cells in page.table("board", scope="all").body}
+    assert (board["b/back"], board["c/new"]) == ("back", "new")
+    assert [cells[0] for cells in page.table("newcomers").body] == ["c/new"]
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ({"b/y": 0.5}, "No model is listed on both 29 Sep 2026 and 6 Oct 2026"),
+        ({"a/x": 0.5}, "No model's share changed between 29 Sep 2026 and 6 Oct 2026"),
+    ],
+)
+def test_no_change_is_told_from_nothing_to_compare(tmp_path: Path, then: dict[str, float], said: str) -> None:
+    week_before = NEWEST - timedelta(days=7)
+    answers = {week_before: one_tag_answer(week_before, then), NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}
+    text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, answers)))).text.split())
+    assert said in text
+    tile = text.partition("Largest move in 7 days")[2].partition("Models listed")[0]
+    assert ("no model is listed on both days" in tile) == ("a/x" not in then)
 
 
 def test_a_day_that_is_missing_is_a_gap_in_the_lines_and_in_the_table(month_page: str) -> None:
@@ -154,6 +192,7 @@ def test_an_earlier_day_is_shown_as_it_was_then(month: Warehouse) -> None:
     board = Report(render_page(data)).table("board", scope="all")
     rows = month.read("model_leaderboard", since=day, until=day).filter(scope="all")
     assert {cells[2] for cells in board.body} == set(rows["model_id"])
+    assert "of the top 8 of 25 Sep 2026, by day" in Report(render_page(data)).text
 
 
 def test_a_day_without_rows_and_an_empty_warehouse_are_said(month: Warehouse, tmp_path: Path) -> None:
@@ -191,9 +230,18 @@ def test_made_up_figures_say_demo_and_others_do_not(month_page: str, tmp_path: P
     assert "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0." in page
 
 
+@pytest.mark.parametrize(("origin", "word"), [("api", "Fetched"), ("import", "Fetched or imported")])
+def test_an_imports_time_is_not_said_to_be_that_of_its_fetch(tmp_path: Path, origin: str, word: str) -> None:
+    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}, origin=origin)
+    assert f"<dt>{word}</dt>" in render_page(read_report_data(warehouse))
+
+
 def test_a_lead_that_is_not_certain_is_said(tmp_path: Path) -> None:
     tied = warehouse_of(tmp_path / "tied", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
-    assert "2 models share the lead with 30.0% of requests each" in Report(render_page(read_report_data(tied))).text
+    text = " ".join(Report(render_page(read_report_data(tied))).text.split())
+    assert "2 models share the lead with 30.0% of requests each" in text
+    assert "By tokens, 2 models share the lead with 30.0% each." in text
+    assert "First by requests 30.0%2 models share the place First by tokens 30.0%2 models share the place" in text
     sure = warehouse_of(tmp_path / "sure", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(sure))).text.split())
     assert "x leads with 50.0% of requests" in text
@@ -246,6 +294,10 @@ def test_ten_years_of_days_stay_below_two_megabytes(tmp_path: Path, month_page: 
     drawn = drawn_days(data.days, data.as_of)
     assert len(drawn) == 522
     assert drawn[-1] == (NEWEST, True)
+    for measure in ("usage", "token"):
+        history = Report(page).table("history", measure=measure)
+        assert [cells[0] for cells in history.body] == [wording.day_text(day) for day, _ in reversed(drawn)]
+    assert "Shares of requests by day, one day of each 7;" in Report(page).text
 
 
 def test_weeks_are_drawn_by_their_newest_day_and_a_week_without_any_is_a_gap() -> None:
@@ -276,12 +328,21 @@ def test_shares_have_one_decimal_and_below_one_percent_two(share: float, text: s
     assert wording.percent(share) == text
 
 
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.109, "10.9%"), (0.007, "0.7%"), (0.0, "0%"), (0.0004, "<0.1%"), (1.0, "100.0%")]
+)
+def test_published_shares_have_one_decimal(share: float, text: str) -> None:
+    assert wording.published_percent(share) == text
+
+
 def test_changes_are_percentage_points_with_their_sign() -> None:
     space = "\N{NO-BREAK SPACE}"
     assert wording.change(0.0123) == f"+1.2{space}pp"
     assert wording.change(-0.0042) == f"\N{MINUS SIGN}0.42{space}pp"
     assert wording.change(0.0) == f"0.0{space}pp"
     assert wording.change(None) == "\N{EN DASH}"
+    assert wording.published_change(0.012 - 0.005) == f"+0.7{space}pp"
+    assert wording.published_change(0.1 + 0.2 - 0.3) == f"0.0{space}pp"
 
 
 def test_short_names_drop_author_and_date_only_where_one_model_has_the_name() -> None:
@@ -300,6 +361,47 @@ def test_an_authors_colour_follows_from_the_name_alone() -> None:
     assert author_slot("deepseek") == 0
     demo = ["aurora", "basalt", "cinder", "dune", "estuary", "fjord", "glade", "harbor", "islet", "juniper"]
     assert sorted(author_slot(f"demo-{name}") for name in demo) == list(range(10))
+
+
+@pytest.mark.parametrize("kind", ["author", "macro"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_any_two_colours_differ_for_people_with_any_colour_vision(kind: str, theme: str) -> None:
+    colours = [colour for name, colour in _page_colours(theme).items() if name.startswith(f"--{kind}-")]
+    for vision, cones in VISIONS.items():
+        seen = {colour: _lab(colour, cones) for colour in colours}
+        for one, other in combinations(colours, 2):
+            assert _difference(seen[one], seen[other]) >= 10, (vision, one, other)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_mark_stands_out_from_the_ground(month_data: ReportData, theme: str) -> None:
+    colours = _page_colours(theme)
+    marks = {name: colour for name, colour in colours.items() if name.startswith(("--author-", "--macro-", "--muted"))}
+    assert len(marks) == 17
+    assert {name: colour for name, colour in marks.items() if _contrast(colour, colours["--paper"]) < 3} == {}
+    drawn = {row["colour"] for row in [*leaderboard_rows(month_data, PAGE), *task_model_rows(month_data, PAGE)]}
+    assert {colour.removeprefix("var(").removesuffix(")") for colour in drawn} <= set(marks)
+
+
+def test_the_distance_of_colours_is_ciede2000() -> None:
+    # From Sharma, Wu and Dalal, "The CIEDE2000 color-difference formula", 2005, table 1: pairs 1, 7, 17 and 25.
+    for one, other, known in (
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+        ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ):
+        assert _difference(one, other) == pytest.approx(known, abs=1e-4)
+
+
+def test_on_a_narrow_page_the_line_of_zero_is_beside_the_bar_and_not_in_the_names() -> None:
+    layers = charts.movers(PAGE, charts.named_rows("movers"), narrow=True).to_dict()["layer"]
+    (zero,) = (layer["mark"] for layer in layers if layer["mark"]["type"] == "tick")
+    (bar,) = (layer["mark"] for layer in layers if layer["mark"]["type"] == "bar")
+    texts = [layer["mark"] for layer in layers if layer["mark"]["type"] == "text"]
+    assert zero["yOffset"] == bar["yOffset"]
+    assert texts
+    assert all(text["dy"] + text["fontSize"] / 2 < zero["yOffset"] - zero["size"] / 2 for text in texts)
 
 
 def test_labels_at_the_lines_ends_do_not_overlap() -> None:
@@ -331,3 +433,87 @@ def _rows(html: str) -> dict[str, dict[str, list[Any]]]:
         }
         for name, columns in json.loads(found).items()
     }
+
+
+def _page_colours(theme: str) -> dict[str, str]:
+    """Return the page's CSS variables with their colour in a theme."""
+    css = (Path(charts.__file__).parent / "page.css").read_text(encoding="utf-8")
+    grounds = dict(re.findall(r"(--\w+): (light-dark\(.+?\));", css))
+    place = ("light", "dark").index(theme)
+    return {name: re.findall("#[0-9a-f]{6}", pair)[place] for name, pair in (grounds | {**page_variables()}).items()}
+
+
+Triple = tuple[float, float, float]
+# G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, "A Physiologically-based Model for Simulation of Color Vision
+# Deficiency", 2009: for linear sRGB, severity 1.0.
+VISIONS: dict[str, tuple[Triple, Triple, Triple]] = {
+    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+_SRGB_TO_XYZ: tuple[Triple, Triple, Triple] = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
+_WHITE = (0.95047, 1.0, 1.08883)
+
+
+def _times(matrix: tuple[Triple, Triple, Triple], values: Triple) -> Triple:
+    first, second, third = (sum(a * b for a, b in zip(row, values, strict=True)) for row in matrix)
+    return first, second, third
+
+
+def _linear(colour: str) -> Triple:
+    parts = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return red, green, blue
+
+
+def _contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours as WCAG 2 defines it."""
+    darker, lighter = sorted(_times(_SRGB_TO_XYZ, _linear(colour))[1] + 0.05 for colour in (one, other))
+    return lighter / darker
+
+
+def _lab(colour: str, cones: tuple[Triple, Triple, Triple]) -> Triple:
+    """Return a colour in CIELAB (D65) as a kind of colour vision has it."""
+    red, green, blue = (min(1.0, max(0.0, part)) for part in _times(cones, _linear(colour)))
+    relative = (part / white for part, white in zip(_times(_SRGB_TO_XYZ, (red, green, blue)), _WHITE, strict=True))
+    x, y, z = (math.cbrt(part) if part > 216 / 24389 else (24389 / 27 * part + 16) / 116 for part in relative)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def _difference(one: Triple, other: Triple) -> float:
+    """Return the CIEDE2000 distance of two colours in CIELAB."""
+    mean = (math.hypot(*one[1:]) + math.hypot(*other[1:])) / 2
+    stretch = 1.5 - math.sqrt(mean**7 / (mean**7 + 25**7)) / 2
+    chroma = [math.hypot(stretch * a, b) for _, a, b in (one, other)]
+    hue = [math.degrees(math.atan2(b, stretch * a)) for _, a, b in (one, other)]
+    turn = (hue[1] - hue[0] + 180) % 360 - 180 if chroma[0] * chroma[1] else 0.0
+    light, colourful = (one[0] + other[0]) / 2, sum(chroma) / 2
+    middle = hue[0] + turn / 2 if chroma[0] * chroma[1] else sum(hue)
+
+    def wave(times: int, shift: float) -> float:
+        return math.cos(math.radians(times * middle + shift))
+
+    hues = 1 - 0.17 * wave(1, -30) + 0.24 * wave(2, 0) + 0.32 * wave(3, 6) - 0.2 * wave(4, -63)
+    by_light = (other[0] - one[0]) / (1 + 0.015 * (light - 50) ** 2 / math.sqrt(20 + (light - 50) ** 2))
+    by_chroma = (chroma[1] - chroma[0]) / (1 + 0.045 * colourful)
+    by_hue = 2 * math.sqrt(chroma[0] * chroma[1]) * math.sin(math.radians(turn / 2)) / (1 + 0.015 * colourful * hues)
+    blue = 60 * math.exp(-((((middle % 360) - 275) / 25) ** 2))
+    rotation = -2 * math.sqrt(colourful**7 / (colourful**7 + 25**7)) * math.sin(math.radians(blue))
+    return math.sqrt(by_light**2 + by_chroma**2 + by_hue**2 + rotation * by_chroma * by_hue)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,22 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from orpipeline.report.data import read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.report_data import HOSTILE, NEWEST, days_before, demo_warehouse, hostile_warehouse, long_warehouse
+from orpipeline_tests.answers import one_tag_answer
+from orpipeline_tests.report_data import (
+    HOSTILE,
+    NEWEST,
+    days_before,
+    demo_warehouse,
+    hostile_warehouse,
+    long_warehouse,
+    warehouse_of,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no Chromium at {CHROMIUM}")
 
 WIDTHS = {"wide": 1440, "narrow": 390}
+SMALLEST = 320
 SCOPES = ["all", "code", "data", "agent", "general"]
 Open = Callable[..., "Opened"]
 
@@ -68,9 +80,9 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser) -> Iterator[Open]:
     contexts = []
 
-    def opened(file: Path, width: str = "wide", scheme: str = "light") -> Opened:
-        size = {"width": WIDTHS[width], "height": 900}
-        context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+    def opened(file: Path, width: str | int = "wide", scheme: str = "light", **options: Any) -> Opened:
+        size = {"width": width if isinstance(width, int) else WIDTHS[width], "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=scheme, **options)  # type: ignore[arg-type]
         contexts.append(context)
         return Opened(context.new_page(), file)
 
@@ -137,7 +149,7 @@ def test_each_task_shows_its_models(month: Warehouse, month_file: Path, open_pag
         listed = models.filter(tag=task["tag"]).sort("position")
         shown = opened.shown("task_models").splitlines()
         for share in listed["tag_usage_share"]:
-            assert _percent(share) in shown
+            assert f"{share:.1%}" in shown
         assert "Not listed" in shown
         visible = opened.page.locator("table.task:visible")
         assert visible.count() == 1
@@ -274,7 +286,72 @@ def test_without_scripts_every_table_is_there(browser: Browser, month_file: Path
     page = context.new_page()
     page.goto(month_file.as_uri())
     assert page.locator("noscript").inner_text().startswith("The charts need scripts to run.")
-    page.locator("#leaderboard summary").click()
-    assert page.locator("table.board:visible").count() == 1
-    assert page.locator("[data-chart]:visible").count() == 0
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.locator("table:visible").count() == page.locator("table").count() == 5 + 1 + 2 + 3 + 29
+    captions = page.locator("table:visible caption").all_inner_texts()
+    assert len(captions) == len(set(captions)) == page.locator("table").count()
+    assert page.locator("figure:visible, [data-chart]:visible, input:visible, select:visible").count() == 0
     context.close()
+
+
+@pytest.mark.parametrize("width", [SMALLEST, *WIDTHS.values()])
+def test_names_that_differ_at_their_end_differ_on_the_page(tmp_path: Path, open_page: Open, width: int) -> None:
+    shares = {
+        "deepseek/deepseek-v4-flash-20260423": 0.3,
+        "deepseek/deepseek-v4-flash-20260731": 0.2,
+        "nvidia/nemotron-3-ultra-550b-a55b:free": 0.1,
+        "an-author-of-a-long-name/z": 0.1,
+    }
+    shares |= {f"a/n{number}": 0.02 for number in range(10)}
+    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, shares)})
+    opened = open_page(_written(warehouse, tmp_path), width)
+    for chart in ("leaderboard", "task_models"):
+        texts = opened.shown(chart).splitlines()
+        for end in ("0423", "0731", ":free"):
+            assert any(text.endswith(end) for text in texts), (chart, end)
+    if width == WIDTHS["wide"]:
+        assert "nemotron-3-ultra-550b-a55b:free" in texts
+    else:
+        ranks = [text for text in opened.shown("leaderboard").splitlines() if text.startswith("rank ")]
+        assert len(ranks) == len(shares)
+        assert all(re.match(r"rank \d+(\N{EN DASH}\d+)? +· +\w", text) for text in ranks)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_chosen_is_seen_where_the_system_forces_its_colours(
+    month_file: Path, open_page: Open, scheme: str
+) -> None:
+    page = open_page(month_file, "wide", scheme, forced_colors="active").page
+    page.locator("#leaderboard summary").click()
+    ground = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
+    chosen = set(page.locator("input:checked + span").evaluate_all(ground))
+    others = set(page.locator("input:not(:checked) + span").evaluate_all(ground))
+    assert len(chosen) == 1
+    assert chosen.isdisjoint(others)
+    dots = set(page.locator("table.board:visible .dot").evaluate_all(ground))
+    assert len(dots) > 3
+    assert dots.isdisjoint(page.locator("body").evaluate_all(ground))
+
+
+def test_on_paper_nothing_is_cut_and_each_page_says_demo(month_file: Path, open_page: Open) -> None:
+    page = open_page(month_file).page
+    page.set_viewport_size({"width": 718, "height": 1047})  # A4 less margins of 1 cm
+    page.locator("[data-chart=task_models][data-drawn=narrow]").wait_for()
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.emulate_media(media="print")
+    assert page.locator("select:visible, input:visible, button:visible, summary:visible").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    for table in page.locator("table:visible").all():
+        box = table.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 718
+    style = "(all, [name, part]) => all.map((one) => getComputedStyle(one, part)[name])"
+    assert set(page.locator(".scroll").evaluate_all(style, ["overflowX", None])) == {"visible"}
+    kept = page.locator("h2, h3, section > .intro, figcaption").evaluate_all(style, ["breakAfter", None])
+    assert set(kept) == {"avoid"}
+    # What is fixed stands on every page that is printed.
+    demo = page.locator(".demo strong")
+    assert demo.evaluate_all(style, ["position", "::after"]) == ["fixed"]
+    assert demo.evaluate_all(style, ["content", "::after"]) == ['"DEMO"']

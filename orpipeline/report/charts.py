@@ -23,7 +23,9 @@ from orpipeline.terminal import plain
 Rows = Sequence[Mapping[str, Any]]
 _WIDTH = alt.expr("width")
 _HISTORY_HEIGHT = 380
-_PICTURE_WIDTH = 700
+_PICTURE_WIDTH = 740
+_PICTURE_NAME_ROOM = 248
+_NAME_ROOM = "clamp(0.28 * width, 190, 296)"  # the most takes nearly every name whole, the least leaves the bars room
 VALIDATE = False
 """Whether every part of a chart is held against Vega-Lite's schema."""
 
@@ -67,11 +69,16 @@ class Pen:
             x=alt.value(x), y=self.place, text=alt.Text(f"{field}:N"), color=alt.value(colour or self.theme.ink)
         )
 
-    def bar(self, field: str, scale: Any, *, size: int, dy: float = 0, axis: Any = None) -> Any:
+    def model(self, x: Any, *, room: Any, dy: float) -> Any:
+        """Return a row's model, its name shortened in the middle to `room` (pixels, or an expression of `width`)."""
+        text = self.text("fitted", x, dy=dy, size=14, weight=600, limit=alt.expr(f"{room}"))
+        return text.transform_calculate(fitted=_fitted("name", room, 14, self.theme))
+
+    def bar(self, field: str, scale: Any, *, size: int, dy: float = 0, axis: Any = None, filled: bool = True) -> Any:
         """Return one bar a row from zero to `field`, in the row's `colour`."""
         return (
             _layer()
-            .mark_bar(size=size, yOffset=dy, cornerRadiusEnd=2)
+            .mark_bar(size=size, yOffset=dy, cornerRadiusEnd=2, filled=filled)
             .encode(
                 x=alt.X(f"{field}:Q", scale=scale, axis=axis, title=None),
                 y=self.place,
@@ -127,6 +134,16 @@ class Pen:
             .mark_rule(strokeWidth=1, yOffset=half, y2Offset=half)
             .encode(x=alt.value(0), x2=alt.value(_WIDTH), y=self.place, color=alt.value(self.theme.line))
         )
+
+
+def _fitted(field: str, room: Any, size: int, theme: Theme) -> str:
+    """Return an expression of a text that fits: what tells models of one family apart stands at its end.
+
+    Vega's own `limit` cuts the end. It knows the font's true widths, so it still cuts what this guess leaves too long.
+    """
+    kept = f"floor(({room}) / {theme.character * size:g}) - 1"
+    first, last = f"slice(datum.{field}, 0, ceil(({kept}) / 2))", f"slice(datum.{field}, -floor(({kept}) / 2))"
+    return f"length(datum.{field}) <= {kept} + 1 ? datum.{field} : {first} + '…' + {last}"
 
 
 def _from(start: str, end: str, **options: Any) -> Any:
@@ -187,10 +204,10 @@ _LEADERBOARD_TOOLTIPS = {
 }
 
 
-def leaderboard(theme: Theme, data: Any, *, narrow: bool, width: Any = "container", name_room: int = 230) -> Any:
+def leaderboard(theme: Theme, data: Any, *, narrow: bool, width: Any = "container", name_room: Any = _NAME_ROOM) -> Any:
     """Return the leaderboard: bars for the attributed shares, whiskers to the upper bounds.
 
-    `name_room` is how many pixels a wide chart gives to the models' names.
+    `name_room` is how many pixels a wide chart gives to the models' names, or an expression of its `width`.
     """
     layers = _narrow_leaderboard(Pen(theme)) if narrow else _wide_leaderboard(Pen(theme), name_room)
     return _finished(
@@ -204,23 +221,23 @@ def leaderboard(theme: Theme, data: Any, *, narrow: bool, width: Any = "containe
     )
 
 
-def _wide_leaderboard(pen: Pen, name_room: int) -> list[Any]:
-    theme, scale = pen.theme, _from(f"{106 + name_room}", "width - 172")
+def _wide_leaderboard(pen: Pen, name_room: Any) -> list[Any]:
+    theme, scale = pen.theme, _from(f"106 + {name_room}", "width - 172")
     right, change = alt.expr("width - 94"), alt.expr("width - 2")
     small: dict[str, Any] = {"size": 12, "colour": theme.muted}
     return [
         _head("Rank", 28, theme, align="right"),
         _head("Possible", 64, theme, align="center", only="measure === 'usage'"),
         _head("Model", 98, theme),
-        _head("Attributed, and at most", alt.expr(f"{106 + name_room}"), theme),
+        _head("Attributed, and at most", alt.expr(f"106 + {name_room}"), theme),
         _head("Share", right, theme, align="right"),
         _head("7 days", change, theme, align="right", only="measure === 'usage'"),
         pen.rules(44),
         pen.text("rank", 28, align="right", size=17, weight=600),
         pen.text("range_text", 64, align="center", **small),
-        pen.text("name", 98, dy=-8, size=14, weight=600, limit=name_room),
+        pen.model(98, dy=-8, room=name_room),
         pen.dot(102, dy=9),
-        pen.text("author", 111, dy=9, limit=name_room - 13, **small),
+        pen.text("author", 111, dy=9, limit=alt.expr(f"{name_room} - 13"), **small),
         pen.whisker("share", "upper", scale, tick=10),
         pen.bar("share", scale, size=16),
         pen.text("share_text", right, align="right", dy=-8, size=15, weight=600),
@@ -246,10 +263,10 @@ def _narrow_leaderboard(pen: Pen) -> list[Any]:
     return [
         pen.rules(66),
         pen.text("rank", 18, align="right", dy=-19, size=15, weight=600),
-        pen.text("name", 30, dy=-19, size=14, weight=600, limit=alt.expr("width - 92")),
+        pen.model(30, dy=-19, room="width - 92"),
         pen.text("share_text", right, align="right", dy=-19, size=14, weight=600),
         pen.dot(34, dy=0, size=50),
-        pen.text("author_and_range", 43, limit=alt.expr("width - 130"), **small),
+        pen.text("range_and_author", 43, limit=alt.expr("width - 122"), **small),
         pen.text("moved", right, align="right", size=12),
         pen.whisker("share", "upper", scale, dy=18, tick=8),
         pen.bar("share", scale, dy=18, size=9),
@@ -279,7 +296,7 @@ def task_mix(theme: Theme, data: Any, *, narrow: bool, width: Any = "container")
         x=alt.X("token:Q", scale=scale, axis=axis, title=None), y=pen.place, stroke=colour
     )
     task, group = "datum.kind === 'task'", "datum.kind === 'macro'"
-    limit = alt.expr("width - 150") if narrow else 196
+    limit = alt.expr("width - 132") if narrow else 196
     layers = [
         link,
         tokens,
@@ -305,6 +322,8 @@ def model_history(
     theme: Theme, data: Any, labels: Any, series: Sequence[rows.Series], *, narrow: bool, width: Any = "container"
 ) -> Any:
     """Return the top models' attributed shares by day; a day that is not there breaks the lines."""
+    room = 34 if narrow else 230
+    words = "datum.place" if narrow else _fitted("label", room - 16, 12, theme)
     keys = [one.key for one in series]
     colour = alt.Color("key:N", scale=alt.Scale(domain=keys, range=[one.colour for one in series]), legend=None)
     dash = alt.StrokeDash("key:N", scale=alt.Scale(domain=keys, range=[list(one.dash) for one in series]), legend=None)
@@ -312,13 +331,13 @@ def model_history(
     highest = alt.expr(f"measure === 'usage' ? {top['usage']} : {top['token']}")
     share_scale = alt.Scale(domainMin=0, domainMax=highest, nice=False)
     share = alt.Y("share:Q", title=None, scale=share_scale, axis=_share_axis())
-    x = alt.X("day:T", title=None, scale=_time_scale(narrow), axis=_day_axis(narrow))
+    x = alt.X("day:T", title=None, scale=_time_scale(room), axis=_day_axis(narrow))
     lines = (
         _layer()
         .mark_line(strokeWidth=2.25, strokeJoin="round", invalid="break-paths-show-domains")
         .encode(x=x, y=share, color=colour, strokeDash=dash)
     )
-    alone = _layer().mark_circle(size=36).encode(x=x, y=share, color=colour, opacity=_where_alone(1))
+    alone = _layer().mark_circle(size=36).encode(x=x, y=share, color=colour, opacity=_WHERE_ALONE)
     touch = (
         _layer()
         .transform_lookup("key", from_=alt.LookupData(data=labels, key="key", fields=["name"]))
@@ -327,7 +346,7 @@ def model_history(
         .encode(x=x, y=share, tooltip=_history_tooltips("Model", ".2%"))
     )
     return _finished(
-        [lines, alone, *_end_labels(labels, "place" if narrow else "label", theme, 34 if narrow else 230), touch],
+        [lines, alone, *_end_labels(labels, words, theme, room), touch],
         theme,
         data,
         params=_params(measure="usage"),
@@ -340,15 +359,15 @@ def model_history(
 def macro_history(theme: Theme, data: Any, labels: Any, *, narrow: bool, width: Any = "container") -> Any:
     """Return the macro-categories' shares by day, one on another; a day that is not there leaves the ground bare."""
     room = 116 if narrow else 230
-    x = alt.X("day:T", title=None, scale=_time_scale(narrow, room), axis=_day_axis(narrow))
+    x = alt.X("day:T", title=None, scale=_time_scale(room), axis=_day_axis(narrow))
     low = alt.Y("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=_share_axis())
     colour = alt.Color("colour:N", scale=None, legend=None)
     areas = (
         _layer()
-        .mark_area(opacity=0.9, line={"strokeWidth": 0.75, "color": theme.paper})
+        .mark_area(opacity=1, line={"strokeWidth": 0.75, "color": theme.paper})
         .encode(x=x, y=low, y2="high:Q", color=colour, detail=["key:N", "segment:N"])
     )
-    alone = _layer().mark_rule(strokeWidth=3).encode(x=x, y=low, y2="high:Q", color=colour, opacity=_where_alone(0.9))
+    alone = _layer().mark_rule(strokeWidth=3).encode(x=x, y=low, y2="high:Q", color=colour, opacity=_WHERE_ALONE)
     touch = (
         _layer()
         .transform_calculate(day_text=_DAY_TEXT)
@@ -356,7 +375,7 @@ def macro_history(theme: Theme, data: Any, labels: Any, *, narrow: bool, width: 
         .encode(x=x, y=low, y2="high:Q", tooltip=_history_tooltips("Macro-category", ".1%"))
     )
     return _finished(
-        [areas, alone, *_end_labels(labels, "label", theme, room), touch],
+        [areas, alone, *_end_labels(labels, "datum.label", theme, room), touch],
         theme,
         data,
         params=_params(measure="usage"),
@@ -367,6 +386,8 @@ def macro_history(theme: Theme, data: Any, labels: Any, *, narrow: bool, width: 
 
 
 _DAY_TEXT = "utcFormat(datum.day, '%-d %b %Y')"
+# A mark that is seen only at a point that has no neighbour to draw to.
+_WHERE_ALONE = alt.condition("datum.alone", alt.value(1), alt.value(0))
 
 
 def _history_tooltips(title: str, digits: str) -> list[Any]:
@@ -377,26 +398,25 @@ def _history_tooltips(title: str, digits: str) -> list[Any]:
     ]
 
 
-def _where_alone(opacity: float) -> Any:
-    """Show a mark only at a point that has no neighbour to draw to."""
-    return alt.condition("datum.alone", alt.value(opacity), alt.value(0))
+def _end_labels(labels: Any, words: str, theme: Theme, room: int) -> list[Any]:
+    """Return the names at the right, in ink that can be read, each behind a dot in its colour.
 
-
-def _end_labels(labels: Any, field: str, theme: Theme, room: int) -> list[Any]:
-    """Return the names at the right, in ink that can be read, each behind a dot in its colour."""
+    `words` is an expression of a label's text.
+    """
     shown = alt.Chart(labels).transform_filter(_picked("measure"))
     at = alt.Y("label_at:Q", title=None)
     dots = shown.mark_circle(size=50, opacity=1).encode(
         x=alt.value(alt.expr(f"width - {room - 8}")), y=at, color=alt.Color("colour:N", scale=None, legend=None)
     )
-    texts = shown.mark_text(align="left", baseline="middle", fontSize=12, fontWeight=500, limit=room - 16).encode(
-        x=alt.value(alt.expr(f"width - {room - 16}")), y=at, text=f"{field}:N", color=alt.value(theme.ink)
+    texts = (
+        shown.transform_calculate(words=words)
+        .mark_text(align="left", baseline="middle", fontSize=12, fontWeight=500, limit=room - 16)
+        .encode(x=alt.value(alt.expr(f"width - {room - 16}")), y=at, text="words:N", color=alt.value(theme.ink))
     )
     return [dots, texts]
 
 
-def _time_scale(narrow: bool, room: int | None = None) -> Any:
-    room = room or (34 if narrow else 230)
+def _time_scale(room: int) -> Any:
     return alt.Scale(type="utc", range=[0, alt.expr(f"width - {room + 4}")])
 
 
@@ -417,19 +437,20 @@ def movers(theme: Theme, data: Any, *, narrow: bool, width: Any = "container") -
     dy = 16 if narrow else 0
     zero = (
         _layer()
-        .mark_tick(thickness=1, size=height, orient="vertical")
+        # On a narrow page the names stand above the bars, so the line of zero is as high as a bar.
+        .mark_tick(thickness=1, size=14 if narrow else height, yOffset=dy, orient="vertical")
         .encode(x=alt.XDatum(0, scale=scale), y=pen.place, color=alt.value(theme.muted))
     )
     bars = pen.bar("change", scale, size=8 if narrow else 14, dy=dy)
     right, far = alt.expr("width - 2"), alt.expr("width - 110")
     if narrow:
         texts = [
-            pen.text("name", 0, dy=-10, size=14, weight=600, limit=alt.expr("width - 100")),
+            pen.model(0, dy=-10, room="width - 100"),
             pen.text("moved", right, align="right", dy=-10, weight=600),
         ]
     else:
         texts = [
-            pen.text("name", 4, dy=-8, size=14, weight=600, limit=300),
+            pen.model(4, dy=-8, room=300),
             pen.dot(8, dy=9),
             pen.text("author", 17, dy=9, size=12, colour=theme.muted, limit=290),
             pen.text("moved", far, align="right", size=14, weight=600),
@@ -449,7 +470,7 @@ def task_models(theme: Theme, data: Any, task: str, *, narrow: bool, width: Any 
     name_dy = -10 if narrow else -7
     texts = [
         pen.text("position", 20, align="right", dy=name_dy if narrow else 0, size=15, weight=600),
-        pen.text("name", 32, dy=name_dy, size=14, weight=600, limit=alt.expr("width - 96") if narrow else 280),
+        pen.model(32, dy=name_dy, room="width - 96" if narrow else 296),
         pen.text("share_text", right, align="right", dy=name_dy if narrow else 0, size=14, weight=600),
     ]
     if not narrow:
@@ -457,10 +478,12 @@ def task_models(theme: Theme, data: Any, task: str, *, narrow: bool, width: Any 
             pen.dot(36, dy=9, size=50),
             pen.text("author", 45, dy=9, size=12, colour=theme.muted, limit=270),
         ]
+    bar = pen.bar("share", scale, size=9 if narrow else 14, dy=dy)
     tooltips = {"model_id": "Model", "author": "Author", "share_text": "Share of the task"}
     layers = [
         pen.rules(height),
-        pen.bar("share", scale, size=9 if narrow else 14, dy=dy),
+        bar.transform_filter("datum.position"),
+        pen.bar("share", scale, size=8 if narrow else 13, dy=dy, filled=False).transform_filter("!datum.position"),
         *texts,
         pen.touch(height, tooltips),
     ]
@@ -493,7 +516,9 @@ def both_widths(draw: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
 def render_picture(data: ReportData) -> bytes:
     """Return the day's top 20 as a PNG, about 1,400 pixels wide, dark on white."""
     found = [row for row in rows.leaderboard_rows(data, PICTURE) if (row["scope"], row["measure"]) == ("all", "usage")]
-    chart = leaderboard(PICTURE, alt.InlineData(found), narrow=False, width=_PICTURE_WIDTH, name_room=196)
+    chart = leaderboard(
+        PICTURE, alt.InlineData(found), narrow=False, width=_PICTURE_WIDTH, name_room=_PICTURE_NAME_ROOM
+    )
     cited = (
         alt.Chart(alt.InlineData([{"text": plain(data.snapshot["citation"])}]))
         .mark_text(align="left", baseline="top", fontSize=11, limit=_PICTURE_WIDTH)

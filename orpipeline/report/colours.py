@@ -1,9 +1,13 @@
 """Colours that mean the same on every day: an author's follows from its name alone, never from its rank.
 
-Authors have Petroff's ten colours ("Accessible Color Sequences for Data Visualization", 2021; `petroff10` in
-Matplotlib), macro-categories have Okabe and Ito's. Both are made for people who see red and green alike. Ten colours
-cannot tell all authors apart: the best known have one each, some share one of these, and any other author has one by
-the hash of its name. So no colour stands without the name beside it, and lines of one colour differ in their dashes.
+Authors' colours are near Petroff's ten ("Accessible Color Sequences for Data Visualization", 2021; `petroff10` in
+Matplotlib), macro-categories' near Okabe and Ito's. They were moved, separately on light and on dark, until each has a
+contrast of 3:1 with the ground and any two are a CIEDE2000 distance of 10 apart, for normal vision and for people who
+lack one kind of cone (Machado, Oliveira and Fernandes, 2009). A test holds them to that.
+
+Ten colours cannot tell all authors apart: the best known have one each, some share one of these, and any other author
+has one by the hash of its name. So no colour stands without the name beside it, and lines of one colour differ in their
+dashes.
 """
 
 from __future__ import annotations
@@ -35,38 +39,40 @@ _KNOWN_AUTHORS = {
 _SALT = b"share-658180"
 
 _AUTHORS_ON_LIGHT = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
+    "#437eb8",
+    "#ce8000",
+    "#ae1b00",
+    "#859590",
+    "#832eb6",
+    "#9f6858",
+    "#be550d",
+    "#a0915c",
     "#717581",
-    "#5cb8bd",  # Petroff's #92dadd is too pale for a line on white
+    "#0ea1aa",
 )
 _AUTHORS_ON_DARK = (
-    "#3f90da",
-    "#ffa90e",
-    "#d8341a",  # Petroff's #bd1f01, #832db6 and #717581 are too dark for a line on black
-    "#94a4a2",
-    "#a659d8",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#7f8494",
+    "#6098ca",
+    "#ffab16",
+    "#cd3218",
+    "#95a7a5",
+    "#984fd9",
+    "#a96c5a",
+    "#e96a12",
+    "#baad71",
+    "#7e8291",
     "#92dadd",
 )
-_MACROS = {"code": "#0072b2", "data": "#e69f00", "agent": "#009e73", "general": "#cc79a7"}
-_MORE_MACROS = ("#d55e00", "#56b4e9")
-_LIGHTER_ON_DARK = {"#0072b2": "#3b97d3"}  # Okabe and Ito's blue is dim on black
+_MACROS = ("code", "data", "agent", "general")
+# The last two are for keys that are new in the API.
+_MACROS_ON_LIGHT = ("#0172b2", "#c88300", "#009668", "#bc7eaa", "#bd5300", "#0c9adf")
+_MACROS_ON_DARK = ("#2094e8", "#e8a006", "#049365", "#cb77a6", "#d55e00", "#54c3fe")
 
 
 @dataclass(frozen=True)
 class Theme:
     """What charts are drawn with: `paper` is the ground, `ink` for text, `muted` for what is less, `line` for grids;
-    colours of authors and of macro-categories by slot (`author_slot`, `macro_slot`); the font.
+    colours of authors and of macro-categories by slot (`author_slot`, `macro_slot`); the font; `character`, about what
+    a character of a model's name takes in it, as a part of its size.
     """
 
     paper: str
@@ -76,6 +82,7 @@ class Theme:
     authors: tuple[str, ...]
     macros: tuple[str, ...]
     font: str
+    character: float
 
     def author(self, name: str | None) -> str:
         """Return an author's colour."""
@@ -86,16 +93,15 @@ class Theme:
         return self.macros[macro_slot(key)]
 
 
-_MACRO_COLOURS = (*_MACROS.values(), *_MORE_MACROS)
-
 PAGE = Theme(
     paper="var(--paper)",
     ink="var(--ink)",
     muted="var(--muted)",
     line="var(--line)",
     authors=tuple(f"var(--author-{slot})" for slot in range(len(_AUTHORS_ON_LIGHT))),
-    macros=tuple(f"var(--macro-{slot})" for slot in range(len(_MACRO_COLOURS))),
+    macros=tuple(f"var(--macro-{slot})" for slot in range(len(_MACROS_ON_LIGHT))),
     font="system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+    character=0.68,  # the widest that is common, DejaVu Sans
 )
 """CSS variables of the page, so that its charts follow light and dark with nothing drawn again."""
 
@@ -105,8 +111,9 @@ PICTURE = Theme(
     muted="#5d626e",
     line="#e4e3de",
     authors=_AUTHORS_ON_LIGHT,
-    macros=_MACRO_COLOURS,
+    macros=_MACROS_ON_LIGHT,
     font="Liberation Sans",  # vl-convert has it on board
+    character=0.57,
 )
 """Dark on white, with a font that is on every machine."""
 
@@ -119,18 +126,20 @@ def author_slot(author: str) -> int:
 
 def macro_slot(key: str) -> int:
     """Return the place of a macro-category's colour; a key that is new in the API gets one of two further colours."""
-    keys = list(_MACROS)
-    return keys.index(key) if key in _MACROS else len(keys) + _hashed(key, len(_MORE_MACROS))
+    more = len(_MACROS_ON_LIGHT) - len(_MACROS)
+    return _MACROS.index(key) if key in _MACROS else len(_MACROS) + _hashed(key, more)
 
 
 def page_variables() -> Mapping[str, str]:
     """Return the CSS variables of authors and macro-categories, each for light and dark."""
-    pairs = zip(_AUTHORS_ON_LIGHT, _AUTHORS_ON_DARK, strict=True)
-    authors = {f"--author-{slot}": f"light-dark({light}, {dark})" for slot, (light, dark) in enumerate(pairs)}
-    return authors | {
-        f"--macro-{slot}": f"light-dark({colour}, {_LIGHTER_ON_DARK.get(colour, colour)})"
-        for slot, colour in enumerate(_MACRO_COLOURS)
-    }
+    found = {}
+    for name, on_light, on_dark in (
+        ("author", _AUTHORS_ON_LIGHT, _AUTHORS_ON_DARK),
+        ("macro", _MACROS_ON_LIGHT, _MACROS_ON_DARK),
+    ):
+        for slot, (light, dark) in enumerate(zip(on_light, on_dark, strict=True)):
+            found[f"--{name}-{slot}"] = f"light-dark({light}, {dark})"
+    return found
 
 
 def _hashed(name: str, slots: int) -> int:

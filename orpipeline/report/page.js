@@ -39,7 +39,7 @@
   // Shows what belongs to the choice: tables of a scope or task, words of a measure.
   function show(name) {
     for (const element of document.querySelectorAll(`[data-${name}]`)) {
-      element.hidden = element.dataset[name] !== state[name];
+      element.classList.toggle("unchosen", element.dataset[name] !== state[name]);
     }
   }
 

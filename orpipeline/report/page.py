@@ -29,7 +29,6 @@ TABLE_ROWS = 100
 """How many models a table of the page lists at most."""
 _LIST_ROWS = 15
 _FINDING_ROWS = 20
-_DAY_ROWS = 60
 _FOLDER = Path(__file__).parent
 # In JSON inside HTML these five could end the script, or the line in old engines.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}"}
@@ -92,7 +91,6 @@ def render_page(data: ReportData) -> str:
             limits={
                 "table": TABLE_ROWS,
                 "list": _LIST_ROWS,
-                "days": _DAY_ROWS,
                 "compared": COMPARED_DAYS,
                 "lines": TOP_MODELS,
             },
@@ -128,7 +126,7 @@ def _story(data: ReportData) -> dict[str, Any]:
     ranked = [row | {"name": called[row["model_id"]]} for row in board.iter_rows(named=True)]
     leaders = [row for row in ranked if row["usage_rank"] == 1]
     followers = [row for row in ranked if row["usage_rank"] > 1]
-    by_tokens = sorted(ranked, key=lambda row: (row["token_rank"], row["model_id"]))
+    by_tokens = [row for row in ranked if row["token_rank"] == 1]
     gaps = data.tasks.with_columns(gap=pl.col("token_share") - pl.col("usage_share")).sort("gap", "tag")
     moved = board.filter(pl.col("usage_share_change_7d") != 0).sort(
         pl.col("usage_share_change_7d").abs(), "model_id", descending=[True, False]
@@ -136,10 +134,11 @@ def _story(data: ReportData) -> dict[str, Any]:
     return {
         "leaders": leaders,
         "second": followers[0] if followers else None,
-        "token_leader": by_tokens[0] if by_tokens else None,
+        "token_leaders": by_tokens,
         "fewer_tokens": gaps.row(0, named=True),
         "more_tokens": gaps.row(-1, named=True),
         "mover": {**moved.row(0, named=True), "name": called[moved["model_id"][0]]} if len(moved) else None,
+        "is_comparable": board["usage_share_change_7d"].is_not_null().any(),
         "model_count": len(ranked),
     }
 
@@ -176,10 +175,9 @@ def _newcomers(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _history_table(data: ReportData, lines: Sequence[rows.Series]) -> list[dict[str, Any]]:
-    """Return the newest of the days that are drawn, newest first, with each line's share."""
+    """Return the days that are drawn, newest first, with each line's share."""
     slots = rows.drawn_days(data.days, data.as_of)
     macros = {(row["as_of"], row["key"]): row for row in data.macro_history.iter_rows(named=True)}
-    newest = range(len(slots) - 1, max(-1, len(slots) - 1 - _DAY_ROWS), -1)
     return [
         {
             "day": slots[index][0],
@@ -187,7 +185,7 @@ def _history_table(data: ReportData, lines: Sequence[rows.Series]) -> list[dict[
             "shares": {line.key: line.shares[index] for line in lines},
             "macros": {key: macros.get((slots[index][0], key)) for key in data.macros["key"]},
         }
-        for index in newest
+        for index in reversed(range(len(slots)))
     ]
 
 
@@ -251,6 +249,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "plain": plain,
         "percent": wording.percent,
+        "published_percent": wording.published_percent,
         "points": wording.points,
         "change": wording.change,
         "day": wording.day_text,

@@ -20,6 +20,8 @@ from orpipeline.report.wording import (
     count_text,
     percent,
     points,
+    published_change,
+    published_percent,
     rank_range,
     short_names,
 )
@@ -82,10 +84,16 @@ def author_name(author: str | None) -> str:
 
 
 def moved_text(row: Mapping[str, Any], data: ReportData) -> str:
-    """Return a leaderboard row's change over 7 days with its arrow, `new`, or a dash where that day is not there."""
+    """Return a leaderboard row's change over 7 days with its arrow.
+
+    Where that day did not list the model: `new` for one that no day up to it did, else `back`. A dash where that day is
+    not there.
+    """
     difference = row["usage_share_change_7d"]
+    if data.compared_day not in data.days:
+        return UNKNOWN
     if difference is None:
-        return "new" if data.compared_day in data.days else UNKNOWN
+        return "new" if row["first_seen"] > data.compared_day else "back"
     return f"{arrow(difference)} {points(difference)}".strip()
 
 
@@ -124,7 +132,7 @@ def _leaderboard_words(row: Mapping[str, Any], measure: str, data: ReportData) -
     possible = rank_range(row["usage_rank_best"], row["usage_rank_worst"]) if by_requests else ""
     return {
         "author": author,
-        "author_and_range": f"{author}  ·  rank {possible}" if possible else author,
+        "range_and_author": f"rank {possible}  ·  {author}" if possible else author,
         "range_text": possible,
         "share_text": percent(row[f"{measure}_share"]),
         "upper_text": percent(row[f"{measure}_share_upper"]),
@@ -159,9 +167,9 @@ def _mix_row(name: str, row: Mapping[str, Any], colour: str) -> Row:
         "colour": colour,
         "usage": row["usage_share"],
         "token": row["token_share"],
-        "usage_text": percent(row["usage_share"]),
-        "token_text": percent(row["token_share"]),
-        "gap_text": change(row["token_share"] - row["usage_share"]),
+        "usage_text": published_percent(row["usage_share"]),
+        "token_text": published_percent(row["token_share"]),
+        "gap_text": published_change(row["token_share"] - row["usage_share"]),
     }
 
 
@@ -283,7 +291,7 @@ def macro_history_rows(data: ReportData, theme: Theme) -> tuple[list[Row], list[
         ends += [
             {
                 "measure": measure,
-                "label": f"{percent(row[f'{measure}_share'])} {labels[key]}",
+                "label": f"{published_percent(row[f'{measure}_share'])} {labels[key]}",
                 "label_at": place,
                 "colour": theme.macro(key),
             }
@@ -334,7 +342,7 @@ def task_model_rows(data: ReportData, theme: Theme) -> list[Row]:
                     "author": author_name(author_of(row["model_id"])),
                     "colour": theme.author(author_of(row["model_id"])),
                     "share": row[column],
-                    "share_text": percent(row[column]),
+                    "share_text": published_percent(row[column]),
                 }
                 for place, row in enumerate(ordered.iter_rows(named=True), start=1)
             ]
@@ -350,9 +358,9 @@ def _unlisted(place: int, listed: float, theme: Theme) -> Row:
         "model_id": "all others",
         "name": "Not listed",
         "author": "every model below the list's end",
-        "colour": theme.line,
+        "colour": theme.muted,
         "share": rest,
-        "share_text": percent(rest),
+        "share_text": published_percent(rest),
     }
 
 

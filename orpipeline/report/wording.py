@@ -27,6 +27,14 @@ def percent(share: float) -> str:
     return f"{value:.1f}%" if round(value, 2) >= 1 else f"{value:.2f}%"
 
 
+def published_percent(share: float) -> str:
+    """Return a share that OpenRouter publishes, with 3 decimals, in percent: 1 decimal, for it has no more."""
+    value = 100 * share
+    if value == 0:
+        return "0%"
+    return "<0.1%" if round(value, 1) < 0.1 else f"{value:.1f}%"
+
+
 def points(change: float) -> str:
     """Return a difference of two shares (fractions of 1) in percentage points, without sign."""
     value = abs(100 * change)
@@ -38,10 +46,17 @@ def points(change: float) -> str:
 
 def change(difference: float | None) -> str:
     """Return a change in percentage points, signed; `UNKNOWN` for None."""
-    if difference is None:
-        return UNKNOWN
-    sign = "" if difference == 0 else "+" if difference > 0 else "\N{MINUS SIGN}"
-    return sign + points(difference)
+    return UNKNOWN if difference is None else _sign(difference) + points(difference)
+
+
+def published_change(difference: float) -> str:
+    """Return the difference of two shares that OpenRouter publishes in percentage points, signed, with 1 decimal."""
+    rounded = round(100 * difference, 1)
+    return f"{_sign(rounded)}{abs(rounded):.1f}{_NO_BREAK}pp"
+
+
+def _sign(difference: float) -> str:
+    return "" if difference == 0 else "+" if difference > 0 else "\N{MINUS SIGN}"
 
 
 def arrow(difference: float | None) -> str:
