@@ -22,7 +22,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -106,10 +106,10 @@ class Archive:
 
         Nothing is added by the bytes of the revision that was newest when the answer was fetched, or of one fetched
         since: figures that changed and changed back are kept as what they are, three revisions. With `same_content`,
-        the same JSON in other bytes adds nothing either, and a damaged revision does not count: an import mends it.
+        the same JSON in other bytes adds nothing either, and a damaged answer does not count: an import mends it.
         Anything else becomes the next revision. An answer whose day cannot be told is kept aside under its fetch time,
         as revision 0 with `as_of` None. `fetched_at` is None where nothing tells it. Raises ArchiveError where the disk
-        does not take the answer.
+        does not take the answer and, with `same_content`, CorruptAnswerError where a record of the day is damaged.
         """
         as_of = read_as_of(body)
         sha256 = hashlib.sha256(body).hexdigest()
@@ -117,14 +117,18 @@ class Archive:
         at = fetched_at or utc_now()
         while True:
             if as_of is None:
-                found = self._kept_aside(sha256)
+                revision, found = 0, self._kept_aside(sha256)
             else:
-                since = self._since(self.revisions(as_of), fetched_at)
+                numbers = list(self._revision_numbers(as_of))
+                # What is imported, its owner still has; what the API answered is kept beside a damaged record too.
+                since = self._since(self._records(as_of, numbers, whole_only=not same_content), fetched_at)
                 same = (r for r in since if (self._says(r, body) if same_content else r.sha256 == sha256))
                 found = next(same, None)
+                # The number after those that were compared: one that came since has it, and is compared next.
+                revision = max(numbers, default=0) + 1
             if found is not None:
                 return Kept(found, new=False)
-            revision, folder = self._next_place(as_of, sha256, at)
+            folder = self._place(as_of, revision, sha256, at)
             record = Record(as_of, revision, sha256, len(body), at, origin, source, folder / ANSWER_FILE, known_time)
             if self._write(folder, body, record):
                 return Kept(record, new=True)
@@ -138,9 +142,7 @@ class Archive:
 
     def revisions(self, day: date) -> list[Record]:
         """Return a day's records, by the time of their fetch, oldest first; empty where the archive lacks the day."""
-        folder = self.root / day.isoformat()
-        records = [self._record(folder / f"r{number}", day, number) for number in self._revision_numbers(day)]
-        return sorted(records, key=lambda record: record.age)
+        return self._records(day, self._revision_numbers(day))
 
     def latest(self, day: date) -> Record | None:
         """Return a day's newest revision, or None where the archive lacks the day."""
@@ -199,12 +201,11 @@ class Archive:
                 return record
         return None
 
-    def _next_place(self, as_of: date | None, sha256: str, fetched_at: datetime) -> tuple[int, Path]:
-        """Return the revision and the folder that an answer gets."""
+    def _place(self, as_of: date | None, revision: int, sha256: str, fetched_at: datetime) -> Path:
+        """Return the folder that an answer gets."""
         if as_of is None:
-            return 0, self.root / UNDATED / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
-        revision = max(self._revision_numbers(as_of), default=0) + 1
-        return revision, self.root / as_of.isoformat() / f"r{revision}"
+            return self.root / UNDATED / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
+        return self.root / as_of.isoformat() / f"r{revision}"
 
     def _write(self, folder: Path, body: bytes, record: Record) -> bool:
         """Write a revision's folder as one step; return False where another process was first."""
@@ -224,7 +225,7 @@ class Archive:
                     # Onto a folder that holds files, a rename fails: nothing is ever overwritten.
                     temporary.rename(folder)
                 except OSError:
-                    if not folder.exists():
+                    if not folder.is_dir():  # a file in the way would be in the way for ever
                         raise
                     return False
                 _sync_folder(folder.parent)
@@ -253,6 +254,15 @@ class Archive:
             return False
         return True
 
+    def _records(self, day: date, numbers: Iterable[int], *, whole_only: bool = False) -> list[Record]:
+        """Return revisions of a day by their age; `whole_only` leaves out those whose record is damaged."""
+        passed_over = (CorruptAnswerError,) if whole_only else ()
+        records = []
+        for number in numbers:
+            with suppress(*passed_over):
+                records.append(self._record(self.root / day.isoformat() / f"r{number}", day, number))
+        return sorted(records, key=lambda record: record.age)
+
     def _revision_numbers(self, day: date) -> Iterator[int]:
         return self._numbers_in(self.root / day.isoformat())
 
@@ -277,7 +287,7 @@ class Archive:
                 size=int(fields["bytes"]),
                 fetched_at=datetime.fromisoformat(fields["fetched_at"]).astimezone(UTC),
                 origin=str(fields["origin"]),
-                source=str(fields["source"]),
+                source=printable(str(fields["source"])),
                 path=folder / ANSWER_FILE,
                 fetched_at_known=bool(fields.get("fetched_at_known", True)),
             )
@@ -287,6 +297,14 @@ class Archive:
             raise _failed("read", path, error) from None
         except (ValueError, OverflowError, KeyError, TypeError) as error:
             raise _corrupt(path, f"it is no record ({error})") from None
+
+
+def printable(name: str) -> str:
+    """Return a name as text that every writer takes, what is no Unicode in it as `\\udcff`.
+
+    A file's name may be no UTF-8, and neither polars nor DuckDB takes what Python then has for it.
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _as_json(record: Record) -> str:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import threading
 import zipfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from orpipeline.answer_files import FoundAnswer, NoAnswer, NoSuchFileError, find_files, read_answers
+from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, NoSuchFileError, find_files, read_answers
 from orpipeline.archive import Archive
 from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.payload import parse
@@ -139,6 +146,12 @@ def test_requests_of_other_endpoints_are_passed_over(tmp_path: Path) -> None:
         assert (item.source, item.body) == (f"{number}.json", ONE)
 
 
+@pytest.mark.parametrize("asked", ["?window=7d", "/?window=7d#top", "#top"])
+def test_what_follows_a_requests_path_does_not_matter(tmp_path: Path, asked: str) -> None:
+    content = b'{"requests": [{"path": "/classifications/task%s", "response": %s}]}' % (asked.encode(), ONE)
+    assert [item.body for item in found(write(tmp_path / "e.json", content))] == [ONE]
+
+
 def test_an_envelope_of_other_endpoints_alone_says_so(tmp_path: Path) -> None:
     content = b'{"requests": [{"path": "/models", "status": 200, "response": {"data": []}}]}'
     (fault,) = faults(write(tmp_path / "e.json", content))
@@ -157,7 +170,38 @@ def test_a_request_that_failed_is_named_and_the_others_are_read(tmp_path: Path, 
     assert "429" in first.reason
 
 
-@pytest.mark.parametrize("requests", [b"null", b"{}", b'[{"status": "200"}]', b"[7]"])
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (b'{"path": "/classifications/task", "status": null, "response": null, "error": "timeout"}', "status null"),
+        (b'{"path": "/classifications/task", "status": "200", "response": %s}' % ONE, 'status "200"'),
+        (b'{"path": null, "status": 200, "response": %s}' % ONE, "not as in an envelope"),
+        (b'"none"', "not as in an envelope"),
+        (b"null", "not as in an envelope"),
+        (b'{"status": 200, "response": {"error": {"code": 429}}}', 'an error of the API: {"code": 429}'),
+        (b'{"status": 200, "response": null}', "neither an answer"),
+        (b'{"status": 200, "response": [7]}', "neither an answer"),
+    ],
+)
+def test_an_odd_request_is_refused_by_itself(tmp_path: Path, odd: bytes, reason: str) -> None:
+    other = b'{"path": "/models", "status": "odd too, but not asked for"}'
+    first, second = read(
+        write(tmp_path / "e.json", b'{"requests": [%s, %s, {"status": 200, "response": %s}]}' % (other, odd, TWO))
+    )
+    assert isinstance(first, NoAnswer)
+    assert isinstance(second, FoundAnswer)
+    assert (first.source, second.source, second.body) == ("e.json[1]", "e.json[2]", TWO)
+    assert reason in first.reason
+
+
+def test_an_envelope_may_have_a_place_for_data(tmp_path: Path) -> None:
+    content = b'{"data": null, "requests": [{"response": %s}]}' % ONE
+    assert [item.body for item in found(write(tmp_path / "e.json", content))] == [ONE]
+    answered = TWO.replace(b"{", b'{"requests": [], ', 1)
+    assert [item.body for item in found(write(tmp_path / "a.json", answered))] == [answered]
+
+
+@pytest.mark.parametrize("requests", [b"null", b"{}", b"[7]"])
 def test_an_envelope_of_another_shape_says_so(tmp_path: Path, requests: bytes) -> None:
     (fault,) = faults(write(tmp_path / "e.json", b'{"requests": %s}' % requests))
     assert "not as in an envelope" in fault.reason
@@ -180,6 +224,25 @@ def test_an_envelope_of_another_shape_says_so(tmp_path: Path, requests: bytes) -
         (TWO[:-1], "no JSON"),
         (b"\x00\xff" * 400, "no JSON"),
         (b"[" * 100_000, "no JSON"),
+        *((respelt(TWO)[:end], "no JSON") for end in (-1, -40, 200)),
+        (respelt(TWO).replace(b",", b"", 1), "no JSON"),
+        (b"[\n%s,\n%s,\n%s" % (ONE, TWO, ONE), "no JSON"),
+        (b'{"data": {"classifications": [\n%s' % b"\n,\n".join([b'{"tag": "x"}'] * 9), "no JSON"),
+        (zip_of([]), "no file that could hold answers"),
+        (zip_of([("README", b"x")]), "no file that could hold answers"),
+        (tar_of([("README", b"x")]), "no file that could hold answers"),
+        (tar_of([("README", b"x")], gzipped=False), "no file that could hold answers"),
+        (tar_of([]), "an empty .tar"),
+        (tar_of([], gzipped=False), "an empty .tar"),
+        (gzip.compress(gzip.compress(TWO)), "packed twice"),
+        (gzip.compress(zip_of([("a.json", TWO)])), "packed twice"),
+        (lzma.compress(TWO), "compressed with xz"),
+        (bz2.compress(TWO), "compressed with bzip2"),
+        (b"\x28\xb5\x2f\xfd\x24\x00\x01\x00\x00", "compressed with zstd"),
+        (gzip.compress(lzma.compress(TWO)), "compressed with xz"),
+        (b"#!/bin/sh\n" + zip_of([("a.json", TWO)]), "a .zip that something stands before"),
+        (TWO.decode().encode("utf-16"), "UTF-16"),
+        (TWO.decode().encode("utf-16-be"), "UTF-16"),
         (gzip.compress(TWO)[:-9], "damaged"),
         (gzip.compress(TWO)[:200], "damaged"),
         (gzip.compress(TWO)[:-8] + b"\x00" * 8, "damaged"),
@@ -231,11 +294,14 @@ def test_an_answer_with_nan_is_an_answer_for_the_contracts_to_judge(tmp_path: Pa
 
 
 def test_archives_in_an_archive_are_named_not_opened(tmp_path: Path) -> None:
-    inner = [("zip.zip", zip_of([("a.json", ONE)])), ("tar.tgz", tar_of([("a.json", ONE)])), ("b.json", TWO)]
+    members = [("a.json", ONE), ("b.json", ONE)]
+    inner = [("zip.zip", zip_of(members)), ("tar.tgz", tar_of(members)), ("b.json", TWO)]
     for name, packed in (("outer.zip", zip_of(inner)), ("outer.tar.gz", tar_of(inner))):
         path = write(tmp_path / name, packed)
         items = read(path)
-        assert [fault.reason for fault in faults(path)] == ["it is an archive in an archive; unpack it first"] * 2
+        assert [(fault.source, fault.reason) for fault in faults(path)] == [
+            (f"{name}/{inside}", "it is an archive in an archive; unpack it first") for inside in ("zip.zip", "tar.tgz")
+        ]
         assert items[-1].source == f"{name}/b.json"
 
 
@@ -252,6 +318,17 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
     assert fault.source == "gone.json"
     assert "cannot be read: No such file" in str(fault)
     assert file.size == 0
+
+
+def test_a_pipe_is_read_and_tells_no_time(tmp_path: Path) -> None:
+    for name, content in (("plain", TWO), ("gzipped", gzip.compress(TWO)), ("zip", zip_of([("a.json", TWO)]))):
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=[content])
+        writer.start()
+        (item,) = found(pipe)
+        writer.join()
+        assert (item.body, item.modified_at) == (TWO, None)
 
 
 # Times and records
@@ -283,8 +360,10 @@ def test_another_archive_brings_its_records_with_it(tmp_path: Path, origin: str,
 
 def test_an_unknown_fetch_time_in_a_record_stays_unknown(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "theirs")
-    archive.put(TWO, fetched_at=None, source="a file", origin="import")
-    assert [item.fetched_at for item in found(archive.root)] == [None]
+    kept = archive.put(TWO, fetched_at=None, source="a file", origin="import")
+    imported_at = served(DAY).timestamp()
+    os.utime(kept.record.path, (imported_at, imported_at))
+    assert [(item.fetched_at, item.modified_at) for item in found(archive.root)] == [(None, None)]
 
 
 def test_a_record_of_other_bytes_says_nothing_of_this_answer(tmp_path: Path) -> None:
@@ -337,9 +416,100 @@ def test_hidden_members_and_other_files_in_archives_are_passed_over(tmp_path: Pa
         (".c/d.json", b"x"),
         ("README", b"x"),
         ("./a.json", TWO),
+        ("2026-10-05", ONE),
     ]
     for name, packed in (("z.zip", zip_of(members)), ("t.tar.gz", tar_of(members))):
-        assert [item.source for item in found(write(tmp_path / name, packed))] == [f"{name}/a.json"]
+        assert [item.source for item in found(write(tmp_path / name, packed))] == [
+            f"{name}/a.json",
+            f"{name}/2026-10-05",
+        ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ONE,
+        respelt(ONE),
+        b"\xef\xbb\xbf\n " + ONE,
+        b" [ " + ONE + b"]",
+        envelope(ONE),
+        gzip.compress(ONE),
+        zip_of([("a.json", ONE)]),
+        tar_of([("a.json", ONE)]),
+        tar_of([("a.json", ONE)], gzipped=False),
+    ],
+)
+def test_files_in_a_folder_are_told_by_what_they_hold(tmp_path: Path, content: bytes) -> None:
+    for name in ("2026-10-05", "2026-10-05.txt"):
+        assert len(found(write(tmp_path / name / name, content).parent)) == 1
+
+
+@pytest.mark.parametrize("content", [lzma.compress(ONE), ONE.decode().encode("utf-16"), b'{"models": []}', zip_of([])])
+def test_what_might_be_an_answer_is_not_passed_over_in_silence(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path / "in" / "2026-10-06.txt", TWO)
+    write(tmp_path / "in" / "2026-10-05.txt", content)
+    assert [fault.source for fault in faults(tmp_path / "in")] == ["in/2026-10-05.txt"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[section]\n", b"[![badge](x)]\n", b"{% if x %}", b"\x89PNG\r\n", b"as_of,tag\n"]
+)
+def test_what_cannot_be_an_answer_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path / "in" / "2026-10-06.txt", TWO)
+    write(tmp_path / "in" / "other", content)
+    os.mkfifo(tmp_path / "in" / "pipe.json")
+    assert len(found(tmp_path / "in")) == 1
+
+
+def test_a_name_that_is_no_utf_8_is_told_as_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"d\xff\xe9")
+    write(tmp_path / "in" / f"{name}.json", ONE)
+    write(tmp_path / "in" / f"{name}.tar", tar_of([(f"{name}.json", ONE), (f"{name}-none.json", b"{}")]))
+    write(tmp_path / "in" / name / "x.json", b"{}")
+    shown = r"d\udcff\udce9"
+    assert {item.source for item in read(tmp_path / "in")} == {
+        *(f"in/{shown}.json", f"in/{shown}.tar/{shown}.json", f"in/{shown}.tar/{shown}-none.json"),
+        f"in/{shown}/x.json",
+    }
+    assert [item.source for item in read(tmp_path / "in" / f"{name}.json")] == [f"{shown}.json"]
+    with pytest.raises(NoSuchFileError) as error:
+        find_files([f"{name}-gone.json"])
+    assert str(error.value).isascii()
+
+
+READ = """
+import sys
+from orpipeline.answer_files import AnswerFile, NoSuchFileError, find_files, read_answers
+try:
+    for file in find_files(sys.argv[1:]):
+        for item in read_answers(file):
+            print(item.source, getattr(item, "reason", "read"), sep=": ")
+except NoSuchFileError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read all")
+def test_what_may_not_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    for name in ("a.json", "locked/b.json", "secret"):
+        write(tmp_path / "in" / name, TWO)
+    (tmp_path / "in" / "secret").chmod(0)
+    (tmp_path / "in" / "locked").chmod(0)
+    capabilities = "-dac_override,-dac_read_search"
+    drop = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"] if os.geteuid() == 0 else []
+
+    def said(*paths: str) -> list[str]:
+        command = [*drop, sys.executable, "-c", READ, *paths]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert said("in", "in/secret") == [
+        "in/a.json: read",
+        "in/locked: it cannot be listed: Permission denied",
+        "in/secret: it cannot be read: Permission denied",
+    ]
+    for given_path in ("in/locked", "in/locked/b.json", "in/locked/*.json"):
+        assert said("in", given_path) == [f"{given_path}: it cannot be read: Permission denied. Nothing was imported."]
+    (tmp_path / "in" / "locked").chmod(0o700)
 
 
 def test_a_file_that_is_named_is_read_though_it_is_hidden_or_has_another_suffix(tmp_path: Path) -> None:
@@ -382,19 +552,44 @@ def test_what_several_paths_name_is_read_once(history: Path, tmp_path: Path) -> 
     assert len(names(history, history / "b", link, history / "*.json", history / "2026-10-05.json")) == 4
 
 
+def test_links_to_folders_are_followed_and_loops_are_not(history: Path, tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "x.json", TWO)
+    (tmp_path / "elsewhere" / "back").symlink_to(history)
+    (history / "b" / "self").symlink_to(".")
+    (history / "b" / "link").symlink_to(tmp_path / "elsewhere")
+    assert sorted(names(history)) == sorted(f"history/{name}" for name in [*ALL, "b/link/x.json"])
+
+
 def test_links_that_lead_nowhere_are_passed_over(history: Path) -> None:
     (history / "loop.json").symlink_to("loop.json")
     (history / "dangling.json").symlink_to("gone.json")
     assert len(names(history)) == 4
 
 
-@pytest.mark.parametrize("given_path", ["gone.json", "gone-*.json", "empty", "loop", "gone/**"])
-def test_a_path_that_names_nothing_ends_it_before_anything_is_read(history: Path, given_path: str) -> None:
+@pytest.mark.parametrize(
+    ("given_path", "reason"),
+    [
+        *(
+            (name, "there is no file that could hold answers")
+            for name in ("gone.json", "gone-*.json", "empty", "gone/**")
+        ),
+        ("loop", "Too many levels of symbolic links"),
+        ("2026-10-05.json/x", "Not a directory"),
+        ("x" * 300, "File name too long"),
+        ("~nobody-of-this-name/x", "home directory"),
+        ("a\0b", "null byte"),
+    ],
+    ids=["gone", "pattern", "empty", "below", "loop", "file", "long", "home", "zero"],
+)
+def test_a_path_that_names_nothing_ends_it_before_anything_is_read(
+    history: Path, monkeypatch: pytest.MonkeyPatch, given_path: str, reason: str
+) -> None:
+    monkeypatch.chdir(history)
     (history / "empty").mkdir()
     (history / "loop").symlink_to("loop")
-    with pytest.raises(NoSuchFileError, match="there is no file that could hold answers") as error:
-        find_files([str(history), str(history / given_path)])
-    assert given_path in str(error.value)
+    with pytest.raises(NoSuchFileError, match=reason) as error:
+        find_files([str(history), given_path])
+    assert str(error.value).startswith(f"{given_path}: ")
 
 
 # Whatever the way in
@@ -443,3 +638,23 @@ def test_any_figure_and_text_reads_the_same_fast_and_closely(share: str, window:
         f'"macro_categories": [{macro}]}}}}'
     )
     assert_reads_the_same_either_way(DAY, body.encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [ONE + b"\n" + TWO, zip_of([(f"{n}.json", TWO) for n in range(40)]), tar_of([("a.json", ONE), ("b.json", TWO)])],
+)
+def test_progress_is_told_as_answers_come_and_adds_up_to_the_files_size(tmp_path: Path, content: bytes) -> None:
+    file = AnswerFile(write(tmp_path / "many", content), "many")
+    told: list[int] = []
+    steps = [sum(told) for _ in read_answers(file, told.append)]
+    assert sum(told) == file.size == len(content)
+    assert steps == sorted(steps)
+    assert steps[-1] <= file.size
+    if len(steps) > 2:
+        assert len(set(steps)) > 10
+
+
+def test_an_empty_path_does_not_mean_this_folder() -> None:
+    with pytest.raises(NoSuchFileError, match="a path is empty"):
+        find_files([""])

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,7 +17,7 @@ from threading import Barrier
 import duckdb
 import pytest
 
-from orpipeline.archive import Archive, ArchiveError, CorruptAnswerError, Kept
+from orpipeline.archive import Archive, ArchiveError, CorruptAnswerError, Kept, Record
 from orpipeline.demo.snapshots import demo_answer
 
 DAY = date(2026, 10, 6)
@@ -247,8 +248,28 @@ def test_a_record_that_is_none_is_named(archive: Archive, change: Callable[[str]
         archive.latest(DAY)
     assert str(path) in str(caught.value)
     with pytest.raises(CorruptAnswerError):
-        keep(archive, RESTATED, minutes=5)
+        archive.put(RESTATED, fetched_at=FETCHED, source="a file", origin="import", same_content=True)
     assert archive.days() == [DAY]
+
+
+def test_a_source_that_is_no_text_is_told_as_text(archive: Archive) -> None:
+    path = keep(archive, FIRST).record.path.with_name("record.json")
+    path.write_text(path.read_text().replace("https://api.test/x", r"d\udcff\ud800.json"))
+    (record,) = archive.revisions(DAY)
+    assert record.source == r"d\udcff\ud800.json"
+    assert record.source.isascii()
+
+
+def test_an_answer_is_kept_beside_a_damaged_record(archive: Archive) -> None:
+    """The day is not usable until somebody mends the record, but what the API answered cannot be had again."""
+    keep(archive, FIRST)
+    (archive.root / "2026-10-06" / "r1" / "record.json").write_text("{}")
+    kept = keep(archive, RESTATED, minutes=5)
+    assert (kept.new, kept.record.revision) == (True, 2)
+    assert archive.read(kept.record) == RESTATED
+    assert not keep(archive, RESTATED, minutes=6).new
+    with pytest.raises(CorruptAnswerError):
+        archive.revisions(DAY)
 
 
 def test_a_changed_record_of_an_answer_kept_aside_is_named(archive: Archive) -> None:
@@ -321,6 +342,41 @@ def test_threads_that_bring_the_same_answer_keep_it_once(archive: Archive, body:
     assert [name for name in files(archive.root) if name.endswith("/record.json")] == [
         str(keep(archive, body).record.path.with_name("record.json").relative_to(archive.root))
     ]
+
+
+def test_threads_that_import_the_same_days_keep_each_once(archive: Archive) -> None:
+    days = [DAY - timedelta(days=n) for n in range(40)]
+    bodies = [demo_answer(day) for day in days]
+    start = Barrier(8)
+
+    def bring(number: int) -> int:
+        own, new = Archive(archive.root), 0
+        for body in bodies:
+            start.wait()
+            time.sleep(number / 2000)  # one writes while another looks
+            new += own.put(body, fetched_at=None, source="x", origin="import", same_content=True).new
+        return new
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(bring, range(8))) == len(days)
+    assert [len(archive.revisions(day)) for day in days] == [1] * len(days)
+
+
+class Overtaken(Archive):
+    """An archive that another process brings the first answer into, just after it was found to lack the day."""
+
+    def _records(self, day: date, numbers: Iterable[int], *, whole_only: bool = False) -> list[Record]:
+        there = super()._records(day, numbers, whole_only=whole_only)
+        if not there:
+            keep(Archive(self.root), FIRST)
+        return there
+
+
+def test_what_another_process_kept_since_the_archive_was_looked_at_is_compared_too(tmp_path: Path) -> None:
+    again = keep(Overtaken(tmp_path / "same"), FIRST)
+    assert (again.new, again.record.revision) == (False, 1)
+    other = keep(Overtaken(tmp_path / "other"), RESTATED, minutes=5)
+    assert (other.new, other.record.revision) == (True, 2)
 
 
 BRING = """
@@ -399,12 +455,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_file_where_a_days_folder_belongs_is_left_alone_and_named(archive: Archive) -> None:
-    archive.root.mkdir()
-    (archive.root / "2026-10-06").write_text("in the way")
-    with pytest.raises(ArchiveError, match="2026-10-06"):
+@pytest.mark.parametrize("place", ["2026-10-06", "2026-10-06/r1"])
+def test_a_file_where_a_folder_belongs_is_left_alone_and_named(archive: Archive, place: str) -> None:
+    path = archive.root / place
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    with pytest.raises(ArchiveError, match=r"2026-10-06|writing"):
         keep(archive, FIRST)
-    assert files(archive.root) == {"2026-10-06": b"in the way"}
+    assert files(archive.root) == {place: b"in the way"}
 
 
 def test_what_a_killed_process_left_is_ignored(archive: Archive) -> None:
