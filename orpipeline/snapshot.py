@@ -5,15 +5,16 @@ Every part works on many days at once, and none of them knows Dagster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
+from functools import partial
 
 import polars as pl
 
-from orpipeline.archive import Archive, CorruptAnswerError, Kept, Record
+from orpipeline.archive import Archive, ArchiveError, Kept, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
@@ -23,7 +24,7 @@ from orpipeline.leaderboard import DECIMALS, rank
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import UnreadableAnswerError
 from orpipeline.openrouter.payload import Frames, parse
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.database import OutdatedRowsError, Warehouse
 
 
 class Fetch(Enum):
@@ -48,7 +49,8 @@ class Judged:
     `newest`: the newest revision of each day that is archived. `chosen`: the revision that goes into the tables, the
     newest that holds to the contracts (or the one that was asked for). `frames`: what the chosen ones say. `findings`:
     on the newest ones, as `orpipeline.contracts.validation.FINDINGS_SCHEMA` has it. `errors`: why a day's newest
-    answer does not go into the tables (missing, damaged, refused).
+    answer does not go into the tables (missing, damaged, refused). `is_current`: says whether the archive still has the
+    chosen days' revisions and no others. `again`: judges the same days anew.
     """
 
     newest: Mapping[date, Record]
@@ -56,6 +58,13 @@ class Judged:
     frames: Frames
     findings: pl.DataFrame
     errors: Mapping[date, OrpipelineError]
+    is_current: Callable[[], bool]
+    again: Callable[[], Judged]
+
+    @property
+    def raw(self) -> Mapping[date, Record]:
+        """What stands for each day's raw answer: the newest revision or, where that is damaged, the chosen one."""
+        return dict(sorted({**self.chosen, **self.newest}.items()))
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,10 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
 def _is_archived(archive: Archive, day: date) -> bool:
     """Say whether the archive has an answer for the day that came once the day was over."""
     over_at = datetime.combine(day + timedelta(days=1), time.min, UTC)
-    return any(record.fetched_at >= over_at for record in archive.revisions(day))
+    try:
+        return any(record.fetched_at >= over_at for record in archive.revisions(day))
+    except ArchiveError:
+        return True  # another answer would not make the day usable; `judge_days` makes this its error
 
 
 def judge_days(
@@ -118,17 +130,19 @@ def judge_days(
     `as_of` that the API has just answered with, if it was asked: it tells a day that is not published yet from one
     that is lost. Raises nothing for what is wrong with a day; `errors` says it.
     """
+    asked = sorted(set(days))
+    archived: dict[date, list[Record]] = {}
     wanted: dict[date, Record] = {}
     bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
-    for day in sorted(set(days)):
+    for day in asked:
         try:
-            record = _revision(archive, day, revision) if revision else archive.latest(day)
-            if record is None:
+            archived[day] = archive.revisions(day)
+            if not archived[day] and not revision:
                 errors[day] = _not_available(day, newest_completed_day(now), answered)
-            else:
-                wanted[day] = record
-                bodies[day] = archive.read(record)
+                continue
+            wanted[day] = _revision(archived[day], day, revision) if revision else archived[day][-1]
+            bodies[day] = archive.read(wanted[day])
         except OrpipelineError as error:
             errors[day] = error
     newest = {day: wanted[day] for day in bodies}
@@ -138,7 +152,7 @@ def judge_days(
     chosen = {day: record for day, record in newest.items() if day not in refused}
     unusable = [day for day in wanted if day not in chosen]
     for day in unusable:
-        older = None if revision else _newest_that_holds(archive, wanted[day])
+        older = None if revision else _newest_that_holds(archive, _older(archived[day], wanted[day]))
         if older is not None:
             chosen[day], bodies[day] = older, archive.read(older)
         if day in refused:
@@ -146,30 +160,57 @@ def judge_days(
             errors[day] = refusal(day, findings, str(newest[day].path), kept)
     if unusable:
         frames = parse((day, bodies[day]) for day in sorted(chosen))
-    return Judged(newest, chosen, frames, findings, errors)
+    # A revision that was asked for by its number stays what it is, whatever comes into the archive.
+    watched = {} if revision else {day: archived[day] for day in chosen}
+    return Judged(
+        newest,
+        chosen,
+        frames,
+        findings,
+        errors,
+        is_current=partial(_has_just, archive, watched),
+        again=partial(judge_days, archive, warehouse, asked, now=now, answered=answered, revision=revision),
+    )
 
 
-def load(warehouse: Warehouse, judged: Judged) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
+def load(warehouse: Warehouse, judged: Judged) -> tuple[Judged, dict[str, pl.DataFrame], dict[str, int]]:
     """Replace the chosen days' rows in all tables, in one transaction.
 
-    Returns the frames that were written, and how many rows each table now has. Other days keep the rows that they
-    had.
+    Where the archive has got other revisions of these days since they were judged, they are judged again first. Returns
+    what the rows were made from in the end, the frames that were written, and how many rows each table now has. Other
+    days keep the rows that they had.
     """
-    tables = daily_tables(judged.frames, list(judged.chosen.values()))
-    tables["model_leaderboard"] = rank(tables["task_classifications"], tables["task_models"])
-    return tables, warehouse.replace_days(list(judged.chosen), tables)
+    while True:
+        tables = daily_tables(judged.frames, list(judged.chosen.values()))
+        tables["model_leaderboard"] = rank(tables["task_classifications"], tables["task_models"])
+        try:
+            # Asked once the file is ours alone, this is enough: every process archives a revision before it loads it.
+            # One that is in the tables is seen here, so older rows never go over it; one that is archived after this
+            # question is loaded after our commit, over our rows.
+            row_counts = warehouse.replace_days(list(judged.chosen), tables, still_right=judged.is_current)
+        except OutdatedRowsError:
+            judged = judged.again()
+        else:
+            return judged, tables, row_counts
 
 
-def restatements(archive: Archive, judged: Judged) -> list[Restatement]:
-    """Return how far each chosen revision beyond a day's first moved from the one fetched before it."""
-    found = []
+def restatements(archive: Archive, judged: Judged) -> tuple[list[Restatement], list[ArchiveError]]:
+    """Return how far each chosen revision beyond a day's first moved from the one fetched before it.
+
+    Where that one is damaged or cannot be read, its error is among the second list, and the day is not compared.
+    """
+    found, unreadable = [], []
     for day, record in judged.chosen.items():
-        before = _fetched_before(archive, record)
-        if before:
-            old = parse([(day, archive.read(before[-1]))]).task_classifications
+        try:
+            before = _older(archive.revisions(day), record)
+            old = parse([(day, archive.read(before[-1]))]).task_classifications if before else None
+        except ArchiveError as error:
+            unreadable.append(error)
+            continue
+        if old is not None:
             new = judged.frames.task_classifications.filter(as_of=day)
             found.append(_restatement(day, record.revision, old, new))
-    return found
+    return found, unreadable
 
 
 def missing_days(known: Iterable[date]) -> list[date]:
@@ -179,6 +220,17 @@ def missing_days(known: Iterable[date]) -> list[date]:
     return [
         day for n in range((max(days, default=first) - first).days) if (day := first + timedelta(days=n)) not in days
     ]
+
+
+def day_spans(days: Iterable[date]) -> list[str]:
+    """Return days as text, sorted: consecutive ones as `2026-07-08 to 2026-08-19`, a single one as `2026-07-08`."""
+    spans: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if spans and day - spans[-1][1] == timedelta(days=1):
+            spans[-1] = (spans[-1][0], day)
+        else:
+            spans.append((day, day))
+    return [f"{first} to {last}" if first < last else f"{first}" for first, last in spans]
 
 
 def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:
@@ -202,8 +254,15 @@ def _restatement(day: date, revision: int, old: pl.DataFrame, new: pl.DataFrame)
     return Restatement(day, revision, moved["change"], moved["tag"], moved["share"])
 
 
-def _revision(archive: Archive, day: date, revision: int) -> Record:
-    revisions = archive.revisions(day)
+def _has_just(archive: Archive, revisions: Mapping[date, list[Record]]) -> bool:
+    """Say whether the archive has just these revisions of these days. (Some 60 microseconds a day.)"""
+    try:
+        return all(archive.revisions(day) == known for day, known in revisions.items())
+    except ArchiveError:
+        return False  # judged again, it is that day's error
+
+
+def _revision(revisions: Sequence[Record], day: date, revision: int) -> Record:
     for record in revisions:
         if record.revision == revision:
             return record
@@ -211,14 +270,14 @@ def _revision(archive: Archive, day: date, revision: int) -> Record:
     raise DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
 
 
-def _fetched_before(archive: Archive, record: Record) -> list[Record]:
-    """Return the day's revisions that are older than one of them, oldest first."""
-    return [r for r in archive.revisions(record.as_of) if r.age < record.age] if record.as_of else []
+def _older(revisions: Sequence[Record], record: Record) -> list[Record]:
+    """Return those of a day's revisions that are older than one of them, oldest first."""
+    return [r for r in revisions if r.age < record.age]
 
 
-def _newest_that_holds(archive: Archive, newest: Record) -> Record | None:
-    for record in reversed(_fetched_before(archive, newest)):
-        with suppress(CorruptAnswerError):
+def _newest_that_holds(archive: Archive, revisions: Sequence[Record]) -> Record | None:
+    for record in reversed(revisions):
+        with suppress(ArchiveError):
             if record.as_of and not refused_days(judge(parse([(record.as_of, archive.read(record))]))):
                 return record
     return None

@@ -1,12 +1,17 @@
 # No `from __future__ import annotations` here: Dagster reads the annotations of assets.
 
 import json
-from datetime import date, timedelta
+import os
+import subprocess
+import sys
+from datetime import UTC, date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
+import time_machine
 
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.partitions import daily_partitions
@@ -173,6 +178,117 @@ def test_days_that_are_missing_or_refused_do_not_stop_the_others(world: World) -
         assert {row["as_of"].isoformat() for row in world.tables()[table]} == good
     for said in ("2 of 7 days", missing.isoformat(), refused.isoformat()):
         assert said in str(failure.description)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}), "RateLimitedError"),
+        (Reply(b"<html>Just a moment...</html>"), "UnreadableAnswerError"),
+    ],
+    ids=["429", "html"],
+)
+def test_an_api_that_cannot_be_asked_fails_the_newest_day_of_a_range_alone(
+    asking: World, api: ScriptedApi, reply: Reply, error: str
+) -> None:
+    hole = DAY - timedelta(days=2)
+    days = [DAY - timedelta(days=n) for n in range(4)]
+    for day in {*days} - {DAY, hole}:
+        asking.keep(answer(day))
+    api.answers(reply)
+    failure = failure_of(asking.run(*days, fetch=Fetch.auto))
+
+    for asset in ASSETS:
+        assert asking.materialized(asset) == {day.isoformat() for day in days if day not in (DAY, hole)}
+    said = str(failure.description)
+    assert said.startswith("2 of 4 days failed; the others are materialized. Not archived: 2026-10-04. ")
+    assert "Not fetched: 2026-10-06. " in said
+    # What the sensor would read of a day's own run.
+    assert failure.metadata["error"].value == error
+    assert ("next_attempt" in failure.metadata) == (error == "RateLimitedError")
+
+
+def test_a_range_that_asks_in_vain_for_what_is_archived_makes_every_day_and_says_so(
+    asking: World, api: ScriptedApi
+) -> None:
+    for day in WEEK[-2:]:
+        asking.keep(answer(day))
+    api.answers(Reply(b"{}", 401))
+    failure = failure_of(asking.run(*WEEK[-2:], fetch=Fetch.always))
+    assert "Not fetched: 2026-10-06" in str(failure.description)
+    assert "does not accept the key" in str(failure.description)
+    for asset in ASSETS:
+        assert asking.materialized(asset) == {day.isoformat() for day in WEEK[-2:]}
+
+
+def test_a_damaged_record_of_the_newest_day_fails_that_day_alone(asking: World, api: ScriptedApi) -> None:
+    for day in WEEK[-3:]:
+        record = asking.keep(answer(day)).record
+    record.path.with_name("record.json").write_text("{}")
+    failure = failure_of(asking.run(*WEEK[-3:], fetch=Fetch.auto))
+
+    for asset in ASSETS:
+        assert asking.materialized(asset) == {day.isoformat() for day in WEEK[-3:-1]}
+    assert "1 of 3 days failed; the others are materialized. Damaged: 2026-10-06. " in str(failure.description)
+    assert failure.metadata["error"].value == "CorruptAnswerError"
+    assert api.asked == []
+
+
+def test_a_ranges_failure_says_of_every_day_what_it_is_and_what_to_do(world: World) -> None:
+    days = [DAY - timedelta(days=n) for n in range(89, -1, -1)]
+    refused, damaged = days[0], days[1]
+    world.keep(answer(refused, lambda data: data.update(window_days=1)))
+    world.keep(answer(damaged)).record.path.write_bytes(b"rubbish")
+    for day in [*days[2:22:2], days[-2]]:
+        world.keep(answer(day))
+    failure = failure_of(world.run(*days))
+
+    said = str(failure.description)
+    assert said.startswith("79 of 90 days failed; the others are materialized. Refused: 2026-07-09. The answer for")
+    assert "Damaged: 2026-07-10. The archived file" in said
+    assert "Not archived: 76 days, 2026-07-12, 2026-07-14, " in said
+    # Ten spans are shown: nine single days, and the one from the last of them on.
+    assert "2026-07-28, 2026-07-30 to 2026-10-04. The archive has no answer for 2026-07-12" in said
+    assert "If somebody else kept that day, import it" in said
+    assert "Not fetched: 2026-10-06. " in said
+    table = failure.metadata["failed_days"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = [record.data for record in table.records]
+    assert {"days": "2026-07-30 to 2026-10-04", "why": "Not archived"} in rows
+    assert len(rows) == 13
+    assert "findings" in failure.metadata
+
+
+def test_dagsters_own_command_makes_a_range_with_a_hole_and_no_key(world: World, tmp_path: Path) -> None:
+    # The command's clock is the machine's own.
+    newest = time_machine.escape_hatch.datetime.datetime.now(UTC).date() - timedelta(days=1)
+    days = [newest - timedelta(days=n) for n in range(3, -1, -1)]
+    for day in (days[0], days[2]):
+        world.keep(answer(day))
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("dagster")), "asset", "materialize", "-m", "orpipeline.definitions"),
+            *("--select", " or ".join(f'key:"openrouter/{asset}"' for asset in ASSETS)),
+            *("--partition-range", f"{days[0]}...{days[-1]}"),
+        ],
+        env={**os.environ, "DAGSTER_HOME": str(home), "ORPIPELINE_DATA_DIR": str(world.folder), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for asset in ASSETS:
+            made = instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset]))
+            assert made == {str(days[0]), str(days[2])}, asset
+        (run,) = instance.get_runs()
+        (ended,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    said = str(ended.event_log_entry.dagster_event)
+    assert f"2 of 4 days failed; the others are materialized. Not archived: {days[1]}. " in said
+    assert f"Not fetched: {newest}. OPENROUTER_API_KEY is not set" in said
 
 
 def test_days_logged_one_by_one_carry_the_data_version_of_their_bytes(world: World) -> None:

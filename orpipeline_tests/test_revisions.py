@@ -1,13 +1,19 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from orpipeline.archive import Record
+from orpipeline.defs.specs import RAW
+from orpipeline.snapshot import Judged, day_spans, judge_days, load
+from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import DAY, answer, macro, tag
-from orpipeline_tests.world import NOON, World, checks_of, failure_of
+from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write
+from orpipeline_tests.world import ASSETS, NOON, World, checks_of, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 LATER = NOON + timedelta(hours=9)
@@ -59,6 +65,113 @@ def test_an_older_revision_can_be_brought_back_by_run_config(world: World) -> No
     assert world.tables()["snapshots"][0]["revision"] == 1
 
 
+def test_a_damaged_older_revision_stops_no_table_and_its_day_is_not_compared(world: World) -> None:
+    world.keep(answer(DAY - timedelta(days=1)))
+    first = world.keep(answer()).record
+    world.keep(answer(bend=_restate), fetched_at=LATER)
+    content = bytearray(first.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.path.write_bytes(content)
+    result = world.run(DAY - timedelta(days=1), DAY)
+
+    assert result.success
+    assert world.materialized("model_leaderboard") == {"2026-10-05", "2026-10-06"}
+    check = checks_of(result)["task_classifications", "restatement"]
+    assert check.metadata["restated_days"].value == 0
+    skipped = check.metadata["not_compared"]
+    assert isinstance(skipped, dg.TableMetadataValue)
+    (row,) = skipped.records
+    assert str(first.path) in str(row.data["why"])
+
+
+def test_a_day_beside_a_damaged_newest_revision_is_materialized_with_the_one_that_is_whole(world: World) -> None:
+    whole = world.keep(answer()).record
+    world.keep(answer(bend=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
+
+    # A person has to see the damage, but both the answer that is whole and its tables are there.
+    assert "damaged" in str(failure_of(world.run(DAY)).description)
+    assert world.materialized("raw_task_classifications") == world.materialized("snapshots") == {"2026-10-06"}
+    assert _raw_version(world) == whole.sha256
+
+
+def test_an_import_beside_a_damaged_newest_revision_changes_nothing_the_second_time(
+    world: World, tmp_path: Path
+) -> None:
+    world.keep(answer(bend=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
+    older = write(tmp_path / "older.json", envelope(answer(), fetched_at=NOON))
+    first, second = (run_job(world, older).result for _ in range(2))
+    assert first.success
+    assert second.success
+    assert materialized(world.instance) == in_every_asset([DAY])
+    assert len(first.get_asset_materialization_events()) == len(ASSETS)
+    assert second.get_asset_materialization_events() == []
+
+
+@pytest.fixture
+def judged(world: World) -> Judged:
+    """The day as it was judged when the archive had its first revision alone."""
+    world.keep(answer())
+    return judge_days(world.archive, world.warehouse, [DAY], now=NOON)
+
+
+def test_rows_of_an_older_revision_do_not_go_over_those_that_another_process_wrote(
+    world: World, judged: Judged
+) -> None:
+    world.keep(answer(bend=_restate), fetched_at=LATER)
+    world.make_tables(DAY)
+    loaded, frames, _ = load(world.warehouse, judged)
+    assert world.tables()["snapshots"][0]["revision"] == 2
+    assert loaded.chosen[DAY].revision == 2
+    assert frames["snapshots"]["revision"].to_list() == [2]
+
+
+def test_a_newer_revision_that_is_refused_is_said_and_the_older_one_stays(world: World, judged: Judged) -> None:
+    world.keep(answer(bend=_break), fetched_at=LATER)
+    loaded, *_ = load(world.warehouse, judged)
+    assert world.tables()["snapshots"][0]["revision"] == 1
+    assert "the newest that holds" in str(loaded.errors[DAY])
+
+
+def test_a_day_that_is_damaged_before_it_is_written_keeps_its_rows(world: World, judged: Judged) -> None:
+    world.make_tables(DAY)
+    judged.chosen[DAY].path.with_name("record.json").write_text("{}")
+    loaded, *_ = load(world.warehouse, judged)
+    assert len(world.tables()["snapshots"]) == 1
+    assert "damaged" in str(loaded.errors[DAY])
+
+
+def test_a_revision_that_was_asked_for_is_written_whatever_comes_meanwhile(world: World) -> None:
+    world.keep(answer())
+    pinned = judge_days(world.archive, world.warehouse, [DAY], now=NOON, revision=1)
+    world.keep(answer(bend=_restate), fetched_at=LATER)
+    load(world.warehouse, pinned)
+    assert world.tables()["snapshots"][0]["revision"] == 1
+
+
+def test_a_run_that_another_one_overtakes_tells_dagster_of_the_newer_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer: list[Record] = []
+
+    def overtaken(warehouse: Warehouse, judged: Judged) -> Any:
+        newer.append(world.keep(answer(bend=_restate), fetched_at=LATER).record)
+        world.make_tables(DAY)
+        return load(warehouse, judged)
+
+    world.keep(answer())
+    monkeypatch.setattr("orpipeline.defs.assets.load", overtaken)
+    assert world.run(DAY).success
+    assert world.tables()["snapshots"][0]["sha256"] == newer[0].sha256 == _raw_version(world)
+
+
+def _raw_version(world: World) -> str | None:
+    """Return the data version that Dagster has of the day's raw answer."""
+    event = world.instance.get_latest_materialization_event(RAW)
+    assert event is not None
+    assert event.asset_materialization is not None
+    return (event.asset_materialization.tags or {}).get("dagster/data_version")
+
+
 def test_a_revision_that_is_not_there_is_named(world: World) -> None:
     world.keep(answer())
     failure = failure_of(world.run(DAY, revision=3))
@@ -85,6 +198,15 @@ def test_where_no_revision_holds_the_tables_stay_empty(world: World) -> None:
     assert world.tables()["snapshots"] == []
 
 
+def test_an_older_revision_that_cannot_be_read_is_passed_over(world: World) -> None:
+    unreadable = world.keep(answer()).record.path
+    unreadable.unlink()
+    unreadable.mkdir()
+    world.keep(answer(bend=_break), fetched_at=LATER)
+    judged = judge_days(world.archive, world.warehouse, [DAY], now=NOON)
+    assert "keep what they had" in str(judged.errors[DAY])
+
+
 def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> None:
     for n in (9, 8, 5, 1):
         world.keep(answer(DAY - timedelta(days=n)))
@@ -100,3 +222,10 @@ def test_without_a_hole_no_day_is_lost(world: World) -> None:
     world.keep(answer())
     check = checks_of(world.run(DAY))["raw_task_classifications", "no_lost_days"]
     assert check.passed
+
+
+def test_days_are_told_as_spans() -> None:
+    days = [date(2026, 7, 8) + timedelta(days=n) for n in range(43)]
+    assert day_spans([*reversed(days), date(2026, 9, 1), days[0]]) == ["2026-07-08 to 2026-08-19", "2026-09-01"]
+    assert day_spans([date(2026, 12, 31), date(2027, 1, 1)]) == ["2026-12-31 to 2027-01-01"]
+    assert day_spans([]) == []

@@ -22,7 +22,7 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
 from orpipeline.openrouter.payload import parse
 from orpipeline.snapshot import daily_tables
-from orpipeline.warehouse.database import Warehouse, WarehouseBusyError, WarehouseError
+from orpipeline.warehouse.database import OutdatedRowsError, Warehouse, WarehouseBusyError, WarehouseError
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.processes import assert_another_process_can_write, held_open, let_go, run_python, started
 
@@ -289,6 +289,33 @@ def test_an_error_in_the_last_table_rolls_back_the_ones_before(warehouse: Wareho
             warehouse.read(name), before[name].sort(TABLES[name].primary_key()), check_column_order=False
         )
     assert_another_process_can_write(warehouse.path)
+
+
+def test_rows_that_are_not_right_any_more_are_not_written(warehouse: Warehouse) -> None:
+    before = tables_of(DAY)
+    warehouse.replace_days([DAY], before)
+    with pytest.raises(OutdatedRowsError, match="Nothing was written"):
+        warehouse.replace_days([DAY], {"macro_categories": macros("code")}, still_right=lambda: False)
+    assert_holds(warehouse, before)
+
+
+def test_whether_rows_are_still_right_is_asked_once_nobody_else_can_write(warehouse: Warehouse) -> None:
+    code = """
+import sys, duckdb
+try:
+    duckdb.connect(sys.argv[1])
+except duckdb.IOException:
+    print("held")
+"""
+    said: list[str] = []
+
+    def still_right() -> bool:
+        said.append(run_python(code, warehouse.path).strip())
+        return True
+
+    warehouse.replace_days([DAY], tables_of(DAY), still_right=still_right)
+    assert said == ["held"]
+    assert_holds(warehouse, tables_of(DAY))
 
 
 def test_an_error_in_the_first_write_leaves_no_tables(warehouse: Warehouse) -> None:

@@ -2,18 +2,19 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
-from collections.abc import Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from orpipeline.archive import Archive
+from orpipeline.archive import Archive, ArchiveError
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.rules import CHECKS
 from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.validation import InvalidSnapshotError
 from orpipeline.defs.events import Materialization, data_version, failure, log_day, raw_events, table_events
 from orpipeline.defs.metadata import findings_table, table
 from orpipeline.defs.partitions import daily_partitions
@@ -27,9 +28,21 @@ from orpipeline.defs.specs import (
     check_specs,
 )
 from orpipeline.errors import OrpipelineError
-from orpipeline.snapshot import Fetch, Judged, capture, judge_days, load, lost_days, restatements
+from orpipeline.openrouter.client import Client
+from orpipeline.snapshot import (
+    DayNotAvailableError,
+    Fetch,
+    Judged,
+    capture,
+    day_spans,
+    judge_days,
+    load,
+    lost_days,
+    restatements,
+)
 from orpipeline.warehouse.database import Warehouse
 
+_SHOWN_SPANS = 10  # of each kind of failed days; the failure's metadata has all
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
 
@@ -76,28 +89,56 @@ def snapshot(
         days = _days(context, kept)
         # Checks alone judge what is there.
         fetch = config.fetch if context.selected_asset_keys else Fetch.never
-        answer = capture(openrouter.client(), kept, days, fetch, now)
-        if answer is not None:
-            context.log.info(f"The API answered with {answer.record.as_of}: {answer.record.path}")
-        judged = judge_days(
-            kept, tables, days, now=now, answered=answer.record.as_of if answer else None, revision=config.revision
-        )
+        answered, not_fetched = _capture(context, openrouter.client(), kept, days, fetch, now)
+        judged = judge_days(kept, tables, days, now=now, answered=answered, revision=config.revision)
         if raw_selected:
             yield from _report(context, raw_events(judged), whole=len(judged.newest) == len(days))
         yield from _checks(context, judged)
-        yield from _history_checks(context, judged, kept, tables, newest_completed_day(now))
         if tables_selected:
             context.log.info(f"Replacing {len(judged.chosen)} of {len(days)} days in {len(TABLES)} tables")
-            frames, row_counts = load(tables, judged)
+            reported = judged.raw
+            judged, frames, row_counts = load(tables, judged)
+            if raw_selected:
+                # Of days that were judged again: what another process archived meanwhile is in the tables now.
+                anew = (event for event in raw_events(judged) if reported.get(event[1]) != event[2])
+                yield from _report(context, anew, whole=False)
             seconds = round((utc_now() - now).total_seconds(), 3)
             events = table_events(judged, frames, row_counts, tables, seconds)
             yield from _report(context, events, whole=not judged.errors)
+        # They look at other answers too, and whatever is wrong with those must not stop the tables.
+        yield from _history_checks(context, judged, kept, tables, newest_completed_day(now))
     except OrpipelineError as error:
         raise failure(error) from error
     # An answer that is refused is none the less kept: that fails the tables, not the raw asset.
     failed = judged.errors if tables_selected else _unarchived(judged)
-    if failed:
-        raise _days_failed(failed, len(days))
+    if failed or not_fetched:
+        raise _days_failed(failed, not_fetched, days, newest_completed_day(now))
+
+
+def _capture(
+    context: dg.AssetExecutionContext,
+    client: Client,
+    archive: Archive,
+    days: Sequence[date],
+    fetch: Fetch,
+    now: datetime,
+) -> tuple[date | None, dict[date, OrpipelineError]]:
+    """Ask the API where `fetch` says so; return the `as_of` of its answer, if it has one.
+
+    Of a range, the API can serve the newest day alone: where it cannot be asked, the others are made none the less, and
+    the error is returned as that day's.
+    """
+    try:
+        answer = capture(client, archive, days, fetch, now)
+    except OrpipelineError as error:
+        if len(days) == 1:
+            raise
+        context.log.warning(str(error))
+        return None, {newest_completed_day(now): error}
+    if answer is None:
+        return None, {}
+    context.log.info(f"The API answered with {answer.record.as_of}: {answer.record.path}")
+    return answer.record.as_of, {}
 
 
 def _days(context: dg.AssetExecutionContext, archive: Archive) -> list[date]:
@@ -166,7 +207,7 @@ def _history_checks(
             metadata={"lost_days": len(lost), "newest_lost": ", ".join(lost[-20:]) or "none"},
         )
     if RESTATEMENT in context.selected_asset_check_keys and judged.chosen:
-        moved = restatements(archive, judged)
+        moved, unreadable = restatements(archive, judged)
         rows = [
             {"day": f"{r.day} r{r.revision}", "tag": r.tag, "share": r.share, "change": f"{r.largest_change:+.3f}"}
             for r in moved[-20:]
@@ -175,6 +216,8 @@ def _history_checks(
             "restated_days": len(moved),
             "largest_change": max((abs(r.largest_change) for r in moved), default=0.0),
         }
+        if unreadable:
+            metadata["not_compared"] = table({"why": str(error)} for error in unreadable[:20])
         yield dg.AssetCheckResult(
             asset_key=RESTATEMENT.asset_key,
             check_name=RESTATEMENT.name,
@@ -187,15 +230,46 @@ def _unarchived(judged: Judged) -> dict[date, OrpipelineError]:
     return {day: error for day, error in judged.errors.items() if day not in judged.newest}
 
 
-def _days_failed(errors: Mapping[date, OrpipelineError], asked: int) -> dg.Failure:
-    """Return the failure that names the days that could not be made, one of them in full."""
-    first = errors[min(errors)]
-    if asked == 1:
-        return failure(first)
-    days = ", ".join(day.isoformat() for day in sorted(errors)[:20])
-    more = f" and {len(errors) - 20} more" if len(errors) > 20 else ""
-    return dg.Failure(
-        f"{len(errors)} of {asked} days could not be materialized; the others were. Missing: {days}{more}. {first}",
-        metadata=failure(first).metadata,
-        allow_retries=False,
+def _days_failed(
+    failed: Mapping[date, OrpipelineError],
+    not_fetched: Mapping[date, OrpipelineError],
+    days: Sequence[date],
+    newest: date,
+) -> dg.Failure:
+    """Return the failure that says of each kind which days failed, and of one of them why and what to do."""
+    errors = dict(sorted({**failed, **not_fetched}.items()))
+    if len(days) == 1:
+        return failure(*errors.values())
+    by_kind: dict[str, dict[date, OrpipelineError]] = {}
+    for day, error in errors.items():
+        kind = "Not fetched" if day in not_fetched else _kind(day, error, newest)
+        by_kind.setdefault(kind, {})[day] = error
+    firsts = {kind: next(iter(of_kind.values())) for kind, of_kind in by_kind.items()}
+    metadata: dict[str, Any] = {}
+    # Who looks for the run's `error` wants to know whether the API can be asked again, and when.
+    for kind in sorted(firsts, key="Not fetched".__eq__):
+        metadata |= failure(firsts[kind]).metadata
+    metadata["failed_days"] = table(
+        {"days": span, "why": kind} for kind, of_kind in by_kind.items() for span in day_spans(of_kind)
     )
+    count = len(errors.keys() & set(days))
+    others = "; the others are materialized" if count < len(days) else ""
+    kinds = " ".join(f"{kind}: {_some_spans(of_kind)}. {firsts[kind]}" for kind, of_kind in by_kind.items())
+    return dg.Failure(f"{count} of {len(days)} days failed{others}. {kinds}", metadata=metadata, allow_retries=False)
+
+
+def _kind(day: date, error: OrpipelineError, newest: date) -> str:
+    """Return what a person calls days that failed like this one: what there is to do is not the same."""
+    if isinstance(error, InvalidSnapshotError):
+        return "Refused"
+    if isinstance(error, ArchiveError):
+        return "Damaged"
+    return "Not archived" if isinstance(error, DayNotAvailableError) and day < newest else "Not fetched"
+
+
+def _some_spans(days: Mapping[date, OrpipelineError]) -> str:
+    """Return how many days there are, and the first spans of them."""
+    spans = day_spans(days)
+    rest = f", and {len(spans) - _SHOWN_SPANS} more spans" if len(spans) > _SHOWN_SPANS else ""
+    shown = ", ".join(spans[:_SHOWN_SPANS])
+    return f"{shown}{rest}" if len(days) == 1 else f"{len(days)} days, {shown}{rest}"

@@ -19,23 +19,26 @@ from orpipeline.defs.metadata import (
     findings_table,
     leaderboard_metadata,
     macros_metadata,
+    table,
     task_models_metadata,
     tasks_metadata,
     trends_metadata,
 )
 from orpipeline.defs.specs import DATA_VERSION_TAG, RAW, table_key
 from orpipeline.errors import OrpipelineError
+from orpipeline.history import PartlyImportedError
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Judged
 from orpipeline.warehouse.database import Warehouse
 
+_SHOWN_FILES = 20  # the run's log has all
 Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
 """An asset, its day, the answer that the day was made from, and metadata."""
 
 
 def raw_events(judged: Judged) -> Iterator[Materialization]:
     """Yield what is to be said of the raw answers."""
-    for day, record in judged.newest.items():
+    for day, record in judged.raw.items():
         metadata = {
             "file": dg.MetadataValue.path(record.path),
             "sha256": record.sha256,
@@ -114,6 +117,8 @@ def failure(error: OrpipelineError) -> dg.Failure:
     metadata: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, InvalidSnapshotError):
         metadata["findings"] = findings_table(error.findings)
+    if isinstance(error, PartlyImportedError):
+        metadata["refused"] = table({"file": no.source, "why": no.reason} for no in error.refused[:_SHOWN_FILES])
     if isinstance(error, RateLimitedError) and error.retry_at:
         metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
     return dg.Failure(str(error), metadata=metadata, allow_retries=False)

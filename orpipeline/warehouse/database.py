@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -43,6 +43,10 @@ class WarehouseError(OrpipelineError):
 
 class WarehouseBusyError(WarehouseError):
     """Another process holds the DuckDB file."""
+
+
+class OutdatedRowsError(WarehouseError):
+    """Rows were not right any more when their turn to be written came."""
 
 
 class Warehouse:
@@ -89,12 +93,21 @@ class Warehouse:
                 _roll_back(connection)
                 raise
 
-    def replace_days(self, days: Iterable[date], tables: Mapping[str, pl.DataFrame]) -> dict[str, int]:
+    def replace_days(
+        self,
+        days: Iterable[date],
+        tables: Mapping[str, pl.DataFrame],
+        *,
+        still_right: Callable[[], bool] = lambda: True,
+    ) -> dict[str, int]:
         """Replace the rows of `days` in `tables` by the frames' rows, all of it in one transaction.
 
         The frames (by table name, of the columns that `orpipeline.contracts.tables` says) hold rows of these
         days only. They are held against their contracts first, inserted by column name, and on any error all
         tables keep what they had. Returns, by table name, how many rows it has now.
+
+        `still_right` is asked once no other process can write any more (for which this one may have waited): where it
+        says no, nothing is written, and OutdatedRowsError is raised.
         """
         wanted = sorted(set(days))
         for name, frame in tables.items():
@@ -108,6 +121,8 @@ class Warehouse:
                     "Nothing was written."
                 )
         with self.transaction() as connection:
+            if not still_right():
+                raise OutdatedRowsError("The archive changed while the rows were made. Nothing was written; try again.")
             _create_missing(connection)
             return {name: _replace(connection, name, wanted, frame) for name, frame in checked.items()}
 
@@ -194,8 +209,8 @@ class Warehouse:
         said = " ".join(str(error).split("\n\n")[0].split())
         if "Could not set lock" in said or "being used by another process" in said:
             return WarehouseBusyError(
-                f"The warehouse {self.path} is held by another process; nothing was changed. Close what has it "
-                f"open, or wait for it to end. DuckDB says: {said}"
+                f"The warehouse {self.path} is held by another process; the tables keep what they had. Close what has "
+                f"it open, or wait for it to end. DuckDB says: {said}"
             )
         if "not a valid DuckDB" in said:
             return WarehouseError(
