@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich import filesize
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
@@ -27,9 +29,10 @@ from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
 
 if TYPE_CHECKING:
     from orpipeline.answer_files import AnswerFile
-    from orpipeline.archive import CorruptAnswerError
+    from orpipeline.archive import Archive, ArchiveError
     from orpipeline.defs.imports import Watch
     from orpipeline.history import Imported
+    from orpipeline.warehouse.database import Warehouse
 
 out = Console()
 
@@ -132,7 +135,10 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     settings = _settings(demo)
     from orpipeline import terminal
     from orpipeline.answer_files import NoSuchFileError, find_files
+    from orpipeline.archive import Archive
+    from orpipeline.history import still_missing
 
+    archive = Archive(settings.archive_dir)
     try:
         files = find_files(paths)
     except NoSuchFileError as error:
@@ -140,8 +146,8 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     with _progress() as progress:
         watch = _watcher(progress)
         if dry_run:
-            imported = _dry_run(settings, files, watch)
-            terminal.print_imported(out, imported, dry_run=True)
+            imported = _dry_run(settings, archive, files, watch)
+            terminal.print_imported(out, imported, still_missing(archive, imported), dry_run=True)
             imported.raise_for_refused(dry_run=True)
             return
         from orpipeline.execution import prepare_dagster_home, run_import
@@ -149,11 +155,11 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
         prepare_dagster_home(settings)
         outcome: list[Imported] = []
         try:
-            run_import(paths, settings, watch, outcome.append, lambda _: None)
+            run_import(paths, settings, watch, outcome.append, progress.console.print)
         finally:
             progress.stop()
             for imported in outcome:
-                terminal.print_imported(out, imported, dry_run=False)
+                terminal.print_imported(out, imported, still_missing(archive, imported), dry_run=False)
 
 
 @cli.command()
@@ -165,9 +171,8 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
     settings = _settings(demo)
     from orpipeline import history, terminal
     from orpipeline.archive import Archive
-    from orpipeline.warehouse.database import Warehouse
 
-    archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
+    archive, warehouse = Archive(settings.archive_dir), _warehouse(settings)
     first, last = since.date() if since else date.min, until.date() if until else date.max
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}.")
@@ -175,7 +180,7 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
     if not days:
         raise OrpipelineError(f"The archive {settings.archive_dir} has no day in that range; nothing was changed.")
     with _progress() as progress:
-        done = _watcher(progress)("Tables", len(days))
+        done = _watcher(progress)("Tables", len(days), "days")
         rebuilt = history.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
     terminal.print_rebuilt(out, rebuilt)
     if rebuilt.errors:
@@ -216,11 +221,10 @@ def export(to: Path, everything: bool, demo: bool) -> None:
     settings = _settings(demo)
     from orpipeline import terminal
     from orpipeline.export import export_tables
-    from orpipeline.warehouse.database import Warehouse
 
-    warehouse = Warehouse(settings.warehouse_path)
+    warehouse = _warehouse(settings)
     with _progress() as progress:
-        done = _watcher(progress)("Days", len(warehouse.days()))
+        done = _watcher(progress)("Days", len(warehouse.days()), "days")
         exported = export_tables(warehouse, to, everything=everything, on_progress=done)
     terminal.print_rows(
         out, [("written", terminal.span(exported.written)), ("unchanged", terminal.span(exported.unchanged))]
@@ -237,12 +241,11 @@ def report(at: datetime | None, demo: bool) -> None:
         from orpipeline import terminal
         from orpipeline.archive import Archive
         from orpipeline.report.files import write_report
-        from orpipeline.warehouse.database import Warehouse
 
         written = write_report(
             settings.reports_dir,
             Archive(settings.archive_dir),
-            Warehouse(settings.warehouse_path),
+            _warehouse(settings),
             day=at.date() if at else None,
             newest=newest_completed_day(utc_now()),
         )
@@ -260,11 +263,10 @@ def doctor(deep: bool, demo: bool) -> None:
     from orpipeline.history import damaged_answers
     from orpipeline.openrouter.budget import shared_budget
     from orpipeline.snapshot import lost_days
-    from orpipeline.warehouse.database import Warehouse
 
     now = utc_now()
     newest = newest_completed_day(now)
-    archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
+    archive, warehouse = Archive(settings.archive_dir), _warehouse(settings)
     kept, made = archive.days(), warehouse.days()
     lost = lost_days(archive, warehouse, newest)
     budget = shared_budget(settings).state()
@@ -287,11 +289,11 @@ def doctor(deep: bool, demo: bool) -> None:
     ]
     if budget.next_request_at is not None:
         rows.append(("next request", f"{budget.next_request_at:%Y-%m-%d %H:%M:%S} UTC"))
-    damaged: list[CorruptAnswerError] = []
+    damaged: list[ArchiveError] = []
     if deep:
         folders = archive.folders()
         with _progress() as progress:
-            damaged = damaged_answers(archive, _watcher(progress)("Reading the archive", len(folders)))
+            damaged = damaged_answers(archive, _watcher(progress)("Reading the archive", len(folders), "answers"))
         whole = len(folders) - len(damaged)
         rows.append(("sha256", f"{whole} of {len(folders)} archived answers are as they were kept"))
     terminal.print_rows(out, rows)
@@ -310,12 +312,30 @@ def _settings(demo: bool) -> Settings:
     return settings
 
 
+def _warehouse(settings: Settings) -> Warehouse:
+    from orpipeline.warehouse.database import Warehouse
+
+    return Warehouse(settings.warehouse_path, lock_wait_seconds=settings.lock_wait_seconds)
+
+
+class _Rate(ProgressColumn):
+    """How much of its task's unit is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, nothing while it is not known."""
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        if speed is None:
+            return Text()
+        return Text(f"{filesize.decimal(int(speed))}/s" if unit == "bytes" else f"{speed:.0f} {unit}/s")
+
+
 def _progress() -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TaskProgressColumn(show_speed=True),
+        TaskProgressColumn(),
+        _Rate(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -324,40 +344,44 @@ def _progress() -> Progress:
 
 
 def _watcher(progress: Progress) -> Watch:
-    def watch(part: str, size: int) -> Callable[[int], None]:
-        task = progress.add_task(part, total=size)
+    def watch(part: str, size: int, unit: str) -> Callable[[int], None]:
+        task = progress.add_task(part, total=size, unit=unit)
         return lambda done: progress.advance(task, done)
 
     return watch
 
 
-def _dry_run(settings: Settings, files: Sequence[AnswerFile], watch: Watch) -> Imported:
-    from orpipeline.archive import Archive
+def _dry_run(settings: Settings, archive: Archive, files: Sequence[AnswerFile], watch: Watch) -> Imported:
     from orpipeline.history import import_files
 
     return import_files(
-        Archive(settings.archive_dir),
+        archive,
         files,
         first=settings.start_date,
         newest=newest_completed_day(utc_now()),
         dry_run=True,
-        on_progress=watch("Reading", sum(file.size for file in files)),
+        on_progress=watch("Reading", sum(file.size for file in files), "bytes"),
     )
 
 
 def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int, form: str) -> None:
-    from orpipeline import terminal
-    from orpipeline.warehouse.database import Warehouse
+    import polars as pl
 
-    warehouse = Warehouse(settings.warehouse_path)
+    from orpipeline import terminal
+
+    warehouse = _warehouse(settings)
     snapshots = warehouse.read("snapshots", since=day, until=day)
     if snapshots.is_empty():
-        which = f"has no rows for {day}" if day else "is empty"
-        raise OrpipelineError(f"The warehouse {settings.warehouse_path} {which}. Run `orpipeline run` first.")
+        if day is None:
+            raise OrpipelineError(f"The warehouse {settings.warehouse_path} is empty. Run `orpipeline run` first.")
+        raise OrpipelineError(
+            f"The tables have no rows for {day}: they have {terminal.span(warehouse.days())}. If the archive has that "
+            f"day or the API still serves it, run `orpipeline run --date {day}`; otherwise import it."
+        )
     shown, citation = snapshots.row(-1, named=True)["as_of"], snapshots["citation"][-1]
     rows = warehouse.read("model_leaderboard", since=shown, until=shown)
     trends = warehouse.read("model_trends", since=shown, until=shown)
-    changes = trends.select("window_days", "scope", "model_id", "usage_rank_7d", "usage_share_change_7d")
+    changes = trends.select("window_days", "scope", "model_id", "usage_rank_7d", "usage_share_change_7d", "first_seen")
     ranked = (
         rows.filter(scope=scope)
         .join(changes, on=["window_days", "scope", "model_id"], how="left")
@@ -367,17 +391,22 @@ def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int
     if ranked.is_empty():
         scopes = ", ".join(rows["scope"].unique().sort())
         raise OrpipelineError(f"{shown} has no scope {scope!r}; it has {scopes}.")
-    if form == "table":
-        window = ranked["window_days"][0]
-        title = f"{'DEMO, made-up data: ' if snapshots['origin'][-1] == 'demo' else ''}Model leaderboard, "
-        title += f"scope {scope}, {window} days up to {shown}"
-        terminal.print_leaderboard(out, ranked, title=title, citation=citation)
-    elif form == "csv":
+    if form == "csv":
         sys.stdout.write(terminal.as_csv(ranked, citation))
-    elif form == "json":
+        return
+    if form == "json":
         sys.stdout.write(terminal.as_json(ranked, shown, scope, citation))
+        return
+    week_before = shown - timedelta(days=7)
+    known = week_before in warehouse.days()
+    moved = [terminal.moved(row, week_before, known=known) for row in ranked.iter_rows(named=True)]
+    ranked = ranked.with_columns(pl.Series("moved", moved, dtype=pl.String))
+    title = f"{'DEMO, made-up data: ' if snapshots['origin'][-1] == 'demo' else ''}Model leaderboard, "
+    title += f"scope {scope}, {ranked['window_days'][0]} days up to {shown}"
+    if form == "table":
+        terminal.print_leaderboard(out, ranked, title=title, citation=citation)
     else:
-        sys.stdout.write(terminal.as_markdown(ranked, citation))
+        sys.stdout.write(terminal.as_markdown(ranked, title=title, citation=citation))
 
 
 def _run(days: list[date], fetch: str, *, report: bool = True) -> None:
@@ -485,7 +514,9 @@ def main() -> None:
 def _say_error(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"orpipeline: {' '.join(message.split())}", file=sys.stderr)
+    from orpipeline.terminal import plain
+
+    print(f"orpipeline: {plain(' '.join(message.split()))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

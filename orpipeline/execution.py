@@ -96,13 +96,13 @@ def run_import(
 ) -> None:
     """Run the job `import_archive` in this process; `watch` and `done` are told how it goes.
 
-    Raises as `run_snapshot` does.
+    `say` is told of warnings. Raises as `run_snapshot` does.
     """
     from orpipeline.defs.imports import import_job
     from orpipeline.defs.resources import resources
 
     jobs = dg.Definitions(jobs=[import_job(watch, done)], resources=resources(settings))
-    job = dg.Definitions.merge(jobs, _loggers(say)).resolve_job_def("import_archive")
+    job = dg.Definitions.merge(jobs, _loggers(say, only=logging.WARNING)).resolve_job_def("import_archive")
     _run(job, {"ops": {"import_snapshots": {"config": {"paths": list(paths)}}}})
 
 
@@ -166,9 +166,13 @@ def _reason(result: dg.ExecuteInProcessResult) -> str:
     return f"Run {result.run_id} failed; the Dagster UI shows its log."
 
 
-def _loggers(say: Callable[[str], None]) -> dg.Definitions:
+def _loggers(say: Callable[[str], None], *, only: int | None = None) -> dg.Definitions:
+    """Return a logger that tells `say` what a run logs; `only` what is of that level."""
+
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if only not in (None, record.levelno):
+                return
             meta = getattr(record, "dagster_meta", {})
             say(str(meta.get("orig_message") or record.getMessage()))
 

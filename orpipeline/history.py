@@ -19,13 +19,13 @@ from typing import Any
 import polars as pl
 
 from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, read_answers
-from orpipeline.archive import Archive, CorruptAnswerError, Kept
+from orpipeline.archive import Archive, ArchiveError, CorruptAnswerError, Kept
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import broken_rules, judge, refused_days
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.payload import parse
-from orpipeline.snapshot import Judged, judge_days, load
+from orpipeline.snapshot import Judged, judge_days, load, missing_days
 from orpipeline.warehouse.database import Warehouse
 
 DAYS_AT_ONCE = 400
@@ -38,7 +38,11 @@ Progress = Callable[[int], None]
 
 
 class PartlyImportedError(OrpipelineError):
-    """Some of the answers were not imported; all others were."""
+    """Some of the answers were not imported; all others were. `refused` says which, and why."""
+
+    def __init__(self, message: str, refused: Sequence[NoAnswer]) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass
@@ -62,11 +66,11 @@ class Imported:
     def raise_for_refused(self, *, dry_run: bool = False) -> None:
         """Raise PartlyImportedError where something was refused."""
         if self.refused:
-            count = len(self.new) + len(self.same) + len(self.restated)
-            rest = f"The other {count} would come in." if dry_run else f"The other {count} are in."
+            came, there = len(self.new) + len(self.restated), len(self.same)
+            rest = f"{'Would come in' if dry_run else 'Came in'}: {came}; there already: {there}."
             shown = "; ".join(f"{no.source}: {no.reason}" for no in self.refused[:3])
             more = f"; and {len(self.refused) - 3} more" if len(self.refused) > 3 else ""
-            raise PartlyImportedError(f"Refused: {len(self.refused)}. {rest} {shown}{more}")
+            raise PartlyImportedError(f"Refused: {len(self.refused)}. {rest} {shown}{more}", self.refused)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,11 @@ def import_files(
     return imported
 
 
+def still_missing(archive: Archive, imported: Imported) -> list[date]:
+    """Return the days between those of the import that neither it nor the archive has."""
+    return sorted(set(missing_days(imported.days)) - set(archive.days()))
+
+
 def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> set[date]:
     """Return the days that the tables do not have as the archive's newest revision that holds says."""
     stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
@@ -147,8 +156,7 @@ def make_tables(
     Yields, for each transaction, what was judged, the frames that were written, and the tables' row counts.
     """
     for batch in _batches(days):
-        judged = judge_days(archive, warehouse, batch, now=now)
-        yield judged, *load(warehouse, judged)
+        yield load(warehouse, judge_days(archive, warehouse, batch, now=now))
 
 
 def rebuild(
@@ -169,8 +177,7 @@ def rebuild(
     rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
     for days in _batches(archived):
         before = warehouse.read_tables(since=days[0], until=days[-1])
-        judged = judge_days(archive, warehouse, days, now=now)
-        tables, _ = load(warehouse, judged)
+        judged, tables, _ = load(warehouse, judge_days(archive, warehouse, days, now=now))
         rebuilt.errors |= judged.errors
         rebuilt.days += sorted(judged.chosen)
         rebuilt.new += sorted(judged.chosen.keys() - there)
@@ -179,13 +186,13 @@ def rebuild(
     return rebuilt
 
 
-def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[CorruptAnswerError]:
-    """Read every archived answer, and return the errors of those that are not what was archived."""
-    damaged: list[CorruptAnswerError] = []
+def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[ArchiveError]:
+    """Read every archived answer, and return the errors of those that are not what was archived, or cannot be read."""
+    damaged: list[ArchiveError] = []
     for folder in archive.folders():
         try:
             archive.read(archive.record(folder))
-        except CorruptAnswerError as error:
+        except ArchiveError as error:
             damaged.append(error)
         on_progress(1)
     return damaged
@@ -208,12 +215,11 @@ def _newest_sha256(archive: Archive, day: date) -> str | None:
 
 def _read_files(files: Iterable[AnswerFile], imported: Imported, on_progress: Progress) -> Iterator[FoundAnswer]:
     for file in files:
-        for item in read_answers(file):
+        for item in read_answers(file, on_progress):
             if isinstance(item, NoAnswer):
                 imported.refused.append(item)
             else:
                 yield item
-        on_progress(file.size)
 
 
 def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) -> _Dated | None:
@@ -298,8 +304,14 @@ def _copied_on_write(archive: Archive) -> Iterator[Callable[..., Kept]]:
 
         def put(body: bytes, **about: Any) -> Kept:
             day = str(read_as_of(body))
-            if (archive.root / day).is_dir() and not (copy.root / day).exists():
-                shutil.copytree(archive.root / day, copy.root / day)
+            try:
+                if (archive.root / day).is_dir() and not (copy.root / day).exists():
+                    shutil.copytree(archive.root / day, copy.root / day)
+            except (shutil.Error, OSError) as error:
+                raise ArchiveError(
+                    f"What would come in cannot be tried out: {archive.root / day} cannot be copied to {copy.root}. "
+                    f"Nothing was changed. Make room or rights, or leave out --dry-run. {error}"
+                ) from error
             return copy.put(body, **about)
 
         yield put

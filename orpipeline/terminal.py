@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import polars as pl
 from rich import box
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orpipeline.history import Imported, Rebuilt
-from orpipeline.snapshot import missing_days
+from orpipeline.snapshot import day_spans
 
 _BAR_WIDTH = 8
 _OTHER_COLUMNS = 56  # what all columns but `model` take, with the space between them
@@ -25,18 +26,16 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
-def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: int) -> Table:
+def leaderboard_table(rows: pl.DataFrame, *, title: str, width: int) -> Table:
     """Return a leaderboard's rows as a table of at most `width` columns (80 and more read well).
 
-    `rows` have the columns of `model_leaderboard` and `usage_share_change_7d`. `usage` and its bar are the attributed
-    share of requests, `at most` its upper bound, `range` the possible ranks, `7 days` the change in percentage points.
+    `rows` have the columns of `model_leaderboard`, and `moved`, what the column `7 days` says. `usage` and its bar are
+    the attributed share of requests, `at most` its upper bound, `range` the possible ranks.
     """
     table = Table(
         title=Text(title),
-        caption=Text(citation),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption_justify="left",
     )
     table.add_column("#", justify="right", style="bold", min_width=3, no_wrap=True)
     table.add_column("range", justify="right", style="dim", min_width=6, no_wrap=True)
@@ -50,14 +49,13 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
     table.add_column("tokens", justify="right", min_width=6, no_wrap=True)
     largest = max(rows["usage_share"].to_list(), default=0.0)
     for row in rows.iter_rows(named=True):
-        best, worst = row["usage_rank_best"], row["usage_rank_worst"]
         table.add_row(
             str(row["usage_rank"]),
-            str(best) if best == worst else f"{best}-{worst}",
+            _range(row),
             Text(_fit(plain(row["model_id"]), room)),
             f"{row['usage_share']:.1%}",
             _bar(row["usage_share"], largest),
-            _change(row["usage_share_change_7d"]),
+            row["moved"],
             f"{row['usage_share_upper']:.1%}",
             f"{row['token_share']:.1%}",
         )
@@ -65,9 +63,10 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, citation: str, width: i
 
 
 def print_leaderboard(console: Console, rows: pl.DataFrame, *, title: str, citation: str) -> None:
-    """Print the table, no wider than 110 columns."""
+    """Print the table, no wider than 110 columns, and the citation, whole, below it."""
     width = min(console.width, 110)
-    console.print(leaderboard_table(rows, title=title, citation=citation, width=width), width=width)
+    console.print(leaderboard_table(rows, title=title, width=width), width=width)
+    print_line(console, citation)
 
 
 def as_csv(rows: pl.DataFrame, citation: str) -> str:
@@ -77,21 +76,22 @@ def as_csv(rows: pl.DataFrame, citation: str) -> str:
 
 def as_json(rows: pl.DataFrame, as_of: date, scope: str, citation: str) -> str:
     """Return the rows as one JSON object with `as_of`, `scope`, `citation` and `rows`."""
-    records = [{**row, "as_of": row["as_of"].isoformat()} for row in rows.iter_rows(named=True)]
-    answer = {"as_of": as_of.isoformat(), "scope": scope, "citation": citation, "rows": records}
-    return json.dumps(answer, indent=2) + "\n"
+    answer = {"as_of": as_of, "scope": scope, "citation": citation, "rows": rows.to_dicts()}
+    return json.dumps(answer, indent=2, default=date.isoformat) + "\n"
 
 
-def as_markdown(rows: pl.DataFrame, citation: str) -> str:
-    """Return the rows as a Markdown table, with the citation below."""
+def as_markdown(rows: pl.DataFrame, *, title: str, citation: str) -> str:
+    """Return the rows as a Markdown table, with its title above and the citation below."""
     lines = [
+        f"**{title}**",
+        "",
         "| # | range | model | usage | 7 days | at most | tokens |",
         "| ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for row in rows.iter_rows(named=True):
         lines.append(
-            f"| {row['usage_rank']} | {row['usage_rank_best']}-{row['usage_rank_worst']} | "
-            f"{_markdown_cell(row['model_id'])} | {row['usage_share']:.1%} | {_change(row['usage_share_change_7d'])} | "
+            f"| {row['usage_rank']} | {_range(row)} | "
+            f"{_markdown_cell(row['model_id'])} | {row['usage_share']:.1%} | {row['moved']} | "
             f"{row['usage_share_upper']:.1%} | {row['token_share']:.1%} |"
         )
     return "\n".join([*lines, "", citation, ""])
@@ -110,10 +110,19 @@ def _bar(share: float, largest: float) -> str:
     return "█" * whole + (_PARTIAL_BLOCKS[rest] if rest else "")
 
 
-def _change(change: float | None) -> str:
-    """Return a change of a share with its direction, in percentage points; nothing where it is not known."""
+def _range(row: Mapping[str, Any]) -> str:
+    best, worst = row["usage_rank_best"], row["usage_rank_worst"]
+    return str(best) if best == worst else f"{best}-{worst}"
+
+
+def moved(row: Mapping[str, Any], since: date, *, known: bool) -> str:
+    """Return a model's change against the day `since`, with its direction, in percentage points.
+
+    Where that day did not list it: `new`, or `back` if an earlier one did; nothing where the day is not `known`.
+    """
+    change = row["usage_share_change_7d"]
     if change is None:
-        return ""
+        return ("new" if row["first_seen"] > since else "back") if known else ""
     points = f"{abs(change) * 100:.1f}"
     return points if points == "0.0" else f"{'▲' if change > 0 else '▼'}{points}"
 
@@ -125,26 +134,26 @@ def _markdown_cell(text: str) -> str:
 
 def print_line(console: Console, text: str) -> None:
     """Print text as it is, upstream text too, in one line."""
-    console.print(plain(text), soft_wrap=True, markup=False, highlight=False)
+    console.print(plain(text), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
     for name, value in rows:
-        print_line(console, f"{name:<14}{value}")
+        print_line(console, f"{name:<16}{value}")
 
 
-def print_imported(console: Console, imported: Imported, *, dry_run: bool) -> None:
-    """Print what an import did, and why what was refused was refused."""
+def print_imported(console: Console, imported: Imported, missing: Sequence[date], *, dry_run: bool) -> None:
+    """Print what an import did, the days between that are still missing, and why what was refused was refused."""
     print_line(console, "What would come in (nothing was changed):" if dry_run else "What came in:")
     print_rows(
         console,
         [
-            ("new", span(sorted(imported.new))),
-            ("same", span(sorted(imported.same))),
-            ("restated", span(sorted(imported.restated))),
+            ("new", _answers(imported.new)),
+            ("same", _answers(imported.same)),
+            ("restated", _answers(imported.restated)),
             ("refused", str(len(imported.refused))),
-            ("still missing", some_days(missing_days(imported.days))),
+            ("still missing", all_days(missing)),
         ],
     )
     for no in imported.refused:
@@ -173,6 +182,17 @@ def span(days: Sequence[date]) -> str:
     if not days:
         return "0 days"
     return f"{len(days)} days, {days[0]} to {days[-1]}" if len(days) > 1 else f"1 day, {days[0]}"
+
+
+def all_days(days: Sequence[date]) -> str:
+    """Return how many days there are, and all of them, as spans."""
+    return f"{len(days)}: {', '.join(day_spans(days))}" if days else "none"
+
+
+def _answers(days: Sequence[date]) -> str:
+    """Return of which days there are answers; how many, where a day has several."""
+    of_days = span(sorted(set(days)))
+    return of_days if len(set(days)) == len(days) else f"{len(days)} answers of {of_days}"
 
 
 def some_days(days: Sequence[date]) -> str:

@@ -135,7 +135,7 @@ def counts(imported: Imported) -> tuple[int, int, int, int]:
 def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRun:
     """Run the job `import_archive` on the world's instance."""
     told: list[Imported] = []
-    job = import_job(lambda _part, _size: lambda _done: None, told.append)
+    job = import_job(lambda _part, _size, _unit: lambda _done: None, told.append)
     defs = dg.Definitions(
         jobs=[job],
         resources={

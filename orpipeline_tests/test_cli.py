@@ -94,6 +94,7 @@ def test_the_leaderboards_formats_have_the_same_figures_and_the_citation(demo: t
     assert [row["model_id"] for row in as_json["rows"]] == [row["model_id"] for row in as_csv]
     assert [row["usage_share"] for row in as_json["rows"]] == [float(row["usage_share"]) for row in as_csv]
     assert all(row["model_id"].replace("_", r"\_") in markdown for row in as_csv)
+    assert f"**DEMO, made-up data: Model leaderboard, scope code, 7 days up to {YESTERDAY}**" in markdown
     for text in (as_json["citation"], as_csv[0]["citation"], markdown):
         assert "made up by orpipeline" in text
 

@@ -254,9 +254,7 @@ def test_broken_and_invalid_answers_are_listed_and_all_others_come_in(world: Wor
         reason = reasons[f"inbox/invalid/{rule}.json"]
         assert reason.startswith("Rules broken: ")
         assert rule in reason
-    with pytest.raises(
-        PartlyImportedError, match=f"Refused: {len(one_a_rule) + 1}\\. The other 3 are in.*; and .* more"
-    ):
+    with pytest.raises(PartlyImportedError, match=f"Refused: {len(one_a_rule) + 1}\\. Came in: 3; .*; and .* more"):
         run.imported.raise_for_refused()
 
 
@@ -315,7 +313,11 @@ def test_dagster_shows_the_imported_days_in_every_asset_and_the_holes_in_none(wo
         assert {row["as_of"] for row in rows} == set(there)
     # The run says what was refused, once everything else is done.
     failure = failure_of(run.result)
-    assert "Refused: 1. The other 4 are in. inbox/broken.json.gz: it is damaged" in str(failure.description)
+    said = "Refused: 1. Came in: 4; there already: 0. inbox/broken.json.gz: it is damaged"
+    assert said in str(failure.description)
+    refused = failure.metadata["refused"]
+    assert isinstance(refused, dg.TableMetadataValue)
+    assert [record.data["file"] for record in refused.records] == ["inbox/broken.json.gz"]
 
 
 def test_a_range_over_imported_days_with_holes_is_materialized_where_the_archive_has_the_day(
@@ -467,10 +469,10 @@ def test_the_command_says_what_came_in_what_did_not_and_what_is_missing(tmp_path
         "1 day, 2026-10-04",
         "1 day, 2026-10-01",
     ]
-    assert "2: 2026-10-02, 2026-10-03" in said[5]
+    assert "2: 2026-10-02 to 2026-10-03" in said[5]
     assert sorted(line.split(": ")[1] for line in said[6:]) == ["inbox/broken.jsonl:2", "inbox/early.json"]
     (complaint,) = [line for line in done.stderr.splitlines() if line]
-    assert complaint.startswith("orpipeline: Refused: 2. The other 5 are in.")
+    assert complaint.startswith("orpipeline: Refused: 2. Came in: 4; there already: 1.")
     # The dry run said just that.
     assert (dry.returncode, dry.stdout.splitlines()[1:]) == (1, said[1:])
     with dg.DagsterInstance.from_config(str(tmp_path / "data" / "dagster")) as instance:

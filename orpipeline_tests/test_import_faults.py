@@ -113,7 +113,7 @@ def test_a_dry_run_does_not_say_that_anything_is_in(world: World, tmp_path: Path
     write(tmp_path / "inbox" / "a.json", FIGURES[0])
     write(tmp_path / "inbox" / "b.json", b"{}")
     said = failure_of(run_job(world, tmp_path / "inbox", dry_run=True).result).description
-    assert "The other 1 would come in." in (said or "")
+    assert "Would come in: 1; there already: 0." in (said or "")
 
 
 def test_a_day_whose_newest_answer_is_refused_is_not_made_again_by_each_import(world: World, tmp_path: Path) -> None:

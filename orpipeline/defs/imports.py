@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an op's parameters.
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import date
 from itertools import chain
 
@@ -10,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from orpipeline.answer_files import find_files
-from orpipeline.archive import Archive
+from orpipeline.archive import Archive, ArchiveError
 from orpipeline.clock import utc_now
 from orpipeline.defs.events import failure, log_day, raw_events, table_events
 from orpipeline.defs.partitions import known_days
@@ -18,8 +19,8 @@ from orpipeline.defs.resources import ArchiveResource, WarehouseResource
 from orpipeline.defs.runs import unreported
 from orpipeline.defs.specs import DAILY_ASSETS
 from orpipeline.errors import OrpipelineError
-from orpipeline.history import Imported, Progress, import_files, make_tables, out_of_date
-from orpipeline.snapshot import missing_days
+from orpipeline.history import Imported, Progress, import_files, make_tables, out_of_date, still_missing
+from orpipeline.snapshot import day_spans
 from orpipeline.warehouse.database import Warehouse
 
 
@@ -33,8 +34,9 @@ class ImportConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Say what would come in, and change nothing.")
 
 
-Watch = Callable[[str, int], Progress]
-"""Is told that a part of the work begins, and how much of it there is; returns what is told how it comes on."""
+Watch = Callable[[str, int, str], Progress]
+"""Is told that a part of the work begins, and how much of it there is in what unit; returns what is told how it comes
+on."""
 
 
 def import_job(watch: Watch, done: Callable[[Imported], None] = lambda _: None) -> dg.JobDefinition:
@@ -48,14 +50,15 @@ def import_job(watch: Watch, done: Callable[[Imported], None] = lambda _: None) 
         try:
             first, newest = known_days()
             files = find_files(config.paths)
-            reading = watch("Reading", sum(file.size for file in files))
+            reading = watch("Reading", sum(file.size for file in files), "bytes")
             imported = import_files(
                 kept, files, first=first, newest=newest, dry_run=config.dry_run, on_progress=reading
             )
-            context.log.info(_summary(imported))
+            # What is archived is in, whatever becomes of the tables.
+            context.log.info(_summary(imported, still_missing(kept, imported)))
+            done(imported)
             if not config.dry_run:
                 _materialize(context, kept, tables, imported.days, watch)
-            done(imported)
             imported.raise_for_refused(dry_run=config.dry_run)
         except OrpipelineError as error:
             raise failure(error) from error
@@ -76,12 +79,15 @@ def _materialize(
     """Make the tables of the days that need it, and tell Dagster of those and of any that it does not know."""
     outdated = _outdated_versions(archive, tables, days)
     wanted = out_of_date(archive, tables, days, now=utc_now()) | unreported(context.instance, outdated)
-    made, reported = watch("Tables", len(wanted)), watch("Dagster's events", len(wanted) * len(DAILY_ASSETS))
+    made = watch("Tables", len(wanted), "days")
+    reported = watch("Dagster's events", len(wanted) * len(DAILY_ASSETS), "events")
     for judged, frames, row_counts in make_tables(archive, tables, wanted, now=utc_now()):
-        made(len(judged.newest))
+        made(len(judged.newest.keys() | judged.errors.keys()))
         for error in judged.errors.values():
             context.log.warning(str(error))
-        for event in chain(raw_events(judged), table_events(judged, frames, row_counts, tables)):
+        events = chain(raw_events(judged), table_events(judged, frames, row_counts, tables))
+        # Day by day: where it is interrupted, the days before are whole for Dagster too.
+        for event in sorted(events, key=lambda event: event[1]):
             log_day(context, event)
             reported(1)
 
@@ -89,16 +95,20 @@ def _materialize(
 def _outdated_versions(archive: Archive, tables: Warehouse, days: Collection[date]) -> dict[date, set[str]]:
     """Return the data versions of each day's revisions that neither the archive's newest nor the tables' one has."""
     stored = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
-    revisions = {day: [record.sha256 for record in archive.revisions(day)] for day in days}
-    return {day: set(versions[:-1]) - {versions[-1], stored.get(day)} for day, versions in revisions.items()}
+    outdated: dict[date, set[str]] = {}
+    for day in days:
+        with suppress(ArchiveError):  # whoever makes the day's tables is told
+            *older, newest = (record.sha256 for record in archive.revisions(day))
+            outdated[day] = set(older) - {newest, stored.get(day)}
+    return outdated
 
 
-def _summary(imported: Imported) -> str:
-    missing = missing_days(imported.days)
-    return (
+def _summary(imported: Imported, missing: Sequence[date]) -> str:
+    counts = (
         f"{len(imported.new)} new, {len(imported.same)} the same, {len(imported.restated)} restated, "
-        f"{len(imported.refused)} refused; days still missing in between: {len(missing)}"
+        f"{len(imported.refused)} refused; days still missing in between: {', '.join(day_spans(missing)) or 'none'}"
     )
+    return "\n".join([counts, *(f"refused: {no.source}: {no.reason}" for no in imported.refused)])
 
 
-import_archive = import_job(lambda _part, _size: lambda _progress: None)
+import_archive = import_job(lambda _part, _size, _unit: lambda _progress: None)

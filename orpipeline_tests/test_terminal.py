@@ -1,0 +1,105 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from orpipeline.history import Imported
+from orpipeline.terminal import moved, print_imported, print_leaderboard, print_line
+from orpipeline_tests.answers import DAY, one_tag_answer
+from orpipeline_tests.commands import run_command
+from orpipeline_tests.world import World
+
+WEEK_BEFORE = DAY - timedelta(days=7)
+CITATION = "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0."
+
+
+@pytest.mark.parametrize(
+    ("change", "first_seen", "known", "said"),
+    [
+        (0.0123, WEEK_BEFORE, True, "▲1.2"),
+        (-0.0123, WEEK_BEFORE, True, "▼1.2"),
+        (0.0004, WEEK_BEFORE, True, "0.0"),
+        (None, DAY, True, "new"),
+        (None, WEEK_BEFORE + timedelta(days=1), True, "new"),
+        (None, WEEK_BEFORE - timedelta(days=1), True, "back"),
+        (None, DAY, False, ""),
+    ],
+)
+def test_a_change_says_up_down_new_or_back_and_nothing_where_it_is_not_known(
+    change: float | None, first_seen: date, known: bool, said: str
+) -> None:
+    row = {"usage_share_change_7d": change, "first_seen": first_seen}
+    assert moved(row, WEEK_BEFORE, known=known) == said
+
+
+def test_a_model_that_returns_is_not_called_new(tmp_path: Path, world: World) -> None:
+    """It is listed 8 days ago, not 7 days ago, and now; another one is listed for the first time."""
+    stays = {"demo-a/stays": 0.4}
+    for day, models in {
+        DAY - timedelta(days=8): {**stays, "demo-a/returns": 0.3},
+        WEEK_BEFORE: stays,
+        DAY: {**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2},
+    }.items():
+        world.keep(one_tag_answer(day, models))
+        world.make_tables(day)
+    environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
+    table = run_command("leaderboard", folder=tmp_path, environment=environment).stdout
+    column = {line.split()[2]: line.split()[5] for line in table.splitlines() if "demo-a/" in line}
+    assert column == {"demo-a/stays": "0.0", "demo-a/returns": "back", "demo-a/comes": "new"}
+    markdown = run_command("leaderboard", "--format", "md", folder=tmp_path, environment=environment).stdout
+    assert markdown.startswith(f"**Model leaderboard, scope all, 7 days up to {DAY}**\n\n| # |")
+    assert "| 2 | demo-a/returns | 30.0% | back |" in markdown
+    other = run_command("leaderboard", "--date", "2026-09-01", folder=tmp_path, environment=environment)
+    assert (other.returncode, len(other.stderr.splitlines())) == (1, 1)
+    assert "no rows for 2026-09-01: they have 3 days" in other.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_citation_is_whole_in_any_terminal(world: World, width: int) -> None:
+    world.keep(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
+    world.make_tables(DAY)
+    text = io.StringIO()
+    rows = world.warehouse.read("model_leaderboard").filter(scope="all").with_columns(moved=pl.lit(""))
+    print_leaderboard(Console(file=text, width=width), rows, title="t", citation=CITATION)
+    assert text.getvalue().endswith(f"\n{CITATION}\n")
+
+
+def test_names_are_printed_as_they_are() -> None:
+    text = io.StringIO()
+    print_line(Console(file=text, width=80), "log.jsonl:100: [red]:boom:[/red] \x1b[31m")
+    assert text.getvalue() == "log.jsonl:100: [red]:boom:[/red] \\u001b[31m\n"
+
+
+def test_an_imports_days_are_counted_once_and_the_missing_ones_named_whole() -> None:
+    text = io.StringIO()
+    imported = Imported(new=[DAY], restated=[DAY, DAY], same=[DAY - timedelta(days=30)])
+    missing = [DAY - timedelta(days=n) for n in range(29, 0, -1) if n != 15]
+    print_imported(Console(file=text, width=80), imported, missing, dry_run=False)
+    assert [line.split(maxsplit=1)[1] for line in text.getvalue().splitlines()[1:4]] == [
+        "1 day, 2026-10-06",
+        "1 day, 2026-09-06",
+        "2 answers of 1 day, 2026-10-06",
+    ]
+    assert "28: 2026-09-07 to 2026-09-20, 2026-09-22 to 2026-10-05" in text.getvalue()
+
+
+def test_an_error_shows_no_control_characters(tmp_path: Path) -> None:
+    done = run_command("import", "\x1b[31mred", folder=tmp_path, environment={})
+    assert (done.returncode, "\x1b" in done.stderr, "\\u001b[31mred" in done.stderr) == (2, False, True)
+
+
+def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world: World) -> None:
+    world.keep(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
+    world.make_tables(DAY)
+    said = run_command(
+        "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}
+    )
+    assert json.loads(said.stdout)["rows"][0]["first_seen"] == DAY.isoformat()
