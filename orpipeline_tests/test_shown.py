@@ -52,8 +52,11 @@ def test_a_leaderboards_page_shows_the_top_10_and_figures_to_plot(world: World) 
     assert [record["model"] for record in records] == board["model_id"].to_list()[:10]
     first, last = board.row(0, named=True), board.row(9, named=True)
     assert last["usage_rank_best"] < last["usage_rank_worst"]
-    assert records[9]["rank"] == f"{last['usage_rank_best']} to {last['usage_rank_worst']}"
-    assert records[9]["requests"] == f"{last['usage_share']:.1%} to {last['usage_share_upper']:.1%}"
+    possible = f"{last['usage_rank_best']}\N{EN DASH}{last['usage_rank_worst']}"
+    assert records[9]["rank"] == f"{last['usage_rank']} ({possible})"
+    assert records[9]["requests"] == f"{last['usage_share']:.1%}\N{EN DASH}{last['usage_share_upper']:.1%}".replace(
+        "%", "", 1
+    )
     assert shown["top_model_usage_share"].value == first["usage_share"]
     assert shown["models"].value == len(board)
     assert shown["top_5_usage_share"].value == pytest.approx(board["usage_share"].head(5).sum())
@@ -147,6 +150,11 @@ def test_the_report_is_of_the_newest_day_and_says_where_it_is(world: World, tmp_
     assert page == tmp_path / "data" / "reports" / "leaderboard.html"
     assert "as of 2026-10-06" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
+    # The leaderboard at a glance, as on its own page.
+    of_board = _metadata(world, table_key("model_leaderboard"))
+    for name in ("top_10", f"top_model_last_{SPARKLINE_DAYS}_days", "top_model_usage_share", "models"):
+        assert shown[name] == of_board[name]
+    assert isinstance(shown["seconds"].value, float)
 
 
 def test_the_report_of_another_day_has_the_day_in_its_name(world: World, tmp_path: Path) -> None:

@@ -30,13 +30,16 @@ def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, 
     if everything.is_empty():
         return {"models": 0}
     top = everything.row(0, named=True)
+    of_day = trends.filter(scope=ALL, as_of=top["as_of"])
+    changes = dict(of_day.select("model_id", "usage_share_change_7d").iter_rows())
     return {
         "top_10": table(
             {
-                "rank": _span(str(row["usage_rank_best"]), str(row["usage_rank_worst"])),
+                # Four short columns are what the page has room for.
+                "rank": _rank(row),
                 "model": row["model_id"],
-                "requests": _span(f"{row['usage_share']:.1%}", f"{row['usage_share_upper']:.1%}"),
-                "tokens": f"{row['token_share']:.1%}",
+                "requests": _between(f"{row['usage_share'] * 100:.1f}", f"{row['usage_share_upper'] * 100:.1f}") + "%",
+                "7 days": _points(changes.get(row["model_id"])),
             }
             for row in everything.head(10).iter_rows(named=True)
         ),
@@ -55,8 +58,8 @@ def trends_metadata(trends: pl.DataFrame, day: date) -> dict[str, Any]:
         {
             "model": row["model_id"],
             "requests": f"{row['usage_share']:.1%}",
-            "in 7 days": f"{row['usage_share_change_7d'] * 100:+.2f} pp",
-            "rank": f"{row['usage_rank_7d']} to {row['usage_rank']}",
+            "7 days": _points(row["usage_share_change_7d"]),
+            "rank": f"{row['usage_rank_7d']} → {row['usage_rank']}",
         }
         for row in moved.head(10).iter_rows(named=True)
     ]
@@ -112,13 +115,24 @@ def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     by_tag = rows.group_by("tag").agg(pl.col("tag_usage_share").sum())
     return {
         "models": rows["model_id"].n_unique(),
-        "mean_listed_usage_share": float(by_tag["tag_usage_share"].mean() or 0.0),  # type: ignore[arg-type] # of doubles
+        "mean_listed_usage_share": round(float(by_tag["tag_usage_share"].mean() or 0.0), 4),  # type: ignore[arg-type] # of doubles
     }
 
 
-def _span(low: str, high: str) -> str:
+def _rank(row: Mapping[str, Any]) -> str:
+    """Return a rank, with the possible ones where the lists leave it open: `8 (7 to 12)`."""
+    possible = _between(str(row["usage_rank_best"]), str(row["usage_rank_worst"]))
+    return possible if row["usage_rank_best"] == row["usage_rank_worst"] else f"{row['usage_rank']} ({possible})"
+
+
+def _between(low: str, high: str) -> str:
     """Return what lies between the bounds, as people write it; one figure where they are the same."""
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else f"{low}\N{EN DASH}{high}"
+
+
+def _points(change: float | None) -> str:
+    """Return a change of a share in percentage points, nothing where it is not known."""
+    return "" if change is None else f"{change * 100:+.1f} pp"
 
 
 def findings_table(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.events import failure
+from orpipeline.defs.metadata import SPARKLINE_DAYS, leaderboard_metadata
 from orpipeline.defs.resources import ArchiveResource, WarehouseResource
 from orpipeline.defs.specs import REPORT, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
@@ -36,22 +37,28 @@ def leaderboard_report(
     # Charts take a second to import, and only this asset draws some.
     from orpipeline.report.files import write_report
 
+    now, tables = utc_now(), warehouse.warehouse()
     try:
         written = write_report(
             load_settings().reports_dir,
             archive.archive(),
-            warehouse.warehouse(),
+            tables,
             day=_day(config.day),
-            newest=newest_completed_day(utc_now()),
+            newest=newest_completed_day(now),
         )
+        day = written.as_of
+        rows = tables.read("model_leaderboard", since=day, until=day)
+        recent = tables.read("model_trends", since=day - timedelta(days=SPARKLINE_DAYS), until=day)
     except OrpipelineError as error:
         raise failure(error) from error
     return dg.MaterializeResult(
         metadata={
+            "as_of": day.isoformat(),
             "page": dg.MetadataValue.path(written.page),
             "picture": dg.MetadataValue.path(written.picture),
-            "as_of": written.as_of.isoformat(),
+            **leaderboard_metadata(rows, recent),
             "page_bytes": written.page.stat().st_size,
+            "seconds": round((utc_now() - now).total_seconds(), 3),
             "citation": written.citation,
         },
         data_version=dg.DataVersion(written.sha256),

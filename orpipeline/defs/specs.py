@@ -48,7 +48,8 @@ _DAILY_DESCRIPTIONS = {
     "task_models": "The lists end at the top models by requests, so a tag's shares sum to less than 1.",
     "model_leaderboard": (
         "For all traffic and for each macro-category. `usage_share` is what the published lists attribute to the "
-        "model, a lower bound; `usage_share_upper` and the best and worst rank say what the lists leave open."
+        "model, a lower bound; `usage_share_upper` and the best and worst rank say what the lists leave open. A share "
+        "above its bound would end the run before anything is written, so it needs no check here."
     ),
     "model_trends": (
         "Changes against 1 and 7 days before, the first day, and for how many days a model has been listed. A view: an "
