@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,7 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
         prepare_dagster_home(settings)
         outcome: list[Imported] = []
         try:
-            run_import(paths, settings, watch, outcome.append, progress.console.print)
+            run_import(paths, settings, watch, outcome.append, partial(terminal.print_line, progress.console))
         finally:
             progress.stop()
             for imported in outcome:
