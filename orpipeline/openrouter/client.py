@@ -17,8 +17,6 @@ import httpx
 from tenacity import (
     Retrying,
     retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
     wait_exponential_jitter,
 )
 
@@ -127,16 +125,19 @@ class Client:
         return answer
 
     def _fetch(self, headers: dict[str, str]) -> Answer:
-        deadline = time.monotonic() + self.total_timeout_seconds
-        tries = Retrying(
-            retry=retry_if_exception_type((TransportError, ServerError)),
-            stop=stop_after_attempt(TRIES) | stop_before_delay(self.total_timeout_seconds),
-            wait=wait_exponential_jitter(multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds),
-            reraise=True,
-        )
         # As UTF-8, so that an app's title may be in any language; httpx itself takes ASCII only.
         encoded = httpx.Headers(headers, encoding="utf-8")
         with httpx.Client(transport=self.transport, follow_redirects=False, headers=encoded) as http:
+            deadline = time.monotonic() + self.total_timeout_seconds
+            tries = Retrying(
+                retry=retry_if_exception_type((TransportError, ServerError)),
+                # The deadline that ends a try also says whether there is time for another.
+                stop=lambda state: state.attempt_number >= TRIES or time.monotonic() + state.upcoming_sleep >= deadline,
+                wait=wait_exponential_jitter(
+                    multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds
+                ),
+                reraise=True,
+            )
             return tries(self._fetch_once, http, deadline)
 
     def _headers(self) -> dict[str, str]:
