@@ -39,7 +39,7 @@ def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, 
                 "rank": _rank(row),
                 "model": row["model_id"],
                 "requests": _between(f"{row['usage_share'] * 100:.1f}", f"{row['usage_share_upper'] * 100:.1f}") + "%",
-                "7 days": _points(changes.get(row["model_id"])),
+                "7 days, pp": _points(changes.get(row["model_id"])),
             }
             for row in everything.head(10).iter_rows(named=True)
         ),
@@ -58,7 +58,7 @@ def trends_metadata(trends: pl.DataFrame, day: date) -> dict[str, Any]:
         {
             "model": row["model_id"],
             "requests": f"{row['usage_share']:.1%}",
-            "7 days": _points(row["usage_share_change_7d"]),
+            "7 days, pp": _points(row["usage_share_change_7d"]),
             "rank": f"{row['usage_rank_7d']} → {row['usage_rank']}",
         }
         for row in moved.head(10).iter_rows(named=True)
@@ -132,7 +132,7 @@ def _between(low: str, high: str) -> str:
 
 def _points(change: float | None) -> str:
     """Return a change of a share in percentage points, nothing where it is not known."""
-    return "" if change is None else f"{change * 100:+.1f} pp"
+    return "" if change is None else f"{change * 100:+.1f}"
 
 
 def findings_table(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:
