@@ -30,6 +30,7 @@ from pathlib import Path
 
 from orpipeline.clock import utc_now
 from orpipeline.errors import OrpipelineError
+from orpipeline.files import write_synced
 from orpipeline.openrouter.answer import iso_date, parse_json, read_as_of
 
 ANSWER_FILE = "task_classifications.json.gz"
@@ -323,9 +324,7 @@ def _as_json(record: Record) -> str:
 
 def _write_synced(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        write_synced(file, content)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -26,7 +27,8 @@ def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
         aside.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary[path], content)
+            with temporary[path].open("wb") as file:
+                write_synced(file, content)
         for path, written in temporary.items():
             written.replace(path)
     except OSError:
@@ -35,8 +37,8 @@ def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
         raise
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def write_synced(file: IO[bytes], content: bytes) -> None:
+    """Write to an open file, and return once it is on the disk."""
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

@@ -222,15 +222,20 @@ def missing_days(known: Iterable[date]) -> list[date]:
     ]
 
 
+def days_in_a_row(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Return the first and the last day of each run of consecutive days, sorted."""
+    runs: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if runs and day - runs[-1][1] == timedelta(days=1):
+            runs[-1] = (runs[-1][0], day)
+        else:
+            runs.append((day, day))
+    return runs
+
+
 def day_spans(days: Iterable[date]) -> list[str]:
     """Return days as text, sorted: consecutive ones as `2026-07-08 to 2026-08-19`, a single one as `2026-07-08`."""
-    spans: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if spans and day - spans[-1][1] == timedelta(days=1):
-            spans[-1] = (spans[-1][0], day)
-        else:
-            spans.append((day, day))
-    return [f"{first} to {last}" if first < last else f"{first}" for first, last in spans]
+    return [f"{first} to {last}" if first < last else f"{first}" for first, last in days_in_a_row(days)]
 
 
 def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:

@@ -115,6 +115,11 @@ def _range(row: Mapping[str, Any]) -> str:
     return str(best) if best == worst else f"{best}-{worst}"
 
 
+def new_or_back(first_seen: date, since: date) -> str:
+    """Return what a model is called that the day `since` did not list: `back` where an earlier day did."""
+    return "new" if first_seen > since else "back"
+
+
 def moved(row: Mapping[str, Any], since: date, *, known: bool) -> str:
     """Return a model's change against the day `since`, with its direction, in percentage points.
 
@@ -122,7 +127,7 @@ def moved(row: Mapping[str, Any], since: date, *, known: bool) -> str:
     """
     change = row["usage_share_change_7d"]
     if change is None:
-        return ("new" if row["first_seen"] > since else "back") if known else ""
+        return new_or_back(row["first_seen"], since) if known else ""
     points = f"{abs(change) * 100:.1f}"
     return points if points == "0.0" else f"{'▲' if change > 0 else '▼'}{points}"
 

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from importlib.metadata import version
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -384,6 +385,22 @@ def test_a_slow_drip_ends_with_the_total_timeout(api: ScriptedApi) -> None:
     with pytest.raises(AnswerTimeoutError, match="too slowly"):
         client_of(api, retry_wait_seconds=2, total_timeout_seconds=0.3).fetch()
     assert time.monotonic() - begun < 2
+    assert len(api.asked) == 1
+
+
+def test_a_client_that_is_slow_to_begin_does_not_ask_again_after_the_deadline(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = httpx.Client.__init__
+
+    def slowly(self: httpx.Client, **options: Any) -> None:
+        time.sleep(0.4)
+        make(self, **options)
+
+    monkeypatch.setattr(httpx.Client, "__init__", slowly)
+    api.answers(Reply(act=drip))
+    with pytest.raises(AnswerTimeoutError):
+        client_of(api, retry_wait_seconds=0.01, total_timeout_seconds=0.5).fetch()
     assert len(api.asked) == 1
 
 

@@ -25,7 +25,7 @@ from orpipeline.report.wording import (
     rank_range,
     short_names,
 )
-from orpipeline.terminal import plain
+from orpipeline.terminal import new_or_back, plain
 
 TOP_ROWS = 20
 TOP_MOVERS = 10
@@ -93,7 +93,7 @@ def moved_text(row: Mapping[str, Any], data: ReportData) -> str:
     if data.compared_day not in data.days:
         return UNKNOWN
     if difference is None:
-        return "new" if row["first_seen"] > data.compared_day else "back"
+        return new_or_back(row["first_seen"], data.compared_day)
     return f"{arrow(difference)} {points(difference)}".strip()
 
 

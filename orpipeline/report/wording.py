@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 
+from orpipeline.snapshot import days_in_a_row
 from orpipeline.terminal import plain
 
 UNKNOWN = "\N{EN DASH}"
@@ -88,15 +89,9 @@ def count_text(count: int, noun: str) -> str:
 
 def day_ranges(days: Iterable[date]) -> list[str]:
     """Return days as text, each run of days in a row as one range."""
-    runs: list[list[date]] = []
-    for day in sorted(set(days)):
-        if runs and day - runs[-1][-1] == timedelta(days=1):
-            runs[-1].append(day)
-        else:
-            runs.append([day])
     return [
-        day_text(run[0]) if len(run) == 1 else f"{day_text(run[0])} to {day_text(run[-1])} ({len(run)} days)"
-        for run in runs
+        f"{day_text(first)} to {day_text(last)} ({(last - first).days + 1} days)" if first < last else day_text(first)
+        for first, last in days_in_a_row(days)
     ]
 
 
