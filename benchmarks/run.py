@@ -29,8 +29,8 @@ import click
 import duckdb
 
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.demo.api import KEY, DemoApi
-from orpipeline.demo.snapshots import demo_answer
+from orpipeline.testing.api import KEY, DemoApi
+from orpipeline.testing.sample_answers import demo_answer
 
 HERE = Path(__file__).resolve().parent
 OURS = str(Path(sysconfig.get_path("scripts")) / "orpipeline")

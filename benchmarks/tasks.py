@@ -13,10 +13,11 @@ from collections import deque
 from datetime import date, timedelta
 from statistics import median
 
-from orpipeline.answer_files import find_files
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.history import import_files, make_tables
+from orpipeline.importing.formats import find_files
+from orpipeline.importing.importer import import_files
+from orpipeline.rebuild import make_tables
 from orpipeline.settings import load_settings
 from orpipeline.warehouse.database import Warehouse
 
@@ -35,7 +36,7 @@ def import_(folder: str) -> float:
 
 def backfill(first: str, last: str) -> float:
     """Make the tables of a range of archived days in one run, as a backfill does."""
-    from orpipeline.execution import run_snapshot
+    from orpipeline.cli.dagster_runs import run_snapshot
     from orpipeline.snapshot import Fetch
 
     start = time.perf_counter()

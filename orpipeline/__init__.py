@@ -17,13 +17,13 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orpipeline.archive import Archive
+    from orpipeline.archive.folder import Archive
     from orpipeline.contracts.tables import TABLES
     from orpipeline.defs.partitions import daily_partitions
     from orpipeline.defs.specs import table_key
-    from orpipeline.demo.api import DemoApi
     from orpipeline.errors import OrpipelineError
     from orpipeline.openrouter.client import Client
+    from orpipeline.testing.api import DemoApi
     from orpipeline.warehouse.database import Warehouse
     from orpipeline.warehouse.io_manager import WarehouseIOManager
 
@@ -42,9 +42,9 @@ __version__ = _version("orpipeline")
 
 _HOMES = {
     "TABLES": "orpipeline.contracts.tables",
-    "Archive": "orpipeline.archive",
+    "Archive": "orpipeline.archive.folder",
     "Client": "orpipeline.openrouter.client",
-    "DemoApi": "orpipeline.demo.api",
+    "DemoApi": "orpipeline.testing.api",
     "OrpipelineError": "orpipeline.errors",
     "Warehouse": "orpipeline.warehouse.database",
     "WarehouseIOManager": "orpipeline.warehouse.io_manager",

@@ -14,16 +14,17 @@ from functools import partial
 
 import polars as pl
 
-from orpipeline.archive import Archive, ArchiveError, Kept, Record
+from orpipeline.archive.folder import Archive, ArchiveError, Kept, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
+from orpipeline.contracts.judgement import judge, refusal, refused_days
 from orpipeline.contracts.tables import TABLES
-from orpipeline.contracts.validation import judge, refusal, refused_days
+from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import DECIMALS, rank
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import UnreadableAnswerError
-from orpipeline.openrouter.payload import Frames, parse
+from orpipeline.openrouter.frames import Frames, parse
 from orpipeline.warehouse.database import OutdatedRowsError, Warehouse
 
 
@@ -48,7 +49,7 @@ class Judged:
 
     `newest`: the newest revision of each day that is archived. `chosen`: the revision that goes into the tables, the
     newest that holds to the contracts (or the one that was asked for). `frames`: what the chosen ones say. `findings`:
-    on the newest ones, as `orpipeline.contracts.validation.FINDINGS_SCHEMA` has it. `errors`: why a day's newest
+    on the newest ones, as `orpipeline.contracts.judgement.FINDINGS_SCHEMA` has it. `errors`: why a day's newest
     answer does not go into the tables (missing, damaged, refused). `is_current`: says whether the archive still has the
     chosen days' revisions and no others. `again`: judges the same days anew.
     """
@@ -211,31 +212,6 @@ def restatements(archive: Archive, judged: Judged) -> tuple[list[Restatement], l
             new = judged.frames.task_classifications.filter(as_of=day)
             found.append(_restatement(day, record.revision, old, new))
     return found, unreadable
-
-
-def missing_days(known: Iterable[date]) -> list[date]:
-    """Return the days between the first and the last of `known` that are not among them."""
-    days = set(known)
-    first = min(days, default=date.max)
-    return [
-        day for n in range((max(days, default=first) - first).days) if (day := first + timedelta(days=n)) not in days
-    ]
-
-
-def days_in_a_row(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Return the first and the last day of each run of consecutive days, sorted."""
-    runs: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if runs and day - runs[-1][1] == timedelta(days=1):
-            runs[-1] = (runs[-1][0], day)
-        else:
-            runs.append((day, day))
-    return runs
-
-
-def day_spans(days: Iterable[date]) -> list[str]:
-    """Return days as text, sorted: consecutive ones as `2026-07-08 to 2026-08-19`, a single one as `2026-07-08`."""
-    return [f"{first} to {last}" if first < last else f"{first}" for first, last in days_in_a_row(days)]
 
 
 def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:

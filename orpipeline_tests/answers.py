@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
-from orpipeline.demo.snapshots import demo_answer
+from orpipeline.testing.sample_answers import demo_answer
 
 DAY = date(2026, 10, 6)
 Bend = Callable[[dict[str, Any]], None]

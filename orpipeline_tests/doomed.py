@@ -1,6 +1,6 @@
 """Runs the `orpipeline` command in this process up to a chosen moment, and strikes itself there.
 
-    DOOMED_AT='orpipeline.archive:_write_synced 2' DOOMED_BY=SIGKILL python -m orpipeline_tests.doomed run
+    DOOMED_AT='orpipeline.archive.folder:_write_synced 2' DOOMED_BY=SIGKILL python -m orpipeline_tests.doomed run
 
 DOOMED_AT is one step, or several joined by ` > ` that come one after the other; a step is
 `module:qualified.name`, with a number (the how-manieth call, 1 if left out), and strikes before that call or, with
@@ -57,7 +57,7 @@ def main() -> None:
 
     # The modules that take over names from others must all be there before a function is replaced.
     import_module("orpipeline.definitions")
-    from orpipeline.cli import main as command
+    from orpipeline.cli.app import main as command
 
     for target in {step.target for step in steps}:
         _wrap(target, passed)

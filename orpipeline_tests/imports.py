@@ -15,11 +15,11 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.answer_files import FoundAnswer, NoAnswer, find_files, read_answers
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.resources import ArchiveResource, WarehouseResource
 from orpipeline.defs.specs import DAILY_ASSETS
-from orpipeline.history import Imported
+from orpipeline.importing.formats import FoundAnswer, NoAnswer, find_files, read_answers
+from orpipeline.importing.importer import Imported
 from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
 from orpipeline_tests.world import World
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from orpipeline.archive import Archive
-from orpipeline.demo.snapshots import demo_answer
+from orpipeline.archive.folder import Archive
 from orpipeline.snapshot import judge_days, load
+from orpipeline.testing.sample_answers import demo_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
 

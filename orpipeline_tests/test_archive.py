@@ -17,8 +17,8 @@ from threading import Barrier
 import duckdb
 import pytest
 
-from orpipeline.archive import Archive, ArchiveError, CorruptAnswerError, Kept, Record
-from orpipeline.demo.snapshots import demo_answer
+from orpipeline.archive.folder import Archive, ArchiveError, CorruptAnswerError, Kept, Record
+from orpipeline.testing.sample_answers import demo_answer
 
 DAY = date(2026, 10, 6)
 FETCHED = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
@@ -383,8 +383,8 @@ BRING = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from orpipeline.archive import Archive
-from orpipeline.demo.snapshots import demo_answer
+from orpipeline.archive.folder import Archive
+from orpipeline.testing.sample_answers import demo_answer
 archive = Archive(Path(sys.argv[1]))
 body = demo_answer(datetime(2026, 10, 6).date())
 print("ready", flush=True)
@@ -423,7 +423,7 @@ FULL = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from orpipeline.archive import Archive, ArchiveError
+from orpipeline.archive.folder import Archive, ArchiveError
 # No file may grow beyond 100 bytes: to the archive that is a disk that fills up while it writes.
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

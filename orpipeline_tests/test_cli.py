@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import ORPIPELINE, run_command
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
@@ -174,7 +174,7 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
 
 
 def test_help_does_not_wait_for_dagster(tmp_path: Path) -> None:
-    code = "import sys, orpipeline.cli; sys.exit(any(m in sys.modules for m in ('dagster', 'polars', 'pandera')))"
+    code = "import sys, orpipeline.cli.app; sys.exit(any(m in sys.modules for m in ('dagster', 'polars', 'pandera')))"
     done = subprocess.run([str(ORPIPELINE.with_name("python")), "-c", code], cwd=tmp_path, check=False)
     assert done.returncode == 0
 

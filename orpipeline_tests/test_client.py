@@ -23,7 +23,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpipeline.demo.snapshots import demo_answer
 from orpipeline.openrouter.client import DEMO_HEADER, MAX_BODY_BYTES, AppHeaders, Client, earliest_retry
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
@@ -38,6 +37,7 @@ from orpipeline.openrouter.errors import (
     UnexpectedStatusError,
     UnreadableAnswerError,
 )
+from orpipeline.testing.sample_answers import demo_answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi, drip
 
 NOW = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)

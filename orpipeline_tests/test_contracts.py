@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orpipeline.contracts.judgement import InvalidSnapshotError, Seen, check_table, judge, refusal, refused_days
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES
-from orpipeline.contracts.validation import InvalidSnapshotError, Seen, check_table, judge, refusal, refused_days
-from orpipeline.demo.snapshots import demo_answer
-from orpipeline.openrouter.payload import parse
+from orpipeline.openrouter.frames import parse
+from orpipeline.testing.sample_answers import demo_answer
 from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
 from orpipeline_tests.violations import VIOLATIONS, Violation
 

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive import ANSWER_FILE, RECORD_FILE, Archive
+from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE, Archive
 from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.budget import Budget
 from orpipeline.warehouse.database import Warehouse
@@ -183,24 +183,24 @@ KILLS = {
     "fetch: the answer begins": Kill(f"{CLIENT}:Client._read", 1, 1),
     "budget: the good answer is noted": Kill(f"{BUDGET}:Budget.good_answer > {BUDGET}:_set_cool_down", 1, 1),
     "archive: the answer is not synced": Kill(
-        "orpipeline.archive:_write_synced > os:fsync", 1, 1, leaves="raw/.writing-*/task_classifications.json.gz"
+        "orpipeline.archive.folder:_write_synced > os:fsync", 1, 1, leaves="raw/.writing-*/task_classifications.json.gz"
     ),
     "archive: the record is missing": Kill(
-        "orpipeline.archive:_write_synced 2", 1, 1, leaves="raw/.writing-*/task_classifications.json.gz"
+        "orpipeline.archive.folder:_write_synced 2", 1, 1, leaves="raw/.writing-*/task_classifications.json.gz"
     ),
     "archive: the record is cut off": Kill(
-        "orpipeline.archive:_write_synced 2", 1, 1, "SIGXFSZ 100", leaves="raw/.writing-*/record.json"
+        "orpipeline.archive.folder:_write_synced 2", 1, 1, "SIGXFSZ 100", leaves="raw/.writing-*/record.json"
     ),
     "archive: before the rename": Kill(
-        "orpipeline.archive:_sync_folder > os:rename", 1, 1, leaves="raw/.writing-*/record.json"
+        "orpipeline.archive.folder:_sync_folder > os:rename", 1, 1, leaves="raw/.writing-*/record.json"
     ),
     "archive: after the rename": Kill(
-        "orpipeline.archive:_sync_folder > after os:rename", 2, 1, leaves="raw/*/r2/record.json"
+        "orpipeline.archive.folder:_sync_folder > after os:rename", 2, 1, leaves="raw/*/r2/record.json"
     ),
     "validate: what is known is read": Kill(
         "orpipeline.warehouse.database:Warehouse.seen > after duckdb:connect", 2, 1
     ),
-    "validate: it is judged": Kill("after orpipeline.contracts.validation:judge", 2, 1),
+    "validate: it is judged": Kill("after orpipeline.contracts.judgement:judge", 2, 1),
     "leaderboard: it is ranked": Kill("after orpipeline.leaderboard:rank", 2, 1),
     "write: the first table lacks the day": Kill(f"{REPLACE} > after {DUCKDB}.execute 2", 2, 1),
     "write: the leaderboard lacks the day": Kill(f"{REPLACE} 5 > after {DUCKDB}.execute 2", 2, 1),
@@ -214,7 +214,7 @@ KILLS = {
 
 
 ENDS = {
-    "SIGTERM while the archive is written": Kill("orpipeline.archive:_write_synced > os:fsync", 1, 1, "SIGTERM"),
+    "SIGTERM while the archive is written": Kill("orpipeline.archive.folder:_write_synced > os:fsync", 1, 1, "SIGTERM"),
     "SIGINT before the commit": Kill(COMMIT, 2, 1, "SIGINT"),
     "the disk is full within the commit": Kill(COMMIT, 2, 1, "full 20000"),
     "the disk is full after the commit": Kill(COMMIT, 2, 2, "full 3500000"),
@@ -272,7 +272,7 @@ def test_runs_killed_one_after_another_from_nothing_leave_nothing_or_all(
         place = Place(tmp_path, api.base_url)
         for at, by, archived, in_tables in (
             (f"after {STATE}.runs.schema:RunStorageSqlMetadata.create_all", "SIGKILL", 0, 0),
-            ("orpipeline.archive:_sync_folder > os:rename", "SIGKILL", 0, 0),
+            ("orpipeline.archive.folder:_sync_folder > os:rename", "SIGKILL", 0, 0),
             ("orpipeline.warehouse.database:_create_missing", "SIGXFSZ 20000", 1, 0),
             (COMMIT, "SIGXFSZ 20000", 1, 0),
         ):

@@ -191,8 +191,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 @pytest.mark.parametrize("module", ["openrouter", "contracts", "archive", "leaderboard", "snapshot", "settings"])
 def test_the_core_does_not_know_dagster(module: str) -> None:
     names = {
-        "openrouter": "orpipeline.openrouter.client, orpipeline.openrouter.payload",
-        "contracts": "orpipeline.contracts.validation",
+        "openrouter": "orpipeline.openrouter.client, orpipeline.openrouter.frames",
+        "contracts": "orpipeline.contracts.judgement",
     }
     code = f"import sys, {names.get(module, f'orpipeline.{module}')}; sys.exit('dagster' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

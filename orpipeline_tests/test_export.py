@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import RELATIONS, TABLES
-from orpipeline.demo.snapshots import demo_answer
 from orpipeline.dictionary import data_dictionary
 from orpipeline.export import ExportError, export_tables
-from orpipeline.history import make_tables
+from orpipeline.rebuild import make_tables
+from orpipeline.testing.sample_answers import demo_answer
 from orpipeline.warehouse.database import Warehouse
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from orpipeline.cli.terminal import as_markdown, print_leaderboard
 from orpipeline.snapshot import Fetch
-from orpipeline.terminal import as_markdown, print_leaderboard
 from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.scripted_api import KEY, ScriptedApi
 from orpipeline_tests.world import World, failure_of

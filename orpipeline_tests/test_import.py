@@ -19,14 +19,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orpipeline.answer_files import find_files
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import TABLES
 from orpipeline.definitions import defs
 from orpipeline.defs.imports import import_archive
 from orpipeline.defs.resources import resources
 from orpipeline.defs.specs import DAILY_ASSETS, DATA_VERSION_TAG
-from orpipeline.history import PartlyImportedError, import_files, make_tables, out_of_date
+from orpipeline.importing.formats import find_files
+from orpipeline.importing.importer import PartlyImportedError, import_files
+from orpipeline.rebuild import make_tables, out_of_date
 from orpipeline.settings import load_settings
 from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.commands import run_command
@@ -527,12 +528,12 @@ class Interruption:
 
 
 INTERRUPTIONS = {
-    "the first answer is half written": Interruption("orpipeline.archive:_write_synced 2"),
-    "some answers are in": Interruption("after orpipeline.archive:Archive._write 3"),
+    "the first answer is half written": Interruption("orpipeline.archive.folder:_write_synced 2"),
+    "some answers are in": Interruption("after orpipeline.archive.folder:Archive._write 3"),
     "the tables lack the days": Interruption(f"{REPLACE} 3"),
     "the tables have the days, Dagster does not": Interruption(f"after {COMMIT}"),
     "Dagster knows some days of some assets": Interruption(f"after {LOG} 9"),
-    "asked to end while answers come in": Interruption("after orpipeline.archive:Archive._write 3", "SIGINT"),
+    "asked to end while answers come in": Interruption("after orpipeline.archive.folder:Archive._write 3", "SIGINT"),
     "asked to end while Dagster is told": Interruption(f"after {LOG} 9", "SIGTERM"),
 }
 DAYS = WEEK[:4]

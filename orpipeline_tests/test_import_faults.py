@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, NoSuchFileError, find_files, read_answers
-from orpipeline.history import damaged_answers, rebuild
+from orpipeline.importing.formats import AnswerFile, FoundAnswer, NoAnswer, NoSuchFileError, find_files, read_answers
+from orpipeline.rebuild import damaged_answers, rebuild
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.imports import WEEK, envelope, respelt, restated, run_job, served, tar_of, week_in, write, zip_of
 from orpipeline_tests.test_import import FIGURES, events, figure, take_in, translation

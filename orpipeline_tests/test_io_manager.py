@@ -12,11 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.defs.assets import snapshot
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import resources
-from orpipeline.openrouter.payload import parse
+from orpipeline.openrouter.frames import parse
 from orpipeline.settings import load_settings
 from orpipeline.warehouse.database import Warehouse, WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.io_manager import WarehouseIOManager

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpipeline.leaderboard import rank
-from orpipeline.openrouter.payload import parse
+from orpipeline.openrouter.frames import parse
 from orpipeline_tests.answers import DAY, answer
 
 MODELS = ["a/one", "a/two", "b/three", "b/four:free", "c/five", "lonely"]

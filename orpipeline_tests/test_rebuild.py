@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline import history
-from orpipeline.archive import Archive, Record
+from orpipeline import rebuild as rebuilding
+from orpipeline.archive.folder import Archive, Record
 from orpipeline.contracts.tables import TABLES
-from orpipeline.history import Difference, Rebuilt, damaged_answers, rebuild
+from orpipeline.rebuild import Difference, Rebuilt, damaged_answers, rebuild
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import WEEK, files, respelt, restated, served
@@ -214,7 +214,7 @@ def test_days_that_are_made_in_several_transactions_are_all_made(
     filled: World, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     before = rows(filled)
-    monkeypatch.setattr(history, "DAYS_AT_ONCE", at_once)
+    monkeypatch.setattr(rebuilding, "DAYS_AT_ONCE", at_once)
     execute(filled, "DELETE FROM openrouter.task_models WHERE position = 1")
     told: list[int] = []
     rebuilt = rebuild(filled.archive, filled.warehouse, now=NOON, on_progress=told.append)

@@ -14,14 +14,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from orpipeline.contracts.validation import FINDINGS_SCHEMA
+from orpipeline.contracts.judgement import FINDINGS_SCHEMA
 from orpipeline.report import charts, wording
 from orpipeline.report.charts import render_picture
 from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.data import NoReportError, ReportData, read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.report.rows import drawn_days, leaderboard_rows, spread, task_model_rows
-from orpipeline.terminal import plain
+from orpipeline.text import plain
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.report_data import (

@@ -7,9 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orpipeline.archive import Record
+from orpipeline.archive.folder import Record
+from orpipeline.days import day_spans
 from orpipeline.defs.specs import RAW
-from orpipeline.snapshot import Judged, day_spans, judge_days, load
+from orpipeline.snapshot import Judged, judge_days, load
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import DAY, answer, macro, tag
 from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import time_machine
 
-from orpipeline.attempts import Attempts
+from orpipeline.backoff import Attempts
 from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.openrouter.budget import shared_budget
 from orpipeline.settings import load_settings

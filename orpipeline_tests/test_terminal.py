@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from orpipeline.history import Imported
-from orpipeline.terminal import moved, print_imported, print_leaderboard, print_line
+from orpipeline.cli.terminal import moved, print_imported, print_leaderboard, print_line
+from orpipeline.importing.importer import Imported
 from orpipeline_tests.answers import DAY, one_tag_answer
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.world import World

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import VIEWS
 from orpipeline.snapshot import judge_days, load
 from orpipeline.warehouse.database import Warehouse

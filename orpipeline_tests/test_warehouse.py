@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive import Record
+from orpipeline.archive.folder import Record
 from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
-from orpipeline.openrouter.payload import parse
+from orpipeline.openrouter.frames import parse
 from orpipeline.snapshot import daily_tables
 from orpipeline.warehouse.database import OutdatedRowsError, Warehouse, WarehouseBusyError, WarehouseError
 from orpipeline_tests.answers import DAY, answer

@@ -10,14 +10,14 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.archive import Archive, Kept
+from orpipeline.archive.folder import Archive, Kept
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.assets import snapshot
 from orpipeline.defs.jobs import daily_snapshot
 from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
 from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.defs.specs import DAILY_ASSETS
-from orpipeline.history import make_tables
+from orpipeline.rebuild import make_tables
 from orpipeline.snapshot import Fetch
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager

@@ -10,11 +10,12 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from orpipeline.archive import Archive, ArchiveError
+from orpipeline.archive.folder import Archive, ArchiveError
 from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.contracts.judgement import InvalidSnapshotError
 from orpipeline.contracts.rules import CHECKS
 from orpipeline.contracts.tables import TABLES
-from orpipeline.contracts.validation import InvalidSnapshotError
+from orpipeline.days import day_spans
 from orpipeline.defs.events import Materialization, data_version, failure, log_day, raw_events, table_events
 from orpipeline.defs.metadata import findings_table, table
 from orpipeline.defs.partitions import daily_partitions
@@ -34,7 +35,6 @@ from orpipeline.snapshot import (
     Fetch,
     Judged,
     capture,
-    day_spans,
     judge_days,
     load,
     lost_days,

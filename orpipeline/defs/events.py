@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline.archive import Record
+from orpipeline.archive.folder import Record
 from orpipeline.citation import citation
-from orpipeline.contracts.validation import InvalidSnapshotError
+from orpipeline.contracts.judgement import InvalidSnapshotError
 from orpipeline.defs.metadata import (
     SPARKLINE_DAYS,
     findings_table,
@@ -26,7 +26,7 @@ from orpipeline.defs.metadata import (
 )
 from orpipeline.defs.specs import DATA_VERSION_TAG, RAW, table_key
 from orpipeline.errors import OrpipelineError
-from orpipeline.history import PartlyImportedError
+from orpipeline.importing.importer import PartlyImportedError
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Judged
 from orpipeline.warehouse.database import Warehouse

@@ -10,17 +10,18 @@ from itertools import chain
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.answer_files import find_files
-from orpipeline.archive import Archive, ArchiveError
+from orpipeline.archive.folder import Archive, ArchiveError
 from orpipeline.clock import utc_now
+from orpipeline.days import day_spans
 from orpipeline.defs.events import failure, log_day, raw_events, table_events
 from orpipeline.defs.partitions import known_days
 from orpipeline.defs.resources import ArchiveResource, WarehouseResource
 from orpipeline.defs.runs import unreported
 from orpipeline.defs.specs import DAILY_ASSETS
 from orpipeline.errors import OrpipelineError
-from orpipeline.history import Imported, Progress, import_files, make_tables, out_of_date, still_missing
-from orpipeline.snapshot import day_spans
+from orpipeline.importing.formats import find_files
+from orpipeline.importing.importer import Imported, import_files, still_missing
+from orpipeline.rebuild import Progress, make_tables, out_of_date
 from orpipeline.warehouse.database import Warehouse
 
 

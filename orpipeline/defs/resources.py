@@ -11,7 +11,7 @@ import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.clock import utc_now
 from orpipeline.openrouter.budget import shared_budget
 from orpipeline.openrouter.client import AppHeaders, Client

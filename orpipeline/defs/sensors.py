@@ -7,7 +7,7 @@ from datetime import date
 
 import dagster as dg
 
-from orpipeline.attempts import Attempt, Attempts, decide
+from orpipeline.backoff import Attempt, Attempts, decide
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.jobs import daily_snapshot, snapshot_config
 from orpipeline.defs.runs import active_run, latest_ended_run, materialized

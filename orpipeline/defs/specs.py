@@ -10,7 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline import archive, leaderboard, report
+from orpipeline import leaderboard, report
+from orpipeline.archive import folder
 from orpipeline.contracts.rules import CHECKS, Check
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.partitions import daily_partitions
@@ -125,7 +126,7 @@ def _raw_spec() -> dg.AssetSpec:
         kinds={"python", "json"},
         **_shared("source"),
         partitions_def=daily_partitions,
-        metadata=_code_reference(archive.Archive, "the archive"),
+        metadata=_code_reference(folder.Archive, "the archive"),
         # The day is served from 00:00 UTC on; at 06:00 there is still time to mend what is wrong.
         freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone="UTC"),
         skippable=True,

@@ -18,7 +18,7 @@ from orpipeline.report import rows
 from orpipeline.report.colours import PICTURE, Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.wording import count_text, day_text
-from orpipeline.terminal import plain
+from orpipeline.text import plain
 
 Rows = Sequence[Mapping[str, Any]]
 _WIDTH = alt.expr("width")

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from orpipeline.contracts.validation import FINDINGS_SCHEMA
+from orpipeline.contracts.judgement import FINDINGS_SCHEMA
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import ALL
 from orpipeline.warehouse.database import SCHEMA, Warehouse, existing_relations, full_name, select_rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
 from orpipeline.clock import utc_now
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import replace_file

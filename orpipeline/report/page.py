@@ -23,7 +23,7 @@ from orpipeline.leaderboard import ALL
 from orpipeline.report import charts, rows, wording
 from orpipeline.report.colours import PAGE, author_slot, macro_slot, page_variables
 from orpipeline.report.data import COMPARED_DAYS, TOP_MODELS, ReportData
-from orpipeline.terminal import plain
+from orpipeline.text import plain
 
 TABLE_ROWS = 100
 """How many models a table of the page lists at most."""

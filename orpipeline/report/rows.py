@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from orpipeline.cli.terminal import new_or_back
 from orpipeline.leaderboard import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import TOP_MODELS, ReportData
@@ -25,7 +26,7 @@ from orpipeline.report.wording import (
     rank_range,
     short_names,
 )
-from orpipeline.terminal import new_or_back, plain
+from orpipeline.text import plain
 
 TOP_ROWS = 20
 TOP_MOVERS = 10

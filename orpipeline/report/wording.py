@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from orpipeline.snapshot import days_in_a_row
-from orpipeline.terminal import plain
+from orpipeline.days import day_ranges as day_pairs
+from orpipeline.text import plain
 
 UNKNOWN = "\N{EN DASH}"
 """Stands where a figure is not known."""
@@ -91,7 +91,7 @@ def day_ranges(days: Iterable[date]) -> list[str]:
     """Return days as text, each run of days in a row as one range."""
     return [
         f"{day_text(first)} to {day_text(last)} ({(last - first).days + 1} days)" if first < last else day_text(first)
-        for first, last in days_in_a_row(days)
+        for first, last in day_pairs(days)
     ]
 
 

@@ -12,8 +12,8 @@ import duckdb
 import polars as pl
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
+from orpipeline.contracts.judgement import Seen, check_table
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
-from orpipeline.contracts.validation import Seen, check_table
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import LOCK_WAIT_SECONDS
 from orpipeline.warehouse.views import VIEW_QUERIES

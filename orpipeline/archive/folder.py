@@ -32,6 +32,7 @@ from orpipeline.clock import utc_now
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import write_synced
 from orpipeline.openrouter.answer import iso_date, parse_json, read_as_of
+from orpipeline.text import encodable
 
 ANSWER_FILE = "task_classifications.json.gz"
 RECORD_FILE = "record.json"
@@ -288,7 +289,7 @@ class Archive:
                 size=int(fields["bytes"]),
                 fetched_at=datetime.fromisoformat(fields["fetched_at"]).astimezone(UTC),
                 origin=str(fields["origin"]),
-                source=printable(str(fields["source"])),
+                source=encodable(str(fields["source"])),
                 path=folder / ANSWER_FILE,
                 fetched_at_known=bool(fields.get("fetched_at_known", True)),
             )
@@ -298,14 +299,6 @@ class Archive:
             raise _failed("read", path, error) from None
         except (ValueError, OverflowError, KeyError, TypeError) as error:
             raise _corrupt(path, f"it is no record ({error})") from None
-
-
-def printable(name: str) -> str:
-    """Return a name as text that every writer takes, what is no Unicode in it as `\\udcff`.
-
-    A file's name may be no UTF-8, and neither polars nor DuckDB takes what Python then has for it.
-    """
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _as_json(record: Record) -> str:

@@ -29,10 +29,10 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
 
 if TYPE_CHECKING:
-    from orpipeline.answer_files import AnswerFile
-    from orpipeline.archive import Archive, ArchiveError
+    from orpipeline.archive.folder import Archive, ArchiveError
     from orpipeline.defs.imports import Watch
-    from orpipeline.history import Imported
+    from orpipeline.importing.formats import AnswerFile
+    from orpipeline.importing.importer import Imported
     from orpipeline.warehouse.database import Warehouse
 
 out = Console()
@@ -87,7 +87,7 @@ def dev(demo: bool, host: str, port: int) -> None:
     settings = load_settings()
     with _demo_api(settings, None) if demo else nullcontext():
         settings = load_settings()
-        from orpipeline.execution import create_instance, packaged_file, prepare_dagster_home
+        from orpipeline.cli.dagster_runs import create_instance, packaged_file, prepare_dagster_home
 
         home = prepare_dagster_home(settings)
         create_instance()
@@ -134,10 +134,10 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     is left alone.
     """
     settings = _settings(demo)
-    from orpipeline import terminal
-    from orpipeline.answer_files import NoSuchFileError, find_files
-    from orpipeline.archive import Archive
-    from orpipeline.history import still_missing
+    from orpipeline.archive.folder import Archive
+    from orpipeline.cli import terminal
+    from orpipeline.importing.formats import NoSuchFileError, find_files
+    from orpipeline.importing.importer import still_missing
 
     archive = Archive(settings.archive_dir)
     try:
@@ -151,7 +151,7 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
             terminal.print_imported(out, imported, still_missing(archive, imported), dry_run=True)
             imported.raise_for_refused(dry_run=True)
             return
-        from orpipeline.execution import prepare_dagster_home, run_import
+        from orpipeline.cli.dagster_runs import prepare_dagster_home, run_import
 
         prepare_dagster_home(settings)
         outcome: list[Imported] = []
@@ -170,8 +170,9 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
 def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
     """Make the tables again from the archive alone, and say where they were not the same."""
     settings = _settings(demo)
-    from orpipeline import history, terminal
-    from orpipeline.archive import Archive
+    from orpipeline import rebuild as rebuilding
+    from orpipeline.archive.folder import Archive
+    from orpipeline.cli import terminal
 
     archive, warehouse = Archive(settings.archive_dir), _warehouse(settings)
     first, last = since.date() if since else date.min, until.date() if until else date.max
@@ -182,7 +183,7 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
         raise OrpipelineError(f"The archive {settings.archive_dir} has no day in that range; nothing was changed.")
     with _progress() as progress:
         done = _watcher(progress)("Tables", len(days), "days")
-        rebuilt = history.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
+        rebuilt = rebuilding.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
     terminal.print_rebuilt(out, rebuilt)
     if rebuilt.errors:
         raise OrpipelineError(
@@ -220,7 +221,7 @@ def export(to: Path, everything: bool, demo: bool) -> None:
     Days that the folder has already are left alone, so that it can be run every day.
     """
     settings = _settings(demo)
-    from orpipeline import terminal
+    from orpipeline.cli import terminal
     from orpipeline.export import export_tables
 
     warehouse = _warehouse(settings)
@@ -239,8 +240,8 @@ def report(at: datetime | None, demo: bool) -> None:
     """Write the day's report: a page to open in a browser, and its picture."""
     settings = _settings(demo)
     with out.status("Drawing"):
-        from orpipeline import terminal
-        from orpipeline.archive import Archive
+        from orpipeline.archive.folder import Archive
+        from orpipeline.cli import terminal
         from orpipeline.report.files import write_report
 
         written = write_report(
@@ -259,10 +260,10 @@ def report(at: datetime | None, demo: bool) -> None:
 def doctor(deep: bool, demo: bool) -> None:
     """Show what is set, what is missing, which days are lost, and how much of the API budget is used."""
     settings = _settings(demo)
-    from orpipeline import terminal
-    from orpipeline.archive import Archive
-    from orpipeline.history import damaged_answers
+    from orpipeline.archive.folder import Archive
+    from orpipeline.cli import terminal
     from orpipeline.openrouter.budget import shared_budget
+    from orpipeline.rebuild import damaged_answers
     from orpipeline.snapshot import lost_days
 
     now = utc_now()
@@ -353,7 +354,7 @@ def _watcher(progress: Progress) -> Watch:
 
 
 def _dry_run(settings: Settings, archive: Archive, files: Sequence[AnswerFile], watch: Watch) -> Imported:
-    from orpipeline.history import import_files
+    from orpipeline.importing.importer import import_files
 
     return import_files(
         archive,
@@ -368,7 +369,7 @@ def _dry_run(settings: Settings, archive: Archive, files: Sequence[AnswerFile], 
 def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int, form: str) -> None:
     import polars as pl
 
-    from orpipeline import terminal
+    from orpipeline.cli import terminal
 
     warehouse = _warehouse(settings)
     snapshots = warehouse.read("snapshots", since=day, until=day)
@@ -414,8 +415,8 @@ def _run(days: list[date], fetch: str, *, report: bool = True) -> None:
     """Run the snapshot job in this process, with a line of progress while it works."""
     with out.status("Starting Dagster") as status:
         settings = load_settings()
+        from orpipeline.cli.dagster_runs import prepare_dagster_home, run_snapshot
         from orpipeline.defs.partitions import known_days
-        from orpipeline.execution import prepare_dagster_home, run_snapshot
         from orpipeline.snapshot import Fetch
 
         first, newest = known_days()
@@ -454,7 +455,7 @@ def _use_demo(settings: Settings, first: date | None) -> None:
         "ORPIPELINE_ARCHIVE": str(folder / "raw"),
         "ORPIPELINE_WAREHOUSE": str(folder / "warehouse.duckdb"),
     }
-    from orpipeline.archive import Archive
+    from orpipeline.archive.folder import Archive
 
     known = [*Archive(folder / "raw").days()[:1], *([first] if first else [])]
     os.environ["ORPIPELINE_START_DATE"] = min(known, default=FIRST_DOCUMENTED_DAY).isoformat()
@@ -462,7 +463,7 @@ def _use_demo(settings: Settings, first: date | None) -> None:
 
 @contextmanager
 def _demo_api(settings: Settings, first: date | None) -> Iterator[None]:
-    from orpipeline.demo.api import KEY, DemoApi
+    from orpipeline.testing.api import KEY, DemoApi
 
     _use_demo(settings, first)
     with DemoApi() as api:
@@ -472,8 +473,8 @@ def _demo_api(settings: Settings, first: date | None) -> Iterator[None]:
 
 def _import_demo_history(settings: Settings, first: date, newest: date) -> None:
     """Archive the days before the newest, as if they had been kept from the start."""
-    from orpipeline.archive import Archive
-    from orpipeline.demo.snapshots import demo_answer
+    from orpipeline.archive.folder import Archive
+    from orpipeline.testing.sample_answers import demo_answer
 
     archive = Archive(settings.archive_dir)
     for n in range((newest - first).days):
@@ -515,7 +516,7 @@ def main() -> None:
 def _say_error(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    from orpipeline.terminal import plain
+    from orpipeline.text import plain
 
     print(f"orpipeline: {plain(' '.join(message.split()))}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ from orpipeline.contracts import rules
 from orpipeline.contracts.rules import FLOAT_SLACK, HALF_STEP, Table, sum_tolerance
 from orpipeline.contracts.tables import row_rule
 from orpipeline.openrouter.client import WINDOW_DAYS
-from orpipeline.openrouter.payload import Frames
+from orpipeline.openrouter.frames import Frames
 
 MOST_TAGS = 1_000
 MOST_MODELS = 20_000

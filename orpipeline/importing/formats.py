@@ -32,9 +32,10 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from orpipeline.archive import MAX_ANSWER_BYTES, RECORD_FILE, printable
+from orpipeline.archive.folder import MAX_ANSWER_BYTES, RECORD_FILE
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.answer import parse_json
+from orpipeline.text import encodable
 
 _MAX_FILE_BYTES = 1_000_000_000  # unpacked: ten years of answers in one file are a tenth of it
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".gz", ".zip", ".tgz", ".tar")
@@ -171,7 +172,7 @@ def find_files(paths: Sequence[str]) -> list[AnswerFile]:
         except (RuntimeError, ValueError) as error:  # a home folder of nobody, a name that no file can have
             reason = str(error).rstrip(".")
         if not files:
-            raise NoSuchFileError(f"{printable(given)}: {reason}. Nothing was imported.")
+            raise NoSuchFileError(f"{encodable(given)}: {reason}. Nothing was imported.")
         for file in files:
             found.setdefault(file.path.resolve(), file)
     return list(found.values())
@@ -231,7 +232,7 @@ def _natural(path: PurePath) -> list[tuple[int, str]]:
 
 
 def _named(path: Path) -> list[AnswerFile]:
-    return _below(path) if path.is_dir() else [AnswerFile(path, printable(path.name))]
+    return _below(path) if path.is_dir() else [AnswerFile(path, encodable(path.name))]
 
 
 def _below(top: Path) -> list[AnswerFile]:
@@ -254,7 +255,7 @@ def _below(top: Path) -> list[AnswerFile]:
         faults[Path(error.filename)] = f"it cannot be listed: {error.strerror}"
     within = Path(top.resolve().name)
     return [
-        AnswerFile(path, printable(str(within / path.relative_to(top))), faults[path])
+        AnswerFile(path, encodable(str(within / path.relative_to(top))), faults[path])
         for path in sorted(faults, key=_natural)
     ]
 
@@ -358,7 +359,7 @@ def _read_zip(stream: IO[bytes], origin: _Origin) -> Iterator[FoundAnswer | NoAn
                     # A zip's times are in an unnamed time zone.
                     yield from _read_member(content, origin, name, None)
             except _DAMAGED as error:
-                yield NoAnswer(printable(f"{origin.name}/{name}"), f"it is damaged: {error}")
+                yield NoAnswer(encodable(f"{origin.name}/{name}"), f"it is damaged: {error}")
 
 
 def _read_tar(stream: IO[bytes], origin: _Origin) -> Iterator[FoundAnswer | NoAnswer]:
@@ -384,7 +385,7 @@ def _read_member(
     head = content.read(_HEAD_BYTES)
     if not _is_named_so(name) and not _looks_so(head):
         return
-    name = printable(f"{origin.name}/{name}")
+    name = encodable(f"{origin.name}/{name}")
     text = head + content.read(_MAX_FILE_BYTES)
     if len(text) > _MAX_FILE_BYTES:
         yield NoAnswer(name, "it is too large")

@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, NoSuchFileError, find_files, read_answers
-from orpipeline.archive import Archive
+from orpipeline.archive.folder import Archive
+from orpipeline.importing.formats import AnswerFile, FoundAnswer, NoAnswer, NoSuchFileError, find_files, read_answers
 from orpipeline.openrouter.answer import read_as_of
-from orpipeline.openrouter.payload import parse
+from orpipeline.openrouter.frames import parse
 from orpipeline_tests.answers import DAY, Bend, answer
 from orpipeline_tests.imports import envelope, faults, found, read, respelt, served, tar_of, write, zip_of
 from orpipeline_tests.violations import VIOLATIONS
@@ -479,7 +479,7 @@ def test_a_name_that_is_no_utf_8_is_told_as_text(tmp_path: Path) -> None:
 
 READ = """
 import sys
-from orpipeline.answer_files import AnswerFile, NoSuchFileError, find_files, read_answers
+from orpipeline.importing.formats import AnswerFile, NoSuchFileError, find_files, read_answers
 try:
     for file in find_files(sys.argv[1:]):
         for item in read_answers(file):

@@ -28,7 +28,7 @@ from orpipeline.snapshot import Fetch
 
 if TYPE_CHECKING:
     from orpipeline.defs.imports import Watch
-    from orpipeline.history import Imported
+    from orpipeline.importing.importer import Imported
 
 
 class RunFailedError(OrpipelineError):
@@ -37,7 +37,7 @@ class RunFailedError(OrpipelineError):
 
 def packaged_file(name: str) -> Path:
     """Return `dagster.yaml` or `workspace.yaml`: beside `pyproject.toml`, or as the wheel ships it."""
-    return (project_dir() or Path(__file__).parent) / name
+    return (project_dir() or Path(__file__).parents[1]) / name
 
 
 def prepare_dagster_home(settings: Settings) -> Path:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpipeline.demo.snapshots import demo_answer
-from orpipeline.openrouter.payload import Defect, Frames, parse
+from orpipeline.openrouter.frames import Defect, Frames, parse
+from orpipeline.testing.sample_answers import demo_answer
 from orpipeline_tests.answers import DAY, answer
 
 SHARES = ("usage_share", "token_share", "category_usage_share", "category_token_share")

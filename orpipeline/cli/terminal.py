@@ -13,17 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orpipeline.history import Imported, Rebuilt
-from orpipeline.snapshot import day_spans
+from orpipeline.days import day_spans
+from orpipeline.importing.importer import Imported
+from orpipeline.rebuild import Rebuilt
+from orpipeline.text import plain
 
 _BAR_WIDTH = 8
 _OTHER_COLUMNS = 56  # what all columns but `model` take, with the space between them
 _PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
-
-
-def plain(text: str) -> str:
-    """Return upstream text fit for a terminal: what cannot be printed is shown by its code."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def leaderboard_table(rows: pl.DataFrame, *, title: str, width: int) -> Table:

@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from orpipeline.clock import Clock, newest_completed_day, utc_now
-from orpipeline.demo.snapshots import WINDOW_DAYS, demo_answer
 from orpipeline.openrouter.client import DEMO_HEADER
+from orpipeline.testing.sample_answers import WINDOW_DAYS, demo_answer
 
 KEY = "demo-key"
 """What the demo sends as its key; the stand-in takes any."""

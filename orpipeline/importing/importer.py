@@ -16,25 +16,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from orpipeline.answer_files import AnswerFile, FoundAnswer, NoAnswer, read_answers
-from orpipeline.archive import Archive, ArchiveError, CorruptAnswerError, Kept
-from orpipeline.contracts.tables import TABLES
-from orpipeline.contracts.validation import broken_rules, judge, refused_days
+from orpipeline.archive.folder import Archive, ArchiveError, CorruptAnswerError, Kept
+from orpipeline.contracts.judgement import broken_rules, judge, refused_days
+from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
+from orpipeline.importing.formats import AnswerFile, FoundAnswer, NoAnswer, read_answers
 from orpipeline.openrouter.answer import read_as_of
-from orpipeline.openrouter.payload import parse
-from orpipeline.snapshot import Judged, judge_days, load, missing_days
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.openrouter.frames import parse
+from orpipeline.rebuild import Progress
 
-DAYS_AT_ONCE = 400
-"""How many days are parsed, validated and written together: a year and a bit, in some 200 MB of memory."""
 _ANSWERS_AT_ONCE = 400
 _WRITERS = 8  # most of an answer's way to the disk is waiting for it
-
-Progress = Callable[[int], None]
-"""Is told by how much the work has come on."""
 
 
 class PartlyImportedError(OrpipelineError):
@@ -74,33 +66,6 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A table whose rows a rebuild changed: how many, and where the first of them is."""
-
-    table: str
-    changed: int
-    added: int
-    removed: int
-    first: str
-
-
-@dataclass
-class Rebuilt:
-    """What a rebuild did."""
-
-    days: list[date] = field(default_factory=list)
-    """Days whose rows were made again."""
-    new: list[date] = field(default_factory=list)
-    """Those of them that the tables did not have."""
-    differences: list[Difference] = field(default_factory=list)
-    """Where the rows of the others were not the same before, for each batch of days and table."""
-    errors: dict[date, OrpipelineError] = field(default_factory=dict)
-    """Days whose newest answer was refused or is damaged."""
-    unarchived: list[date] = field(default_factory=list)
-    """Days that only the tables, or some of them, have: they keep their rows."""
-
-
-@dataclass(frozen=True)
 class _Dated:
     """A found answer with its day, and its fetch time where anything tells it."""
 
@@ -137,80 +102,6 @@ def import_files(
 def still_missing(archive: Archive, imported: Imported) -> list[date]:
     """Return the days between those of the import that neither it nor the archive has."""
     return sorted(set(missing_days(imported.days)) - set(archive.days()))
-
-
-def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> set[date]:
-    """Return the days that the tables do not have as the archive's newest revision that holds says."""
-    stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
-    other = {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
-    # Where the newest one is refused, the tables rightly have an older one.
-    chosen = judge_days(archive, warehouse, other & stored.keys(), now=now).chosen
-    return {day for day in other if day not in chosen or chosen[day].sha256 != stored.get(day)}
-
-
-def make_tables(
-    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime
-) -> Iterator[tuple[Judged, dict[str, pl.DataFrame], dict[str, int]]]:
-    """Make the tables of days from the archive, `DAYS_AT_ONCE` in a transaction.
-
-    Yields, for each transaction, what was judged, the frames that were written, and the tables' row counts.
-    """
-    for batch in _batches(days):
-        yield load(warehouse, judge_days(archive, warehouse, batch, now=now))
-
-
-def rebuild(
-    archive: Archive,
-    warehouse: Warehouse,
-    *,
-    now: datetime,
-    since: date = date.min,
-    until: date = date.max,
-    on_progress: Progress = lambda _: None,
-) -> Rebuilt:
-    """Make the tables of all archived days from `since` to `until` again, and say where they were not the same.
-
-    `on_progress` is told the days as they are done with. Days that the archive lacks keep their rows.
-    """
-    archived = [day for day in archive.days() if since <= day <= until]
-    there = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
-    rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
-    for days in _batches(archived):
-        before = warehouse.read_tables(since=days[0], until=days[-1])
-        judged, tables, _ = load(warehouse, judge_days(archive, warehouse, days, now=now))
-        rebuilt.errors |= judged.errors
-        rebuilt.days += sorted(judged.chosen)
-        rebuilt.new += sorted(judged.chosen.keys() - there)
-        rebuilt.differences += _differences(before, tables, sorted(judged.chosen.keys() & there))
-        on_progress(len(days))
-    return rebuilt
-
-
-def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[ArchiveError]:
-    """Read every archived answer, and return the errors of those that are not what was archived, or cannot be read."""
-    damaged: list[ArchiveError] = []
-    for folder in archive.folders():
-        try:
-            archive.read(archive.record(folder))
-        except ArchiveError as error:
-            damaged.append(error)
-        on_progress(1)
-    return damaged
-
-
-def _batches(days: Iterable[date]) -> Iterator[list[date]]:
-    """Yield the days in their order, as many at a time as are worked on together."""
-    ordered = sorted(set(days))
-    for start in range(0, len(ordered), DAYS_AT_ONCE):
-        yield ordered[start : start + DAYS_AT_ONCE]
-
-
-def _newest_sha256(archive: Archive, day: date) -> str | None:
-    try:
-        record = archive.latest(day)
-    except CorruptAnswerError:
-        return None  # whoever makes the day's tables is told
-    return record.sha256 if record else None
 
 
 def _read_files(files: Iterable[AnswerFile], imported: Imported, on_progress: Progress) -> Iterator[FoundAnswer]:
@@ -315,19 +206,3 @@ def _copied_on_write(archive: Archive) -> Iterator[Callable[..., Kept]]:
             return copy.put(body, **about)
 
         yield put
-
-
-def _differences(
-    before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame], days: Sequence[date]
-) -> Iterator[Difference]:
-    of_days = pl.DataFrame({"as_of": days}, schema={"as_of": pl.Date})
-    for name, model in TABLES.items():
-        old = before[name].join(of_days, on="as_of", how="semi")
-        new = after[name].select(old.columns).join(of_days, on="as_of", how="semi")
-        key = model.primary_key()
-        removed, added = old.join(new, on=key, how="anti"), new.join(old, on=key, how="anti")
-        other = new.join(old, on=new.columns, how="anti", nulls_equal=True).join(added, on=key, how="anti")
-        rows = pl.concat([other, added, removed]).select(key).sort(key)
-        if len(rows):
-            first = " / ".join(str(value) for value in rows.row(0))
-            yield Difference(name, len(other), len(added), len(removed), first)

@@ -12,11 +12,11 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-from orpipeline.contracts import between, rules
+from orpipeline.contracts import across, rules
 from orpipeline.contracts.rules import RULES, Rule
 from orpipeline.contracts.tables import TABLES, DayTable
 from orpipeline.errors import OrpipelineError
-from orpipeline.openrouter.payload import Frames
+from orpipeline.openrouter.frames import Frames
 
 FINDINGS_SCHEMA = {
     "as_of": pl.Date,
@@ -61,8 +61,8 @@ def judge(frames: Frames, seen: Seen | None = None) -> pl.DataFrame:
     for name in ("task_classifications", "macro_categories", "task_models"):
         frame: pl.DataFrame = getattr(frames, name)
         found.append(_broken(name, TABLES[name], _ranked_with_zeros(frame, TABLES[name]), frames.originals))
-    for table, model, frame in between.judged_frames(frames):
-        originals = frames.originals if model is between.Answers else {}
+    for table, model, frame in across.judged_frames(frames):
+        originals = frames.originals if model is across.Answers else {}
         found.append(_broken(table, model, frame, originals, frame_name="answers"))
     found += [_unsorted(frames), _anonymous_models(frames)]
     if seen is not None:
@@ -150,7 +150,7 @@ def _broken(
         rule = RULES.get(check) or (rules.SHARES if "share" in column else rules.REQUIRED_FIELDS)
         if whole_row:
             found = _shown_row(row)
-            if model is between.Answers:
+            if model is across.Answers:
                 column = _ANSWER_COLUMNS[rule.name]
                 found = originals.get((frame_name or table, column, index), _shown(row[column]))
             else:
