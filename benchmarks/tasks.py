@@ -17,7 +17,7 @@ from orpipeline.archive.folder import Archive
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.importing.formats import find_files
 from orpipeline.importing.importer import import_files
-from orpipeline.rebuild import make_tables
+from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import load_settings
 from orpipeline.warehouse.database import Warehouse
 
@@ -26,10 +26,10 @@ def import_(folder: str) -> float:
     """Bring answers in, from bytes to leaderboard, and tell Dagster nothing."""
     settings = load_settings()
     start = time.perf_counter()
-    archive, warehouse = Archive(settings.archive_dir), Warehouse(settings.warehouse_path)
+    archive, warehouse = Archive(settings.archive), Warehouse(settings.warehouse)
     newest = newest_completed_day(utc_now())
     imported = import_files(archive, find_files([folder]), first=settings.start_date, newest=newest)
-    deque(make_tables(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
+    deque(rebuild_days(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
     imported.raise_for_refused()
     return time.perf_counter() - start
 
@@ -40,8 +40,9 @@ def backfill(first: str, last: str) -> float:
     from orpipeline.snapshot import Fetch
 
     start = time.perf_counter()
-    span = (date.fromisoformat(last) - date.fromisoformat(first)).days
-    run_snapshot([date.fromisoformat(first) + timedelta(days=n) for n in range(span + 1)], Fetch.never, lambda _: None)
+    since, until = date.fromisoformat(first), date.fromisoformat(last)
+    days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
+    run_snapshot(load_settings(), days, Fetch.never, lambda _: None)
     return time.perf_counter() - start
 
 
@@ -49,18 +50,19 @@ def tick() -> float:
     """Evaluate a tick of the sensor that has nothing to do, the newest day being materialized."""
     import dagster as dg
 
-    from orpipeline.defs.sensors import snapshot_sensor
-    from orpipeline.defs.specs import DAILY_ASSETS
+    from orpipeline.build import build_defs
+    from orpipeline.defs.names import Names
 
     day = newest_completed_day(utc_now()).isoformat()
+    sensor = build_defs(load_settings()).resolve_sensor_def("snapshot_sensor")
     with dg.DagsterInstance.get() as instance:
-        for key in DAILY_ASSETS:
+        for key in Names().daily_assets:
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day))
         seconds = []
         for _ in range(30):
             with dg.build_sensor_context(instance) as context:
                 start = time.perf_counter()
-                result = snapshot_sensor(context)
+                result = sensor(context)
                 seconds.append(time.perf_counter() - start)
             if not isinstance(result, dg.SensorResult) or not result.skip_reason:
                 raise RuntimeError(f"the tick did not skip: {result}")

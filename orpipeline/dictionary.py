@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS, DayTable
-from orpipeline.warehouse.database import DUCKDB_TYPES, SCHEMA
+from orpipeline.warehouse.tables import DEFAULT_SCHEMA, DUCKDB_TYPES
 
 _INTRODUCTION = """# Data dictionary
 
@@ -14,7 +14,7 @@ _INTRODUCTION = """# Data dictionary
 decimals, unless a column says otherwise. A day is one in UTC. Columns marked *key* are the primary key.
 """
 
-_IN_DUCKDB = f"All tables are in the DuckDB schema `{SCHEMA}`."
+_IN_DUCKDB = f"All tables are in the DuckDB schema `{DEFAULT_SCHEMA}`."
 _EXPORTED = """Each table is a folder of Parquet files, one a day. The column `as_of` is in the folders' names
 (`as_of=2026-10-06`), not in the files; types are named as in DuckDB."""
 

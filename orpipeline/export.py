@@ -72,7 +72,8 @@ def export_tables(
 
 
 def _write_days(warehouse: Warehouse, to: Path, days: Sequence[date], on_progress: Callable[[int], None]) -> None:
-    frames = warehouse.read_tables(since=days[0], until=days[-1])
+    with warehouse.reading() as tables:
+        frames = tables.read_all(since=days[0], until=days[-1])
     of_day = {name: frame.partition_by("as_of", as_dict=True) for name, frame in frames.items()}
     for day in days:
         rows = {name: of_day[name].get((day,), frame.clear()) for name, frame in frames.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -11,18 +11,18 @@ import polars as pl
 from orpipeline.archive.folder import Archive, ArchiveError, CorruptAnswerError
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
-from orpipeline.snapshot import Judged, judge_days, load
+from orpipeline.snapshot import Loaded, load_days, validate_days, write_days
 from orpipeline.warehouse.database import Warehouse
 
 DAYS_AT_ONCE = 400
-"""How many days are parsed, validated and written together: a year and a bit, in some 200 MB of memory."""
+"""How many days to parse, validate and write together: about a year, in about 200 MB of memory."""
 Progress = Callable[[int], None]
 """Is called with the amount of work done since the last call."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A table whose rows a rebuild changed: how many, and where the first of them is."""
+    """A table whose rows a rebuild changed: row counts, and the key of the first changed row."""
 
     table: str
     changed: int
@@ -33,38 +33,34 @@ class Difference:
 
 @dataclass
 class Rebuilt:
-    """What a rebuild did."""
+    """The outcome of a rebuild."""
 
     days: list[date] = field(default_factory=list)
-    """Days whose rows were made again."""
+    """Days that were rebuilt."""
     new: list[date] = field(default_factory=list)
-    """Those of them that the tables did not have."""
+    """Rebuilt days that the tables did not have before."""
     differences: list[Difference] = field(default_factory=list)
-    """Where the rows of the others were not the same before, for each batch of days and table."""
+    """Where the other days' rows changed, for each batch of days and table."""
     errors: dict[date, OrpipelineError] = field(default_factory=dict)
-    """Days whose newest answer was refused or is damaged."""
+    """Days whose newest answer is rejected or damaged."""
     unarchived: list[date] = field(default_factory=list)
-    """Days that only the tables, or some of them, have: they keep their rows."""
+    """Days that only some of the tables have; their rows are unchanged."""
 
 
 def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> set[date]:
-    """Return the days that the tables do not have as the archive's newest revision that holds says."""
-    stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
-    other = {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
-    # Where the newest one is refused, the tables rightly have an older one.
-    chosen = judge_days(archive, warehouse, other & stored.keys(), now=now).chosen
+    """Return the days whose rows do not come from the archive's newest valid revision."""
+    with warehouse.reading() as tables:
+        stored = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
+        other = {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
+        # If the newest revision is rejected, an older one is right.
+        chosen = validate_days(archive, other & stored.keys(), tables, now=now).chosen
     return {day for day in other if day not in chosen or chosen[day].sha256 != stored.get(day)}
 
 
-def make_tables(
-    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime
-) -> Iterator[tuple[Judged, dict[str, pl.DataFrame], dict[str, int]]]:
-    """Make the tables of days from the archive, `DAYS_AT_ONCE` in a transaction.
-
-    Yields, for each transaction, what was judged, the frames that were written, and the tables' row counts.
-    """
+def rebuild_days(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> Iterator[Loaded]:
+    """Rebuild the tables of some days from the archive; yield each transaction of up to `DAYS_AT_ONCE` days."""
     for batch in _batches(days):
-        yield load(warehouse, judge_days(archive, warehouse, batch, now=now))
+        yield load_days(archive, warehouse, batch, now=now)
 
 
 def rebuild(
@@ -76,26 +72,29 @@ def rebuild(
     until: date = date.max,
     on_progress: Progress = lambda _: None,
 ) -> Rebuilt:
-    """Make the tables of all archived days from `since` to `until` again, and say where they were not the same.
+    """Rebuild the tables of all archived days from `since` to `until`, and return where rows changed.
 
-    `on_progress` is told the days as they are done with. Days that the archive lacks keep their rows.
+    `on_progress` is called with the number of days done since the last call. Days that are not archived keep their
+    rows.
     """
     archived = [day for day in archive.days() if since <= day <= until]
-    there = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
-    rebuilt = Rebuilt(unarchived=sorted(there - set(archived)))
+    stored = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
+    rebuilt = Rebuilt(unarchived=sorted(stored - set(archived)))
     for days in _batches(archived):
-        before = warehouse.read_tables(since=days[0], until=days[-1])
-        judged, tables, _ = load(warehouse, judge_days(archive, warehouse, days, now=now))
-        rebuilt.errors |= judged.errors
-        rebuilt.days += sorted(judged.chosen)
-        rebuilt.new += sorted(judged.chosen.keys() - there)
-        rebuilt.differences += _differences(before, tables, sorted(judged.chosen.keys() & there))
+        with warehouse.writing() as tables:
+            before = tables.read_all(since=days[0], until=days[-1])
+            loaded = write_days(tables, validate_days(archive, days, tables, now=now))
+        written = loaded.validated.chosen.keys()
+        rebuilt.errors |= loaded.validated.errors
+        rebuilt.days += sorted(written)
+        rebuilt.new += sorted(written - stored)
+        rebuilt.differences += _differences(before, loaded.frames, sorted(written & stored))
         on_progress(len(days))
     return rebuilt
 
 
 def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[ArchiveError]:
-    """Read every archived answer, and return the errors of those that are not what was archived, or cannot be read."""
+    """Read every archived answer, and return the errors of those that are damaged or cannot be read."""
     damaged: list[ArchiveError] = []
     for folder in archive.folders():
         try:
@@ -107,7 +106,7 @@ def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) ->
 
 
 def _batches(days: Iterable[date]) -> Iterator[list[date]]:
-    """Yield the days in their order, as many at a time as are worked on together."""
+    """Yield the days in order, `DAYS_AT_ONCE` at a time."""
     ordered = sorted(set(days))
     for start in range(0, len(ordered), DAYS_AT_ONCE):
         yield ordered[start : start + DAYS_AT_ONCE]
@@ -117,12 +116,12 @@ def _newest_sha256(archive: Archive, day: date) -> str | None:
     try:
         record = archive.latest(day)
     except CorruptAnswerError:
-        return None  # whoever makes the day's tables is told
+        return None  # rebuilding the day reports it
     return record.sha256 if record else None
 
 
 def _differences(
-    before: dict[str, pl.DataFrame], after: dict[str, pl.DataFrame], days: Sequence[date]
+    before: Mapping[str, pl.DataFrame], after: Mapping[str, pl.DataFrame], days: Sequence[date]
 ) -> Iterator[Difference]:
     of_days = pl.DataFrame({"as_of": days}, schema={"as_of": pl.Date})
     for name, model in TABLES.items():

@@ -1,145 +1,141 @@
-"""The settings: environment variables, read in this one place."""
+"""The settings: a value. The environment is one way to make one, and this is the only module that reads it."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from platformdirs import user_data_path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from orpipeline.errors import SettingsError
 
 REQUESTS_PER_MINUTE = 30
 REQUESTS_PER_DAY = 500
-"""What the API allows: a minute for a key, a day for an account. A setting may lower it, not raise it."""
+"""The API's own limits: per minute and key, and per day and account. A setting may lower them, not raise them."""
 LOCK_WAIT_SECONDS = 60.0
-"""How long is waited for another process that holds the warehouse's file."""
+"""How long to wait for another process that has locked the warehouse."""
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 """The first day that the API's documentation names."""
+API_KEY = "OPENROUTER_API_KEY"
+PREFIX = "ORPIPELINE_"
 
 
 def project_dir() -> Path | None:
-    """Return the folder of the source tree that this package runs from, or None for an installed wheel."""
+    """Return the clone that this package runs from, or None for an installed wheel."""
     folder = Path(__file__).resolve().parents[1]
     return folder if (folder / "pyproject.toml").is_file() and (folder / "workspace.yaml").is_file() else None
 
 
 def _default_data_dir() -> Path:
-    return (project_dir() or Path.cwd()) / "data"
+    project = project_dir()
+    return project / "data" if project else user_data_path("orpipeline", appauthor=False)
 
 
-def _absolute(value: object) -> object:
-    # "~/x" and "x" mean what they mean in a shell, and go on meaning it if a process changes its folder.
-    return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
+def _local_path(value: object) -> object:
+    """Return an absolute path: "~/x" and "x" mean what they mean in a shell, also after the process changes folder."""
+    if not isinstance(value, str | Path):
+        return value
+    scheme, colon, _ = str(value).partition(":")
+    if colon and len(scheme) > 1:  # a single letter is a drive
+        raise ValueError(f"must be a path on this machine, not {scheme}:...")
+    return Path(value).expanduser().absolute()
 
 
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+LocalPath = Annotated[Path, BeforeValidator(_local_path)]
 
 
-class Settings(BaseSettings):
-    """Everything that the environment says, with its defaults.
+def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
+    def default(fields: dict[str, Any]) -> Path:
+        data_dir: Path = fields["data_dir"]
+        return data_dir / name
 
-    A variable in the environment wins over the same name in a file `.env` in the current folder. An empty
-    variable counts as unset.
+    return default
+
+
+class Settings(BaseModel):
+    """All settings of a pipeline, except for the API key, which is read when the API is called.
+
+    Paths may be text; relative ones start from the current folder. Raises pydantic's ValidationError for a value that
+    cannot be used, such as a URL where a folder is expected.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="ORPIPELINE_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
-    api_key: SecretStr | None = Field(default=None, validation_alias="OPENROUTER_API_KEY")
     base_url: str = DEFAULT_BASE_URL
-    data_dir: AbsolutePath = Field(default_factory=_default_data_dir)
-    archive: str = ""
-    warehouse: str = ""
+    """The API's address, without `/classifications/task`."""
+    data_dir: LocalPath = Field(default_factory=_default_data_dir)
+    """The folder that the next four are in by default."""
+    archive: LocalPath = Field(default_factory=_in_data_dir("raw"))
+    """The folder of the raw archive."""
+    warehouse: LocalPath = Field(default_factory=_in_data_dir("warehouse.duckdb"))
+    """The DuckDB file of the tables."""
+    state: LocalPath = Field(default_factory=_in_data_dir("state"))
+    """The folder of the shared request budget."""
+    reports: LocalPath = Field(default_factory=_in_data_dir("reports"))
+    """The folder of the report's page and picture."""
     requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, ge=1, le=REQUESTS_PER_MINUTE)
     requests_per_day: int = Field(default=REQUESTS_PER_DAY, ge=1, le=REQUESTS_PER_DAY)
     lock_wait_seconds: float = Field(default=LOCK_WAIT_SECONDS, ge=0)
+    """How long to wait for another process that has locked the warehouse."""
     start_date: date = FIRST_DOCUMENTED_DAY
+    """The first daily partition."""
     alert_webhook: SecretStr | None = None
+    """Where to post failed runs; a secret."""
     http_referer: str | None = None
     app_title: str | None = None
     app_categories: str | None = None
 
     @field_validator("base_url")
     @classmethod
-    def _is_plain_http_url(cls, value: str) -> str:
+    def _require_plain_http_url(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http:// or https:// URL")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold no user, password, query or fragment")
+            raise ValueError("must not contain a user, password, query or fragment")
         return value.rstrip("/")
-
-    @property
-    def archive_dir(self) -> Path:
-        """The folder of the raw archive."""
-        return _local_path(self.archive, "ORPIPELINE_ARCHIVE") if self.archive else self.data_dir / "raw"
-
-    @property
-    def warehouse_path(self) -> Path:
-        """The DuckDB file of the tables."""
-        if not self.warehouse:
-            return self.data_dir / "warehouse.duckdb"
-        return _local_path(self.warehouse, "ORPIPELINE_WAREHOUSE")
-
-    @property
-    def budget_path(self) -> Path:
-        """The SQLite file of the shared budget of requests."""
-        return self.data_dir / "state" / "budget.sqlite"
-
-    @property
-    def reports_dir(self) -> Path:
-        """Where the report's files are written."""
-        return self.data_dir / "reports"
 
     @property
     def dagster_home(self) -> Path:
         """Where the commands keep Dagster's state while DAGSTER_HOME is not set.
 
-        The source tree with its own data folder keeps it in `.dagster`, where `dagster dev` in that folder
-        finds it too; any other data folder keeps its own, so that no run shows up beside another's tables.
+        A clone with its own data folder uses `.dagster`, which `dagster dev` in that folder uses too. Any other data
+        folder has its own, because runs must not appear beside another pipeline's tables.
         """
-        root = project_dir()
-        if root is not None and self.data_dir == root / "data":
-            return root / ".dagster"
+        project = project_dir()
+        if project is not None and self.data_dir == project / "data":
+            return project / ".dagster"
         return self.data_dir / "dagster"
 
 
-def _local_path(value: str, variable: str) -> Path:
-    scheme = value.split(":", 1)[0].lower() if ":" in value else ""
-    if len(scheme) > 1:  # one letter is a drive
-        raise SettingsError(
-            f"{variable} is {scheme}:..., which this version cannot use; set it to a path on this machine."
-        )
-    return Path(value).expanduser().absolute()
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings that the environment's variables make now; an empty variable counts as unset.
 
-
-def load_settings() -> Settings:
-    """Read the settings from the environment as it is now.
-
-    Raises SettingsError naming each variable that cannot be used (and never its value, which may be a
-    secret).
+    Raises SettingsError that names each variable with an invalid value (never the value, which may be a secret).
     """
+    variables = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
     try:
-        return Settings()
+        return Settings.model_validate({name: value for name, value in variables.items() if value})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{_variable(e['loc'])}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors(include_input=False, include_context=False)
-        )
-        raise SettingsError(f"The environment has settings that cannot be used: {problems}.") from None
+        reasons = problems(error, lambda name: PREFIX + name.upper())
+        raise SettingsError(f"Invalid settings in the environment: {reasons}.") from None
 
 
-def _variable(location: tuple[int | str, ...]) -> str:
-    name = str(location[0]) if location else "?"
-    return name if name.isupper() else f"ORPIPELINE_{name.upper()}"
+def problems(error: ValidationError, shown: Callable[[str], str] = str) -> str:
+    """Return what is wrong with each setting in one line, without the values; `shown` turns a field into its name."""
+    return "; ".join(
+        f"{shown(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
+        for e in error.errors(include_input=False, include_context=False)
+        if e["type"] != "default_factory_not_called"  # its own data folder is invalid, which is named
+    )
+
+
+def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the API key that the environment has now, or None."""
+    return environment.get(API_KEY) or None

@@ -1,57 +1,56 @@
-"""A day's snapshot from the API to the tables: capture the answer, judge it, replace the day's rows.
+"""A day's way from the API to the tables: fetch and archive the answer, validate it, replace the day's rows.
 
-Every part works on many days at once, and none of them knows Dagster.
+Each step works on many days at once. Knows nothing of Dagster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
-from functools import partial
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive, ArchiveError, Kept, Record
+from orpipeline.archive.folder import Archive, ArchiveError, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.judgement import judge, refusal, refused_days
 from orpipeline.contracts.tables import TABLES
-from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
-from orpipeline.leaderboard import DECIMALS, rank
+from orpipeline.leaderboard import rank
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import UnreadableAnswerError
 from orpipeline.openrouter.frames import Frames, parse
-from orpipeline.warehouse.database import OutdatedRowsError, Warehouse
+from orpipeline.stopwatch import Stopwatch
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.tables import Tables
 
 
 class Fetch(Enum):
-    """Whether the API is asked. The members' names are what the run config takes."""
+    """When to call the API. The run config takes the members' names."""
 
     auto = "auto"
-    """Only for the newest completed UTC day, and only where the archive lacks it."""
+    """Only for the newest completed UTC day, and only if it is missing from the archive."""
     always = "always"
-    """Ask in any case, and keep the answer under its own `as_of`."""
+    """In any case; the answer is archived under its own `as_of`."""
     never = "never"
-    """Use the archive alone."""
+    """Not at all: use the archive alone."""
 
 
 class DayNotAvailableError(OrpipelineError):
-    """A day's answer is not in the archive, and the API does not serve it (yet, or any more)."""
+    """A day's answer is not archived, and the API does not serve it yet, or no longer serves it."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the archive holds of the days that were asked for, and what of it goes into the tables.
+class Validated:
+    """What the archive has for some days, and which of it belongs into the tables.
 
-    `newest`: the newest revision of each day that is archived. `chosen`: the revision that goes into the tables, the
-    newest that holds to the contracts (or the one that was asked for). `frames`: what the chosen ones say. `findings`:
-    on the newest ones, as `orpipeline.contracts.judgement.FINDINGS_SCHEMA` has it. `errors`: why a day's newest
-    answer does not go into the tables (missing, damaged, refused). `is_current`: says whether the archive still has the
-    chosen days' revisions and no others. `again`: judges the same days anew.
+    `newest`: the newest revision of each archived day, if its bytes are intact. `chosen`: the revision for the tables:
+    the newest valid one, or the requested one. `frames`: the contents of the chosen revisions. `findings`: of the
+    newest revisions, with the columns of `orpipeline.contracts.judgement.FINDINGS_SCHEMA`. `errors`: why a day's newest
+    answer is not in the tables (not archived, damaged, or rejected).
     """
 
     newest: Mapping[date, Record]
@@ -59,35 +58,28 @@ class Judged:
     frames: Frames
     findings: pl.DataFrame
     errors: Mapping[date, OrpipelineError]
-    is_current: Callable[[], bool]
-    again: Callable[[], Judged]
 
     @property
     def raw(self) -> Mapping[date, Record]:
-        """What stands for each day's raw answer: the newest revision or, where that is damaged, the chosen one."""
+        """Each day's raw answer: the newest revision or, where that is damaged, the chosen one."""
         return dict(sorted({**self.chosen, **self.newest}.items()))
 
 
 @dataclass(frozen=True)
-class Restatement:
-    """How far a day's revision moved from the one before it.
+class Loaded:
+    """What a load wrote: the validated days, the rows of each table by name, and each table's row count."""
 
-    `largest_change` is a difference of shares, in fractions of 1; `tag` and `share` say which figure moved so far.
-    """
-
-    day: date
-    revision: int
-    largest_change: float
-    tag: str
-    share: str
+    validated: Validated
+    frames: Mapping[str, pl.DataFrame]
+    row_counts: Mapping[str, int]
 
 
-def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch, now: datetime) -> Kept | None:
-    """Ask the API where `fetch` says so, and keep the answer before anything else is done with it.
+def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch, now: datetime) -> Record | None:
+    """Call the API if `fetch` requires it, and archive the answer before anything else happens to it.
 
-    Returns what was kept, or None where the API was not asked. Raises the client's errors (an answer that
-    is no JSON is kept aside first), ArchiveError where the disk does not take the answer, and
-    DayNotAvailableError where the answer states no day.
+    Returns the answer's record, or None if the API was not called. Raises the client's errors (an answer that is not
+    JSON is archived as undated first), ArchiveError if the answer cannot be written, and DayNotAvailableError if the
+    answer names no day.
     """
     newest = newest_completed_day(now)
     wanted = newest in days and not _is_archived(archive, newest)
@@ -96,47 +88,85 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
     try:
         answer = client.fetch()
     except UnreadableAnswerError as error:
-        kept = archive.put(error.body, fetched_at=now, source=client.url, origin="api")
-        raise UnreadableAnswerError(f"{error} It is kept in {kept.record.path}.", body=error.body) from None
-    kept = archive.put(answer.body, fetched_at=answer.fetched_at, source=answer.url, origin=answer.origin)
-    if kept.record.as_of is None:
+        record = archive.put(error.body, fetched_at=now, source=client.url, origin="api").record
+        raise UnreadableAnswerError(f"{error} It is archived as {record.path}.", body=error.body) from None
+    record = archive.put(answer.body, fetched_at=answer.fetched_at, source=answer.url, origin=answer.origin).record
+    if record.as_of is None:
         raise DayNotAvailableError(
-            f"The API's answer states no day (`data.as_of`), so it belongs to no partition. It is kept in "
-            f"{kept.record.path}. Try again later."
+            f"The API's answer names no day (`data.as_of`), so it belongs to no partition. It is archived as "
+            f"{record.path}. Try again later."
         )
-    return kept
+    return record
 
 
 def _is_archived(archive: Archive, day: date) -> bool:
-    """Say whether the archive has an answer for the day that came once the day was over."""
-    over_at = datetime.combine(day + timedelta(days=1), time.min, UTC)
+    """Return whether the archive has an answer for the day that was fetched after the day ended."""
+    ended_at = datetime.combine(day + timedelta(days=1), time.min, UTC)
     try:
-        return any(record.fetched_at >= over_at for record in archive.revisions(day))
+        return any(record.fetched_at >= ended_at for record in archive.revisions(day))
     except ArchiveError:
-        return True  # another answer would not make the day usable; `judge_days` makes this its error
+        return True  # another answer would not make the day usable; `validate_days` reports this error
 
 
-def judge_days(
+def load_days(
     archive: Archive,
     warehouse: Warehouse,
-    days: Iterable[date],
+    days: Sequence[date],
     *,
     now: datetime,
     answered: date | None = None,
     revision: int | None = None,
-) -> Judged:
-    """Read the newest archived revision of each day (or `revision`) and hold all of them against the contracts.
+    stopwatch: Stopwatch | None = None,
+) -> Loaded:
+    """Lock the warehouse, validate the days' archived answers, and replace their rows in one transaction.
 
-    A day whose newest answer is refused or damaged falls back to its newest revision that holds. `answered` is the
-    `as_of` that the API has just answered with, if it was asked: it tells a day that is not published yet from one
-    that is lost. Raises nothing for what is wrong with a day; `errors` says it.
+    The lock comes first: whatever another process archived and wrote before is seen here, so an older revision never
+    replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. Without any archived
+    answer, the warehouse is not opened. `stopwatch` measures `lock`, `validation` and `write`. Raises the warehouse's
+    errors; nothing is written then.
     """
-    asked = sorted(set(days))
+    watch = stopwatch or Stopwatch()
+    if not any(archive.has(day) for day in days):
+        return Loaded(validate_days(archive, days, now=now, answered=answered, revision=revision), {}, {})
+    with ExitStack() as transaction:
+        with watch.measure("lock"):
+            tables = transaction.enter_context(warehouse.writing())
+        with watch.measure("validation"):
+            validated = validate_days(archive, days, tables, now=now, answered=answered, revision=revision)
+        with watch.measure("write"):
+            loaded = write_days(tables, validated)
+            transaction.close()
+    return loaded
+
+
+def write_days(tables: Tables, validated: Validated) -> Loaded:
+    """Replace the rows of the chosen revisions' days, with their leaderboard, through an open transaction."""
+    frames = daily_tables(validated.frames, list(validated.chosen.values()))
+    frames["model_leaderboard"] = rank(frames["task_classifications"], frames["task_models"])
+    return Loaded(validated, frames, tables.replace_days(list(validated.chosen), frames))
+
+
+def validate_days(
+    archive: Archive,
+    days: Iterable[date],
+    tables: Tables | None = None,
+    *,
+    now: datetime,
+    answered: date | None = None,
+    revision: int | None = None,
+) -> Validated:
+    """Read each day's newest archived revision (or number `revision`) and check it against the contracts.
+
+    A day whose newest answer is rejected or damaged falls back to its newest valid revision. With `tables`, findings
+    also name tags and macro-categories that are new or missing. `answered` is the `as_of` of the API's answer, if it
+    was just called: it distinguishes a day that is not published yet from a lost one. `now` is in UTC. Raises nothing
+    for a single day; its error is in `errors`.
+    """
     archived: dict[date, list[Record]] = {}
     wanted: dict[date, Record] = {}
     bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
-    for day in asked:
+    for day in sorted(set(days)):
         try:
             archived[day] = archive.revisions(day)
             if not archived[day] and not revision:
@@ -148,99 +178,20 @@ def judge_days(
             errors[day] = error
     newest = {day: wanted[day] for day in bodies}
     frames = parse(bodies.items())
-    findings = judge(frames, warehouse.seen(list(bodies)))
-    refused = refused_days(findings)
-    chosen = {day: record for day, record in newest.items() if day not in refused}
+    findings = judge(frames, tables.seen(list(bodies)) if tables and bodies else None)
+    rejected = refused_days(findings)
+    chosen = {day: record for day, record in newest.items() if day not in rejected}
     unusable = [day for day in wanted if day not in chosen]
     for day in unusable:
-        older = None if revision else _newest_that_holds(archive, _older(archived[day], wanted[day]))
+        older = None if revision else _newest_valid(archive, older_revisions(archived[day], wanted[day]))
         if older is not None:
             chosen[day], bodies[day] = older, archive.read(older)
-        if day in refused:
-            kept = f"revision {older.revision}, the newest that holds" if older else "what they had"
-            errors[day] = refusal(day, findings, str(newest[day].path), kept)
+        if day in rejected:
+            stored = f"use revision {older.revision}, the newest valid one" if older else "are unchanged"
+            errors[day] = refusal(day, findings, str(newest[day].path), stored)
     if unusable:
         frames = parse((day, bodies[day]) for day in sorted(chosen))
-    # A revision that was asked for by its number stays what it is, whatever comes into the archive.
-    watched = {} if revision else {day: archived[day] for day in chosen}
-    return Judged(
-        newest,
-        chosen,
-        frames,
-        findings,
-        errors,
-        is_current=partial(_has_just, archive, watched),
-        again=partial(judge_days, archive, warehouse, asked, now=now, answered=answered, revision=revision),
-    )
-
-
-def load(warehouse: Warehouse, judged: Judged) -> tuple[Judged, dict[str, pl.DataFrame], dict[str, int]]:
-    """Replace the chosen days' rows in all tables, in one transaction.
-
-    Where the archive has got other revisions of these days since they were judged, they are judged again first. Returns
-    what the rows were made from in the end, the frames that were written, and how many rows each table now has. Other
-    days keep the rows that they had.
-    """
-    while True:
-        tables = daily_tables(judged.frames, list(judged.chosen.values()))
-        tables["model_leaderboard"] = rank(tables["task_classifications"], tables["task_models"])
-        try:
-            # Asked once the file is ours alone, this is enough: every process archives a revision before it loads it.
-            # One that is in the tables is seen here, so older rows never go over it; one that is archived after this
-            # question is loaded after our commit, over our rows.
-            row_counts = warehouse.replace_days(list(judged.chosen), tables, still_right=judged.is_current)
-        except OutdatedRowsError:
-            judged = judged.again()
-        else:
-            return judged, tables, row_counts
-
-
-def restatements(archive: Archive, judged: Judged) -> tuple[list[Restatement], list[ArchiveError]]:
-    """Return how far each chosen revision beyond a day's first moved from the one fetched before it.
-
-    Where that one is damaged or cannot be read, its error is among the second list, and the day is not compared.
-    """
-    found, unreadable = [], []
-    for day, record in judged.chosen.items():
-        try:
-            before = _older(archive.revisions(day), record)
-            old = parse([(day, archive.read(before[-1]))]).task_classifications if before else None
-        except ArchiveError as error:
-            unreadable.append(error)
-            continue
-        if old is not None:
-            new = judged.frames.task_classifications.filter(as_of=day)
-            found.append(_restatement(day, record.revision, old, new))
-    return found, unreadable
-
-
-def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:
-    """Return the days since the first that is known, before `newest`, that neither archive nor tables have."""
-    known = {*archive.days(), *warehouse.days()}
-    return [day for day in missing_days({*known, newest}) if day < newest] if known else []
-
-
-def _restatement(day: date, revision: int, old: pl.DataFrame, new: pl.DataFrame) -> Restatement:
-    shares = ["usage_share", "token_share"]
-    # A tag that one of the two lacks moved by all of its share.
-    moved = (
-        pl.concat([old.select("tag", *shares).with_columns(pl.col(shares) * -1), new.select("tag", *shares)])
-        .group_by("tag")
-        .agg(pl.col(shares).sum())
-        .unpivot(on=shares, index="tag", variable_name="share", value_name="change")
-        .with_columns(pl.col("change").round(DECIMALS))
-        .sort(pl.col("change").abs(), "tag", "share", descending=[True, False, False])
-        .row(0, named=True)
-    )
-    return Restatement(day, revision, moved["change"], moved["tag"], moved["share"])
-
-
-def _has_just(archive: Archive, revisions: Mapping[date, list[Record]]) -> bool:
-    """Say whether the archive has just these revisions of these days. (Some 60 microseconds a day.)"""
-    try:
-        return all(archive.revisions(day) == known for day, known in revisions.items())
-    except ArchiveError:
-        return False  # judged again, it is that day's error
+    return Validated(newest, chosen, frames, findings, errors)
 
 
 def _revision(revisions: Sequence[Record], day: date, revision: int) -> Record:
@@ -251,12 +202,12 @@ def _revision(revisions: Sequence[Record], day: date, revision: int) -> Record:
     raise DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
 
 
-def _older(revisions: Sequence[Record], record: Record) -> list[Record]:
-    """Return those of a day's revisions that are older than one of them, oldest first."""
+def older_revisions(revisions: Sequence[Record], record: Record) -> list[Record]:
+    """Return a day's revisions that are older than `record`, oldest first."""
     return [r for r in revisions if r.age < record.age]
 
 
-def _newest_that_holds(archive: Archive, revisions: Sequence[Record]) -> Record | None:
+def _newest_valid(archive: Archive, revisions: Sequence[Record]) -> Record | None:
     for record in reversed(revisions):
         with suppress(ArchiveError):
             if record.as_of and not refused_days(judge(parse([(record.as_of, archive.read(record))]))):
@@ -265,7 +216,7 @@ def _newest_that_holds(archive: Archive, revisions: Sequence[Record]) -> Record 
 
 
 def daily_tables(frames: Frames, records: Sequence[Record]) -> dict[str, pl.DataFrame]:
-    """Return the four daily tables of the records' days, from frames that may hold other days too."""
+    """Return the rows of the four daily tables, by name, for the records' days; `frames` may have other days too."""
     sources = pl.DataFrame([_source(record) for record in records], schema=_SOURCE_SCHEMA, orient="row")
     days = sources.select("as_of")
     of_days = {
@@ -286,7 +237,7 @@ def daily_tables(frames: Frames, records: Sequence[Record]) -> dict[str, pl.Data
 _SOURCE_SCHEMA = {
     name: dtype
     for name, dtype in TABLES["snapshots"].polars_schema().items()
-    if name not in ("window_days", "classification_count")  # these the answer itself says
+    if name not in ("window_days", "classification_count")  # these come from the answer itself
 }
 
 
@@ -309,23 +260,21 @@ def _rank_in_day(share: str) -> pl.Expr:
 
 
 def _not_available(day: date, newest: date, answered: date | None) -> DayNotAvailableError:
+    """Return the error for a day without an archived answer."""
     if day > newest:
-        return DayNotAvailableError(f"{day} is not over yet in UTC; the newest day that can be had is {newest}.")
+        return DayNotAvailableError(f"{day} has not ended yet in UTC; the newest available day is {newest}.")
     if answered is not None and answered > day:
         return DayNotAvailableError(
-            f"The API answers with {answered} already, which is kept in the archive, so {day} cannot be had any more. "
-            "If somebody else kept that day, import it; otherwise it is lost."
+            f"The API already serves {answered} (archived), and {day} can no longer be fetched. "
+            "Import that day if you have it from elsewhere; otherwise it is lost."
         )
     if day == newest:
         if answered is not None and answered < day:
             return DayNotAvailableError(
-                f"{day} is not published yet: the API still answers with {answered}, which is kept in the archive. "
-                "Try again in some minutes."
+                f"{day} is not published yet: the API still serves {answered} (archived). Try again in a few minutes."
             )
-        return DayNotAvailableError(
-            f"The archive has no answer for {day}, and the API was not asked. Run it with fetch `auto`."
-        )
+        return DayNotAvailableError(f"The archive has no answer for {day}. Run it with fetch `auto` to call the API.")
     return DayNotAvailableError(
-        f"The archive has no answer for {day}, and the API serves {newest} only. If somebody else kept that day, "
-        "import it; otherwise it is lost."
+        f"The archive has no answer for {day}, and the API serves only {newest}. "
+        "Import that day if you have it from elsewhere; otherwise it is lost."
     )

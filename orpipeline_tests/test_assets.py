@@ -15,7 +15,7 @@ import time_machine
 
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.defs.specs import RAW, table_key
+from orpipeline.defs.names import asset_key as table_key
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
@@ -172,7 +172,7 @@ def test_days_that_are_missing_or_refused_do_not_stop_the_others(world: World) -
     failure = failure_of(world.run(*WEEK))
 
     good = {day.isoformat() for day in WEEK if day not in (missing, refused)}
-    assert world.materialized(RAW.path[-1]) == good | {refused.isoformat()}
+    assert world.materialized("raw_task_classifications") == good | {refused.isoformat()}
     for table in TABLES:
         assert world.materialized(table) == good
         assert {row["as_of"].isoformat() for row in world.tables()[table]} == good
@@ -306,8 +306,8 @@ def test_days_logged_one_by_one_carry_the_data_version_of_their_bytes(world: Wor
 def test_one_days_data_version_is_the_sha256_of_its_bytes(world: World) -> None:
     record = world.keep(answer()).record
     result = world.run(DAY)
-    for key in (RAW, *map(table_key, TABLES)):
-        (event,) = [m for m in result.asset_materializations_for_node("snapshot") if m.asset_key == key]
+    for key in (table_key("raw_task_classifications"), *map(table_key, TABLES)):
+        (event,) = [m for m in result.asset_materializations_for_node("openrouter_snapshot") if m.asset_key == key]
         assert (event.tags or {})["dagster/data_version"] == record.sha256
 
 
@@ -317,7 +317,7 @@ def test_selecting_one_table_changes_them_all_together_and_says_so(world: World)
     assert all(world.tables().values())
     for table in TABLES:
         assert world.materialized(table) == {"2026-10-06"}
-    assert world.materialized(RAW.path[-1]) == set()
+    assert world.materialized("raw_task_classifications") == set()
 
 
 def test_selecting_the_raw_answer_alone_leaves_the_tables_alone(asking: World, api: ScriptedApi) -> None:
@@ -363,7 +363,7 @@ def test_the_demo_says_demo_and_claims_no_source(world: World) -> None:
 
 @dg.asset(
     key_prefix="mine",
-    partitions_def=daily_partitions,
+    partitions_def=daily_partitions(),
     backfill_policy=dg.BackfillPolicy.single_run(),
     ins={"models": dg.AssetIn(table_key("task_models"))},
     metadata={"partition_expr": "as_of"},
@@ -376,7 +376,7 @@ def listed_models(models: pl.DataFrame) -> pl.DataFrame:
 def test_a_users_asset_reads_and_writes_tables_with_no_further_configuration(world: World) -> None:
     for day in WEEK:
         world.keep(answer(day))
-        assert world.run(day, extra_assets=[listed_models]).success
+        assert world.run(day, extra=MINE).success
     with world.warehouse.connect(read_only=True) as connection:
         rows: list[Any] = connection.execute("SELECT as_of FROM mine.listed_models ORDER BY 1").fetchall()
     assert [day for (day,) in rows] == WEEK

@@ -11,17 +11,16 @@ from typing import Any
 import dagster as dg
 
 from orpipeline.archive.folder import Archive, Kept
+from orpipeline.build import build_defs
 from orpipeline.contracts.tables import TABLES
-from orpipeline.defs.assets import snapshot
-from orpipeline.defs.jobs import daily_snapshot
-from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
-from orpipeline.defs.sensors import snapshot_sensor
-from orpipeline.defs.specs import DAILY_ASSETS
-from orpipeline.rebuild import make_tables
+from orpipeline.defs.jobs import snapshot_config
+from orpipeline.defs.names import Names
+from orpipeline.rebuild import rebuild_days
+from orpipeline.settings import Settings
 from orpipeline.snapshot import Fetch
 from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.io_manager import WarehouseIOManager
 
+NAMES = Names()
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 """Noon of the day on which the API serves `answers.DAY`."""
 
@@ -35,15 +34,23 @@ class World:
     base_url: str = "http://127.0.0.1:1/nothing-listens-here"
 
     @property
+    def settings(self) -> Settings:
+        return Settings(data_dir=self.folder, base_url=self.base_url, lock_wait_seconds=1)
+
+    @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "raw")
+        return Archive(self.settings.archive)
 
     @property
     def warehouse(self) -> Warehouse:
-        return Warehouse(self.folder / "warehouse.duckdb", lock_wait_seconds=1)
+        return Warehouse(self.settings.warehouse, lock_wait_seconds=1)
+
+    @property
+    def defs(self) -> dg.Definitions:
+        return build_defs(self.settings)
 
     def keep(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Kept:
-        """Put an answer into the archive, without asking anybody."""
+        """Archive an answer, without calling the API."""
         return self.archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
 
     def run(
@@ -51,47 +58,42 @@ class World:
         *days: date,
         fetch: Fetch = Fetch.never,
         selection: Sequence[str] | None = None,
-        extra_assets: Sequence[dg.AssetsDefinition] = (),
+        extra: dg.Definitions | None = None,
         revision: int | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Materialize a day, or the range from the first to the last of several, as one run."""
+        """Materialize a day, or the range from the first to the last of several, as one run.
+
+        Without the report, unless `selection` names it. With `extra` definitions, all of their assets, too.
+        """
         first, last = min(days).isoformat(), max(days).isoformat()
         several = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        path = str(self.folder / "warehouse.duckdb")
-        defs = dg.Definitions(
-            assets=[snapshot, *extra_assets],
-            jobs=[daily_snapshot],
-            resources={
-                "openrouter": OpenRouterResource(base_url=self.base_url),
-                "archive": ArchiveResource(path=str(self.folder / "raw")),
-                "warehouse": WarehouseResource(database=path, lock_wait_seconds=1),
-                "io_manager": WarehouseIOManager(database=path),
-            },
-            executor=dg.in_process_executor,
-        )
-        # What the asset graph launches, where it is not the job itself.
-        by_hand = selection is not None or extra_assets
-        job = defs.resolve_implicit_global_asset_job_def() if by_hand else defs.resolve_job_def("daily_snapshot")
+        if extra is None:
+            job = self.defs.resolve_job_def("daily_snapshot")
+        else:
+            job = dg.Definitions.merge(self.defs, extra).resolve_implicit_global_asset_job_def()
+        selected = [NAMES.asset(name) for name in selection] if selection else list(NAMES.daily_assets)
+        if extra is not None:
+            selected += [key for key in extra.resolve_asset_graph().executable_asset_keys]
         return job.execute_in_process(
             instance=self.instance,
             partition_key=first if first == last else None,
             tags={} if first == last else several,
-            asset_selection=[dg.AssetKey(["openrouter", name]) for name in selection] if selection else None,
-            run_config={"ops": {"snapshot": {"config": {"fetch": fetch.name, "revision": revision}}}},
+            asset_selection=selected,
+            run_config=snapshot_config(NAMES, fetch, revision),
             raise_on_error=False,
         )
 
     def tick(self, cursor: str | None = None) -> dg.SensorResult:
         """Evaluate the sensor once."""
         with dg.build_sensor_context(instance=self.instance, cursor=cursor) as context:
-            result = snapshot_sensor(context)
+            result = self.defs.resolve_sensor_def("snapshot_sensor")(context)
         assert isinstance(result, dg.SensorResult)
         return result
 
     def make_tables(self, *days: date) -> None:
         """Make the tables of days as a run does, in a fraction of its time, and tell Dagster nothing."""
-        for judged, *_ in make_tables(self.archive, self.warehouse, days, now=NOON):
-            assert not judged.errors
+        for loaded in rebuild_days(self.archive, self.warehouse, days, now=NOON):
+            assert not loaded.validated.errors
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return every table's rows."""
@@ -116,7 +118,7 @@ def evaluate(
     return asked
 
 
-ASSETS = [key.path[-1] for key in DAILY_ASSETS]
+ASSETS = [key.path[-1] for key in NAMES.daily_assets]
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:

@@ -142,6 +142,10 @@ class Archive:
         # A process that was killed before its rename may have left a day's folder with nothing in it.
         return sorted(day for day in days if any(self._revision_numbers(day)))
 
+    def has(self, day: date) -> bool:
+        """Return whether the archive has any revision of a day."""
+        return any(self._revision_numbers(day))
+
     def revisions(self, day: date) -> list[Record]:
         """Return a day's records, by the time of their fetch, oldest first; empty where the archive lacks the day."""
         return self._records(day, self._revision_numbers(day))

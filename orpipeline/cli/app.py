@@ -26,7 +26,7 @@ from rich.text import Text
 
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
-from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
+from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, api_key, load_settings
 
 if TYPE_CHECKING:
     from orpipeline.archive.folder import Archive, ArchiveError
@@ -70,7 +70,7 @@ def demo(days: int) -> None:
     _show_leaderboard(load_settings(), None, "all", 10, "table")
     me = "orpipeline" if shutil.which("orpipeline") else sys.argv[0]
     out.print(
-        f"\nWhat next:\n  {load_settings().reports_dir / 'leaderboard.html'}  (open it in a browser)\n"
+        f"\nWhat next:\n  {load_settings().reports / 'leaderboard.html'}  (open it in a browser)\n"
         f"  {me} dev --demo  (the same in the Dagster UI)\n"
         f"  {me} leaderboard --demo --scope code  (who is asked to write code)\n"
         f"  export OPENROUTER_API_KEY=...; {me} run  (the real thing, for yesterday)",
@@ -92,7 +92,7 @@ def dev(demo: bool, host: str, port: int) -> None:
         home = prepare_dagster_home(settings)
         create_instance()
         out.print(f"Dagster's state: {home}\nData: {settings.data_dir}", soft_wrap=True)
-        if settings.api_key is None:
+        if api_key() is None:
             out.print("OPENROUTER_API_KEY is not set: the schedule skips, and its days cannot be had again.")
         out.print(f"Open http://{host}:{port}/asset-groups once it says that it serves. Ctrl-C ends it.\n")
         # Dagster would have people type `dg dev`, which needs a package more and does the same.
@@ -139,7 +139,7 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     from orpipeline.importing.formats import NoSuchFileError, find_files
     from orpipeline.importing.importer import still_missing
 
-    archive = Archive(settings.archive_dir)
+    archive = Archive(settings.archive)
     try:
         files = find_files(paths)
     except NoSuchFileError as error:
@@ -174,13 +174,13 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
     from orpipeline.archive.folder import Archive
     from orpipeline.cli import terminal
 
-    archive, warehouse = Archive(settings.archive_dir), _warehouse(settings)
+    archive, warehouse = Archive(settings.archive), _warehouse(settings)
     first, last = since.date() if since else date.min, until.date() if until else date.max
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}.")
     days = [day for day in archive.days() if first <= day <= last]
     if not days:
-        raise OrpipelineError(f"The archive {settings.archive_dir} has no day in that range; nothing was changed.")
+        raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     with _progress() as progress:
         done = _watcher(progress)("Tables", len(days), "days")
         rebuilt = rebuilding.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
@@ -245,8 +245,8 @@ def report(at: datetime | None, demo: bool) -> None:
         from orpipeline.report.files import write_report
 
         written = write_report(
-            settings.reports_dir,
-            Archive(settings.archive_dir),
+            settings.reports,
+            Archive(settings.archive),
             _warehouse(settings),
             day=at.date() if at else None,
             newest=newest_completed_day(utc_now()),
@@ -262,21 +262,21 @@ def doctor(deep: bool, demo: bool) -> None:
     settings = _settings(demo)
     from orpipeline.archive.folder import Archive
     from orpipeline.cli import terminal
+    from orpipeline.history import lost_days
     from orpipeline.openrouter.budget import shared_budget
     from orpipeline.rebuild import damaged_answers
-    from orpipeline.snapshot import lost_days
 
     now = utc_now()
     newest = newest_completed_day(now)
-    archive, warehouse = Archive(settings.archive_dir), _warehouse(settings)
+    archive, warehouse = Archive(settings.archive), _warehouse(settings)
     kept, made = archive.days(), warehouse.days()
     lost = lost_days(archive, warehouse, newest)
-    budget = shared_budget(settings).state()
+    budget = shared_budget(settings.state, settings.requests_per_minute, settings.requests_per_day).state()
     rows = [
-        ("key", "set" if settings.api_key else "OPENROUTER_API_KEY is not set: nothing can be fetched"),
+        ("key", "set" if api_key() else "OPENROUTER_API_KEY is not set: nothing can be fetched"),
         ("API", settings.base_url),
-        ("archive", f"{settings.archive_dir}: {terminal.span(kept)}"),
-        ("warehouse", f"{settings.warehouse_path}: {terminal.span(made)}"),
+        ("archive", f"{settings.archive}: {terminal.span(kept)}"),
+        ("warehouse", f"{settings.warehouse}: {terminal.span(made)}"),
         (
             "newest day",
             f"{newest}: {'archived' if newest in kept else 'not fetched yet; it can be had until 24:00 UTC'}",
@@ -317,7 +317,7 @@ def _settings(demo: bool) -> Settings:
 def _warehouse(settings: Settings) -> Warehouse:
     from orpipeline.warehouse.database import Warehouse
 
-    return Warehouse(settings.warehouse_path, lock_wait_seconds=settings.lock_wait_seconds)
+    return Warehouse(settings.warehouse, lock_wait_seconds=settings.lock_wait_seconds)
 
 
 class _Rate(ProgressColumn):
@@ -375,7 +375,7 @@ def _show_leaderboard(settings: Settings, day: date | None, scope: str, top: int
     snapshots = warehouse.read("snapshots", since=day, until=day)
     if snapshots.is_empty():
         if day is None:
-            raise OrpipelineError(f"The warehouse {settings.warehouse_path} is empty. Run `orpipeline run` first.")
+            raise OrpipelineError(f"The warehouse {settings.warehouse} is empty. Run `orpipeline run` first.")
         raise OrpipelineError(
             f"The tables have no rows for {day}: they have {terminal.span(warehouse.days())}. If the archive has that "
             f"day or the API still serves it, run `orpipeline run --date {day}`; otherwise import it."
@@ -416,16 +416,16 @@ def _run(days: list[date], fetch: str, *, report: bool = True) -> None:
     with out.status("Starting Dagster") as status:
         settings = load_settings()
         from orpipeline.cli.dagster_runs import prepare_dagster_home, run_snapshot
-        from orpipeline.defs.partitions import known_days
+        from orpipeline.defs.partitions import daily_partitions, known_days
         from orpipeline.snapshot import Fetch
 
-        first, newest = known_days()
+        first, newest = known_days(daily_partitions(settings))
         for day in (days[0], days[-1]):
             if not first <= day <= newest:
                 raise click.UsageError(f"{day} is outside the daily partitions, {first} to {newest}.")
         prepare_dagster_home(settings)
         status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
-        run_snapshot(days, Fetch[fetch], status.update, report=report)
+        run_snapshot(settings, days, Fetch[fetch], status.update, report=report)
 
 
 def _call(command: list[str], folder: Path | None) -> int:
@@ -476,7 +476,7 @@ def _import_demo_history(settings: Settings, first: date, newest: date) -> None:
     from orpipeline.archive.folder import Archive
     from orpipeline.testing.sample_answers import demo_answer
 
-    archive = Archive(settings.archive_dir)
+    archive = Archive(settings.archive)
     for n in range((newest - first).days):
         day = first + timedelta(days=n)
         fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(days=(newest - day).days)

@@ -1,1 +1,1 @@
-"""Dagster's part: partitions, resources, assets, checks, jobs, schedules. Thin: get, call, put, say."""
+"""Dagster's part: partitions, resources, assets, checks, jobs, schedules and sensors, each made from settings."""

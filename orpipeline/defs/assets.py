@@ -1,275 +1,195 @@
-"""The assets: a day's answer, the tables that it makes, and the leaderboard."""
+"""The step that fetches a day and loads its tables."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
-import polars as pl
+
+# A step's output stands for every partition of the run and gives all of them one event's tags. Days that already have
+# events of their own need an output without events, and this marker (for a legacy of Dagster's) is the only way to one.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
 from pydantic import Field
 
-from orpipeline.archive.folder import Archive, ArchiveError
+from orpipeline.archive.folder import Archive
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.contracts.judgement import InvalidSnapshotError
-from orpipeline.contracts.rules import CHECKS
 from orpipeline.contracts.tables import TABLES
-from orpipeline.days import day_spans
-from orpipeline.defs.events import Materialization, data_version, failure, log_day, raw_events, table_events
-from orpipeline.defs.metadata import findings_table, table
-from orpipeline.defs.partitions import daily_partitions
-from orpipeline.defs.resources import ArchiveResource, OpenRouterResource, WarehouseResource
-from orpipeline.defs.specs import (
-    HISTORY_CHECKS,
-    LOST_DAYS,
-    RAW,
-    RESTATEMENT,
-    asset_specs,
-    check_specs,
-)
+from orpipeline.defs.checks import check_specs, history_results, rule_results
+from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
+from orpipeline.defs.failures import days_failed
+from orpipeline.defs.names import Names
+from orpipeline.defs.specs import Labels, daily_specs
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.client import Client
-from orpipeline.snapshot import (
-    DayNotAvailableError,
-    Fetch,
-    Judged,
-    capture,
-    judge_days,
-    load,
-    lost_days,
-    restatements,
-)
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.snapshot import Fetch, Loaded, Validated, capture, load_days, validate_days
+from orpipeline.stopwatch import Stopwatch
+from orpipeline.warehouse.database import Warehouse, WarehouseError
 
-_SHOWN_SPANS = 10  # of each kind of failed days; the failure's metadata has all
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
 
 class SnapshotConfig(dg.Config):
-    """The run config of a snapshot."""
+    """The run config of the daily step."""
 
     fetch: Fetch = Field(
         default=Fetch.auto,
-        description="`auto`: ask the API only for the newest completed UTC day, and only if the archive lacks it. "
-        "`always`: ask it and keep the answer under its own `as_of`. `never`: use the archive alone.",
+        description="`auto`: call the API only for the newest completed UTC day, and only if it is missing from the "
+        "archive. `always`: call it, and archive the answer under its own `as_of`. `never`: use the archive alone.",
     )
     revision: int | None = Field(
         default=None,
         ge=1,
-        description="Put this revision of a restated day into the tables, in place of the newest that holds.",
+        description="Load this revision of a restated day instead of the newest valid one.",
     )
 
 
-@dg.multi_asset(
-    name="snapshot",
-    specs=asset_specs(),
-    check_specs=check_specs(),
-    partitions_def=daily_partitions,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    can_subset=True,
-    pool="warehouse",
-)
-def snapshot(
-    context: dg.AssetExecutionContext,
-    config: SnapshotConfig,
-    openrouter: OpenRouterResource,
-    archive: ArchiveResource,
-    warehouse: WarehouseResource,
-) -> Iterator[Event]:
-    """Fetch a day's answer, keep it, hold it against the contracts, and replace the day's rows in all tables.
+def daily_step(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> dg.AssetsDefinition:
+    """Return the step that materializes the raw answer and all tables."""
 
-    One step, because a day's tables change together or not at all: whichever of the tables is selected, all
-    of them are made again from the archive.
-    """
-    now, tables = utc_now(), warehouse.warehouse()
-    raw_selected, tables_selected = RAW in context.selected_asset_keys, context.selected_asset_keys - {RAW}
-    try:
-        kept = archive.archive()
-        days = _days(context, kept)
-        # Checks alone judge what is there.
-        fetch = config.fetch if context.selected_asset_keys else Fetch.never
-        answered, not_fetched = _capture(context, openrouter.client(), kept, days, fetch, now)
-        judged = judge_days(kept, tables, days, now=now, answered=answered, revision=config.revision)
-        if raw_selected:
-            yield from _report(context, raw_events(judged), whole=len(judged.newest) == len(days))
-        yield from _checks(context, judged)
+    @dg.multi_asset(
+        name=names.op("snapshot"),
+        description=(
+            "Fetches a day's answer, archives it, validates it, and replaces the day's rows in all tables in one "
+            "transaction. Selecting one table rebuilds the whole day."
+        ),
+        specs=daily_specs(names, partitions, labels),
+        check_specs=check_specs(names),
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        can_subset=True,
+        pool=names.warehouse,
+        required_resource_keys={names.api, names.archive, names.warehouse},
+    )
+    def snapshot(context: dg.AssetExecutionContext, config: SnapshotConfig) -> Iterator[Event]:
+        resources = context.resources._asdict()
+        step = _Step(
+            context,
+            names,
+            archive=resources[names.archive].archive(),
+            warehouse=resources[names.warehouse].warehouse(),
+            now=utc_now(),
+        )
+        try:
+            yield from step.run(resources[names.api].client(), config)
+        except OrpipelineError as error:
+            raise failure(error) from error
+
+    return snapshot
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One execution of the step."""
+
+    context: dg.AssetExecutionContext
+    names: Names
+    archive: Archive
+    warehouse: Warehouse
+    now: datetime
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    def run(self, client: Client, config: SnapshotConfig) -> Iterator[Event]:
+        """Fetch, load and report. Raises a Failure that names the days that failed, after all others are loaded."""
+        days, newest = self._days(), newest_completed_day(self.now)
+        # Checks that run alone use what is archived.
+        fetch = config.fetch if self.context.selected_asset_keys else Fetch.never
+        answered, not_fetched = self._fetch(client, days, fetch)
+        tables_selected = bool(self.context.selected_asset_keys - {self.names.raw})
         if tables_selected:
-            context.log.info(f"Replacing {len(judged.chosen)} of {len(days)} days in {len(TABLES)} tables")
-            reported = judged.raw
-            judged, frames, row_counts = load(tables, judged)
-            if raw_selected:
-                # Of days that were judged again: what another process archived meanwhile is in the tables now.
-                anew = (event for event in raw_events(judged) if reported.get(event[1]) != event[2])
-                yield from _report(context, anew, whole=False)
-            seconds = round((utc_now() - now).total_seconds(), 3)
-            events = table_events(judged, frames, row_counts, tables, seconds)
-            yield from _report(context, events, whole=not judged.errors)
-        # They look at other answers too, and whatever is wrong with those must not stop the tables.
-        yield from _history_checks(context, judged, kept, tables, newest_completed_day(now))
-    except OrpipelineError as error:
-        raise failure(error) from error
-    # An answer that is refused is none the less kept: that fails the tables, not the raw asset.
-    failed = judged.errors if tables_selected else _unarchived(judged)
-    if failed or not_fetched:
-        raise _days_failed(failed, not_fetched, days, newest_completed_day(now))
-
-
-def _capture(
-    context: dg.AssetExecutionContext,
-    client: Client,
-    archive: Archive,
-    days: Sequence[date],
-    fetch: Fetch,
-    now: datetime,
-) -> tuple[date | None, dict[date, OrpipelineError]]:
-    """Ask the API where `fetch` says so; return the `as_of` of its answer, if it has one.
-
-    Of a range, the API can serve the newest day alone: where it cannot be asked, the others are made none the less, and
-    the error is returned as that day's.
-    """
-    try:
-        answer = capture(client, archive, days, fetch, now)
-    except OrpipelineError as error:
-        if len(days) == 1:
-            raise
-        context.log.warning(str(error))
-        return None, {newest_completed_day(now): error}
-    if answer is None:
-        return None, {}
-    context.log.info(f"The API answered with {answer.record.as_of}: {answer.record.path}")
-    return answer.record.as_of, {}
-
-
-def _days(context: dg.AssetExecutionContext, archive: Archive) -> list[date]:
-    """Return the days of the run's partitions; for checks that are run by themselves, the newest archived one."""
-    if context.has_partition_key or context.has_partition_key_range:
-        return [date.fromisoformat(key) for key in sorted(context.partition_keys)]
-    return archive.days()[-1:]
-
-
-def _report(context: dg.AssetExecutionContext, events: Iterator[Materialization], *, whole: bool) -> Iterator[Event]:
-    """Tell Dagster which partitions of which assets are materialized now.
-
-    A step's output stands for all of the run's partitions. So only where every day is good (`whole`) are
-    outputs yielded; otherwise one materialization is logged for each good day, and the others stay unmade.
-    Tables that changed without having been selected are logged too.
-    """
-    by_asset: dict[dg.AssetKey, list[Materialization]] = {}
-    for event in events:
-        by_asset.setdefault(event[0], []).append(event)
-    for key, materializations in by_asset.items():
-        if whole and key in context.selected_asset_keys:
-            for _, day, _, metadata in materializations:
-                context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
-            yield dg.MaterializeResult(
-                asset_key=key, data_version=data_version([record for _, _, record, _ in materializations])
-            )
-            continue
-        for materialization in materializations:
-            log_day(context, materialization)
-
-
-def _checks(context: dg.AssetExecutionContext, judged: Judged) -> Iterator[dg.AssetCheckResult]:
-    """Yield a result for each selected check, with the rows that break it as a table."""
-    if not judged.newest:
-        return  # no answer: nothing was checked, and no check shall say that it passed
-    days = [day.isoformat() for day in judged.newest]
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
-    for key in sorted(context.selected_asset_check_keys, key=str):
-        if key in HISTORY_CHECKS:
-            continue
-        check = CHECKS[key.name]
-        broken = judged.findings.filter(pl.col("rule").is_in([rule.name for rule in check.rules]))
-        metadata: dict[str, Any] = {"days": span, "failing_rows": len(broken)}
-        if len(broken):
-            metadata["first_failing_rows"] = findings_table(broken)
-        yield dg.AssetCheckResult(
-            asset_key=key.asset_key,
-            check_name=key.name,
-            passed=not len(broken),
-            severity=dg.AssetCheckSeverity[check.severity],
-            metadata=metadata,
-        )
-
-
-def _history_checks(
-    context: dg.AssetExecutionContext, judged: Judged, archive: Archive, tables: Warehouse, newest: date
-) -> Iterator[dg.AssetCheckResult]:
-    """Yield what is to be said of more than the run's own answers: lost days, and how far restated days moved."""
-    if LOST_DAYS in context.selected_asset_check_keys:
-        lost = [day.isoformat() for day in lost_days(archive, tables, newest)]
-        yield dg.AssetCheckResult(
-            asset_key=LOST_DAYS.asset_key,
-            check_name=LOST_DAYS.name,
-            passed=not lost,
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={"lost_days": len(lost), "newest_lost": ", ".join(lost[-20:]) or "none"},
-        )
-    if RESTATEMENT in context.selected_asset_check_keys and judged.chosen:
-        moved, unreadable = restatements(archive, judged)
-        rows = [
-            {"day": f"{r.day} r{r.revision}", "tag": r.tag, "share": r.share, "change": f"{r.largest_change:+.3f}"}
-            for r in moved[-20:]
-        ]
-        metadata: dict[str, Any] = {
-            "restated_days": len(moved),
-            "largest_change": max((abs(r.largest_change) for r in moved), default=0.0),
+            loaded = yield from self._load(days, answered, config.revision)
+            validated = loaded.validated
+        else:
+            loaded, validated = None, self._validate(days, answered, config.revision)
+        checks = self.context.selected_asset_check_keys
+        if self.names.raw in self.context.selected_asset_keys:
+            raw = raw_materializations(self.names, validated.raw)
+            yield from self._report(raw, complete=len(validated.newest) == len(days))
+        yield from rule_results(checks, validated)
+        if loaded is not None:
+            tables = table_materializations(self.names, loaded, self.warehouse, self.stopwatch.seconds)
+            yield from self._report(tables, complete=not validated.errors)
+        # These read other answers too, and what is wrong with those must not stop the tables.
+        yield from history_results(checks, validated, self.archive, self.warehouse, newest)
+        # A rejected answer is archived all the same: it fails the tables, but not the raw asset.
+        errors = {
+            day: error for day, error in validated.errors.items() if tables_selected or day not in validated.newest
         }
-        if unreadable:
-            metadata["not_compared"] = table({"why": str(error)} for error in unreadable[:20])
-        yield dg.AssetCheckResult(
-            asset_key=RESTATEMENT.asset_key,
-            check_name=RESTATEMENT.name,
-            passed=True,
-            metadata=metadata | ({"changes": table(rows)} if rows else {}),
+        if errors or not_fetched:
+            raise days_failed(errors, not_fetched, days, newest)
+
+    def _days(self) -> list[date]:
+        """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""
+        if self.context.has_partition_key or self.context.has_partition_key_range:
+            return [date.fromisoformat(key) for key in sorted(self.context.partition_keys)]
+        return self.archive.days()[-1:]
+
+    def _fetch(
+        self, client: Client, days: Sequence[date], fetch: Fetch
+    ) -> tuple[date | None, dict[date, OrpipelineError]]:
+        """Call the API if `fetch` requires it. Return the `as_of` of its answer, if there is one.
+
+        In a range, only the newest day can come from the API: if the call fails, the other days are loaded, and the
+        error is returned as that day's.
+        """
+        try:
+            with self.stopwatch.measure("fetch"):
+                record = capture(client, self.archive, days, fetch, self.now)
+        except OrpipelineError as error:
+            if len(days) == 1:
+                raise
+            self.context.log.warning(str(error))
+            return None, {newest_completed_day(self.now): error}
+        if record is None:
+            return None, {}
+        self.context.log.info(f"The API served {record.as_of}; archived as {record.path}")
+        return record.as_of, {}
+
+    def _validate(self, days: Sequence[date], answered: date | None, revision: int | None) -> Validated:
+        with self.warehouse.reading() as tables:
+            return validate_days(self.archive, days, tables, now=self.now, answered=answered, revision=revision)
+
+    def _load(
+        self, days: Sequence[date], answered: date | None, revision: int | None
+    ) -> Generator[Event, None, Loaded]:
+        """Load the days into the tables. If the warehouse fails, the raw answers are reported all the same."""
+        self.context.log.info(
+            f"Loading {len(days)} {'day' if len(days) == 1 else 'days'} into {len(TABLES)} tables, in one transaction: "
+            "selecting one table rebuilds the whole day."
         )
+        try:
+            return load_days(
+                self.archive,
+                self.warehouse,
+                days,
+                now=self.now,
+                answered=answered,
+                revision=revision,
+                stopwatch=self.stopwatch,
+            )
+        except WarehouseError:
+            if self.names.raw in self.context.selected_asset_keys:
+                raw = validate_days(self.archive, days, now=self.now).raw
+                yield from self._report(raw_materializations(self.names, raw), complete=len(raw) == len(days))
+            raise
 
+    def _report(self, materializations: Iterable[Materialization], *, complete: bool) -> Iterator[Event]:
+        """Record which partitions of which assets are materialized now.
 
-def _unarchived(judged: Judged) -> dict[date, OrpipelineError]:
-    return {day: error for day, error in judged.errors.items() if day not in judged.newest}
-
-
-def _days_failed(
-    failed: Mapping[date, OrpipelineError],
-    not_fetched: Mapping[date, OrpipelineError],
-    days: Sequence[date],
-    newest: date,
-) -> dg.Failure:
-    """Return the failure that says of each kind which days failed, and of one of them why and what to do."""
-    errors = dict(sorted({**failed, **not_fetched}.items()))
-    if len(days) == 1:
-        return failure(*errors.values())
-    by_kind: dict[str, dict[date, OrpipelineError]] = {}
-    for day, error in errors.items():
-        kind = "Not fetched" if day in not_fetched else _kind(day, error, newest)
-        by_kind.setdefault(kind, {})[day] = error
-    firsts = {kind: next(iter(of_kind.values())) for kind, of_kind in by_kind.items()}
-    metadata: dict[str, Any] = {}
-    # Who looks for the run's `error` wants to know whether the API can be asked again, and when.
-    for kind in sorted(firsts, key="Not fetched".__eq__):
-        metadata |= failure(firsts[kind]).metadata
-    metadata["failed_days"] = table(
-        {"days": span, "why": kind} for kind, of_kind in by_kind.items() for span in day_spans(of_kind)
-    )
-    count = len(errors.keys() & set(days))
-    others = "; the others are materialized" if count < len(days) else ""
-    kinds = " ".join(f"{kind}: {_some_spans(of_kind)}. {firsts[kind]}" for kind, of_kind in by_kind.items())
-    return dg.Failure(f"{count} of {len(days)} days failed{others}. {kinds}", metadata=metadata, allow_retries=False)
-
-
-def _kind(day: date, error: OrpipelineError, newest: date) -> str:
-    """Return what a person calls days that failed like this one: what there is to do is not the same."""
-    if isinstance(error, InvalidSnapshotError):
-        return "Refused"
-    if isinstance(error, ArchiveError):
-        return "Damaged"
-    return "Not archived" if isinstance(error, DayNotAvailableError) and day < newest else "Not fetched"
-
-
-def _some_spans(days: Mapping[date, OrpipelineError]) -> str:
-    """Return how many days there are, and the first spans of them."""
-    spans = day_spans(days)
-    rest = f", and {len(spans) - _SHOWN_SPANS} more spans" if len(spans) > _SHOWN_SPANS else ""
-    shown = ", ".join(spans[:_SHOWN_SPANS])
-    return f"{shown}{rest}" if len(days) == 1 else f"{len(days)} days, {shown}{rest}"
+        A run of one day yields outputs, which Dagster records. In a range each day is logged by itself, with the data
+        version of its own bytes. Outputs follow only if every day is `complete`, because steps downstream run on all
+        of the run's partitions. Tables that changed without being selected are logged too.
+        """
+        for key, of_asset in by_asset(materializations).items():
+            is_output = complete and key in self.context.selected_asset_keys
+            if is_output and len(of_asset) == 1:
+                yield dg.MaterializeResult(
+                    asset_key=key, metadata=of_asset[0].metadata, data_version=of_asset[0].data_version
+                )
+                continue
+            for materialization in of_asset:
+                self.context.log_event(materialization.event(self.names))
+            if is_output:
+                yield dg.MaterializeResult(asset_key=key, metadata={WITHOUT_EVENTS: True})

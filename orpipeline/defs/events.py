@@ -1,15 +1,23 @@
-"""What Dagster is told of materialized days: metadata, data versions, and which days of which asset."""
+"""Materialization events: one for each asset and day, with metadata and the data version of the day's bytes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 import polars as pl
+
+# Dagster stores provenance in these tags; the functions that build them have no public name.
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+)
 
 from orpipeline.archive.folder import Record
 from orpipeline.citation import citation
@@ -24,21 +32,59 @@ from orpipeline.defs.metadata import (
     tasks_metadata,
     trends_metadata,
 )
-from orpipeline.defs.specs import DATA_VERSION_TAG, RAW, table_key
+from orpipeline.defs.names import Names
+from orpipeline.defs.specs import CODE_VERSION
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.importer import PartlyImportedError
 from orpipeline.openrouter.errors import RateLimitedError
-from orpipeline.snapshot import Judged
+from orpipeline.snapshot import Loaded
 from orpipeline.warehouse.database import Warehouse
 
 _SHOWN_FILES = 20  # the run's log has all
-Materialization = tuple[dg.AssetKey, date, Record, dict[str, Any]]
-"""An asset, its day, the answer that the day was made from, and metadata."""
 
 
-def raw_events(judged: Judged) -> Iterator[Materialization]:
-    """Yield what is to be said of the raw answers."""
-    for day, record in judged.raw.items():
+@dataclass(frozen=True)
+class Materialization:
+    """An asset's day, the archived answer that it comes from, and its metadata."""
+
+    key: dg.AssetKey
+    day: date
+    record: Record
+    metadata: dict[str, Any]
+
+    @property
+    def data_version(self) -> dg.DataVersion:
+        """The sha256 of the day's bytes."""
+        return dg.DataVersion(self.record.sha256)
+
+    def event(self, names: Names) -> dg.AssetMaterialization:
+        """Return the event to log, with the version tags that Dagster gives to a step's own outputs.
+
+        All of a day's assets come from the same bytes, so their inputs have the same data version as they have.
+        """
+        version = self.record.sha256
+        return dg.AssetMaterialization(
+            self.key,
+            partition=self.day.isoformat(),
+            metadata=self.metadata,
+            tags={
+                CODE_VERSION_TAG: CODE_VERSION,
+                DATA_VERSION_TAG: version,
+                DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+                **{get_input_data_version_tag(key): version for key in _inputs(self.key, names)},
+            },
+        )
+
+
+def _inputs(key: dg.AssetKey, names: Names) -> list[dg.AssetKey]:
+    if key == names.asset("model_leaderboard"):
+        return [names.asset("task_classifications"), names.asset("task_models")]
+    return [] if key == names.raw else [names.raw]
+
+
+def raw_materializations(names: Names, records: Mapping[date, Record]) -> Iterator[Materialization]:
+    """Yield a materialization of the raw answer for each day's record."""
+    for day, record in records.items():
         metadata = {
             "file": dg.MetadataValue.path(record.path),
             "sha256": record.sha256,
@@ -49,71 +95,59 @@ def raw_events(judged: Judged) -> Iterator[Materialization]:
             "source": dg.MetadataValue.text(record.source),
             "citation": citation(day, record.origin),
         }
-        yield RAW, day, record, metadata
+        yield Materialization(names.raw, day, record, metadata)
 
 
-def table_events(
-    judged: Judged,
-    frames: Mapping[str, pl.DataFrame],
-    row_counts: Mapping[str, int],
-    tables: Warehouse,
-    seconds: float | None = None,
+def table_materializations(
+    names: Names, loaded: Loaded, warehouse: Warehouse, seconds: Mapping[str, float] | None = None
 ) -> Iterator[Materialization]:
-    """Yield what is to be said of the tables' days, from the frames that were written, `seconds` after the start."""
-    days = sorted(judged.chosen)
+    """Yield the materializations of the tables for each loaded day, from the rows that were written.
+
+    `seconds` has the durations of the run's parts by name.
+    """
+    validated = loaded.validated
+    days = sorted(validated.chosen)
     if not days:
         return
-    trends = tables.read("model_trends", since=days[0] - timedelta(days=SPARKLINE_DAYS), until=days[-1])
-    warnings = dict(judged.findings.filter(severity="WARN").group_by("as_of").len().iter_rows())
-    rows_of = {name: _by_day(frame) for name, frame in frames.items()}
+    trends = warehouse.read("model_trends", since=days[0] - timedelta(days=SPARKLINE_DAYS), until=days[-1])
+    warnings = dict(validated.findings.filter(severity="WARN").group_by("as_of").len().iter_rows())
+    rows_of = {name: _by_day(frame) for name, frame in loaded.frames.items()}
     for day in days:
-        record = judged.chosen[day]
+        record = validated.chosen[day]
         recent = trends.filter(pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day))
+        leaderboard = leaderboard_metadata(rows_of["model_leaderboard"][day], recent)
         shown: dict[str, dict[str, Any]] = {
             "snapshots": {
                 "revision": record.revision,
                 "validation_warnings": warnings.get(day, 0),
                 "file": dg.MetadataValue.path(record.path),
-                **({} if seconds is None else {"seconds": seconds}),
+                **{f"{part}_seconds": taken for part, taken in (seconds or {}).items()},
             },
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
             "task_models": task_models_metadata(rows_of["task_models"][day]),
-            "model_leaderboard": leaderboard_metadata(rows_of["model_leaderboard"][day], recent),
-            "model_trends": trends_metadata(recent, day),
+            # The view of the changes has no events of its own.
+            "model_leaderboard": leaderboard | trends_metadata(recent, day),
         }
         for name, metadata in shown.items():
-            # The view has a row for each of the leaderboard's, and changes when it does.
-            table = "model_leaderboard" if name == "model_trends" else name
             counts = {
-                "dagster/row_count": row_counts[table],
-                "dagster/partition_row_count": len(rows_of[table][day]),
+                "dagster/row_count": loaded.row_counts[name],
+                "dagster/partition_row_count": len(rows_of[name][day]),
             }
             sources = {"citation": citation(day, record.origin), "sha256": record.sha256}
-            yield table_key(name), day, record, {**metadata, **counts, **sources}
+            yield Materialization(names.asset(name), day, record, {**metadata, **counts, **sources})
 
 
-def _by_day(frame: pl.DataFrame) -> defaultdict[date, pl.DataFrame]:
-    """Return a frame's rows by day, empty frames for days without rows."""
-    parts = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
-    return defaultdict(frame.clear, parts)
-
-
-def log_day(context: dg.OpExecutionContext | dg.AssetExecutionContext, event: Materialization) -> None:
-    """Log that a day of an asset is materialized, apart from what the step puts out."""
-    key, day, record, metadata = event
-    tags = {DATA_VERSION_TAG: data_version([record]).value}
-    context.log_event(dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata, tags=tags))
-
-
-def data_version(records: Sequence[Record]) -> dg.DataVersion:
-    """Return the sha256 of a day's bytes; for several days in one output, the sha256 of theirs."""
-    shas = [record.sha256 for record in records]
-    return dg.DataVersion(shas[0] if len(shas) == 1 else hashlib.sha256("".join(shas).encode()).hexdigest())
+def by_asset(materializations: Iterable[Materialization]) -> dict[dg.AssetKey, list[Materialization]]:
+    """Return materializations by their asset, in order."""
+    grouped: dict[dg.AssetKey, list[Materialization]] = {}
+    for materialization in materializations:
+        grouped.setdefault(materialization.key, []).append(materialization)
+    return grouped
 
 
 def failure(error: OrpipelineError) -> dg.Failure:
-    """Return the failure that ends a run with an error of ours, and what there is to see of it."""
+    """Return the failure that ends a run with one of our errors. Its metadata has the error's name and details."""
     metadata: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, InvalidSnapshotError):
         metadata["findings"] = findings_table(error.findings)
@@ -122,3 +156,9 @@ def failure(error: OrpipelineError) -> dg.Failure:
     if isinstance(error, RateLimitedError) and error.retry_at:
         metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
     return dg.Failure(str(error), metadata=metadata, allow_retries=False)
+
+
+def _by_day(frame: pl.DataFrame) -> defaultdict[date, pl.DataFrame]:
+    """Return a frame's rows by day; a day without rows has an empty frame."""
+    parts = {key[0]: rows for key, rows in frame.partition_by("as_of", as_dict=True).items()}
+    return defaultdict(frame.clear, parts)

@@ -1,4 +1,4 @@
-"""The job that brings in earlier snapshots."""
+"""The job that imports earlier answers."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an op's parameters.
 
@@ -13,15 +13,14 @@ from pydantic import Field
 from orpipeline.archive.folder import Archive, ArchiveError
 from orpipeline.clock import utc_now
 from orpipeline.days import day_spans
-from orpipeline.defs.events import failure, log_day, raw_events, table_events
+from orpipeline.defs.events import failure, raw_materializations, table_materializations
+from orpipeline.defs.names import Names
 from orpipeline.defs.partitions import known_days
-from orpipeline.defs.resources import ArchiveResource, WarehouseResource
 from orpipeline.defs.runs import unreported
-from orpipeline.defs.specs import DAILY_ASSETS
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.formats import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
-from orpipeline.rebuild import Progress, make_tables, out_of_date
+from orpipeline.rebuild import Progress, out_of_date, rebuild_days
 from orpipeline.warehouse.database import Warehouse
 
 
@@ -29,76 +28,97 @@ class ImportConfig(dg.Config):
     """The run config of an import."""
 
     paths: list[str] = Field(
-        description="Files, folders and patterns, on the machine that the run is on: plain answers or envelopes, as "
+        description="Files, folders and patterns on the machine that executes the run: plain answers or envelopes, as "
         "`.json`, `.json.gz`, `.jsonl`, `.zip` or `.tar.gz`."
     )
-    dry_run: bool = Field(default=False, description="Say what would come in, and change nothing.")
+    dry_run: bool = Field(default=False, description="Report what would be imported, and change nothing.")
 
 
 Watch = Callable[[str, int, str], Progress]
-"""Is told that a part of the work begins, and how much of it there is in what unit; returns what is told how it comes
-on."""
+"""Is called when a part of the work begins, with its name, amount and unit; returns what to call with progress."""
 
 
-def import_job(watch: Watch, done: Callable[[Imported], None] = lambda _: None) -> dg.JobDefinition:
-    """Return the job, with somebody who watches it. `done` is told what came in."""
+def _unwatched(_part: str, _size: int, _unit: str) -> Progress:
+    return lambda _done: None
 
-    @dg.op(pool="warehouse", description="Archive earlier snapshots, make their tables, and tell Dagster of the days.")
-    def import_snapshots(
-        context: dg.OpExecutionContext, config: ImportConfig, archive: ArchiveResource, warehouse: WarehouseResource
-    ) -> None:
-        kept, tables = archive.archive(), warehouse.warehouse()
+
+def import_job(
+    names: Names,
+    partitions: dg.DailyPartitionsDefinition,
+    watch: Watch = _unwatched,
+    on_imported: Callable[[Imported], None] = lambda _: None,
+) -> dg.JobDefinition:
+    """Return the job `import_archive`. `watch` and `on_imported` are called with its progress and its outcome."""
+
+    @dg.op(
+        name=names.op("import"),
+        pool=names.warehouse,
+        required_resource_keys={names.archive, names.warehouse},
+        description="Archive earlier answers, rebuild their days' tables, and report the days to Dagster.",
+    )
+    def import_answers(context: dg.OpExecutionContext, config: ImportConfig) -> None:
+        resources = context.resources._asdict()
+        archive, warehouse = resources[names.archive].archive(), resources[names.warehouse].warehouse()
         try:
-            first, newest = known_days()
+            first, newest = known_days(partitions)
             files = find_files(config.paths)
             reading = watch("Reading", sum(file.size for file in files), "bytes")
             imported = import_files(
-                kept, files, first=first, newest=newest, dry_run=config.dry_run, on_progress=reading
+                archive, files, first=first, newest=newest, dry_run=config.dry_run, on_progress=reading
             )
-            # What is archived is in, whatever becomes of the tables.
-            context.log.info(_summary(imported, still_missing(kept, imported)))
-            done(imported)
+            # What is archived stays archived, whatever happens to the tables.
+            context.log.info(_summary(imported, still_missing(archive, imported)))
+            on_imported(imported)
             if not config.dry_run:
-                _materialize(context, kept, tables, imported.days, watch)
+                _materialize(context, names, archive, warehouse, imported.days, watch)
             imported.raise_for_refused(dry_run=config.dry_run)
         except OrpipelineError as error:
             raise failure(error) from error
 
     @dg.job(
-        name="import_archive",
-        description="Bring in snapshots that somebody else kept: archive, tables, and materialized partitions.",
+        name=names.job("import_archive"),
+        description="Import answers that others kept: into the archive, the tables and the materialized partitions.",
+        executor_def=dg.in_process_executor,
     )
     def import_archive() -> None:
-        import_snapshots()
+        import_answers()
 
     return import_archive
 
 
 def _materialize(
-    context: dg.OpExecutionContext, archive: Archive, tables: Warehouse, days: Collection[date], watch: Watch
+    context: dg.OpExecutionContext,
+    names: Names,
+    archive: Archive,
+    warehouse: Warehouse,
+    days: Collection[date],
+    watch: Watch,
 ) -> None:
-    """Make the tables of the days that need it, and tell Dagster of those and of any that it does not know."""
-    outdated = _outdated_versions(archive, tables, days)
-    wanted = out_of_date(archive, tables, days, now=utc_now()) | unreported(context.instance, outdated)
-    made = watch("Tables", len(wanted), "days")
-    reported = watch("Dagster's events", len(wanted) * len(DAILY_ASSETS), "events")
-    for judged, frames, row_counts in make_tables(archive, tables, wanted, now=utc_now()):
-        made(len(judged.newest.keys() | judged.errors.keys()))
-        for error in judged.errors.values():
+    """Rebuild the days that are out of date, and report those and any that Dagster does not know."""
+    outdated = _outdated_versions(archive, warehouse, days)
+    wanted = out_of_date(archive, warehouse, days, now=utc_now()) | unreported(context.instance, names, outdated)
+    rebuilt = watch("Tables", len(wanted), "days")
+    reported = watch("Dagster's events", len(wanted) * len(names.daily_assets), "events")
+    for loaded in rebuild_days(archive, warehouse, wanted, now=utc_now()):
+        validated = loaded.validated
+        rebuilt(len(validated.newest.keys() | validated.errors.keys()))
+        for error in validated.errors.values():
             context.log.warning(str(error))
-        events = chain(raw_events(judged), table_events(judged, frames, row_counts, tables))
-        # Day by day: where it is interrupted, the days before are whole for Dagster too.
-        for event in sorted(events, key=lambda event: event[1]):
-            log_day(context, event)
+        materializations = chain(
+            raw_materializations(names, validated.raw), table_materializations(names, loaded, warehouse)
+        )
+        # Day by day: if the import is interrupted, Dagster knows the earlier days completely.
+        for materialization in sorted(materializations, key=lambda m: m.day):
+            context.log_event(materialization.event(names))
             reported(1)
 
 
-def _outdated_versions(archive: Archive, tables: Warehouse, days: Collection[date]) -> dict[date, set[str]]:
-    """Return the data versions of each day's revisions that neither the archive's newest nor the tables' one has."""
-    stored = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
+def _outdated_versions(archive: Archive, warehouse: Warehouse, days: Collection[date]) -> dict[date, set[str]]:
+    """Return the data versions of each day's revisions, except for the archive's newest one and the tables' one."""
+    stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
     outdated: dict[date, set[str]] = {}
     for day in days:
-        with suppress(ArchiveError):  # whoever makes the day's tables is told
+        with suppress(ArchiveError):  # rebuilding the day reports it
             *older, newest = (record.sha256 for record in archive.revisions(day))
             outdated[day] = set(older) - {newest, stored.get(day)}
     return outdated
@@ -106,10 +126,7 @@ def _outdated_versions(archive: Archive, tables: Warehouse, days: Collection[dat
 
 def _summary(imported: Imported, missing: Sequence[date]) -> str:
     counts = (
-        f"{len(imported.new)} new, {len(imported.same)} the same, {len(imported.restated)} restated, "
-        f"{len(imported.refused)} refused; days still missing in between: {', '.join(day_spans(missing)) or 'none'}"
+        f"{len(imported.new)} new, {len(imported.same)} unchanged, {len(imported.restated)} restated, "
+        f"{len(imported.refused)} rejected; days still missing in between: {', '.join(day_spans(missing)) or 'none'}"
     )
-    return "\n".join([counts, *(f"refused: {no.source}: {no.reason}" for no in imported.refused)])
-
-
-import_archive = import_job(lambda _part, _size, _unit: lambda _progress: None)
+    return "\n".join([counts, *(f"rejected: {no.source}: {no.reason}" for no in imported.refused)])

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from orpipeline.defs.specs import PREFIX
+from orpipeline.defs.names import Names
 from orpipeline.snapshot import Fetch
 
-daily_snapshot = dg.define_asset_job(
-    "daily_snapshot",
-    selection=dg.AssetSelection.key_prefixes([PREFIX]),
-    description="Fetch a day's answer, keep it, validate it, and make the day's tables and leaderboard.",
-    tags={"dagster/priority": "1"},
-)
+if TYPE_CHECKING:
+    # What `define_asset_job` returns has no public name.
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
-def snapshot_config(fetch: Fetch, revision: int | None = None) -> dict[str, Any]:
+def daily_job(names: Names, *, report: bool) -> UnresolvedAssetJobDefinition:
+    """Return the job `daily_snapshot`, which selects the pipeline's own assets and no others."""
+    return dg.define_asset_job(
+        names.job("daily_snapshot"),
+        selection=[*names.daily_assets, *([names.report] if report else [])],
+        description="Fetch a day's answer, archive it, validate it, and load the day's tables and leaderboard.",
+        tags={"dagster/priority": "1"},
+        # One process: a process for each step would import everything again, which takes longer than its work.
+        executor_def=dg.in_process_executor,
+    )
+
+
+def snapshot_config(names: Names, fetch: Fetch, revision: int | None = None) -> dict[str, Any]:
     """Return the run config of `daily_snapshot`."""
     config = {"fetch": fetch.name} if revision is None else {"fetch": fetch.name, "revision": revision}
-    return {"ops": {"snapshot": {"config": config}}}
+    return {"ops": {names.op("snapshot"): {"config": config}}}

@@ -7,17 +7,21 @@ from datetime import date
 import dagster as dg
 
 from orpipeline.errors import SettingsError
-from orpipeline.settings import load_settings
-
-daily_partitions = dg.DailyPartitionsDefinition(
-    start_date=load_settings().start_date.isoformat(), timezone="UTC", fmt="%Y-%m-%d"
-)
-"""One partition a UTC day, there once the day is over: just when the API begins to serve it as its `as_of`."""
+from orpipeline.settings import Settings, load_settings
 
 
-def known_days() -> tuple[date, date]:
-    """Return the first and the newest daily partition that there is now."""
-    first, newest = daily_partitions.get_first_partition_key(), daily_partitions.get_last_partition_key()
+def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefinition:
+    """Return the partitions of the pipeline's assets: one for each UTC day, from the day's end on.
+
+    Give your own assets the same ones. Without `settings`, the environment's `ORPIPELINE_START_DATE` is the first day.
+    """
+    start = (settings or load_settings()).start_date
+    return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC", fmt="%Y-%m-%d")
+
+
+def known_days(partitions: dg.DailyPartitionsDefinition) -> tuple[date, date]:
+    """Return the first and the newest partition that exist now. Raises SettingsError if none does."""
+    first, newest = partitions.get_first_partition_key(), partitions.get_last_partition_key()
     if first is None or newest is None:
-        raise SettingsError("There is no daily partition yet: ORPIPELINE_START_DATE is not over.")
+        raise SettingsError("There is no daily partition yet: the day ORPIPELINE_START_DATE has not ended.")
     return date.fromisoformat(first), date.fromisoformat(newest)

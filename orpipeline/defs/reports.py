@@ -1,8 +1,9 @@
-"""The asset that is a page and a picture, and the sensor that keeps it up to date."""
+"""The report as an asset, and the sensor that keeps it current."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,67 +12,93 @@ from pydantic import Field
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import SPARKLINE_DAYS, leaderboard_metadata
-from orpipeline.defs.resources import ArchiveResource, WarehouseResource
-from orpipeline.defs.specs import REPORT, report_spec
+from orpipeline.defs.names import Names
+from orpipeline.defs.runs import active_run, newest_event
+from orpipeline.defs.specs import Labels, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
-from orpipeline.settings import load_settings
+from orpipeline.stopwatch import Stopwatch
 
 
 class ReportConfig(dg.Config):
     """The run config of the report."""
 
-    day: str | None = Field(default=None, description="The day to show, as YYYY-MM-DD; without it, the newest.")
+    day: str | None = Field(default=None, description="The day to show, as YYYY-MM-DD; the newest by default.")
 
 
-@dg.multi_asset(
-    name=REPORT.path[-1],
-    specs=[report_spec()],
-    # A range of days has one report, of the newest.
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    pool="warehouse",
-)
-def leaderboard_report(
-    config: ReportConfig, archive: ArchiveResource, warehouse: WarehouseResource
-) -> dg.MaterializeResult[Any]:
-    """Write the report, and say where it is."""
-    # Charts take a second to import, and only this asset draws some.
-    from orpipeline.report.files import write_report
+def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinition:
+    """Return the asset that writes the report into `folder`."""
 
-    now, tables = utc_now(), warehouse.warehouse()
-    try:
-        written = write_report(
-            load_settings().reports_dir,
-            archive.archive(),
-            tables,
-            day=_day(config.day),
-            newest=newest_completed_day(now),
-        )
-        day = written.as_of
-        rows = tables.read("model_leaderboard", since=day, until=day)
-        recent = tables.read("model_trends", since=day - timedelta(days=SPARKLINE_DAYS), until=day)
-    except OrpipelineError as error:
-        raise failure(error) from error
-    return dg.MaterializeResult(
-        metadata={
-            "as_of": day.isoformat(),
-            "page": dg.MetadataValue.path(written.page),
-            "picture": dg.MetadataValue.path(written.picture),
-            **leaderboard_metadata(rows, recent),
-            "page_bytes": written.page.stat().st_size,
-            "seconds": round((utc_now() - now).total_seconds(), 3),
-            "citation": written.citation,
-        },
-        data_version=dg.DataVersion(written.sha256),
+    @dg.multi_asset(
+        name=names.op("leaderboard_report"),
+        specs=[report_spec(names, labels)],
+        # A range of days has one report, of the newest.
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=names.warehouse,
+        required_resource_keys={names.archive, names.warehouse},
     )
+    def leaderboard_report(context: dg.AssetExecutionContext, config: ReportConfig) -> dg.MaterializeResult[Any]:
+        # The charts take a second to import, and only this asset needs them.
+        from orpipeline.report.files import write_report
+
+        resources, stopwatch, now = context.resources._asdict(), Stopwatch(), utc_now()
+        warehouse = resources[names.warehouse].warehouse()
+        try:
+            with stopwatch.measure("report"):
+                written = write_report(
+                    folder,
+                    resources[names.archive].archive(),
+                    warehouse,
+                    day=_day(config.day),
+                    newest=newest_completed_day(now),
+                )
+            day = written.as_of
+            with warehouse.reading() as tables:
+                rows = tables.read("model_leaderboard", since=day, until=day)
+                recent = tables.read("model_trends", since=day - timedelta(days=SPARKLINE_DAYS), until=day)
+        except OrpipelineError as error:
+            raise failure(error) from error
+        return dg.MaterializeResult(
+            metadata={
+                "as_of": day.isoformat(),
+                "page": dg.MetadataValue.path(written.page),
+                "picture": dg.MetadataValue.path(written.picture),
+                **leaderboard_metadata(rows, recent),
+                "page_bytes": written.page.stat().st_size,
+                "report_seconds": stopwatch.seconds["report"],
+                "citation": written.citation,
+            },
+            data_version=dg.DataVersion(written.sha256),
+        )
+
+    return leaderboard_report
 
 
-report_sensor = dg.AutomationConditionSensorDefinition(
-    "report_sensor",
-    target=dg.AssetSelection.assets(REPORT),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=60,
-    description="Makes the report again after tables changed without it, as an import or a backfill leaves them.",
-)
+def report_sensor(names: Names) -> dg.SensorDefinition:
+    """Return the sensor that updates the report after an import or a backfill.
+
+    It is an ordinary sensor: an automation condition on the report would also be taken up by your project's own
+    automation sensor, and two such sensors must not share an asset.
+    """
+
+    @dg.sensor(
+        name=names.job("report_sensor"),
+        target=dg.AssetSelection.assets(names.report),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=60,
+        description="Updates the report after the tables changed without it, as after an import or a backfill.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        newest = newest_event(context.instance, names.asset("model_leaderboard"))
+        if not newest:
+            return dg.SkipReason("No day is materialized yet.")
+        if newest_event(context.instance, names.report) > newest:
+            return dg.SkipReason("The report shows the newest tables.")
+        run_id = active_run(context.instance, names)
+        if run_id is not None:
+            return dg.SkipReason(f"Run {run_id[:8]} is still changing the tables or the report.")
+        return dg.RunRequest(run_key=f"report-{newest}", asset_selection=[names.report])
+
+    return sensor
 
 
 def _day(text: str | None) -> date | None:

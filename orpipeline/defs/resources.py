@@ -13,35 +13,43 @@ from pydantic import Field
 
 from orpipeline.archive.folder import Archive
 from orpipeline.clock import utc_now
-from orpipeline.openrouter.budget import shared_budget
+from orpipeline.defs.names import Names
+from orpipeline.openrouter.budget import Budget, shared_budget
 from orpipeline.openrouter.client import AppHeaders, Client
-from orpipeline.settings import LOCK_WAIT_SECONDS, Settings, load_settings
+from orpipeline.settings import LOCK_WAIT_SECONDS, REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings, api_key
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
+from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 
 
 class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom
     """OpenRouter's API.
 
-    The key is not part of the configuration, which the UI shows: it is read from `OPENROUTER_API_KEY` when
-    the API is asked.
+    The API key is not part of the configuration, which the UI shows: it is read from `OPENROUTER_API_KEY` when the API
+    is called.
     """
 
-    base_url: str = Field(description="Where `/classifications/task` is asked.")
+    base_url: str = Field(description="The API's address, without `/classifications/task`.")
+    state: str = Field(description="The folder of the request budget that all processes share.")
+    requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, description="At most the API's own 30.")
+    requests_per_day: int = Field(default=REQUESTS_PER_DAY, description="At most the API's own 500.")
     http_referer: str | None = Field(default=None, description="Sent as `HTTP-Referer`.")
     app_title: str | None = Field(default=None, description="Sent as `X-OpenRouter-Title`.")
     app_categories: str | None = Field(default=None, description="Sent as `X-OpenRouter-Categories`.")
 
+    @property
+    def budget(self) -> Budget:
+        """The shared request budget."""
+        return shared_budget(Path(self.state), self.requests_per_minute, self.requests_per_day)
+
     def client(self) -> Client:
-        """Return a client with the key that the environment has now, on the machine's shared budget."""
-        settings = load_settings()
-        api_key = settings.api_key
+        """Return a client with the API key that the environment has now, on the shared budget."""
         return Client(
-            api_key=api_key.get_secret_value() if api_key else None,
+            api_key=api_key(),
             base_url=self.base_url,
             app=AppHeaders(self.http_referer, self.app_title, self.app_categories),
             clock=utc_now,
-            budget=shared_budget(settings),
+            budget=self.budget,
         )
 
 
@@ -56,37 +64,48 @@ class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dags
 
 
 class WarehouseResource(DuckDBResource):
-    """The DuckDB warehouse: dagster-duckdb's resource, opened and closed in one safe way.
+    """The DuckDB warehouse: dagster-duckdb's resource, with a lock wait and transactions.
 
     `with warehouse.get_connection() as connection:` is one transaction, rolled back on an error.
     """
 
+    tables_schema: str = Field(default=DEFAULT_SCHEMA, description="The DuckDB schema of the pipeline's own tables.")
     lock_wait_seconds: float = Field(
-        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that holds the file."
+        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
     )
 
     def warehouse(self) -> Warehouse:
-        """Return the warehouse, for reading tables and replacing days."""
-        return Warehouse(Path(self.database), lock_wait_seconds=self.lock_wait_seconds)
+        """Return the warehouse, to read tables and replace days."""
+        return Warehouse(Path(self.database), schema=self.tables_schema, lock_wait_seconds=self.lock_wait_seconds)
 
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the database for one transaction; commit at the end, roll back on an error, close always."""
+        """Open the database for one transaction: commit at the end, roll back on an error, close in any case."""
         with self.warehouse().transaction() as connection:
             yield connection
 
 
-def resources(settings: Settings) -> dict[str, object]:
-    """Return the resources by key, as the settings say."""
-    database = str(settings.warehouse_path)
+def api_resource(settings: Settings) -> OpenRouterResource:
+    """Return the API as the settings describe it."""
+    return OpenRouterResource(
+        base_url=settings.base_url,
+        state=str(settings.state),
+        requests_per_minute=settings.requests_per_minute,
+        requests_per_day=settings.requests_per_day,
+        http_referer=settings.http_referer,
+        app_title=settings.app_title,
+        app_categories=settings.app_categories,
+    )
+
+
+def resources(settings: Settings, names: Names) -> dict[str, object]:
+    """Return the pipeline's resources by key."""
+    database = str(settings.warehouse)
     return {
-        "openrouter": OpenRouterResource(
-            base_url=settings.base_url,
-            http_referer=settings.http_referer,
-            app_title=settings.app_title,
-            app_categories=settings.app_categories,
+        names.api: api_resource(settings),
+        names.archive: ArchiveResource(path=str(settings.archive)),
+        names.warehouse: WarehouseResource(
+            database=database, tables_schema=names.prefix, lock_wait_seconds=settings.lock_wait_seconds
         ),
-        "archive": ArchiveResource(path=str(settings.archive_dir)),
-        "warehouse": WarehouseResource(database=database, lock_wait_seconds=settings.lock_wait_seconds),
-        "io_manager": WarehouseIOManager(database=database, lock_wait_seconds=settings.lock_wait_seconds),
+        names.io_manager: WarehouseIOManager(database=database, lock_wait_seconds=settings.lock_wait_seconds),
     }

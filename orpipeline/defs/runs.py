@@ -1,4 +1,4 @@
-"""What Dagster's instance knows of a day: whether it is materialized, and which runs worked on it."""
+"""What Dagster's instance knows: which days are materialized, and the runs that worked on them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import date
 
 import dagster as dg
 
-from orpipeline.defs.specs import DAILY_ASSETS, DATA_VERSION_TAG, RAW, table_key
+from orpipeline.defs.names import Names
 
+DATA_VERSION_TAG = "dagster/data_version"
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -18,53 +19,59 @@ _ACTIVE = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_MANY = 100  # a day's runs, those of other jobs among them
+_MOST_RUNS = 100  # runs of other jobs on the same day are among them
 
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run that has ended: `error` names what ended it, or is None; `ended_at` is in seconds since the epoch."""
+    """A run that has ended: `error` is the name of the error that ended it, or None; `ended_at` is epoch seconds."""
 
     run_id: str
     error: str | None
     ended_at: float
 
 
-def materialized(instance: dg.DagsterInstance, day: date) -> bool:
-    """Say whether the day went all the way to the leaderboard."""
-    wanted = dg.AssetRecordsFilter(asset_key=table_key("model_leaderboard"), asset_partitions=[day.isoformat()])
+def materialized(instance: dg.DagsterInstance, names: Names, day: date) -> bool:
+    """Return whether the day went all the way to the leaderboard."""
+    wanted = dg.AssetRecordsFilter(asset_key=names.asset("model_leaderboard"), asset_partitions=[day.isoformat()])
     return bool(instance.fetch_materializations(wanted, limit=1).records)
 
 
-def unreported(instance: dg.DagsterInstance, days: Mapping[date, Container[str]]) -> set[date]:
-    """Return the days that an asset's latest materialization does not stand for.
+def newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
+    """Return the storage id of an asset's newest materialization, 0 without one."""
+    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1).records
+    return records[0].storage_id if records else 0
 
-    `days` gives, for each day, the data versions that are out of date: those of its other revisions. Asks the event log
-    once for each asset, however many days there are.
+
+def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, Container[str]]) -> set[date]:
+    """Return the days that an asset has no current materialization for.
+
+    `days` gives each day's outdated data versions: those of its other revisions. Queries the event log once for each
+    asset, however many days there are.
     """
     found: set[date] = set()
-    for key in DAILY_ASSETS:
+    for key in names.daily_assets:
         tags = instance.event_log_storage.get_latest_tags_by_partition(
             key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
         )
-        there = instance.get_materialized_partitions(key)
+        reported = instance.get_materialized_partitions(key)
         for day, outdated in days.items():
             partition = day.isoformat()
             version = tags.get(partition, {}).get(DATA_VERSION_TAG)
-            if partition not in there or (version is not None and version in outdated):
+            if partition not in reported or (version is not None and version in outdated):
                 found.add(day)
     return found
 
 
-def active_run(instance: dg.DagsterInstance, day: date) -> str | None:
-    """Return the id of a run that is queued for the day or at work on it, or None."""
-    records = _records(instance, day, _ACTIVE)
+def active_run(instance: dg.DagsterInstance, names: Names, day: date | None = None) -> str | None:
+    """Return the id of a queued or running run of the pipeline, of one day or of any; None if there is none."""
+    records = _records(instance, names, _ACTIVE, day)
     return records[0].dagster_run.run_id if records else None
 
 
-def latest_ended_run(instance: dg.DagsterInstance, day: date, known: str | None) -> EndedRun | None:
-    """Return the day's newest run that has ended, or None where that is the one already `known`."""
-    records = _records(instance, day, _ENDED)
+def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, known: str | None) -> EndedRun | None:
+    """Return the day's newest run that has ended, or None if that is the one already `known`."""
+    records = _records(instance, names, _ENDED, day)
     if not records or records[0].dagster_run.run_id == known:
         return None
     record = records[0]
@@ -73,18 +80,22 @@ def latest_ended_run(instance: dg.DagsterInstance, day: date, known: str | None)
     return EndedRun(record.dagster_run.run_id, error, record.end_time or record.update_timestamp.timestamp())
 
 
-def _records(instance: dg.DagsterInstance, day: date, statuses: list[dg.DagsterRunStatus]) -> list[dg.RunRecord]:
-    """Return the day's runs of the snapshot, newest first: the job's, and those launched from the asset graph."""
-    wanted = dg.RunsFilter(statuses=statuses, tags={"dagster/partition": day.isoformat()})
+def _records(
+    instance: dg.DagsterInstance, names: Names, statuses: list[dg.DagsterRunStatus], day: date | None
+) -> list[dg.RunRecord]:
+    """Return the pipeline's runs, newest first: its jobs', and those that the asset graph started."""
+    tags = {} if day is None else {"dagster/partition": day.isoformat()}
+    jobs = {names.job("daily_snapshot"), names.job("import_archive")}
+    ours = {*names.daily_assets, names.report}
     return [
         record
-        for record in instance.get_run_records(wanted, limit=_MANY)
-        if record.dagster_run.job_name == "daily_snapshot" or RAW in (record.dagster_run.asset_selection or ())
+        for record in instance.get_run_records(dg.RunsFilter(statuses=statuses, tags=tags), limit=_MOST_RUNS)
+        if record.dagster_run.job_name in jobs or ours & set(record.dagster_run.asset_selection or ())
     ]
 
 
 def _error(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Return the name of the error that the step's failure carries."""
+    """Return the name of the error in the step's failure."""
     for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
         event = record.event_log_entry.dagster_event
         data = event.step_failure_data.user_failure_data if event else None

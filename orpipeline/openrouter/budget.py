@@ -21,7 +21,7 @@ from pyrate_limiter import Duration, Rate, RateItem, SQLiteBucket
 
 from orpipeline.clock import Clock, utc_now
 from orpipeline.openrouter.errors import OpenRouterError, RateLimitedError
-from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings
+from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE
 
 FIRST_COOL_DOWN = timedelta(minutes=1)
 LONGEST_COOL_DOWN = timedelta(hours=1)
@@ -184,9 +184,9 @@ class Budget:
         return bucket
 
 
-def shared_budget(settings: Settings) -> Budget:
-    """Return the budget of requests that everybody on this machine shares."""
-    return Budget(settings.budget_path, settings.requests_per_minute, settings.requests_per_day)
+def shared_budget(state: Path, per_minute: int, per_day: int) -> Budget:
+    """Return the request budget that all processes with this state folder share."""
+    return Budget(state / "budget.sqlite", per_minute, per_day)
 
 
 def _used(bucket: SQLiteBucket, since: datetime) -> int:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-import duckdb
 import polars as pl
 
 from orpipeline.contracts.judgement import FINDINGS_SCHEMA
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import ALL
-from orpipeline.warehouse.database import SCHEMA, Warehouse, existing_relations, full_name, select_rows
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.tables import Tables
 
 TOP_MODELS = 8
 """How many models, by requests and by tokens, have their history read."""
@@ -74,9 +74,8 @@ def read_report_data(
     """
     if not warehouse.exists:
         raise NoReportError(f"The warehouse {warehouse.path} has no tables yet, so there is nothing to report.")
-    with warehouse.connect(read_only=True) as connection:
-        reader = _Reader(connection)
-        days = reader.days()
+    with warehouse.reading() as tables:
+        reader, days = _Reader(tables), tables.days()
         as_of = day or max(days, default=None)
         if as_of is None or as_of not in days:
             raise NoReportError(_nothing_of(as_of, days))
@@ -107,22 +106,14 @@ _OF_DAY = ("task_classifications", "macro_categories", "task_models", "model_lea
 class _Reader:
     """The tables through one open connection; `window_days`, once known, narrows every read to that window."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
         self.window_days: int | None = None
 
-    def days(self) -> list[date]:
-        """Return the days of `snapshots`, oldest first."""
-        if not {*_OF_DAY, "snapshots"} <= existing_relations(self._connection):
-            return []
-        stored = full_name(self._connection, SCHEMA, "snapshots")
-        rows = self._connection.execute(f"SELECT DISTINCT as_of FROM {stored} ORDER BY 1").fetchall()  # noqa: S608 - a name of ours
-        return [day for (day,) in rows]
-
     def rows(self, table: str, condition: str, **values: object) -> pl.DataFrame:
-        """Return a table's rows that meet an SQL condition of ours with named values, in a fixed order."""
+        """Return a table's rows that meet an SQL condition with named values, in a fixed order."""
         window = "" if self.window_days is None else f" AND window_days = {self.window_days:d}"
-        return select_rows(self._connection, table, condition + window, values)
+        return self._tables.select(table, condition + window, values)
 
     def model_history(self, day: date, leaderboard: pl.DataFrame) -> pl.DataFrame:
         """Return the shares, day by day, of the models that are among the day's top ones."""

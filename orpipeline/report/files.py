@@ -11,10 +11,11 @@ from orpipeline.archive.folder import Archive
 from orpipeline.clock import utc_now
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import replace_file
+from orpipeline.history import lost_days
 from orpipeline.report.charts import render_picture
 from orpipeline.report.data import NoReportError, read_report_data
 from orpipeline.report.page import render_page
-from orpipeline.snapshot import judge_days, lost_days
+from orpipeline.snapshot import validate_days
 from orpipeline.warehouse.database import Warehouse
 
 
@@ -42,7 +43,8 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
     as_of = day or max(warehouse.days(), default=None)
     if as_of is None:
         raise NoReportError("The tables have no day yet, so there is nothing to report. Run or import a day first.")
-    findings = judge_days(archive, warehouse, [as_of], now=utc_now()).findings
+    with warehouse.reading() as tables:
+        findings = validate_days(archive, [as_of], tables, now=utc_now()).findings
     data = read_report_data(
         warehouse, as_of, lost_days=lost_days(archive, warehouse, newest), warnings=findings.filter(severity="WARN")
     )

@@ -22,7 +22,6 @@ import pyarrow as pa
 
 # Dagster has no public home for the parts that every database's I/O manager is made of; dagster-duckdb itself
 # takes them from here.
-from dagster._core.definitions.partitions.utils import TimeWindow
 from dagster._core.storage.db_io_manager import (
     DbIOManager,
     DbTypeHandler,
@@ -35,7 +34,8 @@ from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import Field
 
 from orpipeline.settings import LOCK_WAIT_SECONDS
-from orpipeline.warehouse.database import Warehouse, WarehouseError, full_name, quoted
+from orpipeline.warehouse.database import Warehouse, WarehouseError
+from orpipeline.warehouse.tables import full_name, quoted
 
 
 class _WarehouseClient(DuckDbClient):
@@ -277,7 +277,7 @@ def _condition(table_slice: TableSlice) -> str:
 
 
 def _in_partition(dimension: TablePartitionDimension) -> str:
-    if isinstance(dimension.partitions, TimeWindow):
+    if isinstance(dimension.partitions, dg.TimeWindow):
         start, end = dimension.partitions
         return (
             f"{dimension.partition_expr} >= TIMESTAMP '{start:%Y-%m-%d %H:%M:%S}' AND "

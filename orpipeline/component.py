@@ -1,0 +1,85 @@
+"""The pipeline as a component, for `dg` projects.
+
+type: orpipeline.OpenRouterMarketShare
+attributes:
+  data_dir: "{{ project_root }}/data/openrouter"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, ValidationError
+
+from orpipeline.build import build_defs
+from orpipeline.defs.names import DEFAULT_PREFIX
+from orpipeline.errors import SettingsError
+from orpipeline.settings import Settings, problems
+
+_PATHS = ("data_dir", "archive", "warehouse", "state", "reports")
+
+
+class _Scaffolder(dg.Scaffolder[Any]):
+    """Writes a `defs.yaml` that works at once, with the data inside the project."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        dg.scaffold_component(request, {"data_dir": "{{ project_root }}/data/openrouter"})
+
+
+@dg.scaffold_with(_Scaffolder)
+class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
+    """OpenRouter's market shares: archived, validated and ranked every day.
+
+    The API key comes from the environment variable OPENROUTER_API_KEY when the API is called; it is not an attribute.
+    """
+
+    key_prefix: str = Field(DEFAULT_PREFIX, description="The prefix of all asset keys, and the DuckDB schema.")
+    group_name: str | None = Field(None, description="The group of all assets; three groups by default.")
+    owners: Sequence[str] | None = Field(None, description="The owners of all assets.")
+    tags: Mapping[str, str] | None = Field(None, description="Tags of all assets.")
+    automation: bool = Field(True, description="Include the schedules and sensors.")
+    alerts: bool = Field(False, description="Include the sensor that posts failed runs to `alert_webhook`.")
+    report: bool = Field(True, description="Include the report and its sensor.")
+
+    data_dir: str | None = Field(None, description="The folder for everything; a relative path is in the project.")
+    archive: str | None = Field(None, description="The folder of the raw archive; by default `raw` in `data_dir`.")
+    warehouse: str | None = Field(None, description="The DuckDB file; by default in `data_dir`.")
+    state: str | None = Field(None, description="The folder of the request budget; by default in `data_dir`.")
+    reports: str | None = Field(None, description="The folder of the report; by default in `data_dir`.")
+    start_date: str | None = Field(None, description="The first daily partition, as YYYY-MM-DD.")
+    base_url: str | None = Field(None, description="The API's address.")
+    requests_per_minute: int | None = Field(None, description="Lowers the API's limit of 30 requests a minute.")
+    requests_per_day: int | None = Field(None, description="Lowers the API's limit of 500 requests a day.")
+    lock_wait_seconds: float | None = Field(None, description="How long to wait for a locked warehouse.")
+    alert_webhook: str | None = Field(None, description="Where to post failed runs; a secret, as `{{ env.X }}`.")
+    http_referer: str | None = Field(None, description="Sent as `HTTP-Referer`.")
+    app_title: str | None = Field(None, description="Sent as `X-OpenRouter-Title`.")
+    app_categories: str | None = Field(None, description="Sent as `X-OpenRouter-Categories`.")
+
+    def settings(self, project_root: Path) -> Settings:
+        """Return the settings among the attributes. Raises SettingsError if one has an invalid value."""
+        attributes = {name: value for name in Settings.model_fields if (value := getattr(self, name)) is not None}
+        for name in _PATHS:
+            # The current folder must not decide where the data is. A URL is rejected as it is.
+            if name in attributes and ":" not in attributes[name]:
+                attributes[name] = project_root / Path(attributes[name]).expanduser()
+        try:
+            return Settings.model_validate(attributes)
+        except ValidationError as error:
+            raise SettingsError(f"Invalid attributes of {type(self).__name__}: {problems(error)}.") from None
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the pipeline's definitions."""
+        return build_defs(
+            self.settings(context.project_root),
+            key_prefix=self.key_prefix,
+            group_name=self.group_name,
+            owners=self.owners,
+            tags=self.tags,
+            automation=self.automation,
+            alerts=self.alerts,
+            report=self.report,
+        )

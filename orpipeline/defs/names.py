@@ -1,0 +1,86 @@
+"""The names of one pipeline in Dagster. All of them follow from its key prefix, and two pipelines never share one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import dagster as dg
+
+from orpipeline.contracts.tables import TABLES
+from orpipeline.errors import SettingsError
+from orpipeline.warehouse.tables import DEFAULT_SCHEMA
+
+DEFAULT_PREFIX = DEFAULT_SCHEMA
+VIRTUAL_ASSETS = ("model_trends",)
+"""The views that are assets."""
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def asset_key(name: str, key_prefix: str = DEFAULT_PREFIX) -> dg.AssetKey:
+    """Return the key of one of the pipeline's assets, such as `task_models`."""
+    return dg.AssetKey([key_prefix, name])
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names that follow from `prefix`, which is also the DuckDB schema. Raises SettingsError if it is not a name.
+
+    Jobs, schedules and sensors have plain names under the default prefix; under any other, the prefix comes first.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise SettingsError(
+                f"key_prefix={self.prefix!r} is not a valid name. Use letters, digits and underscores, and begin with "
+                "a letter."
+            )
+
+    def asset(self, name: str) -> dg.AssetKey:
+        """Return an asset's key."""
+        return asset_key(name, self.prefix)
+
+    @property
+    def raw(self) -> dg.AssetKey:
+        """The raw answers."""
+        return self.asset("raw_task_classifications")
+
+    @property
+    def report(self) -> dg.AssetKey:
+        """The report."""
+        return self.asset("leaderboard_report")
+
+    @property
+    def daily_assets(self) -> list[dg.AssetKey]:
+        """The assets that the daily step materializes: the raw answer and the tables."""
+        return [self.raw, *map(self.asset, TABLES)]
+
+    @property
+    def api(self) -> str:
+        """The resource key of the API."""
+        return self.prefix
+
+    @property
+    def archive(self) -> str:
+        """The resource key of the archive."""
+        return f"{self.prefix}_archive"
+
+    @property
+    def warehouse(self) -> str:
+        """The resource key of the warehouse."""
+        return f"{self.prefix}_warehouse"
+
+    @property
+    def io_manager(self) -> str:
+        """The resource key of the I/O manager."""
+        return f"{self.prefix}_io_manager"
+
+    def op(self, name: str) -> str:
+        """Return the name of an op. Ops of all assets share one namespace, so it always has the prefix."""
+        return f"{self.prefix}_{name}"
+
+    def job(self, name: str) -> str:
+        """Return the name of a job, schedule or sensor."""
+        return name if self.prefix == DEFAULT_PREFIX else f"{self.prefix}_{name}"

@@ -1,0 +1,69 @@
+"""Comparisons across archived days: which are lost, and how far restated days moved. Knows nothing of Dagster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from orpipeline.archive.folder import Archive, ArchiveError
+from orpipeline.days import missing_days
+from orpipeline.leaderboard import DECIMALS
+from orpipeline.openrouter.frames import parse
+from orpipeline.snapshot import Validated, older_revisions
+from orpipeline.warehouse.database import Warehouse
+
+
+@dataclass(frozen=True)
+class Restatement:
+    """How far a day's revision moved from the previous one.
+
+    `largest_change` is a difference of shares, as fractions of 1; `tag` and `share` name the figure that moved most.
+    """
+
+    day: date
+    revision: int
+    largest_change: float
+    tag: str
+    share: str
+
+
+def restatements(archive: Archive, validated: Validated) -> tuple[list[Restatement], list[ArchiveError]]:
+    """Return how far each chosen revision after a day's first one moved from the one fetched before it.
+
+    The second list has the errors of previous revisions that cannot be read; their days are not compared.
+    """
+    found, unreadable = [], []
+    for day, record in validated.chosen.items():
+        try:
+            older = older_revisions(archive.revisions(day), record)
+            old = parse([(day, archive.read(older[-1]))]).task_classifications if older else None
+        except ArchiveError as error:
+            unreadable.append(error)
+            continue
+        if old is not None:
+            new = validated.frames.task_classifications.filter(as_of=day)
+            found.append(_restatement(day, record.revision, old, new))
+    return found, unreadable
+
+
+def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:
+    """Return the days between the first known day and `newest` that are in neither the archive nor the tables."""
+    known = {*archive.days(), *warehouse.days()}
+    return [day for day in missing_days({*known, newest}) if day < newest] if known else []
+
+
+def _restatement(day: date, revision: int, old: pl.DataFrame, new: pl.DataFrame) -> Restatement:
+    shares = ["usage_share", "token_share"]
+    # A tag that only one of the two has moved by its whole share.
+    moved = (
+        pl.concat([old.select("tag", *shares).with_columns(pl.col(shares) * -1), new.select("tag", *shares)])
+        .group_by("tag")
+        .agg(pl.col(shares).sum())
+        .unpivot(on=shares, index="tag", variable_name="share", value_name="change")
+        .with_columns(pl.col("change").round(DECIMALS))
+        .sort(pl.col("change").abs(), "tag", "share", descending=[True, False, False])
+        .row(0, named=True)
+    )
+    return Restatement(day, revision, moved["change"], moved["tag"], moved["share"])
