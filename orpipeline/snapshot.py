@@ -16,7 +16,7 @@ import polars as pl
 from orpipeline.archive.folder import Archive, ArchiveError, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
-from orpipeline.contracts.judgement import judge, refusal, refused_days
+from orpipeline.contracts.judgement import rejected_days, rejection, validate
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
@@ -178,8 +178,8 @@ def validate_days(
             errors[day] = error
     newest = {day: wanted[day] for day in bodies}
     frames = parse(bodies.items())
-    findings = judge(frames, tables.seen(list(bodies)) if tables and bodies else None)
-    rejected = refused_days(findings)
+    findings = validate(frames, tables.seen(list(bodies)) if tables and bodies else None)
+    rejected = rejected_days(findings)
     chosen = {day: record for day, record in newest.items() if day not in rejected}
     unusable = [day for day in wanted if day not in chosen]
     for day in unusable:
@@ -188,7 +188,7 @@ def validate_days(
             chosen[day], bodies[day] = older, archive.read(older)
         if day in rejected:
             stored = f"use revision {older.revision}, the newest valid one" if older else "are unchanged"
-            errors[day] = refusal(day, findings, str(newest[day].path), stored)
+            errors[day] = rejection(day, findings, str(newest[day].path), stored)
     if unusable:
         frames = parse((day, bodies[day]) for day in sorted(chosen))
     return Validated(newest, chosen, frames, findings, errors)
@@ -210,7 +210,7 @@ def older_revisions(revisions: Sequence[Record], record: Record) -> list[Record]
 def _newest_valid(archive: Archive, revisions: Sequence[Record]) -> Record | None:
     for record in reversed(revisions):
         with suppress(ArchiveError):
-            if record.as_of and not refused_days(judge(parse([(record.as_of, archive.read(record))]))):
+            if record.as_of and not rejected_days(validate(parse([(record.as_of, archive.read(record))]))):
                 return record
     return None
 

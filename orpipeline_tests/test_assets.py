@@ -14,8 +14,8 @@ import pytest
 import time_machine
 
 from orpipeline.contracts.tables import TABLES
-from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.names import asset_key as table_key
+from orpipeline.defs.partitions import daily_partitions
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpipeline.contracts.judgement import InvalidSnapshotError, Seen, check_table, judge, refusal, refused_days
+from orpipeline.contracts.judgement import InvalidSnapshotError, Seen, check_table, rejected_days, rejection, validate
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.frames import parse
@@ -19,12 +19,12 @@ from orpipeline_tests.violations import VIOLATIONS, Violation
 
 
 def findings(bend: Bend | None = None, day: date = DAY, seen: Seen | None = None) -> list[dict[str, Any]]:
-    return judge(parse([(day, answer(day, bend))]), seen).to_dicts()
+    return validate(parse([(day, answer(day, bend))]), seen).to_dicts()
 
 
 def test_a_made_up_answer_holds_on_every_day_of_a_year() -> None:
     days = [DAY + timedelta(days=n) for n in range(365)]
-    found = judge(parse([(day, demo_answer(day)) for day in days]))
+    found = validate(parse([(day, demo_answer(day)) for day in days]))
     assert found.is_empty()
 
 
@@ -50,18 +50,24 @@ def test_one_report_names_every_violation() -> None:
         macro(data, "code")["token_share"] = -0.2
         data["window_days"] = 1
 
-    error = refusal(DAY, judge(parse([(DAY, answer(bend=bend))])), "raw/2026-10-06/r1")
+    error = rejection(DAY, validate(parse([(DAY, answer(bend=bend))])), "raw/2026-10-06/r1")
     rules = set(error.findings["rule"])
     assert {"shares_are_fractions", "required_fields", "no_other_bucket", "window_is_as_asked"} <= rules
-    for expected in ("2026-10-06", "keep what they had", "window_is_as_asked", "raw/2026-10-06/r1", "no_other_bucket"):
+    for expected in (
+        "2026-10-06",
+        "its tables are unchanged",
+        "window_is_as_asked",
+        "raw/2026-10-06/r1",
+        "no_other_bucket",
+    ):
         assert expected in str(error)
 
 
 def test_a_violation_refuses_its_own_day_only() -> None:
     other = DAY + timedelta(days=1)
     bad = answer(DAY, lambda data: tag(data, "math").update(usage_share=2))
-    found = judge(parse([(DAY, bad), (other, answer(other))]))
-    assert refused_days(found) == {DAY}
+    found = validate(parse([(DAY, bad), (other, answer(other))]))
+    assert rejected_days(found) == {DAY}
 
 
 def test_a_share_that_is_missing_is_not_also_reported_as_a_wrong_sum() -> None:
@@ -124,8 +130,8 @@ def test_no_true_figures_are_refused_once_they_are_rounded(usage: list[float], t
             {"key": key, "label": key, **{kind: round(of[key], 3) for kind, of in totals.items()}} for key in keys
         ],
     }
-    found = judge(parse([(DAY, json.dumps({"data": data}).encode())]))
-    assert refused_days(found) == set(), found.to_dicts()
+    found = validate(parse([(DAY, json.dumps({"data": data}).encode())]))
+    assert rejected_days(found) == set(), found.to_dicts()
 
 
 def test_a_macro_category_without_traffic_or_tags_is_let_through() -> None:

@@ -200,7 +200,7 @@ KILLS = {
     "validate: what is known is read": Kill(
         "orpipeline.warehouse.database:Warehouse.seen > after duckdb:connect", 2, 1
     ),
-    "validate: it is judged": Kill("after orpipeline.contracts.judgement:judge", 2, 1),
+    "validate: it is judged": Kill("after orpipeline.contracts.judgement:validate", 2, 1),
     "leaderboard: it is ranked": Kill("after orpipeline.leaderboard:rank", 2, 1),
     "write: the first table lacks the day": Kill(f"{REPLACE} > after {DUCKDB}.execute 2", 2, 1),
     "write: the leaderboard lacks the day": Kill(f"{REPLACE} 5 > after {DUCKDB}.execute 2", 2, 1),

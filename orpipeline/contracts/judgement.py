@@ -52,7 +52,7 @@ class Seen:
     macro_categories: pl.DataFrame
 
 
-def judge(frames: Frames, seen: Seen | None = None) -> pl.DataFrame:
+def validate(frames: Frames, seen: Seen | None = None) -> pl.DataFrame:
     """Return every finding on `frames`, errors first: a frame as `FINDINGS_SCHEMA` has it.
 
     With `seen`, also warns of tags and macro-categories that are new or gone.
@@ -70,16 +70,16 @@ def judge(frames: Frames, seen: Seen | None = None) -> pl.DataFrame:
     return pl.concat(found).sort("severity", "as_of", maintain_order=True)
 
 
-def refused_days(findings: pl.DataFrame) -> set[date]:
+def rejected_days(findings: pl.DataFrame) -> set[date]:
     """Return the days that at least one rule of severity ERROR refuses."""
     return set(findings.filter(severity="ERROR")["as_of"])
 
 
-def refusal(day: date, findings: pl.DataFrame, raw: str, kept: str = "what they had") -> InvalidSnapshotError:
-    """Return the error that says why a day was refused: `raw` is where its bytes lie, `kept` what the tables keep."""
+def rejection(day: date, findings: pl.DataFrame, raw: str, tables: str = "are unchanged") -> InvalidSnapshotError:
+    """Return the error for a rejected day: `raw` is the path of its archived bytes, `tables` completes `its tables`."""
     message = (
-        f"The answer for {day} is refused; its tables keep {kept}. {broken_rules(day, findings)} "
-        f"The answer's bytes are kept in {raw}."
+        f"Rejected the answer for {day}; its tables {tables}. {broken_rules(day, findings)} "
+        f"The answer's bytes are archived in {raw}."
     )
     return InvalidSnapshotError(message, findings.filter(severity="ERROR", as_of=day))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orpipeline.archive.folder import Archive, ArchiveError, CorruptAnswerError, Kept
-from orpipeline.contracts.judgement import broken_rules, judge, refused_days
+from orpipeline.contracts.judgement import broken_rules, rejected_days, validate
 from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.formats import AnswerFile, FoundAnswer, NoAnswer, read_answers
@@ -155,8 +155,8 @@ def _one_a_day(answers: Sequence[_Dated]) -> Iterator[list[_Dated]]:
 
 def _that_hold(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
     """Return the answers that hold to the contracts, and note the others."""
-    findings = judge(parse((answer.day, answer.found.body) for answer in answers))
-    refused = refused_days(findings)
+    findings = validate(parse((answer.day, answer.found.body) for answer in answers))
+    refused = rejected_days(findings)
     imported.refused += [
         NoAnswer(answer.found.source, broken_rules(answer.day, findings)) for answer in answers if answer.day in refused
     ]
