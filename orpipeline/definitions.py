@@ -8,11 +8,11 @@ from __future__ import annotations
 import dagster as dg
 
 from orpipeline.build import build_defs
-from orpipeline.defs.names import Names
+from orpipeline.defs.resources import io_manager
 from orpipeline.settings import load_settings
 
 _settings = load_settings()
-_pipeline = build_defs(_settings, alerts=_settings.alert_webhook is not None)
 defs = dg.Definitions.merge(
-    _pipeline, dg.Definitions(resources={"io_manager": (_pipeline.resources or {})[Names().io_manager]})
+    build_defs(_settings, alerts=_settings.alert_webhook is not None),
+    dg.Definitions(resources={"io_manager": io_manager(_settings)}),
 )

@@ -73,7 +73,7 @@ class World:
             job = dg.Definitions.merge(self.defs, extra).resolve_implicit_global_asset_job_def()
         selected = [NAMES.asset(name) for name in selection] if selection else list(NAMES.daily_assets)
         if extra is not None:
-            selected += [key for key in extra.resolve_asset_graph().executable_asset_keys]
+            selected += [key for asset in extra.assets or [] if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
         return job.execute_in_process(
             instance=self.instance,
             partition_key=first if first == last else None,

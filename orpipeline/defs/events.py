@@ -16,7 +16,9 @@ from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
+    NULL_EVENT_POINTER,
     get_input_data_version_tag,
+    get_input_event_pointer_tag,
 )
 
 from orpipeline.archive.folder import Record
@@ -63,16 +65,11 @@ class Materialization:
         All of a day's assets come from the same bytes, so their inputs have the same data version as they have.
         """
         version = self.record.sha256
+        tags = {CODE_VERSION_TAG: CODE_VERSION, DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+        for key in _inputs(self.key, names):
+            tags |= {get_input_data_version_tag(key): version, get_input_event_pointer_tag(key): NULL_EVENT_POINTER}
         return dg.AssetMaterialization(
-            self.key,
-            partition=self.day.isoformat(),
-            metadata=self.metadata,
-            tags={
-                CODE_VERSION_TAG: CODE_VERSION,
-                DATA_VERSION_TAG: version,
-                DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
-                **{get_input_data_version_tag(key): version for key in _inputs(self.key, names)},
-            },
+            self.key, partition=self.day.isoformat(), metadata=self.metadata, tags=tags
         )
 
 

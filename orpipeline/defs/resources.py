@@ -98,14 +98,20 @@ def api_resource(settings: Settings) -> OpenRouterResource:
     )
 
 
+def io_manager(settings: Settings) -> WarehouseIOManager:
+    """Return the I/O manager of the settings' warehouse."""
+    return WarehouseIOManager(database=str(settings.warehouse), lock_wait_seconds=settings.lock_wait_seconds)
+
+
 def resources(settings: Settings, names: Names) -> dict[str, object]:
     """Return the pipeline's resources by key."""
-    database = str(settings.warehouse)
     return {
         names.api: api_resource(settings),
         names.archive: ArchiveResource(path=str(settings.archive)),
         names.warehouse: WarehouseResource(
-            database=database, tables_schema=names.prefix, lock_wait_seconds=settings.lock_wait_seconds
+            database=str(settings.warehouse),
+            tables_schema=names.prefix,
+            lock_wait_seconds=settings.lock_wait_seconds,
         ),
-        names.io_manager: WarehouseIOManager(database=database, lock_wait_seconds=settings.lock_wait_seconds),
+        names.io_manager: io_manager(settings),
     }
