@@ -15,6 +15,8 @@ from orpipeline.build import build_defs
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
+from orpipeline.defs.resources import api_resource
+from orpipeline.openrouter.budget import Budget
 from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import Settings
 from orpipeline.snapshot import Fetch
@@ -46,6 +48,10 @@ class World:
         return Warehouse(self.settings.warehouse, lock_wait_seconds=1)
 
     @property
+    def budget(self) -> Budget:
+        return api_resource(self.settings).budget
+
+    @property
     def defs(self) -> dg.Definitions:
         return build_defs(self.settings)
 
@@ -73,7 +79,9 @@ class World:
             job = dg.Definitions.merge(self.defs, extra).resolve_implicit_global_asset_job_def()
         selected = [NAMES.asset(name) for name in selection] if selection else list(NAMES.daily_assets)
         if extra is not None:
-            selected += [key for asset in extra.assets or [] if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
+            selected += [
+                key for asset in extra.assets or [] if isinstance(asset, dg.AssetsDefinition) for key in asset.keys
+            ]
         return job.execute_in_process(
             instance=self.instance,
             partition_key=first if first == last else None,
@@ -104,18 +112,16 @@ class World:
         return set(self.instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset])))
 
 
-def evaluate(
-    schedule: dg.ScheduleDefinition, at: datetime, instance: dg.DagsterInstance | None = None
-) -> dg.RunRequest | dg.SkipReason:
-    """Evaluate a schedule once. Only an instance on disk can be looked at by one.
+def evaluate(schedule: str, at: datetime, instance: dg.DagsterInstance | None = None) -> dg.RunRequest | dg.SkipReason:
+    """Evaluate a schedule once, by its name. A schedule can only read an instance on disk.
 
-    The context is left here: one that is left to the garbage collector puts its instance's state back in the middle of
-    another test.
+    The context is closed here: a context that is left to the garbage collector restores its instance's state in the
+    middle of another test.
     """
     with dg.build_schedule_context(instance, at) as context:
-        asked = schedule(context)
-    assert isinstance(asked, dg.RunRequest | dg.SkipReason)
-    return asked
+        result = build_defs().resolve_schedule_def(schedule)(context)
+    assert isinstance(result, dg.RunRequest | dg.SkipReason)
+    return result
 
 
 ASSETS = [key.path[-1] for key in NAMES.daily_assets]

@@ -68,9 +68,7 @@ class Materialization:
         tags = {CODE_VERSION_TAG: CODE_VERSION, DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
         for key in _inputs(self.key, names):
             tags |= {get_input_data_version_tag(key): version, get_input_event_pointer_tag(key): NULL_EVENT_POINTER}
-        return dg.AssetMaterialization(
-            self.key, partition=self.day.isoformat(), metadata=self.metadata, tags=tags
-        )
+        return dg.AssetMaterialization(self.key, partition=self.day.isoformat(), metadata=self.metadata, tags=tags)
 
 
 def _inputs(key: dg.AssetKey, names: Names) -> list[dg.AssetKey]:
