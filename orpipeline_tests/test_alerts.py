@@ -62,7 +62,7 @@ def _alert(world: World) -> None:
 def test_a_failed_run_is_posted_with_its_day_its_reason_and_what_it_means(world: World, webhook: Webhook) -> None:
     _alert(world)
     (message,) = webhook.posted
-    for said in ("failed for 2026-10-06", "window_is_as_asked", "keep what they had", "snapshot_sensor"):
+    for said in ("failed for 2026-10-06", "window_is_7_days", "keep what they had", "snapshot_sensor"):
         assert said in message["text"]
 
 

@@ -324,7 +324,7 @@ def test_selecting_the_raw_answer_alone_leaves_the_tables_alone(asking: World, a
     api.answers(answer(bend=lambda data: data.update(window_days=30)))
     result = asking.run(DAY, fetch=Fetch.auto, selection=["raw_task_classifications"])
     assert result.success  # the answer is kept, which is all that was asked for; the check says that it is wrong
-    assert not checks_of(result)["raw_task_classifications", "answer_is_as_asked"].passed
+    assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
     assert not asking.warehouse.exists
 
 

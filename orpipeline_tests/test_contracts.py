@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpipeline.contracts.judgement import InvalidSnapshotError, Seen, check_table, rejected_days, rejection, validate
+from orpipeline.contracts.findings import InvalidSnapshotError
+from orpipeline.contracts.judgement import Seen, check_table, rejected_days, rejection, validate
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.frames import parse
@@ -52,11 +53,11 @@ def test_one_report_names_every_violation() -> None:
 
     error = rejection(DAY, validate(parse([(DAY, answer(bend=bend))])), "raw/2026-10-06/r1")
     rules = set(error.findings["rule"])
-    assert {"shares_are_fractions", "required_fields", "no_other_bucket", "window_is_as_asked"} <= rules
+    assert {"shares_are_fractions", "required_fields", "no_other_bucket", "window_is_7_days"} <= rules
     for expected in (
         "2026-10-06",
         "its tables are unchanged",
-        "window_is_as_asked",
+        "window_is_7_days",
         "raw/2026-10-06/r1",
         "no_other_bucket",
     ):
@@ -157,8 +158,8 @@ def test_a_new_tag_and_a_gone_tag_are_warned_of() -> None:
     seen = Seen(before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key"))
     found = findings(_rename_tag, seen=seen)
     assert {(f["rule"], f["row"], f["severity"], f["found"]) for f in found} == {
-        ("tags_as_the_day_before", "media_ocr", "WARN", "no earlier day had it"),
-        ("tags_as_the_day_before", "math", "WARN", "the day before had it"),
+        ("tags_match_day_before", "media_ocr", "WARN", "new: no earlier day has it"),
+        ("tags_match_day_before", "math", "WARN", "gone: the day before has it"),
     }
 
 

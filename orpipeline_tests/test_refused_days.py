@@ -70,7 +70,7 @@ def test_a_warning_shows_in_the_check_and_lets_the_day_through(world: World) -> 
     world.keep(answer(bend=lambda data: data.update(note="new")))
     result = world.run(DAY)
     assert result.success
-    check = checks_of(result)["raw_task_classifications", "nothing_new_or_untidy"]
+    check = checks_of(result)["raw_task_classifications", "nothing_unexpected"]
     assert not check.passed
     assert check.severity.value == RULES["no_unknown_fields"].severity == "WARN"
     assert world.tables()["snapshots"]

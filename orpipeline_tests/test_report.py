@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from orpipeline.contracts.judgement import FINDINGS_SCHEMA
+from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.report import charts, wording
 from orpipeline.report.charts import render_picture
 from orpipeline.report.colours import PAGE, author_slot, page_variables

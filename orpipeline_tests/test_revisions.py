@@ -188,7 +188,7 @@ def test_tables_made_anew_get_the_newest_revision_that_holds(world: World) -> No
     # A person has to see that the newest answer was refused; the figures are those of the one before.
     assert "its tables keep revision 2, the newest that holds" in str(failure_of(result).description)
     assert world.tables()["snapshots"][0]["revision"] == 2
-    assert not checks_of(result)["raw_task_classifications", "answer_is_as_asked"].passed
+    assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
     assert world.materialized("model_leaderboard") == {"2026-10-06"}
 
 

@@ -193,8 +193,8 @@ VIOLATIONS = [
     Violation("as_of is another day", _as_of("2026-10-05"), "as_of_is_the_partition", "2026-10-06", '"2026-10-05"'),
     Violation("as_of is no date", _as_of("../../x"), "as_of_is_the_partition", "2026-10-06", '"../../x"'),
     Violation("as_of is a number", _as_of(20261006), "as_of_is_the_partition", "2026-10-06", "20261006"),
-    Violation("another window", _window(30), "window_is_as_asked", "2026-10-06", "30"),
-    Violation("the window is a string", _window("7"), "window_is_as_asked", "2026-10-06", '"7"'),
+    Violation("another window", _window(30), "window_is_7_days", "2026-10-06", "30"),
+    Violation("the window is a string", _window("7"), "window_is_7_days", "2026-10-06", '"7"'),
     Violation("an absurd number of models", _many_models, "has_a_plausible_size", "2026-10-06", "models=20290"),
     Violation("no classifications", _no_classifications, "has_classifications", "2026-10-06", "0"),
     *(
@@ -213,7 +213,7 @@ VIOLATIONS = [
     ),
     Violation("no as_of", lambda data: data.pop("as_of") and None, "as_of_is_the_partition", "2026-10-06", "(missing)"),
     Violation(
-        "no window_days", lambda data: data.pop("window_days") and None, "window_is_as_asked", "2026-10-06", "(missing)"
+        "no window_days", lambda data: data.pop("window_days") and None, "window_is_7_days", "2026-10-06", "(missing)"
     ),
     Violation(
         "classifications is an object",

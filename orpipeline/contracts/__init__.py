@@ -1,1 +1,1 @@
-"""What an answer promises: the tables' pandera models, the rules, and judging frames against them. No Dagster."""
+"""The contracts: pandera models of the tables, the rules for an answer, and validation. No Dagster."""

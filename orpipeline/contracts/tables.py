@@ -1,83 +1,91 @@
-"""The tables: one pandera model each. The only place that knows column names, types, meanings and keys.
+"""The tables: one pandera model each, with column names, types, descriptions, keys and the rules for each column.
 
-The columns marked as key are the table's primary key. Every share is a fraction of 1, as
-published by OpenRouter and rounded to 3 decimals by it, unless its description says otherwise.
+Columns marked as key are the table's primary key. Every share is a fraction of 1, as OpenRouter publishes it (rounded
+to 3 decimals), unless its description differs. A model's `validate` checks columns, types and NULLs;
+`orpipeline.contracts.judgement.check_table` checks the rules too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pandera.polars as pa
 import polars as pl
-from pandera.api.polars.types import PolarsData
 
 from orpipeline.contracts import rules
 from orpipeline.contracts.rules import Rule
 
 Instant = Annotated[pl.Datetime, "us", "UTC"]
 
-# Any part of a name (`part:part`, `part/part`) that is `other`, whatever its case and the punctuation on it.
+# A part of a name (`part:part`, `part/part`) that is `other` or `others`, in any case and with any punctuation.
 _OTHER = r"(?i)(^|[:/])[^a-z0-9:/]*others?[^a-z0-9:/]*($|[:/])"
 
+_ValueRule = tuple[Rule, Callable[[pl.Expr], pl.Expr]]
+"""A rule for each value of a column, and the expression that is true for a value that breaks it."""
 
-_KEY = {"key": True}
-
-
-def _key(description: str) -> Any:
-    return pa.Field(description=description, metadata=_KEY)
-
-
-def _column_rule(rule: Rule, columns: tuple[str, ...], holds: Callable[[pl.Expr], pl.Expr]) -> Any:
-    """Return a pandera check of each of `columns`; a NULL is `required_fields`' matter."""
-
-    def check(_model: type, data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(holds(pl.col(data.key)).fill_null(True))
-
-    return pa.check(*columns, name=rule.name, description=rule.description)(check)
+# NaN is larger than every number for polars, so it is outside.
+_FRACTION: _ValueRule = (rules.SHARES, lambda share: ~share.is_between(0.0, 1.0))
+_NOT_OTHER: _ValueRule = (rules.NO_OTHER, lambda name: name.str.contains(_OTHER))
+_HAS_AUTHOR: _ValueRule = (rules.MODEL_AUTHORS, lambda model_id: ~model_id.str.contains("^[^/]+/."))
 
 
-def row_rule(rule: Rule, holds: pl.Expr) -> Any:
-    """Return a pandera check of whole rows; a row with a NULL in it is `required_fields`' matter."""
+@dataclass(frozen=True)
+class RowRule:
+    """A rule as one table applies it: `broken` is true for each row that breaks it, NULL for a row it does not cover.
 
-    def check(_model: type, data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(holds.fill_null(True))
+    Findings name `column`, and show its value or, with `shows_row`, the whole row.
+    """
 
-    return pa.dataframe_check(name=rule.name, description=rule.description)(check)
-
-
-def _shares(*columns: str) -> Any:
-    # NaN is above every number for polars, and so outside.
-    return _column_rule(rules.SHARES, columns, lambda share: share.is_between(0.0, 1.0))
-
-
-def _not_other(*columns: str) -> Any:
-    return _column_rule(rules.NO_OTHER, columns, lambda name: ~name.str.contains(_OTHER))
+    rule: Rule
+    column: str
+    broken: pl.Expr
+    shows_row: bool = False
 
 
-def _unique(*columns: str) -> Any:
-    named = ~pl.any_horizontal(pl.col(*columns).is_null())
-    return row_rule(rules.UNIQUE, pl.struct("as_of", *columns).is_unique() | ~named)
+def _column(
+    description: str,
+    *value_rules: _ValueRule,
+    key: bool = False,
+    missing: Rule | None = rules.REQUIRED_FIELDS,
+) -> Any:
+    """Return a pandera field that may not be NULL; a NULL breaks the rule `missing`."""
+    return pa.Field(description=description, metadata={"key": key, "missing": missing, "values": value_rules})
+
+
+def _key(description: str, *value_rules: _ValueRule) -> Any:
+    return _column(description, *value_rules, key=True)
+
+
+def _share(description: str) -> Any:
+    return _column(description, _FRACTION, missing=rules.SHARES)
+
+
+def _optional(description: str) -> Any:
+    return pa.Field(description=description, nullable=True, metadata={"key": False, "missing": None, "values": ()})
 
 
 class DayTable(pa.DataFrameModel):
-    """What every table has."""
+    """The columns of every table."""
 
-    as_of: pl.Date = _key("The day (UTC) that the figures run up to: the window's last, and the partition.")
-    window_days: pl.Int32 = _key("How many days the figures cover, `as_of` being the last.")
+    as_of: pl.Date = _key("The snapshot's day (UTC): the last day of its window, and the partition.")
+    # An answer without it breaks `window_is_7_days`, once and not in every row.
+    window_days: pl.Int32 = _column(
+        "The number of days that the figures cover, up to and including `as_of`.", key=True, missing=None
+    )
 
     class Config:
-        strict = True  # columns are matched by name; one too many or too few is an error
+        strict = True  # a missing or an extra column is an error
 
     @classmethod
     def primary_key(cls) -> list[str]:
         """Return the names of the primary key's columns."""
-        return [name for name, column in cls.columns().items() if column.metadata == _KEY]
+        return [name for name, column in cls.columns().items() if column.metadata["key"]]
 
     @classmethod
     def summary(cls) -> str:
-        """Return what the table is, in a sentence."""
+        """Return one sentence that describes the table."""
         return str(cls.to_schema().description)
 
     @classmethod
@@ -90,89 +98,86 @@ class DayTable(pa.DataFrameModel):
         """Return each column's polars type by name, in the table's order."""
         return {name: column.dtype.type for name, column in cls.columns().items()}
 
+    @classmethod
+    def row_rules(cls) -> list[RowRule]:
+        """Return the rules that its rows must keep, each column's first, then that keys are unique."""
+        declared: list[RowRule] = []
+        for name, column in cls.columns().items():
+            if column.metadata["missing"] is not None:
+                declared.append(RowRule(column.metadata["missing"], name, pl.col(name).is_null()))
+            values: Sequence[_ValueRule] = column.metadata["values"]
+            declared += [RowRule(rule, name, broken(pl.col(name))) for rule, broken in values]
+        key = cls.primary_key()
+        has_null = pl.any_horizontal(pl.col(name).is_null() for name in key if name != "window_days")
+        return [*declared, RowRule(rules.UNIQUE, key[-1], ~pl.struct(key).is_unique() & ~has_null, shows_row=True)]
+
 
 class Snapshots(DayTable):
     """The table `snapshots`."""
 
     class Config:
-        description = "One row a day: the answer that the day's figures come from, with its sha256."
+        description = "One row per day: the answer that the day's figures come from, with its sha256."
 
-    revision: pl.Int32 = pa.Field(
-        description="1 for the first answer that came into the archive for that day, the next number for each other."
+    revision: pl.Int32 = _column("1 for the first answer archived for that day, then 2, 3 and so on.")
+    sha256: str = _column("The sha256 of the answer's bytes, in hex, as recorded in the archive.")
+    bytes: pl.Int64 = _column("The answer's length in bytes.")
+    fetched_at: Instant = _column(
+        "When the answer was fetched. For an imported answer without a fetch time: when it was imported."
     )
-    sha256: str = pa.Field(description="The sha256 of the answer's bytes, in hex, as in the raw archive's record.")
-    bytes: pl.Int64 = pa.Field(description="The answer's length in bytes.")
-    fetched_at: Instant = pa.Field(
-        description="When the answer was fetched; for an imported one that does not say, when it was imported."
-    )
-    origin: str = pa.Field(
-        description="How it came: `api`, `import` (a snapshot that somebody else kept), or `demo` (made up)."
-    )
-    source: str = pa.Field(description="The URL that was asked, or the name of the file that was imported.")
-    classification_count: pl.Int32 = pa.Field(description="How many tags the answer lists.")
-    citation: str = pa.Field(description="How to cite the day's figures.")
+    origin: str = _column("`api`, `import` (a snapshot from a file), or `demo` (made-up figures).")
+    source: str = _column("The URL that the answer was fetched from, or the file that it was imported from.")
+    classification_count: pl.Int32 = _column("The number of tags in the answer.")
+    citation: str = _column("How to cite the day's figures.")
 
 
 class TaskClassifications(DayTable):
     """The table `task_classifications`."""
 
     class Config:
-        description = "One row a day and tag: the share of requests and of tokens that goes to each task."
+        description = "One row per day and tag: each task's share of requests and of tokens."
 
-    tag: str = _key("The task's name in the API, such as `code:debugging`.")
-    display_name: str = pa.Field(description="The task's name for people.")
-    macro_category: str = pa.Field(
-        description="The group that the tag's prefix names: `code`, `data`, `agent`, else `general`."
+    tag: str = _key("The task's name in the API, such as `code:debugging`.", _NOT_OTHER)
+    display_name: str = _column("The task's display name.", _NOT_OTHER)
+    macro_category: str = _column(
+        "The tag's group, by its prefix: `code`, `data` or `agent`, otherwise `general`.", _NOT_OTHER
     )
-    usage_share: float = pa.Field(description="The tag's share of all classified requests.")
-    token_share: float = pa.Field(description="The tag's share of all classified tokens.")
-    category_usage_share: float = pa.Field(description="The tag's share of its macro-category's requests.")
-    category_token_share: float = pa.Field(description="The tag's share of its macro-category's tokens.")
-    usage_rank: pl.Int32 = pa.Field(description="1 for the day's largest usage_share; ties share the smaller number.")
-    token_rank: pl.Int32 = pa.Field(description="1 for the day's largest token_share; ties share the smaller number.")
-
-    check_shares = _shares("usage_share", "token_share", "category_usage_share", "category_token_share")
-    check_no_other = _not_other("tag", "display_name", "macro_category")
-    check_unique = _unique("tag")
+    usage_share: float = _share("The tag's share of all classified requests.")
+    token_share: float = _share("The tag's share of all classified tokens.")
+    category_usage_share: float = _share("The tag's share of its macro-category's requests.")
+    category_token_share: float = _share("The tag's share of its macro-category's tokens.")
+    usage_rank: pl.Int32 = _column("1 for the day's largest usage_share; equal shares have the same, smaller rank.")
+    token_rank: pl.Int32 = _column("1 for the day's largest token_share; equal shares have the same, smaller rank.")
 
 
 class MacroCategories(DayTable):
     """The table `macro_categories`."""
 
     class Config:
-        description = "One row a day and macro-category: the share of requests and of tokens of a group of tasks."
+        description = "One row per day and macro-category: each group of tasks' share of requests and of tokens."
 
-    key: str = _key("The macro-category's name in the API, such as `code`.")
-    label: str = pa.Field(description="The macro-category's name for people.")
-    usage_share: float = pa.Field(description="The macro-category's share of all classified requests.")
-    token_share: float = pa.Field(description="The macro-category's share of all classified tokens.")
-
-    check_shares = _shares("usage_share", "token_share")
-    check_no_other = _not_other("key", "label")
-    check_unique = _unique("key")
+    key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_OTHER)
+    label: str = _column("The macro-category's display name.", _NOT_OTHER)
+    usage_share: float = _share("The macro-category's share of all classified requests.")
+    token_share: float = _share("The macro-category's share of all classified tokens.")
 
 
 class TaskModels(DayTable):
     """The table `task_models`."""
 
     class Config:
-        description = "One row a day, tag and listed model: the top models of each task by requests."
+        description = "One row per day, tag and listed model: each task's top models by requests."
 
     tag: str = _key("The task's name in the API.")
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
-    position: pl.Int32 = pa.Field(description="The model's place in the tag's list, from 1.")
-    tag_usage_share: float = pa.Field(description="The model's share of the tag's requests.")
-    tag_token_share: float = pa.Field(description="The model's share of the tag's tokens.")
-
-    check_shares = _shares("tag_usage_share", "tag_token_share")
-    check_no_other = _not_other("model_id")
-    check_unique = _unique("tag", "model_id")
+    model_id: str = _key("The model, as `author/model` or `author/model:variant`.", _NOT_OTHER, _HAS_AUTHOR)
+    position: pl.Int32 = _column("The model's place in the tag's list, from 1.")
+    tag_usage_share: float = _share("The model's share of the tag's requests.")
+    tag_token_share: float = _share("The model's share of the tag's tokens.")
 
 
 class _RankedModels(DayTable):
-    """What has a row a day, scope and model."""
+    """The columns of everything with one row per day, scope and model."""
 
-    scope: str = _key("`all` for all classified traffic, or the key of the macro-category that is ranked.")
+    scope: str = _key("`all` for all classified traffic, or a macro-category's key.")
     model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
 
 
@@ -180,47 +185,42 @@ class ModelLeaderboard(_RankedModels):
     """The table `model_leaderboard`."""
 
     class Config:
-        description = "One row a day, scope and model: market share and rank, with what the lists leave open."
+        description = "One row per day, scope and model: market share and rank, with their bounds."
 
-    author: str = pa.Field(description="The part of the model id before the `/`; NULL without one.", nullable=True)
-    model: str = pa.Field(description="The part of the model id between `/` and `:`.")
-    variant: str = pa.Field(
-        description="The part of the model id after the `:`, such as `free`; NULL without one.",
-        nullable=True,
+    author: str = _optional("The part of the model id before the `/`; NULL if there is no `/`.")
+    model: str = _column("The part of the model id between `/` and `:`.")
+    variant: str = _optional("The part of the model id after the `:`, such as `free`; NULL if there is no `:`.")
+    usage_rank: pl.Int32 = _column("1 for the scope's largest usage_share; equal shares have the same, smaller rank.")
+    token_rank: pl.Int32 = _column("1 for the scope's largest token_share; equal shares have the same, smaller rank.")
+    usage_share: float = _column(
+        "The share of the scope's requests that the published lists attribute to the model. A lower bound, because "
+        "only the top models are listed. Rounded to 12 decimals."
     )
-    usage_rank: pl.Int32 = pa.Field(description="1 for the scope's largest usage_share; ties share the smaller number.")
-    token_rank: pl.Int32 = pa.Field(description="1 for the scope's largest token_share; ties share the smaller number.")
-    usage_share: float = pa.Field(
-        description="The share of the scope's requests that the published lists attribute to the model: a "
-        "lower bound, for lists end at the top models. Rounded to 12 decimals."
+    token_share: float = _column(
+        "The share of the scope's tokens that the published lists attribute to the model. A lower bound. Rounded to "
+        "12 decimals."
     )
-    token_share: float = pa.Field(
-        description="The share of the scope's tokens that the published lists attribute to the model: a "
-        "lower bound. Rounded to 12 decimals."
+    usage_share_upper: float = _column("The largest share of requests that the published lists allow for the model.")
+    token_share_upper: float = _column("The largest share of tokens that the published lists allow for the model.")
+    usage_rank_best: pl.Int32 = _column("1 + the number of models whose usage_share exceeds this usage_share_upper.")
+    usage_rank_worst: pl.Int32 = _column(
+        "1 + the number of other models whose usage_share_upper exceeds this usage_share."
     )
-    usage_share_upper: float = pa.Field(
-        description="The largest share of requests that the model can have under the published lists."
-    )
-    token_share_upper: float = pa.Field(
-        description="The largest share of tokens that the model can have under the published lists."
-    )
-    usage_rank_best: pl.Int32 = pa.Field(
-        description="1 + the models whose usage_share is above this model's usage_share_upper."
-    )
-    usage_rank_worst: pl.Int32 = pa.Field(
-        description="1 + the other models whose usage_share_upper is above this model's usage_share."
-    )
-    task_count: pl.Int32 = pa.Field(description="How many of the scope's tags list the model.")
-    top_task: str = pa.Field(description="The tag that gives the model the most usage in the scope.")
+    task_count: pl.Int32 = _column("The number of the scope's tags that list the model.")
+    top_task: str = _column("The tag that contributes most to the model's usage_share.")
 
-    check_bounds = row_rule(
-        rules.BOUNDS,
-        pl.all_horizontal(pl.col("usage_share", "token_share", "usage_share_upper", "token_share_upper").is_finite())
-        & (pl.col("usage_share") <= pl.col("usage_share_upper"))
-        & (pl.col("token_share") <= pl.col("token_share_upper"))
-        & (pl.col("usage_rank_best") <= pl.col("usage_rank"))
-        & (pl.col("usage_rank") <= pl.col("usage_rank_worst")),
-    )
+    @classmethod
+    def row_rules(cls) -> list[RowRule]:
+        """Return the rules of every table, and that shares and ranks are within their bounds."""
+        shares = ("usage_share", "token_share", "usage_share_upper", "token_share_upper")
+        holds = (
+            pl.all_horizontal(pl.col(*shares).is_finite())
+            & (pl.col("usage_share") <= pl.col("usage_share_upper"))
+            & (pl.col("token_share") <= pl.col("token_share_upper"))
+            & (pl.col("usage_rank_best") <= pl.col("usage_rank"))
+            & (pl.col("usage_rank") <= pl.col("usage_rank_worst"))
+        )
+        return [*super().row_rules(), RowRule(rules.BOUNDS, "model_id", ~holds, shows_row=True)]
 
 
 TABLES: dict[str, type[DayTable]] = {
@@ -232,45 +232,40 @@ TABLES: dict[str, type[DayTable]] = {
 }
 """Every table of the schema `openrouter`, by name."""
 
+_NULL_BEFORE = "NULL if that day is missing or does not list the model"
+
 
 class ModelTrends(_RankedModels):
     """The view `model_trends`."""
 
     class Config:
-        description = "One row a day, scope and model: the leaderboard with its changes, computed as it is read."
+        description = "One row per day, scope and model: the leaderboard's changes, computed when you read them."
 
-    usage_rank: pl.Int32 = pa.Field(description="The model's rank of the day, as in `model_leaderboard`.")
-    usage_share: float = pa.Field(description="The share attributed to the model, as in `model_leaderboard`.")
-    usage_rank_1d: pl.Int32 = pa.Field(
-        description="Its usage_rank 1 day before; NULL where that day is not there, or did not list the model.",
-        nullable=True,
+    usage_rank: pl.Int32 = _column("The model's rank on the day, as in `model_leaderboard`.")
+    usage_share: float = _column("The share attributed to the model, as in `model_leaderboard`.")
+    usage_rank_1d: pl.Int32 = _optional(f"The usage_rank 1 day before; {_NULL_BEFORE}.")
+    usage_rank_7d: pl.Int32 = _optional(f"The usage_rank 7 days before; {_NULL_BEFORE}.")
+    usage_share_change_1d: float = _optional(
+        f"usage_share minus the usage_share 1 day before, as a fraction of 1; {_NULL_BEFORE}."
     )
-    usage_rank_7d: pl.Int32 = pa.Field(
-        description="Its usage_rank 7 days before; NULL where that day is not there, or did not list the model.",
-        nullable=True,
+    usage_share_change_7d: float = _optional(
+        f"usage_share minus the usage_share 7 days before, as a fraction of 1; {_NULL_BEFORE}. The two windows do not "
+        "overlap."
     )
-    usage_share_change_1d: float = pa.Field(
-        description="usage_share less that of 1 day before, in fractions of 1; NULL where that day is not there, or "
-        "did not list the model: what it had then is not published.",
-        nullable=True,
+    first_seen: pl.Date = _column("The first day that lists the model in the scope.")
+    days_listed: pl.Int32 = _column(
+        "The number of days, up to and including this one, that list the model in the scope."
     )
-    usage_share_change_7d: float = pa.Field(
-        description="usage_share less that of 7 days before, in fractions of 1; NULL as for 1 day. The windows of two "
-        "days that are 7 days apart share no day.",
-        nullable=True,
-    )
-    first_seen: pl.Date = pa.Field(description="The first day that lists the model in the scope.")
-    days_listed: pl.Int32 = pa.Field(description="How many days up to this one list the model in the scope.")
 
 
 class LatestLeaderboard(ModelLeaderboard):
     """The view `latest_leaderboard`."""
 
     class Config:
-        description = "One row a model: the leaderboard of the newest day, of all classified traffic."
+        description = "One row per model: the leaderboard of all classified traffic on the newest day."
 
 
 VIEWS: dict[str, type[DayTable]] = {"model_trends": ModelTrends, "latest_leaderboard": LatestLeaderboard}
-"""Every view of the schema `openrouter`, by name. They read as the tables do."""
+"""Every view of the schema `openrouter`, by name. You read them like tables."""
 RELATIONS: dict[str, type[DayTable]] = {**TABLES, **VIEWS}
-"""Tables and views."""
+"""Tables and views, by name."""

@@ -23,7 +23,7 @@ from dagster._core.definitions.data_version import (
 
 from orpipeline.archive.folder import Record
 from orpipeline.citation import citation
-from orpipeline.contracts.judgement import InvalidSnapshotError
+from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.defs.metadata import (
     SPARKLINE_DAYS,
     findings_table,

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from orpipeline.archive.folder import ArchiveError
-from orpipeline.contracts.judgement import InvalidSnapshotError
+from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.days import day_spans
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import table

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from orpipeline.contracts.judgement import FINDINGS_SCHEMA
+from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import ALL
 from orpipeline.warehouse.database import Warehouse

@@ -1,0 +1,52 @@
+"""A finding: one place in an answer or a table that breaks one rule. Frames of findings, and the error that has one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from orpipeline.contracts.rules import Rule
+from orpipeline.errors import OrpipelineError
+
+FINDINGS_SCHEMA = {
+    "as_of": pl.Date,
+    "severity": pl.String,
+    "rule": pl.String,
+    "table": pl.String,
+    "column": pl.String,
+    "row": pl.String,
+    "found": pl.String,
+}
+"""One row per finding. `severity` is `ERROR` (the day is rejected) or `WARN`; `row` identifies the row by its key
+(`tag`, `tag / model_id`, ...); `found` is the value there, as JSON or as `name=value`."""
+
+
+class InvalidSnapshotError(OrpipelineError):
+    """An answer breaks a rule of severity ERROR, so its day's tables are unchanged.
+
+    `findings` has every broken rule and row, with the columns of `FINDINGS_SCHEMA`.
+    """
+
+    def __init__(self, message: str, findings: pl.DataFrame) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+
+def finding_frame(rule: Rule, table: str, places: Iterable[tuple[date | None, str, str, str]]) -> pl.DataFrame:
+    """Return one finding per place: its day, column, row and what was found there."""
+    rows = [(day, rule.severity, rule.name, table, column, row, found) for day, column, row, found in places]
+    return pl.DataFrame(rows, schema=FINDINGS_SCHEMA, orient="row")
+
+
+def shown(value: object) -> str:
+    """Return a value as JSON would write it, without the noise that adding doubles leaves in a sum."""
+    return json.dumps(float(f"{value:.6g}")) if isinstance(value, float) else str(value)
+
+
+def shown_values(row: Mapping[str, Any], columns: Iterable[str]) -> str:
+    """Return the values of some columns of a row, as `name=value, name=value`."""
+    return ", ".join(f"{name}={shown(row[name])}" for name in columns)
