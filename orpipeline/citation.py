@@ -1,4 +1,4 @@
-"""How the figures are cited."""
+"""How to cite the figures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ LICENSE = "Licensed under CC BY 4.0."
 
 
 def citation(as_of: date, origin: str) -> str:
-    """Return how to cite a day's figures where they are passed on, as OpenRouter's data guide asks for it.
+    """Return the citation of a day's figures that OpenRouter's data guide requires when you publish them.
 
-    Made-up figures (`origin` is `demo`) are nobody's, and the text says so.
+    For made-up figures (`origin` is `demo`) the text names no source but the demo.
     """
     if origin == "demo":
         return f"Demo data, made up by orpipeline, as of {as_of}. Not from OpenRouter."

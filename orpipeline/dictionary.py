@@ -1,4 +1,4 @@
-"""The data dictionary, from the contracts: what every column is, in Markdown."""
+"""The data dictionary in Markdown, generated from the contracts."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from orpipeline.warehouse.tables import DEFAULT_SCHEMA, DUCKDB_TYPES
 
 _INTRODUCTION = """# Data dictionary
 
-{where} Shares are fractions of 1 as OpenRouter publishes them, rounded to 3
-decimals, unless a column says otherwise. A day is one in UTC. Columns marked *key* are the primary key.
+{where} Shares are fractions of 1, rounded to 3 decimals by OpenRouter, unless
+a column's description differs. Days are in UTC. Columns marked *key* are the primary key.
 """
 
 _IN_DUCKDB = f"All tables are in the DuckDB schema `{DEFAULT_SCHEMA}`."
-_EXPORTED = """Each table is a folder of Parquet files, one a day. The column `as_of` is in the folders' names
-(`as_of=2026-10-06`), not in the files; types are named as in DuckDB."""
+_EXPORTED = """Each table is a folder of Parquet files, one per day. The column `as_of` is in the folder names
+(`as_of=2026-10-06`), not in the files. Types have DuckDB's names."""
 
 
 def data_dictionary(*, exported: bool = False) -> str:
-    """Return the tables and views with their columns (type, key, NULL, meaning) and the rules that a day holds to.
+    """Return every table and view with its columns (type, key, NULL, meaning), and the rules for a day.
 
-    With `exported`, what an export has of them: the tables, as Parquet files.
+    With `exported`, describe an export: the tables without the views, as Parquet files.
     """
     introduction = _INTRODUCTION.format(where=_EXPORTED if exported else _IN_DUCKDB)
     return "\n".join([introduction, *_relations(TABLES if exported else RELATIONS), *_rules()])
@@ -44,8 +44,8 @@ def _columns(model: type[DayTable]) -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    yield "## Rules\n\nA day that breaks an ERROR rule is refused; breaking a WARN rule is reported, and let through.\n"
-    yield "| rule | severity | what must hold |\n| --- | --- | --- |"
+    yield "## Rules\n\nA day that breaks an ERROR rule is rejected. A day that breaks a WARN rule is accepted with a warning.\n"
+    yield "| rule | severity | requirement |\n| --- | --- | --- |"
     for rule in RULES.values():
         yield f"| `{rule.name}` | {rule.severity} | {_cell(rule.description)} |"
     yield ""

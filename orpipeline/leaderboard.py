@@ -1,17 +1,17 @@
-"""From a day's tables to its model leaderboard: what the published lists attribute to each model, and what they
-leave open. Pure; a day's rows depend on that day alone.
+"""From a day's tables to its model leaderboard: the share that the published lists attribute to each model, and how
+large it can be. Pure. A day's rows depend on that day alone.
 
-Under a tag t of the scope, with w(t) the tag's share of the scope and s(t, m) a listed model's share of the tag:
+For a tag t of the scope, w(t) is the tag's share of the scope, and s(t, m) a listed model's share of the tag:
 
-- attributed share of m: the sum over tags that list m of w(t) x s(t, m). Lists end at the top models by requests,
-  so this is a lower bound.
-- under a tag that does not list m, its share of requests is at most r(t) = min(smallest listed share, 1 - sum of
-  the listed shares), for a model with more would be listed; its share of tokens is at most 1 - the sum of the
-  listed token shares. Neither is below 0; both are 1 where no model is listed.
-- upper bound of m: the attributed share plus the sum over tags that do not list m of w(t) x r(t).
+- The attributed share of m is the sum of w(t) x s(t, m) over the tags that list m. It is a lower bound, because each
+  tag lists only its top models by requests.
+- Under a tag that does not list m, its share of requests is at most r(t) = min(smallest listed share, 1 - sum of the
+  listed shares): with a larger share it would be listed. Its share of tokens is at most 1 - the sum of the listed token
+  shares. Neither is below 0. Both are 1 if the tag lists no model.
+- The upper bound of m is the attributed share plus the sum of w(t) x r(t) over the tags that do not list m.
 
-Sums are rounded to 12 decimals: published shares have 3, so their products have 6, and the rounding gives back
-the exact figure whatever the order of summation was.
+Sums are rounded to 12 decimals. Published shares have 3 decimals, so their products have 6, and rounding removes the
+error of adding doubles, whatever the order of summation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import polars as pl
 
 ALL = "all"
-"""The scope of all classified traffic; the other scopes are the macro-categories' keys."""
+"""The scope of all classified traffic. The other scopes are the keys of the macro-categories."""
 DECIMALS = 12
 _GROUP = ["as_of", "window_days", "scope"]
 _MODEL = [*_GROUP, "model_id"]
@@ -28,9 +28,9 @@ _MODEL = [*_GROUP, "model_id"]
 def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.DataFrame:
     """Return the leaderboard of every day and scope.
 
-    Takes the columns of the tables `task_classifications` and `task_models`, any number of days; returns those
-    of `model_leaderboard`, one row a day, scope and model that at least one of the scope's tags lists, sorted
-    by day, scope, `usage_rank` and `model_id`. Shares are fractions of the scope's traffic.
+    Takes the columns of the tables `task_classifications` and `task_models`, for any number of days. Returns the
+    columns of `model_leaderboard`: one row per day, scope and model that a tag of the scope lists, sorted by day,
+    scope, `usage_rank` and `model_id`. Shares are fractions of the scope's traffic.
     """
     tags = _scoped_tags(task_classifications, task_models)
     listed = _listed(tags, task_models)
@@ -40,7 +40,7 @@ def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.Da
         usage_open=pl.col("usage_rest").sum(),
         token_open=pl.col("token_rest").sum(),
         task_count=pl.len().cast(pl.Int32),
-        # The rows come sorted by usage, largest first, and by tag: the first is the top task.
+        # `_listed` sorts by usage, largest first, and then by tag.
         top_task=pl.col("tag").first(),
     )
     rests = tags.group_by(_GROUP, maintain_order=True).agg(
@@ -56,7 +56,7 @@ def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.Da
         usage_rank=_competition_rank("usage_share"),
         token_rank=_competition_rank("token_share"),
         usage_rank_best=1 + _count_above("usage_share", "usage_share_upper"),
-        # A model's own upper bound is no other model's: it counts where it is above its share, and goes out.
+        # Only other models count, so subtract the model itself where its own upper bound exceeds its share.
         usage_rank_worst=1
         + _count_above("usage_share_upper", "usage_share")
         - (pl.col("usage_share_upper") > pl.col("usage_share")).cast(pl.Int32),
@@ -76,14 +76,14 @@ def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.Da
 def model_id_parts(model_id: str = "model_id") -> dict[str, pl.Expr]:
     """Return expressions for `author`, `model` and `variant` of ids `author/model:variant`.
 
-    An id without `/` has no author, one without `:` behind the author no variant: both NULL.
+    `author` is NULL for an id without `/`, and `variant` for an id without `:` after the author.
     """
     parts = pl.col(model_id).str.extract_groups(r"(?s)^(?:(?<author>[^/]*)/)?(?<model>[^:]*)(?::(?<variant>.*))?$")
     return {name: parts.struct.field(name) for name in ("author", "model", "variant")}
 
 
 def _scoped_tags(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.DataFrame:
-    """Return a row a scope and tag: its weights in the scope, and the most that an unlisted model can have."""
+    """Return one row per scope and tag: its weights in the scope, and the largest share of an unlisted model."""
     lists = task_models.group_by("as_of", "window_days", "tag").agg(
         smallest=pl.col("tag_usage_share").min(),
         usage_left=(1 - pl.col("tag_usage_share").sum()).clip(lower_bound=0.0),
@@ -110,7 +110,7 @@ def _scoped_tags(task_classifications: pl.DataFrame, task_models: pl.DataFrame) 
 
 
 def _listed(tags: pl.DataFrame, task_models: pl.DataFrame) -> pl.DataFrame:
-    """Return a row a scope, tag and listed model, what most adds to a model's usage first."""
+    """Return one row per scope, tag and listed model; each model's largest contribution comes first."""
     return (
         tags.join(task_models, on=["as_of", "window_days", "tag"], how="inner")
         .with_columns(
@@ -122,7 +122,7 @@ def _listed(tags: pl.DataFrame, task_models: pl.DataFrame) -> pl.DataFrame:
 
 
 def _upper(share: str, rest: str, own_rest: str) -> pl.Expr:
-    # The rest of the tags that do not list the model; a difference of sums may end a hair below 0.
+    # The rest of the tags that do not list the model. A difference of sums can be slightly below 0.
     elsewhere = (pl.col(rest) - pl.col(own_rest)).round(DECIMALS).clip(lower_bound=0.0)
     return (pl.col(share) + elsewhere).round(DECIMALS)
 

@@ -1,24 +1,27 @@
-"""Text and sizes that somebody else chose: they are data, execute nowhere, and are bounded."""
+"""Names, days and sizes that an attacker could choose: they are stored as data, run nowhere, and are bounded."""
 
 from __future__ import annotations
 
 import io
-import resource
+import json
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from rich.console import Console
 
+from orpipeline.archive.folder import Archive
 from orpipeline.cli.terminal import as_markdown, print_leaderboard
-from orpipeline.snapshot import Fetch
+from orpipeline.leaderboard import rank
+from orpipeline.openrouter.frames import parse
+from orpipeline.snapshot import Loaded, load_days
+from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import DAY, answer, tag
-from orpipeline_tests.scripted_api import KEY, ScriptedApi
-from orpipeline_tests.world import World, failure_of
 
-pytestmark = pytest.mark.usefixtures("at_noon")
-
+NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 HOSTILE = [
     "a/'; DROP TABLE openrouter.snapshots; --",
     'a/"quoted"',
@@ -40,64 +43,70 @@ def _bend(data: dict[str, Any]) -> None:
         model["id"] = name
 
 
-def test_hostile_names_go_through_as_they_are_and_run_nowhere(world: World) -> None:
-    world.keep(answer(bend=_bend))
-    result = world.run(DAY)
-    assert result.success
-    rows = world.tables()
-    assert {row["model_id"] for row in rows["task_models"] if row["tag"] == "math"} == set(HOSTILE)
-    assert HOSTILE[0] in {row["display_name"] for row in rows["task_classifications"]}
-    assert len(rows["snapshots"]) == 1
+def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
+    archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
+    record = archive.put(body, fetched_at=NOON, source="a test", origin="import").record
+    assert record.as_of == DAY
+    return load_days(archive, warehouse, [DAY], now=NOON), warehouse
 
 
-def test_hostile_names_cannot_speak_to_the_terminal_or_break_a_markdown_table(world: World) -> None:
-    world.keep(answer(bend=_bend))
-    world.run(DAY)
-    board = world.warehouse.read("model_leaderboard").filter(scope="general").with_columns(moved=pl.lit(""))
+def test_hostile_names_are_stored_as_they_are_and_run_nowhere(tmp_path: Path) -> None:
+    loaded, warehouse = _load(tmp_path, answer(bend=_bend))
+    assert not loaded.validated.errors
+    assert set(warehouse.read("task_models").filter(tag="math")["model_id"]) == set(HOSTILE)
+    assert HOSTILE[0] in set(warehouse.read("task_classifications")["display_name"])
+    assert len(warehouse.read("snapshots")) == 1
+
+
+def test_hostile_names_do_not_control_the_terminal_or_break_a_markdown_table() -> None:
+    frames = parse([(DAY, answer(bend=_bend))])
+    board = rank(frames.task_classifications, frames.task_models).filter(scope="general")
+    board = board.with_columns(moved=pl.lit(""))
     text = io.StringIO()
     print_leaderboard(Console(file=text, width=110), board, title="t", citation="c")
-    for said in (text.getvalue(), as_markdown(board, title="t", citation="c")):
-        assert "\x1b" not in said
-        assert "\x07" not in said
-        assert "\u202e" not in said
+    markdown = as_markdown(board, title="t", citation="c")
+    for printed in (text.getvalue(), markdown):
+        assert not {"\x1b", "\x07", "\u202e"} & set(printed)
     assert "[bold]markup[/bold]" in text.getvalue()
-    lines = [line for line in as_markdown(board, title="t", citation="c").splitlines() if line.startswith("|")]
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in lines} == {8}
-    assert "<img" not in as_markdown(board, title="t", citation="c")
-
-
-@pytest.fixture
-def asking(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
-    return World(world.folder, world.instance, api.base_url)
+    assert "<img" not in markdown
 
 
 @pytest.mark.parametrize("as_of", ["../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x"])
-def test_a_path_for_a_day_is_kept_aside(asking: World, api: ScriptedApi, as_of: str) -> None:
-    api.answers(answer(bend=lambda data: data.update(as_of=as_of)))
-    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
-    assert "states no day" in str(failure.description)
-    outside = [path for path in asking.folder.parent.rglob("*.json.gz") if "undated" not in path.parts]
-    assert outside == []
+def test_a_path_in_place_of_a_day_is_archived_as_undated(tmp_path: Path, as_of: str) -> None:
+    body = answer(bend=lambda data: data.update(as_of=as_of))
+    record = Archive(tmp_path / "data" / "raw").put(body, fetched_at=NOON, source="a test", origin="api").record
+    assert record.as_of is None
+    (file,) = tmp_path.rglob("*.json.gz")
+    assert (tmp_path / "data" / "raw" / "undated") in file.parents
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"data": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-        b'{"data": {"as_of": "2026-10-06", "x": "' + b"y" * 11_000_000 + b'"}}',
-        answer(
-            bend=lambda data: tag(data, "math")["models"].extend(
-                {"id": f"m/{n}", "tag_usage_share": 0.0, "tag_token_share": 0.0} for n in range(100_000)
-            )
-        ),
-    ],
-    ids=["deep nesting", "11 MB", "100,000 models"],
-)
-def test_an_absurd_answer_is_refused_in_bounded_memory_and_time(asking: World, api: ScriptedApi, body: bytes) -> None:
-    api.answers(body)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    failure_of(asking.run(DAY, fetch=Fetch.auto))
-    assert time.perf_counter() - start < 30
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
-    assert all(not rows for rows in asking.tables().values())
+def _with_models(count: int) -> bytes:
+    return answer(
+        bend=lambda data: tag(data, "math")["models"].extend(
+            {"id": f"m/{n}", "tag_usage_share": 0.0, "tag_token_share": 0.0} for n in range(count)
+        )
+    )
+
+
+def _nested(depth: int) -> bytes:
+    classifications = json.dumps(DAY.isoformat()) + ', "classifications": ' + "[" * depth + "]" * depth
+    return ('{"data": {"as_of": ' + classifications + "}}").encode()
+
+
+@pytest.mark.parametrize("body", [_nested(500), _with_models(100_000)], ids=["nested", "100,000 models"])
+def test_an_absurd_answer_is_rejected_quickly(tmp_path: Path, body: bytes) -> None:
+    start = time.perf_counter()
+    loaded, warehouse = _load(tmp_path, body)
+    assert time.perf_counter() - start < 10
+    assert DAY in loaded.validated.errors
+    assert warehouse.read("task_models").is_empty()
+
+
+def test_nesting_beyond_what_a_parser_takes_is_archived_and_not_read(tmp_path: Path) -> None:
+    record = Archive(tmp_path).put(_nested(200_000), fetched_at=NOON, source="a test", origin="api").record
+    assert record.as_of is None
+    found = parse([(DAY, _nested(200_000))])
+    assert found.task_classifications.is_empty()
+    assert found.defects

@@ -1,79 +1,55 @@
-"""The one real answer beside the project: every figure through the command line, against a calculation by hand."""
+"""The real answer that comes with the project's sources: every stored figure against a calculation by hand."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import TABLES
+from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.commands import run_command
-from orpipeline_tests.scripted_api import KEY, ScriptedApi
+from orpipeline_tests.answers import DAY
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
-pytestmark = pytest.mark.skipif(
-    not REAL.exists(), reason="the real answer lies beside the project, and is not here: ../shared/real"
-)
+pytestmark = pytest.mark.skipif(not REAL.exists(), reason="the real answer is not here: ../shared/real")
 Rows = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def yesterday() -> date:
-    return datetime.now(UTC).date() - timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def body(yesterday: date) -> bytes:
-    """The real answer's bytes, with yesterday as their day."""
-    return REAL.read_bytes().replace(b"2026-10-06", yesterday.isoformat().encode(), 1)
-
-
-@pytest.fixture(scope="module")
-def said(body: bytes) -> dict[str, Any]:
-    # Fractions, so that the calculation by hand has no rounding of its own.
-    data: dict[str, Any] = json.loads(body, parse_float=Fraction)["data"]
+def published() -> dict[str, Any]:
+    """The answer's `data`, with fractions: the calculation by hand rounds nothing."""
+    data: dict[str, Any] = json.loads(REAL.read_bytes(), parse_float=Fraction)["data"]
     return data
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory, body: bytes, yesterday: date) -> Rows:
-    """Every table's rows after `orpipeline run --date <yesterday>` against a server that gives the real answer."""
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """Every table's rows, after the answer's way from the archive to the warehouse."""
     folder = tmp_path_factory.mktemp("real")
-    with ScriptedApi() as api:
-        api.answers(body)
-        done = run_command(
-            "run",
-            "--date",
-            yesterday.isoformat(),
-            folder=folder,
-            environment={
-                "ORPIPELINE_DATA_DIR": str(folder / "data"),
-                "ORPIPELINE_BASE_URL": api.base_url,
-                "OPENROUTER_API_KEY": KEY,
-            },
-        )
-        assert done.returncode == 0, done.stderr
-        assert len(api.asked) == 1
-    warehouse = Warehouse(folder / "data" / "warehouse.duckdb")
+    archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
+    noon = datetime(2026, 10, 7, 12, tzinfo=UTC)
+    archive.put(REAL.read_bytes(), fetched_at=noon, source="a test", origin="api")
+    assert not load_days(archive, warehouse, [DAY], now=noon).validated.findings.to_dicts()
     return {name: warehouse.read(name).to_dicts() for name in TABLES}
 
 
-def test_the_row_counts(rows: Rows) -> None:
+def test_the_tables_have_every_row_of_the_answer(rows: Rows) -> None:
     counts = {name: len(found) for name, found in rows.items()}
     del counts["model_leaderboard"]
     assert counts == {"snapshots": 1, "task_classifications": 29, "macro_categories": 4, "task_models": 290}
 
 
-def test_every_figure_of_the_tables_is_the_answers(rows: Rows, said: dict[str, Any]) -> None:
+def test_every_figure_is_stored_as_published(rows: Rows, published: dict[str, Any]) -> None:
     by_tag = {row["tag"]: row for row in rows["task_classifications"]}
     by_model = {(row["tag"], row["model_id"]): row for row in rows["task_models"]}
-    for task in said["classifications"]:
+    for task in published["classifications"]:
         models = task.pop("models")
         assert {name: by_tag[task["tag"]][name] for name in task} == {
             name: float(value) if isinstance(value, Fraction) else value for name, value in task.items()
@@ -85,7 +61,7 @@ def test_every_figure_of_the_tables_is_the_answers(rows: Rows, said: dict[str, A
             assert row["tag_token_share"] == float(model["tag_token_share"])
         task["models"] = models
     by_key = {row["key"]: row for row in rows["macro_categories"]}
-    for macro in said["macro_categories"]:
+    for macro in published["macro_categories"]:
         row = by_key[macro["key"]]
         assert (row["label"], row["usage_share"], row["token_share"]) == (
             macro["label"],
@@ -95,7 +71,7 @@ def test_every_figure_of_the_tables_is_the_answers(rows: Rows, said: dict[str, A
 
 
 def _by_hand(tasks: list[dict[str, Any]], weight: str, share: str) -> dict[str, tuple[Fraction, Fraction]]:
-    """Return each model's attributed share and upper bound: the contract's arithmetic, in exact fractions."""
+    """Return each model's attributed share and upper bound: in exact fractions."""
     attributed: dict[str, Fraction] = defaultdict(Fraction)
     for task in tasks:
         for model in task["models"]:
@@ -114,8 +90,8 @@ def _by_hand(tasks: list[dict[str, Any]], weight: str, share: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("scope", ["all", "code", "data", "agent", "general"])
-def test_the_leaderboard_is_the_contracts_arithmetic(rows: Rows, said: dict[str, Any], scope: str) -> None:
-    tasks = [task for task in said["classifications"] if scope in ("all", task["macro_category"])]
+def test_the_leaderboard_equals_the_calculation_by_hand(rows: Rows, published: dict[str, Any], scope: str) -> None:
+    tasks = [task for task in published["classifications"] if scope in ("all", task["macro_category"])]
     prefix = "" if scope == "all" else "category_"
     usage = _by_hand(tasks, f"{prefix}usage_share", "tag_usage_share")
     tokens = _by_hand(tasks, f"{prefix}token_share", "tag_token_share")

@@ -1,5 +1,4 @@
-"""The views, against values worked out by hand: each answer has one tag, so that a model's share of all is its share
-of the tag."""
+"""The views, against values calculated by hand. Each answer has one tag, whose models' shares are those of all traffic."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import pytest
 
 from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import VIEWS
-from orpipeline.snapshot import judge_days, load
+from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
 
@@ -34,9 +33,8 @@ class History:
         for number, models in days.items():
             body = one_tag_answer(_day(number), models)
             self.archive.put(body, fetched_at=NOW, source="a test", origin="import")
-        judged = judge_days(self.archive, self.warehouse, map(_day, days), now=NOW)
-        assert not judged.errors
-        load(self.warehouse, judged)
+        loaded = load_days(self.archive, self.warehouse, [_day(number) for number in days], now=NOW)
+        assert not loaded.validated.errors
 
     def trend(self, model: str, number: int, scope: str = "all") -> dict[str, Any]:
         rows = self.warehouse.read("model_trends", since=_day(number), until=_day(number))
@@ -64,15 +62,15 @@ def test_a_trend_compares_a_day_with_those_1_and_7_days_before(history: History)
     assert history.trend("b/y", 8, "code")["usage_share_change_1d"] == -0.35  # 0.1 - 0.45
 
 
-def test_a_day_that_is_not_there_gives_no_change_and_no_other_days_figure(history: History) -> None:
+def test_a_missing_day_gives_no_change_and_no_other_days_figure(history: History) -> None:
     history.add({1: {"a/x": 0.5}, 3: {"a/x": 0.6}, 9: {"a/x": 0.7}})
-    for number in (1, 3, 9):  # 2026-10-02 and 2026-10-08 are not there, nor is any day 7 days before
+    for number in (1, 3, 9):  # each is without the day before and the day 7 days before
         trend = history.trend("a/x", number)
         assert {trend[name] for name in trend if name.endswith(("_1d", "_7d"))} == {None}
     assert [history.trend("a/x", n)["days_listed"] for n in (1, 3, 9)] == [1, 2, 3]
 
 
-def test_a_model_that_leaves_and_returns_keeps_its_first_day_and_has_no_change_to_a_day_without_it(
+def test_a_model_that_returns_keeps_its_first_day_and_has_no_change_from_a_day_without_it(
     history: History,
 ) -> None:
     history.add({1: {"a/x": 0.5, "b/y": 0.2}, 2: {"a/x": 0.5}, 3: {"a/x": 0.5, "b/y": 0.4}, 4: {"b/y": 0.5}})
@@ -85,7 +83,7 @@ def test_a_model_that_leaves_and_returns_keeps_its_first_day_and_has_no_change_t
     assert history.trend("a/x", 3)["usage_share_change_1d"] == 0.0
 
 
-def test_an_older_day_that_comes_later_is_in_the_trends_at_once(history: History) -> None:
+def test_an_older_day_that_is_imported_later_is_in_the_trends_at_once(history: History) -> None:
     history.add({8: {"a/x": 0.6}})
     assert history.trend("a/x", 8)["usage_share_change_7d"] is None
     history.add({1: {"a/x": 0.2}, 7: {"a/x": 0.65}})
@@ -94,7 +92,7 @@ def test_an_older_day_that_comes_later_is_in_the_trends_at_once(history: History
     assert (trend["first_seen"], trend["days_listed"]) == (_day(1), 3)
 
 
-def test_the_latest_leaderboard_is_the_newest_days_of_all_traffic(history: History) -> None:
+def test_the_latest_leaderboard_is_the_newest_day_in_all_traffic(history: History) -> None:
     history.add({2: {"a/x": 0.6, "b/y": 0.1}})
     history.add({1: {"c/z": 0.9}})
     rows = history.warehouse.read("latest_leaderboard")
@@ -110,7 +108,7 @@ def test_a_view_has_the_columns_and_types_of_its_contract(history: History, view
     assert dict(history.warehouse.read(view).schema) == VIEWS[view].polars_schema()
 
 
-def test_views_are_read_whatever_the_file_is_called_or_attached_as(tmp_path: Path) -> None:
+def test_views_work_in_a_renamed_file_that_is_attached_under_another_name(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.warehouse = Warehouse(tmp_path / "openrouter.duckdb")
     history.add({1: {"a/x": 0.5}})

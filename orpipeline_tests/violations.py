@@ -1,10 +1,14 @@
-"""Every way of being wrong that the contracts must refuse: how the answer is bent, which rule, which row."""
+"""Answers that the contracts must reject: how each is bent, and the rule, row and value that the finding names.
+
+At least one per rule of severity ERROR, and more where a rule covers cases that differ in kind.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from orpipeline.contracts.rules import AS_OF, CHECKS, RULES
 from orpipeline_tests.answers import Bend, macro, tag
 
 
@@ -67,7 +71,7 @@ def _unlisted_macro(data: dict[str, Any]) -> None:
 
 
 def _move_macro_share(data: dict[str, Any]) -> None:
-    # The totals stay as they are: only the sums within the macro-categories tell.
+    # The totals do not change, only the sums within the macro-categories.
     macro(data, "code")["usage_share"] += 0.02
     macro(data, "general")["usage_share"] -= 0.02
 
@@ -106,23 +110,24 @@ def _window(value: object) -> Bend:
     return bend
 
 
-_NOT_FRACTIONS: list[tuple[str, object, str]] = [
-    ("a string", "0.301", '"0.301"'),
-    ("a boolean", True, "true"),
-    ("null", None, "null"),
-    ("NaN", float("nan"), "NaN"),
-    ("infinite", float("inf"), "Infinity"),
-    ("above 1", 1.2, "1.2"),
-    ("negative", -0.1, "-0.1"),
-    ("a list", [0.1], "[0.1]"),
+_NOT_FRACTIONS: list[tuple[object, str]] = [
+    ("0.301", '"0.301"'),
+    (True, "true"),
+    (None, "null"),
+    (float("nan"), "NaN"),
+    (float("inf"), "Infinity"),
+    (1.2, "1.2"),
+    ([0.1], "[0.1]"),
 ]
-_SHARES = ("usage_share", "token_share", "category_usage_share", "category_token_share")
 
 VIOLATIONS = [
     *(
-        Violation(f"{field} is {name}", _set("math", field, value), "shares_are_fractions", "math", found)
-        for field in _SHARES
-        for name, value, found in (_NOT_FRACTIONS if field == "usage_share" else _NOT_FRACTIONS[:1])
+        Violation(f"a share is {found}", _set("math", "usage_share", value), "shares_are_fractions", "math", found)
+        for value, found in _NOT_FRACTIONS
+    ),
+    *(
+        Violation(f"no {field}", _drop("math", field), "shares_are_fractions", "math", "(missing)")
+        for field in ("token_share", "category_usage_share", "category_token_share")
     ),
     Violation(
         "a model's share is negative",
@@ -140,13 +145,13 @@ VIOLATIONS = [
     ),
     *(
         Violation(f"a tag called {name}", _set("math", "tag", name), "no_other_bucket", name, name)
-        for name in ("other", "OTHER", "x:other", "code:Other", "others", "_other_", "other:x", " Other ")
+        for name in ("other", "code:Other", "others", "_other_", "other:x")
     ),
     Violation("a tag displayed as Other", _set("math", "display_name", "Other"), "no_other_bucket", "math", "Other"),
     Violation("a macro-category called Other", _other_macro, "no_other_bucket", "Other", "Other"),
     *(
         Violation(f"a model called {name}", _rename_model(name), "no_other_bucket", f"math / {name}", name)
-        for name in ("other", "x/Other", "other/other", "x/OTHERS:free")
+        for name in ("other", "x/OTHERS:free")
     ),
     Violation("a tag listed twice", _repeat_tag, "keys_are_unique", "math", "display_name=Math"),
     Violation("a macro-category listed twice", _repeat_macro, "keys_are_unique", "code", "label=Code"),
@@ -175,7 +180,7 @@ VIOLATIONS = [
         "media:ocr",
         "prefix=media",
     ),
-    Violation("a macro-category's share is no sum", _move_macro_share, "macro_shares_are_sums", "code", "summed="),
+    Violation("a macro-category's share is not the sum", _move_macro_share, "macro_shares_are_sums", "code", "summed="),
     Violation(
         "the total is not 1", _add("qa_knowledge", "usage_share", 0.05), "totals_are_one", "2026-10-06", "summed="
     ),
@@ -191,8 +196,7 @@ VIOLATIONS = [
     ),
     Violation("models sum to more than 1", _models_above_one, "model_shares_fit_under_one", "math", "summed=1.1"),
     Violation("as_of is another day", _as_of("2026-10-05"), "as_of_is_the_partition", "2026-10-06", '"2026-10-05"'),
-    Violation("as_of is no date", _as_of("../../x"), "as_of_is_the_partition", "2026-10-06", '"../../x"'),
-    Violation("as_of is a number", _as_of(20261006), "as_of_is_the_partition", "2026-10-06", "20261006"),
+    Violation("as_of is not a date", _as_of("../../x"), "as_of_is_the_partition", "2026-10-06", '"../../x"'),
     Violation("another window", _window(30), "window_is_7_days", "2026-10-06", "30"),
     Violation("the window is a string", _window("7"), "window_is_7_days", "2026-10-06", '"7"'),
     Violation("an absurd number of models", _many_models, "has_a_plausible_size", "2026-10-06", "models=20290"),
@@ -203,7 +207,6 @@ VIOLATIONS = [
     ),
     Violation("no models", _drop("math", "models"), "required_fields", "2026-10-06", "(missing)"),
     Violation("no tag", _drop("math", "tag"), "required_fields", "None", "(missing)"),
-    *(Violation(f"no {field}", _drop("math", field), "shares_are_fractions", "math", "(missing)") for field in _SHARES),
     Violation(
         "no macro-categories",
         lambda data: data.pop("macro_categories") and None,
@@ -230,3 +233,13 @@ VIOLATIONS = [
         '"x"',
     ),
 ]
+
+ABOUT_ITS_DAY = [violation for violation in VIOLATIONS if violation.rule != AS_OF.name]
+"""The violations in answers that state the requested day, so that they are archived under it."""
+
+ONE_PER_CHECK: dict[str, Violation] = {
+    check.name: next(violation for violation in ABOUT_ITS_DAY if RULES[violation.rule] in check.rules)
+    for check in CHECKS.values()
+    if check.severity == "ERROR"
+}
+"""One violation for each asset check that rejects a day, by the check's name; the answer states the requested day."""
