@@ -44,7 +44,8 @@ def _columns(model: type[DayTable]) -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    yield "## Rules\n\nA day that breaks an ERROR rule is rejected. A day that breaks a WARN rule is accepted with a warning.\n"
+    yield "## Rules\n"
+    yield "A day that breaks an ERROR rule is rejected. A day that breaks a WARN rule is accepted with a warning.\n"
     yield "| rule | severity | requirement |\n| --- | --- | --- |"
     for rule in RULES.values():
         yield f"| `{rule.name}` | {rule.severity} | {_cell(rule.description)} |"
