@@ -16,12 +16,12 @@ from typing import Any
 import dagster as dg
 
 from orpipeline.defs.imports import import_job
-from orpipeline.defs.resources import ArchiveResource, WarehouseResource
-from orpipeline.defs.specs import DAILY_ASSETS
+from orpipeline.defs.partitions import daily_partitions
+from orpipeline.defs.resources import resources
 from orpipeline.importing.formats import FoundAnswer, NoAnswer, find_files, read_answers
 from orpipeline.importing.importer import Imported
 from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
-from orpipeline_tests.world import World
+from orpipeline_tests.world import NAMES, QUIET, World
 
 WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
 Members = Sequence[tuple[str, bytes]]
@@ -135,19 +135,12 @@ def counts(imported: Imported) -> tuple[int, int, int, int]:
 def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRun:
     """Run the job `import_archive` on the world's instance."""
     told: list[Imported] = []
-    job = import_job(lambda _part, _size, _unit: lambda _done: None, told.append)
-    defs = dg.Definitions(
-        jobs=[job],
-        resources={
-            "archive": ArchiveResource(path=str(world.archive.root)),
-            "warehouse": WarehouseResource(database=str(world.warehouse.path), lock_wait_seconds=1),
-        },
-        executor=dg.in_process_executor,
-    )
+    job = import_job(NAMES, daily_partitions(world.settings), on_imported=told.append)
+    defs = dg.Definitions(jobs=[job], resources=resources(world.settings, NAMES))
     config = {"paths": [str(path) for path in paths], "dry_run": dry_run}
     result = defs.resolve_job_def("import_archive").execute_in_process(
         instance=world.instance,
-        run_config={"ops": {"import_snapshots": {"config": config}}},
+        run_config={"ops": {"openrouter_import": {"config": config}}, **QUIET},
         raise_on_error=False,
     )
     return ImportRun(result, told)
@@ -155,13 +148,13 @@ def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRu
 
 def materialized(instance: dg.DagsterInstance) -> dict[str, set[str]]:
     """Return the materialized partitions of every asset that the instance knows, by name."""
-    known = {*DAILY_ASSETS, *instance.all_asset_keys()}
+    known = {*NAMES.daily_assets, *instance.all_asset_keys()}
     return {key.path[-1]: set(instance.get_materialized_partitions(key)) for key in known}
 
 
 def in_every_asset(days: Iterable[date]) -> dict[str, set[str]]:
     """Return what `materialized` is where these days are, in every daily asset, and nothing else is."""
-    return {key.path[-1]: {day.isoformat() for day in days} for key in DAILY_ASSETS}
+    return {key.path[-1]: {day.isoformat() for day in days} for key in NAMES.daily_assets}
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:

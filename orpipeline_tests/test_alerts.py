@@ -7,10 +7,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 
-from orpipeline.defs.alerts import alert_sensor
+from orpipeline.build import build_defs
+from orpipeline.settings import Settings
 from orpipeline_tests.answers import DAY, answer
-from orpipeline_tests.world import World
+from orpipeline_tests.world import QUIET, World
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 
@@ -38,15 +40,15 @@ class Webhook:
 
 
 @pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+def webhook() -> Iterator[Webhook]:
     hook = Webhook()
-    monkeypatch.setenv("ORPIPELINE_ALERT_WEBHOOK", hook.url)
     yield hook
     hook.server.shutdown()
     hook.server.server_close()
 
 
-def _alert(world: World) -> None:
+def _alert(world: World, url: str | None) -> None:
+    """Run a day that is rejected, and evaluate the sensor on the failed run."""
     world.keep(answer(bend=lambda data: data.update(window_days=1)))
     result = world.run(DAY)
     event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
@@ -56,28 +58,53 @@ def _alert(world: World) -> None:
         dagster_run=result.dagster_run,
         dagster_event=event,
     ).for_run_failure()
-    alert_sensor(context)
+    settings = Settings(data_dir=world.folder, alert_webhook=SecretStr(url) if url else None)
+    build_defs(settings, alerts=True).resolve_sensor_def("alert_sensor")(context)
 
 
-def test_a_failed_run_is_posted_with_its_day_its_reason_and_what_it_means(world: World, webhook: Webhook) -> None:
-    _alert(world)
+def test_a_failed_run_is_posted_with_its_day_reason_and_effect(world: World, webhook: Webhook) -> None:
+    _alert(world, webhook.url)
     (message,) = webhook.posted
-    for said in ("failed for 2026-10-06", "window_is_7_days", "keep what they had", "snapshot_sensor"):
-        assert said in message["text"]
+    for part in ("failed for 2026-10-06", "window_is_7_days", "unchanged", "snapshot_sensor"):
+        assert part in message["text"]
 
 
-def test_without_a_webhook_nothing_is_posted(world: World, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ORPIPELINE_ALERT_WEBHOOK")
-    _alert(world)
+def test_without_a_webhook_nothing_is_posted(world: World, webhook: Webhook) -> None:
+    _alert(world, None)
     assert webhook.posted == []
 
 
-@pytest.mark.parametrize("broken", ["http://127.0.0.1:9/nobody", "not a url", "http://a..b/", "status 500"])
-def test_a_webhook_that_fails_harms_nothing_and_shows_no_secret(
-    world: World, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
+@pytest.mark.parametrize("broken", ["http://127.0.0.1:9/nobody", "not a url", "status 500"])
+def test_a_failing_webhook_harms_nothing_and_its_url_stays_secret(
+    world: World, webhook: Webhook, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:
     webhook.status = 500
-    if broken != "status 500":
-        monkeypatch.setenv("ORPIPELINE_ALERT_WEBHOOK", f"{broken}/secret-path")
-    _alert(world)
+    _alert(world, webhook.url if broken == "status 500" else f"{broken}/secret-path")
     assert "secret-path" not in "".join(capfd.readouterr())
+
+
+@dg.op
+def fail() -> None:
+    raise ValueError("not ours")
+
+
+@dg.job
+def users_job() -> None:
+    fail()
+
+
+def test_it_watches_our_jobs_only(world: World, webhook: Webhook) -> None:
+    settings = Settings(data_dir=world.folder, alert_webhook=SecretStr(webhook.url))
+    sensor = build_defs(settings, alerts=True).resolve_sensor_def("alert_sensor")
+
+    def tick(cursor: str | None) -> str | None:
+        with dg.build_sensor_context(instance=world.instance, cursor=cursor) as context:
+            return sensor.evaluate_tick(context).cursor
+
+    world.run(DAY)  # nothing is archived, so it fails
+    cursor = tick(None)  # the first tick only looks at what came before
+    users_job.execute_in_process(instance=world.instance, raise_on_error=False, run_config=QUIET)
+    world.run(DAY)
+    tick(cursor)
+    (message,) = webhook.posted
+    assert "of daily_snapshot failed for 2026-10-06" in message["text"]

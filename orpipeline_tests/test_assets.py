@@ -13,53 +13,66 @@ import polars as pl
 import pytest
 import time_machine
 
+# Dagster computes staleness for its own pages only.
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
 from orpipeline.contracts.tables import TABLES
-from orpipeline.defs.names import asset_key as table_key
+from orpipeline.defs.names import asset_key
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
-from orpipeline_tests.world import ASSETS, World, checks_of, failure_of
+from orpipeline_tests.world import ASSETS, NAMES, World, checks_of, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
 
 
-@pytest.fixture
-def asking(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world with a key, whose API is the scripted one."""
-    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
-    return World(world.folder, world.instance, api.base_url)
+@dg.asset(
+    key_prefix="mine",
+    partitions_def=daily_partitions(),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    ins={"models": dg.AssetIn(asset_key("task_models"))},
+    metadata={"partition_expr": "as_of"},
+    io_manager_key="openrouter_io_manager",
+)
+def listed_models(models: pl.DataFrame) -> pl.DataFrame:
+    """A user's asset."""
+    return models.group_by("as_of").agg(models=pl.col("model_id").n_unique())
 
 
-def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(asking: World, api: ScriptedApi) -> None:
+MINE = dg.Definitions(assets=[listed_models])
+
+
+def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: World, api: ScriptedApi) -> None:
     body = answer()
     api.answers(body)
-    result = asking.run(DAY, fetch=Fetch.auto)
+    result = online.run(DAY, fetch=Fetch.auto)
 
     assert result.success
     assert len(api.asked) == 1
-    record = asking.archive.latest(DAY)
+    record = online.archive.latest(DAY)
     assert record is not None
-    assert asking.archive.read(record) == body
+    assert online.archive.read(record) == body
     said = json.loads(body)["data"]
-    rows = asking.tables()
+    rows = online.tables()
     assert len(rows["snapshots"]) == 1
     assert {row["tag"] for row in rows["task_classifications"]} == {task["tag"] for task in said["classifications"]}
     assert len(rows["task_models"]) == sum(len(task["models"]) for task in said["classifications"])
     assert len(rows["macro_categories"]) == 4
     assert {row["scope"] for row in rows["model_leaderboard"]} == {"all", "code", "data", "agent", "general"}
     for asset in ASSETS:
-        assert asking.materialized(asset) == {"2026-10-06"}
+        assert online.materialized(asset) == {"2026-10-06"}
     assert all(check.passed for check in checks_of(result).values())
 
 
-def test_the_snapshot_row_traces_every_figure_to_its_bytes(asking: World, api: ScriptedApi) -> None:
+def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: ScriptedApi) -> None:
     api.answers(answer())
-    asking.run(DAY, fetch=Fetch.auto)
-    record = asking.archive.latest(DAY)
+    online.run(DAY, fetch=Fetch.auto)
+    record = online.archive.latest(DAY)
     assert record is not None
-    assert asking.tables()["snapshots"] == [
+    assert online.tables()["snapshots"] == [
         {
             "as_of": DAY,
             "window_days": 7,
@@ -75,76 +88,74 @@ def test_the_snapshot_row_traces_every_figure_to_its_bytes(asking: World, api: S
     ]
 
 
-def test_auto_uses_the_archive_and_asks_nobody_twice(asking: World, api: ScriptedApi) -> None:
+def test_auto_calls_the_api_once_and_then_uses_the_archive(online: World, api: ScriptedApi) -> None:
     api.answers(answer())
-    assert asking.run(DAY, fetch=Fetch.auto).success
-    assert asking.run(DAY, fetch=Fetch.auto).success
+    assert online.run(DAY, fetch=Fetch.auto).success
+    assert online.run(DAY, fetch=Fetch.auto).success
     assert len(api.asked) == 1
 
 
-def test_always_picks_up_a_restated_day_as_the_next_revision(asking: World, api: ScriptedApi) -> None:
+def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api: ScriptedApi) -> None:
     restated = answer(bend=lambda data: tag(data, "math").update(display_name="Mathematics"))
     api.answers(answer(), answer(), restated)
     for revision in (1, 1, 2):
-        assert asking.run(DAY, fetch=Fetch.always).success
-        assert asking.tables()["snapshots"][0]["revision"] == revision
-    names = {row["tag"]: row["display_name"] for row in asking.tables()["task_classifications"]}
+        assert online.run(DAY, fetch=Fetch.always).success
+        assert online.tables()["snapshots"][0]["revision"] == revision
+    names = {row["tag"]: row["display_name"] for row in online.tables()["task_classifications"]}
     assert names["math"] == "Mathematics"
-    assert len(asking.tables()["task_classifications"]) == 29
+    assert len(online.tables()["task_classifications"]) == 29
 
 
-def test_never_asks_nobody(asking: World, api: ScriptedApi) -> None:
-    failure = failure_of(asking.run(DAY, fetch=Fetch.never))
-    assert "not asked" in str(failure.description)
+def test_never_makes_no_api_call(online: World, api: ScriptedApi) -> None:
+    failure = failure_of(online.run(DAY, fetch=Fetch.never))
+    assert "Run it with fetch `auto`" in str(failure.description)
     assert api.asked == []
 
 
-def test_an_old_day_is_not_asked_for_and_the_failure_says_what_to_do(asking: World, api: ScriptedApi) -> None:
-    failure = failure_of(asking.run(date(2026, 9, 1), fetch=Fetch.auto))
-    assert "import it; otherwise it is lost" in str(failure.description)
+def test_an_old_day_is_not_fetched_and_the_failure_tells_what_to_do(online: World, api: ScriptedApi) -> None:
+    failure = failure_of(online.run(date(2026, 9, 1), fetch=Fetch.auto))
+    assert "Import that day if you have it" in str(failure.description)
     assert api.asked == []
 
 
-def test_a_stale_answer_is_kept_under_its_own_day_and_the_asked_one_is_not_published_yet(
-    asking: World, api: ScriptedApi
-) -> None:
+def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: ScriptedApi) -> None:
     before = DAY - timedelta(days=1)
     api.answers(answer(before))
-    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
-    assert "not published yet: the API still answers with 2026-10-05" in str(failure.description)
-    assert asking.archive.days() == [before]
-    assert asking.materialized("snapshots") == set()
+    failure = failure_of(online.run(DAY, fetch=Fetch.auto))
+    assert "not published yet: the API still serves 2026-10-05" in str(failure.description)
+    assert online.archive.days() == [before]
+    assert online.materialized("snapshots") == set()
 
 
-def test_without_a_key_the_failure_says_so_and_no_request_is_sent(world: World, api: ScriptedApi) -> None:
+def test_without_a_key_the_failure_names_it_and_no_request_is_sent(world: World, api: ScriptedApi) -> None:
     failure = failure_of(World(world.folder, world.instance, api.base_url).run(DAY, fetch=Fetch.auto))
     assert "OPENROUTER_API_KEY is not set" in str(failure.description)
     assert api.asked == []
 
 
-def test_a_wrong_key_is_named_but_not_shown(asking: World, api: ScriptedApi) -> None:
+def test_a_wrong_key_is_named_but_not_shown(online: World, api: ScriptedApi) -> None:
     api.answers(Reply(json.dumps({"error": {"code": 401, "message": f"no user {KEY}"}}).encode(), 401))
-    result = asking.run(DAY, fetch=Fetch.auto)
+    result = online.run(DAY, fetch=Fetch.auto)
     failure = failure_of(result)
     assert "does not accept the key" in str(failure.description)
-    events = asking.instance.all_logs(result.run_id)
+    events = online.instance.all_logs(result.run_id)
     assert events
     assert all(KEY not in str(event) for event in events)
 
 
-def test_a_429_ends_the_run_with_the_time_to_come_back(asking: World, api: ScriptedApi) -> None:
+def test_a_429_ends_the_run_with_the_time_to_come_back(online: World, api: ScriptedApi) -> None:
     api.answers(Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}))
-    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
+    failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "12:02:0" in str(failure.description)
     assert "next_attempt" in failure.metadata
     assert len(api.asked) == 1
 
 
-def test_html_in_place_of_json_is_kept_aside(asking: World, api: ScriptedApi) -> None:
+def test_html_instead_of_json_is_archived_as_undated(online: World, api: ScriptedApi) -> None:
     api.answers(b"<html>Just a moment...</html>")
-    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
+    failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "no JSON object" in str(failure.description)
-    kept = list((asking.folder / "raw" / "undated").rglob("*.json.gz"))
+    kept = list((online.folder / "raw" / "undated").rglob("*.json.gz"))
     assert len(kept) == 1
     assert str(kept[0]) in str(failure.description)
 
@@ -157,26 +168,26 @@ def test_a_range_is_one_run_and_materializes_every_day_in_every_asset(world: Wor
     for asset in ASSETS:
         assert world.materialized(asset) == {day.isoformat() for day in WEEK}
     assert len(world.tables()["snapshots"]) == 7
-    event = world.instance.get_latest_materialization_event(table_key("task_models"))
+    event = world.instance.get_latest_materialization_event(asset_key("task_models"))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     assert (metadata["dagster/row_count"].value, metadata["dagster/partition_row_count"].value) == (7 * 290, 290)
 
 
-def test_days_that_are_missing_or_refused_do_not_stop_the_others(world: World) -> None:
-    missing, refused = WEEK[2], WEEK[4]
+def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
+    missing, rejected = WEEK[2], WEEK[4]
     for day in WEEK:
         if day != missing:
-            world.keep(answer(day, (lambda data: data.update(window_days=1)) if day == refused else None))
+            world.keep(answer(day, (lambda data: data.update(window_days=1)) if day == rejected else None))
     failure = failure_of(world.run(*WEEK))
 
-    good = {day.isoformat() for day in WEEK if day not in (missing, refused)}
-    assert world.materialized("raw_task_classifications") == good | {refused.isoformat()}
+    good = {day.isoformat() for day in WEEK if day not in (missing, rejected)}
+    assert world.materialized("raw_task_classifications") == good | {rejected.isoformat()}
     for table in TABLES:
         assert world.materialized(table) == good
         assert {row["as_of"].isoformat() for row in world.tables()[table]} == good
-    for said in ("2 of 7 days", missing.isoformat(), refused.isoformat()):
+    for said in ("2 of 7 days", missing.isoformat(), rejected.isoformat()):
         assert said in str(failure.description)
 
 
@@ -188,68 +199,66 @@ def test_days_that_are_missing_or_refused_do_not_stop_the_others(world: World) -
     ],
     ids=["429", "html"],
 )
-def test_an_api_that_cannot_be_asked_fails_the_newest_day_of_a_range_alone(
-    asking: World, api: ScriptedApi, reply: Reply, error: str
+def test_a_failed_call_fails_only_the_newest_day_of_a_range(
+    online: World, api: ScriptedApi, reply: Reply, error: str
 ) -> None:
     hole = DAY - timedelta(days=2)
     days = [DAY - timedelta(days=n) for n in range(4)]
     for day in {*days} - {DAY, hole}:
-        asking.keep(answer(day))
+        online.keep(answer(day))
     api.answers(reply)
-    failure = failure_of(asking.run(*days, fetch=Fetch.auto))
+    failure = failure_of(online.run(*days, fetch=Fetch.auto))
 
     for asset in ASSETS:
-        assert asking.materialized(asset) == {day.isoformat() for day in days if day not in (DAY, hole)}
+        assert online.materialized(asset) == {day.isoformat() for day in days if day not in (DAY, hole)}
     said = str(failure.description)
-    assert said.startswith("2 of 4 days failed; the others are materialized. Not archived: 2026-10-04. ")
+    assert said.startswith("2 of 4 days failed; the others are loaded. Not archived: 2026-10-04. ")
     assert "Not fetched: 2026-10-06. " in said
-    # What the sensor would read of a day's own run.
+    # The sensor reads this from a day's own run.
     assert failure.metadata["error"].value == error
     assert ("next_attempt" in failure.metadata) == (error == "RateLimitedError")
 
 
-def test_a_range_that_asks_in_vain_for_what_is_archived_makes_every_day_and_says_so(
-    asking: World, api: ScriptedApi
-) -> None:
+def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(online: World, api: ScriptedApi) -> None:
     for day in WEEK[-2:]:
-        asking.keep(answer(day))
+        online.keep(answer(day))
     api.answers(Reply(b"{}", 401))
-    failure = failure_of(asking.run(*WEEK[-2:], fetch=Fetch.always))
+    failure = failure_of(online.run(*WEEK[-2:], fetch=Fetch.always))
     assert "Not fetched: 2026-10-06" in str(failure.description)
     assert "does not accept the key" in str(failure.description)
     for asset in ASSETS:
-        assert asking.materialized(asset) == {day.isoformat() for day in WEEK[-2:]}
+        assert online.materialized(asset) == {day.isoformat() for day in WEEK[-2:]}
 
 
-def test_a_damaged_record_of_the_newest_day_fails_that_day_alone(asking: World, api: ScriptedApi) -> None:
+def test_a_damaged_record_of_the_newest_day_fails_only_that_day(online: World, api: ScriptedApi) -> None:
     for day in WEEK[-3:]:
-        record = asking.keep(answer(day)).record
+        record = online.keep(answer(day)).record
     record.path.with_name("record.json").write_text("{}")
-    failure = failure_of(asking.run(*WEEK[-3:], fetch=Fetch.auto))
+    failure = failure_of(online.run(*WEEK[-3:], fetch=Fetch.auto))
 
     for asset in ASSETS:
-        assert asking.materialized(asset) == {day.isoformat() for day in WEEK[-3:-1]}
-    assert "1 of 3 days failed; the others are materialized. Damaged: 2026-10-06. " in str(failure.description)
+        assert online.materialized(asset) == {day.isoformat() for day in WEEK[-3:-1]}
+    assert "1 of 3 days failed; the others are loaded. Damaged: 2026-10-06. " in str(failure.description)
     assert failure.metadata["error"].value == "CorruptAnswerError"
     assert api.asked == []
 
 
-def test_a_ranges_failure_says_of_every_day_what_it_is_and_what_to_do(world: World) -> None:
+def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in range(89, -1, -1)]
-    refused, damaged = days[0], days[1]
-    world.keep(answer(refused, lambda data: data.update(window_days=1)))
+    rejected, damaged = days[0], days[1]
+    world.keep(answer(rejected, lambda data: data.update(window_days=1)))
     world.keep(answer(damaged)).record.path.write_bytes(b"rubbish")
     for day in [*days[2:22:2], days[-2]]:
         world.keep(answer(day))
     failure = failure_of(world.run(*days))
 
     said = str(failure.description)
-    assert said.startswith("79 of 90 days failed; the others are materialized. Refused: 2026-07-09. The answer for")
+    assert said.startswith("79 of 90 days failed; the others are loaded. Rejected: 2026-07-09. ")
     assert "Damaged: 2026-07-10. The archived file" in said
     assert "Not archived: 76 days, 2026-07-12, 2026-07-14, " in said
     # Ten spans are shown: nine single days, and the one from the last of them on.
     assert "2026-07-28, 2026-07-30 to 2026-10-04. The archive has no answer for 2026-07-12" in said
-    assert "If somebody else kept that day, import it" in said
+    assert "Import that day if you have it from elsewhere" in said
     assert "Not fetched: 2026-10-06. " in said
     table = failure.metadata["failed_days"]
     assert isinstance(table, dg.TableMetadataValue)
@@ -259,7 +268,7 @@ def test_a_ranges_failure_says_of_every_day_what_it_is_and_what_to_do(world: Wor
     assert "findings" in failure.metadata
 
 
-def test_dagsters_own_command_makes_a_range_with_a_hole_and_no_key(world: World, tmp_path: Path) -> None:
+def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World, tmp_path: Path) -> None:
     # The command's clock is the machine's own.
     newest = time_machine.escape_hatch.datetime.datetime.now(UTC).date() - timedelta(days=1)
     days = [newest - timedelta(days=n) for n in range(3, -1, -1)]
@@ -287,31 +296,36 @@ def test_dagsters_own_command_makes_a_range_with_a_hole_and_no_key(world: World,
         (run,) = instance.get_runs()
         (ended,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     said = str(ended.event_log_entry.dagster_event)
-    assert f"2 of 4 days failed; the others are materialized. Not archived: {days[1]}. " in said
+    assert f"2 of 4 days failed; the others are loaded. Not archived: {days[1]}. " in said
     assert f"Not fetched: {newest}. OPENROUTER_API_KEY is not set" in said
 
 
-def test_days_logged_one_by_one_carry_the_data_version_of_their_bytes(world: World) -> None:
-    for day in WEEK[1:]:
+def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(world: World) -> None:
+    records = {day.isoformat(): world.keep(answer(day)).record for day in WEEK}
+    assert world.run(*WEEK).success
+    assert world.run(DAY).success
+    for key in NAMES.daily_assets:
+        tags = world.instance.event_log_storage.get_latest_tags_by_partition(
+            key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=["dagster/data_version"]
+        )
+        versions = {partition: tag["dagster/data_version"] for partition, tag in tags.items()}
+        assert versions == {day: record.sha256 for day, record in records.items()}
+
+
+def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downstream_stale(world: World) -> None:
+    for day in WEEK:
         world.keep(answer(day))
-    world.run(*WEEK)
-    event = world.instance.get_latest_materialization_event(table_key("snapshots"))
-    record = world.archive.latest(DAY)
-    assert event is not None
-    assert event.asset_materialization is not None
-    assert record is not None
-    assert (event.asset_materialization.tags or {})["dagster/data_version"] == record.sha256
+    assert world.run(*WEEK, extra=MINE).success
+    assert world.run(WEEK[2]).success
+    graph = dg.Definitions.merge(world.defs, MINE).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(world.instance, graph, LoadingContextForTest(world.instance))
+    for key in (*NAMES.daily_assets, listed_models.key):
+        for day in WEEK:
+            assert resolver.get_stale_causes(key, day.isoformat()) == [], (key, day)
+            assert resolver.get_status(key, day.isoformat()) is StaleStatus.FRESH
 
 
-def test_one_days_data_version_is_the_sha256_of_its_bytes(world: World) -> None:
-    record = world.keep(answer()).record
-    result = world.run(DAY)
-    for key in (table_key("raw_task_classifications"), *map(table_key, TABLES)):
-        (event,) = [m for m in result.asset_materializations_for_node("openrouter_snapshot") if m.asset_key == key]
-        assert (event.tags or {})["dagster/data_version"] == record.sha256
-
-
-def test_selecting_one_table_changes_them_all_together_and_says_so(world: World) -> None:
+def test_selecting_one_table_rebuilds_the_whole_day(world: World) -> None:
     world.keep(answer())
     assert world.run(DAY, selection=["task_models"]).success
     assert all(world.tables().values())
@@ -320,15 +334,17 @@ def test_selecting_one_table_changes_them_all_together_and_says_so(world: World)
     assert world.materialized("raw_task_classifications") == set()
 
 
-def test_selecting_the_raw_answer_alone_leaves_the_tables_alone(asking: World, api: ScriptedApi) -> None:
+def test_selecting_only_the_raw_answer_leaves_the_tables_unchanged(online: World, api: ScriptedApi) -> None:
     api.answers(answer(bend=lambda data: data.update(window_days=30)))
-    result = asking.run(DAY, fetch=Fetch.auto, selection=["raw_task_classifications"])
-    assert result.success  # the answer is kept, which is all that was asked for; the check says that it is wrong
+    result = online.run(DAY, fetch=Fetch.auto, selection=["raw_task_classifications"])
+    # The answer is archived, and its blocking check fails the run.
+    assert online.materialized("raw_task_classifications") == {"2026-10-06"}
+    assert not result.success
     assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
-    assert not asking.warehouse.exists
+    assert not online.warehouse.exists
 
 
-def test_a_damaged_archive_file_is_named_and_the_tables_keep_what_they_had(world: World) -> None:
+def test_a_damaged_archive_file_is_named_and_the_tables_are_unchanged(world: World) -> None:
     record = world.keep(answer()).record
     world.run(DAY)
     before = world.tables()
@@ -339,20 +355,18 @@ def test_a_damaged_archive_file_is_named_and_the_tables_keep_what_they_had(world
     assert world.tables() == before
 
 
-def test_a_warehouse_that_is_no_database_fails_clearly_after_the_answer_is_kept(
-    asking: World, api: ScriptedApi
-) -> None:
-    path = asking.folder / "warehouse.duckdb"
+def test_the_answer_is_archived_and_reported_even_if_the_warehouse_fails(online: World, api: ScriptedApi) -> None:
+    path = online.folder / "warehouse.duckdb"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a database " * 500)
     api.answers(answer())
-    failure = failure_of(asking.run(DAY, fetch=Fetch.auto))
-    assert "no DuckDB database" in str(failure.description)
-    assert asking.archive.days() == [DAY]
+    failure = failure_of(online.run(DAY, fetch=Fetch.auto))
+    assert "not a DuckDB database" in str(failure.description)
+    assert online.archive.days() == [DAY]
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_the_demo_says_demo_and_claims_no_source(world: World) -> None:
+def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
     world.keep(answer(), origin="demo")
     world.run(DAY)
     (row,) = world.tables()["snapshots"]
@@ -361,22 +375,11 @@ def test_the_demo_says_demo_and_claims_no_source(world: World) -> None:
     assert "Source: OpenRouter" not in row["citation"]
 
 
-@dg.asset(
-    key_prefix="mine",
-    partitions_def=daily_partitions(),
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    ins={"models": dg.AssetIn(table_key("task_models"))},
-    metadata={"partition_expr": "as_of"},
-)
-def listed_models(models: pl.DataFrame) -> pl.DataFrame:
-    """An asset of a user's own, with no further configuration."""
-    return models.group_by("as_of").agg(models=pl.col("model_id").n_unique())
-
-
-def test_a_users_asset_reads_and_writes_tables_with_no_further_configuration(world: World) -> None:
+def test_a_users_asset_reads_and_writes_tables_through_the_io_manager(world: World) -> None:
     for day in WEEK:
         world.keep(answer(day))
-        assert world.run(day, extra=MINE).success
+    assert world.run(WEEK[0], extra=MINE).success
+    assert world.run(*WEEK, extra=MINE).success
     with world.warehouse.connect(read_only=True) as connection:
         rows: list[Any] = connection.execute("SELECT as_of FROM mine.listed_models ORDER BY 1").fetchall()
     assert [day for (day,) in rows] == WEEK

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,21 +9,20 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orpipeline.archive.folder import Record
 from orpipeline.days import day_spans
-from orpipeline.defs.specs import RAW
-from orpipeline.snapshot import Judged, judge_days, load
+from orpipeline.snapshot import load_days, validate_days
 from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.tables import Tables
 from orpipeline_tests.answers import DAY, answer, macro, tag
 from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write
-from orpipeline_tests.world import ASSETS, NOON, World, checks_of, failure_of
+from orpipeline_tests.world import ASSETS, NAMES, NOON, World, checks_of, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 LATER = NOON + timedelta(hours=9)
 
 
 def _restate(data: dict[str, Any]) -> None:
-    # Two tags of one macro-category trade 0.004 of all requests: every rule still holds.
+    # Two tags of one macro-category trade 0.004 of all requests, which breaks no rule.
     general = macro(data, "general")["usage_share"]
     for name, change in (("translation", 0.004), ("content_writing", -0.004)):
         task = tag(data, name)
@@ -38,7 +39,7 @@ def _share_of_translation(world: World) -> float:
     return float(share)
 
 
-def test_a_restated_day_becomes_the_tables_next_revision_and_a_check_says_how_far_it_moved(world: World) -> None:
+def test_a_restated_day_becomes_the_next_revision_and_a_check_shows_how_far_it_moved(world: World) -> None:
     world.keep(answer())
     world.run(DAY)
     before = _share_of_translation(world)
@@ -58,7 +59,7 @@ def test_a_restated_day_becomes_the_tables_next_revision_and_a_check_says_how_fa
     assert row.data["tag"] in ("translation", "content_writing")
 
 
-def test_an_older_revision_can_be_brought_back_by_run_config(world: World) -> None:
+def test_the_run_config_can_select_an_older_revision(world: World) -> None:
     world.keep(answer())
     world.keep(answer(bend=_restate), fetched_at=LATER)
     assert world.run(DAY).success
@@ -66,7 +67,7 @@ def test_an_older_revision_can_be_brought_back_by_run_config(world: World) -> No
     assert world.tables()["snapshots"][0]["revision"] == 1
 
 
-def test_a_damaged_older_revision_stops_no_table_and_its_day_is_not_compared(world: World) -> None:
+def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: World) -> None:
     world.keep(answer(DAY - timedelta(days=1)))
     first = world.keep(answer()).record
     world.keep(answer(bend=_restate), fetched_at=LATER)
@@ -85,17 +86,17 @@ def test_a_damaged_older_revision_stops_no_table_and_its_day_is_not_compared(wor
     assert str(first.path) in str(row.data["why"])
 
 
-def test_a_day_beside_a_damaged_newest_revision_is_materialized_with_the_one_that_is_whole(world: World) -> None:
+def test_a_day_with_a_damaged_newest_revision_is_loaded_from_the_intact_one(world: World) -> None:
     whole = world.keep(answer()).record
     world.keep(answer(bend=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
 
-    # A person has to see the damage, but both the answer that is whole and its tables are there.
+    # The run fails because a person should see the damage, but the intact answer is in the tables.
     assert "damaged" in str(failure_of(world.run(DAY)).description)
     assert world.materialized("raw_task_classifications") == world.materialized("snapshots") == {"2026-10-06"}
     assert _raw_version(world) == whole.sha256
 
 
-def test_an_import_beside_a_damaged_newest_revision_changes_nothing_the_second_time(
+def test_importing_twice_beside_a_damaged_revision_changes_nothing_the_second_time(
     world: World, tmp_path: Path
 ) -> None:
     world.keep(answer(bend=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
@@ -108,104 +109,84 @@ def test_an_import_beside_a_damaged_newest_revision_changes_nothing_the_second_t
     assert second.get_asset_materialization_events() == []
 
 
-@pytest.fixture
-def judged(world: World) -> Judged:
-    """The day as it was judged when the archive had its first revision alone."""
-    world.keep(answer())
-    return judge_days(world.archive, world.warehouse, [DAY], now=NOON)
-
-
-def test_rows_of_an_older_revision_do_not_go_over_those_that_another_process_wrote(
-    world: World, judged: Judged
-) -> None:
-    world.keep(answer(bend=_restate), fetched_at=LATER)
-    world.make_tables(DAY)
-    loaded, frames, _ = load(world.warehouse, judged)
-    assert world.tables()["snapshots"][0]["revision"] == 2
-    assert loaded.chosen[DAY].revision == 2
-    assert frames["snapshots"]["revision"].to_list() == [2]
-
-
-def test_a_newer_revision_that_is_refused_is_said_and_the_older_one_stays(world: World, judged: Judged) -> None:
-    world.keep(answer(bend=_break), fetched_at=LATER)
-    loaded, *_ = load(world.warehouse, judged)
-    assert world.tables()["snapshots"][0]["revision"] == 1
-    assert "the newest that holds" in str(loaded.errors[DAY])
-
-
-def test_a_day_that_is_damaged_before_it_is_written_keeps_its_rows(world: World, judged: Judged) -> None:
-    world.make_tables(DAY)
-    judged.chosen[DAY].path.with_name("record.json").write_text("{}")
-    loaded, *_ = load(world.warehouse, judged)
-    assert len(world.tables()["snapshots"]) == 1
-    assert "damaged" in str(loaded.errors[DAY])
-
-
-def test_a_revision_that_was_asked_for_is_written_whatever_comes_meanwhile(world: World) -> None:
-    world.keep(answer())
-    pinned = judge_days(world.archive, world.warehouse, [DAY], now=NOON, revision=1)
-    world.keep(answer(bend=_restate), fetched_at=LATER)
-    load(world.warehouse, pinned)
-    assert world.tables()["snapshots"][0]["revision"] == 1
-
-
-def test_a_run_that_another_one_overtakes_tells_dagster_of_the_newer_answer(
+def test_an_answer_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer: list[Record] = []
-
-    def overtaken(warehouse: Warehouse, judged: Judged) -> Any:
-        newer.append(world.keep(answer(bend=_restate), fetched_at=LATER).record)
-        world.make_tables(DAY)
-        return load(warehouse, judged)
-
+    """Another process archives a restated answer after this run began, and before it locks the warehouse."""
     world.keep(answer())
-    monkeypatch.setattr("orpipeline.defs.assets.load", overtaken)
+    lock = Warehouse.writing
+
+    @contextmanager
+    def overtaken(warehouse: Warehouse) -> Iterator[Tables]:
+        world.keep(answer(bend=_restate), fetched_at=LATER)
+        with lock(warehouse) as tables:
+            yield tables
+
+    monkeypatch.setattr(Warehouse, "writing", overtaken)
     assert world.run(DAY).success
-    assert world.tables()["snapshots"][0]["sha256"] == newer[0].sha256 == _raw_version(world)
+    newest = world.archive.latest(DAY)
+    assert newest is not None
+    assert world.tables()["snapshots"][0]["revision"] == newest.revision == 2
+    assert _raw_version(world) == newest.sha256
+
+
+def test_a_requested_revision_is_loaded_whatever_is_newer(world: World) -> None:
+    world.keep(answer())
+    world.keep(answer(bend=_restate), fetched_at=LATER)
+    load_days(world.archive, world.warehouse, [DAY], now=NOON, revision=1)
+    assert world.tables()["snapshots"][0]["revision"] == 1
+
+
+def test_a_damaged_record_keeps_the_days_rows(world: World) -> None:
+    record = world.keep(answer()).record
+    world.make_tables(DAY)
+    record.path.with_name("record.json").write_text("{}")
+    loaded = load_days(world.archive, world.warehouse, [DAY], now=NOON)
+    assert len(world.tables()["snapshots"]) == 1
+    assert "damaged" in str(loaded.validated.errors[DAY])
 
 
 def _raw_version(world: World) -> str | None:
-    """Return the data version that Dagster has of the day's raw answer."""
-    event = world.instance.get_latest_materialization_event(RAW)
+    """Return the data version of the day's raw answer in Dagster."""
+    event = world.instance.get_latest_materialization_event(NAMES.raw)
     assert event is not None
     assert event.asset_materialization is not None
     return (event.asset_materialization.tags or {}).get("dagster/data_version")
 
 
-def test_a_revision_that_is_not_there_is_named(world: World) -> None:
+def test_a_revision_that_does_not_exist_is_named(world: World) -> None:
     world.keep(answer())
     failure = failure_of(world.run(DAY, revision=3))
     assert "no revision 3 of 2026-10-06; it has: 1" in str(failure.description)
 
 
-def test_tables_made_anew_get_the_newest_revision_that_holds(world: World) -> None:
+def test_empty_tables_get_the_newest_valid_revision(world: World) -> None:
     world.keep(answer())
     world.keep(answer(bend=_restate), fetched_at=LATER)
     world.keep(answer(bend=_break), fetched_at=LATER + timedelta(minutes=1))
     result = world.run(DAY)
 
-    # A person has to see that the newest answer was refused; the figures are those of the one before.
-    assert "its tables keep revision 2, the newest that holds" in str(failure_of(result).description)
+    # The run fails because a person should see the rejection; the figures are those of the revision before.
+    assert "its tables use revision 2, the newest valid one" in str(failure_of(result).description)
     assert world.tables()["snapshots"][0]["revision"] == 2
     assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
     assert world.materialized("model_leaderboard") == {"2026-10-06"}
 
 
-def test_where_no_revision_holds_the_tables_stay_empty(world: World) -> None:
+def test_without_a_valid_revision_the_tables_stay_empty(world: World) -> None:
     world.keep(answer(bend=_break))
     world.keep(answer(bend=lambda data: data.update(window_days=1)), fetched_at=LATER)
-    assert "keep what they had" in str(failure_of(world.run(DAY)).description)
+    assert "unchanged" in str(failure_of(world.run(DAY)).description)
     assert world.tables()["snapshots"] == []
 
 
-def test_an_older_revision_that_cannot_be_read_is_passed_over(world: World) -> None:
+def test_an_unreadable_older_revision_is_skipped(world: World) -> None:
     unreadable = world.keep(answer()).record.path
     unreadable.unlink()
     unreadable.mkdir()
     world.keep(answer(bend=_break), fetched_at=LATER)
-    judged = judge_days(world.archive, world.warehouse, [DAY], now=NOON)
-    assert "keep what they had" in str(judged.errors[DAY])
+    validated = validate_days(world.archive, [DAY], now=NOON)
+    assert "unchanged" in str(validated.errors[DAY])
 
 
 def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> None:
@@ -225,7 +206,7 @@ def test_without_a_hole_no_day_is_lost(world: World) -> None:
     assert check.passed
 
 
-def test_days_are_told_as_spans() -> None:
+def test_days_are_written_as_spans() -> None:
     days = [date(2026, 7, 8) + timedelta(days=n) for n in range(43)]
     assert day_spans([*reversed(days), date(2026, 9, 1), days[0]]) == ["2026-07-08 to 2026-08-19", "2026-09-01"]
     assert day_spans([date(2026, 12, 31), date(2027, 1, 1)]) == ["2026-12-31 to 2027-01-01"]

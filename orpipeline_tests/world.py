@@ -1,10 +1,11 @@
-"""A whole pipeline of a test's own: archive, warehouse, a Dagster instance that lasts as long as the test."""
+"""A whole pipeline for one test: archive, warehouse, and a Dagster instance that lasts as long as the test."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of resources.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,20 @@ from orpipeline.snapshot import Fetch
 from orpipeline.warehouse.database import Warehouse
 
 NAMES = Names()
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 """Noon of the day on which the API serves `answers.DAY`."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Run days through the real assets, and look at what came of it."""
+    """A pipeline in `folder`: runs days through the real assets, and reads what they stored."""
 
     folder: Path
     instance: dg.DagsterInstance
     base_url: str = "http://127.0.0.1:1/nothing-listens-here"
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         return Settings(data_dir=self.folder, base_url=self.base_url, lock_wait_seconds=1)
 
@@ -51,7 +53,7 @@ class World:
     def budget(self) -> Budget:
         return api_resource(self.settings).budget
 
-    @property
+    @cached_property
     def defs(self) -> dg.Definitions:
         return build_defs(self.settings)
 
@@ -87,7 +89,7 @@ class World:
             partition_key=first if first == last else None,
             tags={} if first == last else several,
             asset_selection=selected,
-            run_config=snapshot_config(NAMES, fetch, revision),
+            run_config={**snapshot_config(NAMES, fetch, revision), **QUIET},
             raise_on_error=False,
         )
 
@@ -99,7 +101,7 @@ class World:
         return result
 
     def make_tables(self, *days: date) -> None:
-        """Make the tables of days as a run does, in a fraction of its time, and tell Dagster nothing."""
+        """Load days into the tables as a run does, in a fraction of its time and without any event."""
         for loaded in rebuild_days(self.archive, self.warehouse, days, now=NOON):
             assert not loaded.validated.errors
 
@@ -108,7 +110,7 @@ class World:
         return {name: self.warehouse.read(name).to_dicts() for name in TABLES}
 
     def materialized(self, asset: str) -> set[str]:
-        """Return the partitions that Dagster has as materialized."""
+        """Return an asset's materialized partitions."""
         return set(self.instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset])))
 
 

@@ -1,0 +1,69 @@
+"""Rejected answers in Dagster: the rule and row are named, a blocking check fails, and the tables are unchanged."""
+
+from __future__ import annotations
+
+import pytest
+
+from orpipeline.contracts.rules import CHECKS, RULES, Check
+from orpipeline.snapshot import Fetch
+from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.scripted_api import ScriptedApi
+from orpipeline_tests.violations import VIOLATIONS
+from orpipeline_tests.world import World, checks_of, failure_of
+
+pytestmark = pytest.mark.usefixtures("at_noon")
+REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
+
+
+@pytest.mark.parametrize("check", REJECTING, ids=lambda check: check.name)
+def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) -> None:
+    violation = next(v for v in VIOLATIONS if RULES[v.rule] in check.rules and "as_of" not in v.name)
+    world.keep(answer())
+    world.make_tables(DAY)
+    before = world.tables()
+    restated = world.keep(answer(bend=violation.bend)).record
+
+    result = world.run(DAY)
+
+    failure = failure_of(result)
+    assert failure.description is not None
+    for part in (DAY.isoformat(), violation.rule, "revision 1", str(restated.path)):
+        assert part in failure.description
+    table = failure.metadata["findings"].value
+    rows = [record.data for record in table.records]  # type: ignore[union-attr] # the metadata is a table
+    assert any(row["rule"] == violation.rule and violation.row in str(row["row"]) for row in rows), rows
+    assert world.tables() == before
+    evaluation = checks_of(result)[check.table, check.name]
+    assert not evaluation.passed
+    assert evaluation.blocking
+    assert "first_failing_rows" in evaluation.metadata
+    assert world.archive.read(restated) == answer(bend=violation.bend)
+
+
+@pytest.mark.parametrize("stated", ["2026-10-05", "../../x", None], ids=["another day", "no date", "missing"])
+def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: ScriptedApi, stated: str | None) -> None:
+    api.answers(answer(bend=lambda data: data.update(as_of=stated)))
+    failure = failure_of(online.run(DAY, fetch=Fetch.auto))
+    assert "archived" in str(failure.description)
+    (path,) = (online.folder / "raw").rglob("*.json.gz")
+    assert "2026-10-06" not in path.parts
+    assert not any(online.tables().values())
+
+
+def test_the_other_checks_of_a_rejected_day_pass(world: World) -> None:
+    violation = next(v for v in VIOLATIONS if v.rule == "totals_are_one")
+    world.keep(answer(bend=violation.bend))
+    checks = checks_of(world.run(DAY))
+    assert not checks["task_classifications", "totals_are_one"].passed
+    assert checks["task_classifications", "shares_are_fractions"].passed
+
+
+def test_a_warning_appears_in_its_check_and_the_day_is_loaded(world: World) -> None:
+    world.keep(answer(bend=lambda data: data.update(note="new")))
+    result = world.run(DAY)
+    assert result.success
+    check = checks_of(result)["raw_task_classifications", "nothing_unexpected"]
+    assert not check.passed
+    assert not check.blocking
+    assert check.severity.value == RULES["no_unknown_fields"].severity == "WARN"
+    assert world.tables()["snapshots"]
