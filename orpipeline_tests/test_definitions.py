@@ -14,18 +14,23 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import time_machine
-import yaml
 
+from orpipeline.build import build_defs
 from orpipeline.contracts.rules import CHECKS, RULES
 from orpipeline.contracts.tables import TABLES, VIEWS
-from orpipeline.definitions import defs
+from orpipeline.defs.checks import HISTORY_CHECKS
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.defs.schedules import daily_snapshot_schedule, recapture_schedule
-from orpipeline.defs.specs import DAILY_ASSETS, HISTORY_CHECKS, REPORT, table_key
+from orpipeline.errors import SettingsError
+from orpipeline.settings import Settings
 from orpipeline_tests.answers import DAY, answer
-from orpipeline_tests.world import World, evaluate
+from orpipeline_tests.world import NAMES, World, evaluate
 
 PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def defs(tmp_path: Path) -> dg.Definitions:
+    return build_defs(Settings(data_dir=tmp_path))
 
 
 def _command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -58,52 +63,79 @@ def test_dagsters_own_commands_accept_the_code_location(command: list[str], said
     assert ours == []
 
 
-def test_the_assets_are_the_contracts_with_daily_utc_partitions() -> None:
-    keys = {spec.key for spec in defs.resolve_all_asset_specs()}
-    assert keys == {*DAILY_ASSETS, REPORT}
-    for spec in defs.resolve_all_asset_specs():
-        assert spec.partitions_def == (None if spec.key == REPORT else daily_partitions)
-    assert daily_partitions.get_first_partition_key() == "2026-06-17"
+def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg.Definitions) -> None:
+    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+    assert specs.keys() == {*NAMES.daily_assets, NAMES.asset("model_trends"), NAMES.report}
+    partitions = daily_partitions()
+    assert all(spec.partitions_def == (None if key == NAMES.report else partitions) for key, spec in specs.items())
+    assert [key for key, spec in specs.items() if spec.is_virtual] == [NAMES.asset("model_trends")]
+    assert partitions.get_first_partition_key() == "2026-06-17"
     with time_machine.travel(datetime(2026, 10, 7, 0, 0, 1, tzinfo=UTC)):
-        assert daily_partitions.get_last_partition_key() == "2026-10-06"
+        assert partitions.get_last_partition_key() == "2026-10-06"
 
 
-def test_every_asset_says_what_it_is() -> None:
+def test_every_asset_has_a_plain_description_and_labels(defs: dg.Definitions) -> None:
     for spec in defs.resolve_all_asset_specs():
         assert spec.description
         assert "\n" not in spec.description
         assert spec.group_name in {"source", "daily_tables", "analysis"}
-        assert spec.owners
         assert spec.kinds
         assert spec.metadata["dagster/code_references"]
 
 
-def test_column_schemas_come_from_the_contracts() -> None:
+def test_the_project_that_embeds_it_can_set_group_owners_and_tags(tmp_path: Path) -> None:
+    labels = {"group_name": "market", "owners": ["team:growth"], "tags": {"cost_center": "7"}}
+    defs = build_defs(Settings(data_dir=tmp_path), **labels)  # type: ignore[arg-type] # a dict of several types
+    for spec in defs.resolve_all_asset_specs():
+        assert (spec.group_name, list(spec.owners), spec.tags["cost_center"]) == ("market", ["team:growth"], "7")
+
+
+def test_column_schemas_come_from_the_contracts(defs: dg.Definitions) -> None:
+    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
     for name, model in [*TABLES.items(), ("model_trends", VIEWS["model_trends"])]:
-        spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key == table_key(name))
-        schema = spec.metadata["dagster/column_schema"]
-        assert [column.name for column in schema.columns] == list(model.columns())
-        assert all(column.description for column in schema.columns)
-        assert spec.metadata["dagster/table_name"] == f"openrouter.{name}"
+        metadata = specs[NAMES.asset(name)].metadata
+        columns = metadata["dagster/column_schema"].columns
+        assert [column.name for column in columns] == list(model.columns())
+        assert all(column.description for column in columns)
+        assert metadata["dagster/table_name"] == f"openrouter.{name}"
 
 
-def test_every_rule_about_an_answer_is_shown_by_exactly_one_asset_check() -> None:
+def test_each_rule_about_an_answer_belongs_to_one_asset_check(defs: dg.Definitions) -> None:
     shown = [rule.name for check in CHECKS.values() for rule in check.rules]
-    # The leaderboard is our own arithmetic: where its bounds do not hold, nothing is written at all.
+    # `bounds_hold` is about our own arithmetic: if the bounds do not hold, nothing is written at all.
     assert sorted([*shown, "bounds_hold"]) == sorted(RULES)
-    assert all(len({rule.severity for rule in check.rules}) == 1 for check in CHECKS.values())
     assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
     specs = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
-    rules = {(check.table, check.name) for check in CHECKS.values()}
-    assert set(specs) == rules | {(key.asset_key.path[-1], key.name) for key in HISTORY_CHECKS}
-    assert all(CHECKS[name].description in (specs[table, name].description or "") for table, name in rules)
+    rules = {(check.table, check.name): check for check in CHECKS.values()}
+    assert set(specs) == set(rules) | {(asset, name) for name, (asset, _) in HISTORY_CHECKS.items()}
+    for key, check in rules.items():
+        assert check.description in (specs[key].description or "")
+        assert specs[key].blocking == (check.severity == "ERROR")
 
 
-def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_options_leave_parts_out(tmp_path: Path) -> None:
+    defs = build_defs(Settings(data_dir=tmp_path), automation=False, report=False)
+    assert not defs.schedules
+    assert not defs.sensors
+    assert NAMES.report not in {spec.key for spec in defs.resolve_all_asset_specs()}
+    assert defs.resolve_job_def("daily_snapshot").asset_layer.selected_asset_keys == {*NAMES.daily_assets}
+
+
+def test_a_key_prefix_that_is_not_a_name_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="key_prefix='a/b' is not a valid name"):
+        build_defs(Settings(data_dir=tmp_path), key_prefix="a/b")
+
+
+AT_0020 = datetime(2026, 10, 7, 0, 20, tzinfo=UTC)
+AT_2140 = datetime(2026, 10, 7, 21, 40, tzinfo=UTC)
+
+
+def test_the_schedule_requests_the_day_that_has_just_ended_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        at = datetime(2026, 10, 7, 0, 20, tzinfo=UTC)
-        request = evaluate(daily_snapshot_schedule, at, instance)
+        request = evaluate("daily_snapshot_schedule", AT_0020, instance)
         instance.add_run(
             dg.DagsterRun(
                 "daily_snapshot",
@@ -112,31 +144,28 @@ def test_the_schedule_asks_for_the_day_that_has_just_ended(monkeypatch: pytest.M
                 tags={"dagster/partition": "2026-10-06"},
             )
         )
-        skipped = evaluate(daily_snapshot_schedule, at, instance)
+        skipped = evaluate("daily_snapshot_schedule", AT_0020, instance)
+        recapture = evaluate("recapture_schedule", AT_2140, instance)
     assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == "2026-10-06"
-    assert request.run_key == "daily-2026-10-06"
-    # No day is fetched twice at once.
+    assert (request.partition_key, request.run_key) == ("2026-10-06", "daily-2026-10-06")
     assert isinstance(skipped, dg.SkipReason)
-    assert "Run 12345678 is at work" in str(skipped.skip_message)
-    assert daily_snapshot_schedule.default_status is dg.DefaultScheduleStatus.RUNNING
-    assert (daily_snapshot_schedule.cron_schedule, daily_snapshot_schedule.execution_timezone) == ("20 0 * * *", "UTC")
+    assert "Run 12345678 is already processing" in str(skipped.skip_message)
+    assert isinstance(recapture, dg.RunRequest)
+    assert recapture.partition_key == "2026-10-06"
+    assert recapture.run_config == {"ops": {"openrouter_snapshot": {"config": {"fetch": "always"}}}}
 
 
-def test_the_recapture_asks_in_any_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        at = datetime(2026, 10, 7, 21, 40, tzinfo=UTC)
-        request = evaluate(recapture_schedule, at, instance)
-    assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == "2026-10-06"
-    assert request.run_config == {"ops": {"snapshot": {"config": {"fetch": "always"}}}}
-    assert (recapture_schedule.cron_schedule, recapture_schedule.execution_timezone) == ("40 21 * * *", "UTC")
-    assert recapture_schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+def test_the_schedules_run_at_their_times_by_default(defs: dg.Definitions) -> None:
+    times = {name: defs.resolve_schedule_def(name) for name in ("daily_snapshot_schedule", "recapture_schedule")}
+    assert [(s.cron_schedule, s.execution_timezone) for s in times.values()] == [
+        ("20 0 * * *", "UTC"),
+        ("40 21 * * *", "UTC"),
+    ]
+    assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in times.values())
 
 
-def test_without_a_key_the_schedule_skips_and_says_what_to_do() -> None:
-    skipped = evaluate(daily_snapshot_schedule, datetime(2026, 10, 7, 0, 20, tzinfo=UTC))
+def test_without_a_key_the_schedule_skips_and_tells_what_to_do() -> None:
+    skipped = evaluate("daily_snapshot_schedule", AT_0020)
     assert isinstance(skipped, dg.SkipReason)
     assert "OPENROUTER_API_KEY is not set" in str(skipped.skip_message)
 
@@ -158,7 +187,7 @@ def test_the_key_is_in_no_definition() -> None:
     assert "very-secret" not in done.stdout + done.stderr
 
 
-def test_the_readmes_asset_of_ones_own_reads_and_writes_tables(world: World, tmp_path: Path) -> None:
+def test_the_readmes_asset_reads_and_writes_tables(world: World, tmp_path: Path) -> None:
     world.keep(answer())
     world.make_tables(DAY)
     (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
@@ -177,22 +206,13 @@ def test_the_readmes_asset_of_ones_own_reads_and_writes_tables(world: World, tmp
     assert {author for _, author, _ in found} == {model.split("/")[0] for model in models}
 
 
-def test_dagster_yaml_keeps_state_in_the_project_and_sends_no_telemetry() -> None:
-    config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
-    assert config["storage"]["sqlite"]["base_dir"] == ".dagster"
-    assert config["telemetry"]["enabled"] is False
-    assert config["concurrency"]["pools"] == {"granularity": "run", "default_limit": 1}
-
-
 def test_the_version_is_the_same_everywhere() -> None:
     assert tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"] == version("orpipeline")
 
 
-@pytest.mark.parametrize("module", ["openrouter", "contracts", "archive", "leaderboard", "snapshot", "settings"])
-def test_the_core_does_not_know_dagster(module: str) -> None:
-    names = {
-        "openrouter": "orpipeline.openrouter.client, orpipeline.openrouter.frames",
-        "contracts": "orpipeline.contracts.judgement",
-    }
-    code = f"import sys, {names.get(module, f'orpipeline.{module}')}; sys.exit('dagster' in sys.modules)"
+def test_the_core_does_not_import_dagster() -> None:
+    code = (
+        "import sys, orpipeline.history, orpipeline.rebuild, orpipeline.export, orpipeline.importing.importer, "
+        "orpipeline.report.files, orpipeline.settings, orpipeline.backoff; sys.exit('dagster' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What the Dagster UI shows of a materialization, and the report as an asset."""
+"""The metadata of materializations in the Dagster UI, and the report as an asset."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from orpipeline.definitions import defs
 from orpipeline.defs.metadata import SPARKLINE_DAYS, macros_metadata
-from orpipeline.defs.reports import leaderboard_report
-from orpipeline.defs.specs import DAILY_ASSETS, REPORT, table_key
 from orpipeline_tests.answers import DAY, answer, tag
-from orpipeline_tests.world import World, failure_of
+from orpipeline_tests.world import NAMES, QUIET, World, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 HOSTILE = "<img src=x onerror=alert(1)>/x|[y](javascript:alert(1))"
@@ -30,7 +27,7 @@ def _metadata(world: World, asset: dg.AssetKey, day: date = DAY) -> dict[str, An
 
 
 def _days(world: World, *before: int) -> None:
-    """Keep the days that are so many before the newest, and make their tables."""
+    """Archive and run the days that are this many before the newest."""
     days = [DAY - timedelta(days=n) for n in before]
     for day in days:
         world.keep(answer(day))
@@ -46,7 +43,7 @@ def _hostile(data: dict[str, Any]) -> None:
 
 def test_a_leaderboards_page_shows_the_top_10_and_figures_to_plot(world: World) -> None:
     _days(world, 0)
-    shown = _metadata(world, table_key("model_leaderboard"))
+    shown = _metadata(world, NAMES.asset("model_leaderboard"))
     board = world.warehouse.read("model_leaderboard").filter(scope="all").sort("usage_rank", "model_id")
     records = [record.data for record in shown["top_10"].records]
     assert [record["model"] for record in records] == board["model_id"].to_list()[:10]
@@ -62,57 +59,58 @@ def test_a_leaderboards_page_shows_the_top_10_and_figures_to_plot(world: World) 
     assert shown["top_5_usage_share"].value == pytest.approx(board["usage_share"].head(5).sum())
 
 
-def test_the_sparkline_is_short_enough_to_be_shown_in_place_and_leaves_gaps(world: World) -> None:
+def test_the_sparkline_is_short_enough_to_appear_inline_and_has_gaps(world: World) -> None:
     _days(world, 4, 3, 1, 0)
-    markdown = _metadata(world, table_key("model_leaderboard"))[f"top_model_last_{SPARKLINE_DAYS}_days"].value
+    markdown = _metadata(world, NAMES.asset("model_leaderboard"))[f"top_model_last_{SPARKLINE_DAYS}_days"].value
     assert len(markdown) < 1000
     svg = base64.b64decode(markdown.split("base64,")[1].removesuffix(")")).decode()
     assert svg.count("M") == 2  # two days, one missing, two days
 
 
-def test_trends_show_the_largest_changes_of_7_days(world: World) -> None:
+def test_a_leaderboards_page_shows_the_largest_changes_over_7_days(world: World) -> None:
     _days(world, 7, 0)
-    shown = _metadata(world, table_key("model_trends"))
+    shown = _metadata(world, NAMES.asset("model_leaderboard"))
     trends = world.warehouse.read("model_trends", since=DAY).filter(scope="all").drop_nulls("usage_share_change_7d")
     largest = trends.sort(pl.col("usage_share_change_7d").abs(), descending=True).row(0, named=True)
     assert shown["movers_of_7_days"].records[0].data["model"] == largest["model_id"]
     assert shown["largest_change_7d"].value == largest["usage_share_change_7d"]
-    assert "movers_of_7_days" not in _metadata(world, table_key("model_trends"), DAY - timedelta(days=7))
+    assert "movers_of_7_days" not in _metadata(world, NAMES.asset("model_leaderboard"), DAY - timedelta(days=7))
 
 
 def test_each_macro_category_has_a_number_to_plot(world: World) -> None:
     _days(world, 0)
-    shown = _metadata(world, table_key("macro_categories"))
+    shown = _metadata(world, NAMES.asset("macro_categories"))
     for row in world.warehouse.read("macro_categories").iter_rows(named=True):
         assert shown[f"usage_share_{row['key']}"].value == row["usage_share"]
         assert shown[f"token_share_{row['key']}"].value == row["token_share"]
 
 
-def test_a_macro_category_of_an_odd_name_is_in_the_table_alone() -> None:
+def test_a_macro_category_with_an_odd_name_appears_in_the_table_only() -> None:
     rows = pl.DataFrame({"key": ["a b|c"], "label": ["x"], "usage_share": [1.0], "token_share": [1.0]})
     assert list(macros_metadata(rows)) == ["groups"]
 
 
-def test_every_day_says_its_counts_its_citation_and_its_bytes(world: World) -> None:
+def test_every_day_shows_its_counts_citation_hash_and_durations(world: World) -> None:
     _days(world, 1, 0)
-    for asset in DAILY_ASSETS:
+    for asset in NAMES.daily_assets:
         shown = _metadata(world, asset)
         assert shown["citation"].value.startswith("Source: OpenRouter")
         assert len(shown["sha256"].value) == 64
-    for asset in DAILY_ASSETS[1:]:
+    for asset in NAMES.daily_assets[1:]:
         shown = _metadata(world, asset)
         table = world.warehouse.read(asset.path[-1])
         assert shown["dagster/row_count"].value == len(table)
         assert shown["dagster/partition_row_count"].value == table.filter(as_of=DAY).height
-    shown = _metadata(world, table_key("snapshots"))
+    shown = _metadata(world, NAMES.asset("snapshots"))
     assert shown["validation_warnings"].value == 0
-    assert 0 < shown["seconds"].value < 60
+    for part in ("fetch", "lock", "validation", "write"):
+        assert 0 <= shown[f"{part}_seconds"].value < 60
 
 
-def test_upstream_names_stand_in_tables_alone(world: World) -> None:
+def test_upstream_names_appear_in_tables_only(world: World) -> None:
     world.keep(answer(bend=_hostile))
     assert world.run(DAY).success
-    for asset in DAILY_ASSETS:
+    for asset in NAMES.daily_assets:
         for value in _metadata(world, asset).values():
             if not isinstance(value, dg.TableMetadataValue):
                 assert HOSTILE not in str(value.value)
@@ -122,26 +120,19 @@ def test_upstream_names_stand_in_tables_alone(world: World) -> None:
 
 
 def _report(world: World, day: str | None = None) -> dg.ExecuteInProcessResult:
-    from orpipeline.defs.resources import ArchiveResource, WarehouseResource
-
-    made = dg.Definitions(
-        assets=[leaderboard_report],
-        resources={
-            "archive": ArchiveResource(path=str(world.folder / "raw")),
-            "warehouse": WarehouseResource(database=str(world.folder / "warehouse.duckdb"), lock_wait_seconds=1),
-        },
-        executor=dg.in_process_executor,
-    )
-    config = {"ops": {"leaderboard_report": {"config": {"day": day}}}} if day else {}
-    return made.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=world.instance, run_config=config, raise_on_error=False
+    config = {"ops": {"openrouter_leaderboard_report": {"config": {"day": day}}}} if day else {}
+    return world.defs.resolve_job_def("daily_snapshot").execute_in_process(
+        instance=world.instance,
+        asset_selection=[NAMES.report],
+        run_config={**config, **QUIET},
+        raise_on_error=False,
     )
 
 
-def test_the_report_is_of_the_newest_day_and_says_where_it_is(world: World, tmp_path: Path) -> None:
+def test_the_report_shows_the_newest_day_and_its_own_place(world: World, tmp_path: Path) -> None:
     _days(world, 1, 0)
     assert _report(world).success
-    event = world.instance.get_latest_materialization_event(REPORT)
+    event = world.instance.get_latest_materialization_event(NAMES.report)
     assert event is not None
     assert event.asset_materialization is not None
     shown = event.asset_materialization.metadata
@@ -151,10 +142,10 @@ def test_the_report_is_of_the_newest_day_and_says_where_it_is(world: World, tmp_
     assert "as of 2026-10-06" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
     # The leaderboard at a glance, as on its own page.
-    of_board = _metadata(world, table_key("model_leaderboard"))
+    of_board = _metadata(world, NAMES.asset("model_leaderboard"))
     for name in ("top_10", f"top_model_last_{SPARKLINE_DAYS}_days", "top_model_usage_share", "models"):
         assert shown[name] == of_board[name]
-    assert isinstance(shown["seconds"].value, float)
+    assert isinstance(shown["report_seconds"].value, float)
 
 
 def test_the_report_of_another_day_has_the_day_in_its_name(world: World, tmp_path: Path) -> None:
@@ -170,25 +161,32 @@ def test_a_day_that_cannot_be_shown_is_a_clear_failure(world: World, day: str, s
     assert said in (failure_of(_report(world, day)).description or "")
 
 
-def test_without_any_day_the_report_says_so(world: World) -> None:
+def test_without_any_day_the_report_fails_clearly(world: World) -> None:
     assert "nothing to report" in (failure_of(_report(world)).description or "")
 
 
-def test_the_jobs_range_ends_with_one_report_and_its_sensor_catches_the_rest() -> None:
-    job = defs.resolve_job_def("daily_snapshot")
-    assert REPORT in job.asset_layer.selected_asset_keys
-    spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key == REPORT)
-    assert spec.automation_condition is not None
-    sensor = next(sensor for sensor in (defs.sensors or []) if sensor.name == "report_sensor")
-    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
-    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+def _tick(world: World) -> dg.RunRequest | dg.SkipReason:
+    with dg.build_sensor_context(instance=world.instance) as context:
+        result = world.defs.resolve_sensor_def("report_sensor")(context)
+    assert isinstance(result, dg.RunRequest | dg.SkipReason)
+    return result
 
 
-def test_tables_that_changed_without_the_report_have_it_made_again(world: World) -> None:
-    before = dg.evaluate_automation_conditions(defs, world.instance)
+def test_the_report_sensor_updates_the_report_once_after_the_tables_changed(world: World) -> None:
+    assert isinstance(_tick(world), dg.SkipReason)
     _days(world, 0)
-    after = dg.evaluate_automation_conditions(defs, world.instance, cursor=before.cursor)
-    assert after.get_num_requested(REPORT) == 1
-    _report(world)
-    settled = dg.evaluate_automation_conditions(defs, world.instance, cursor=after.cursor)
-    assert settled.get_num_requested(REPORT) == 0
+    first, again = _tick(world), _tick(world)
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(again, dg.RunRequest)
+    assert first.asset_selection == [NAMES.report]
+    assert first.run_key == again.run_key
+    assert _report(world).success
+    assert isinstance(_tick(world), dg.SkipReason)
+
+
+def test_the_report_sensor_waits_while_a_run_changes_the_tables(world: World) -> None:
+    _days(world, 0)
+    world.instance.add_run(dg.DagsterRun("import_archive", status=dg.DagsterRunStatus.STARTED))
+    skipped = _tick(world)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "still changing" in str(skipped.skip_message)

@@ -1,0 +1,136 @@
+"""The pipeline inside other people's projects."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of assets.
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from orpipeline import Settings, asset_key, build_defs, daily_partitions
+from orpipeline.archive.folder import Archive
+from orpipeline.defs.names import Names
+from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.world import NOON, QUIET
+
+pytestmark = pytest.mark.usefixtures("at_noon")
+
+
+class Files(dg.ConfigurableIOManager):
+    """The project's own I/O manager."""
+
+    folder: str
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        (Path(self.folder) / f"{context.asset_key.path[-1]}.json").write_text(json.dumps(obj))
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        return json.loads((Path(self.folder) / f"{context.asset_key.path[-1]}.json").read_text())
+
+
+@dg.asset(partitions_def=daily_partitions(), ins={"models": dg.AssetIn(asset_key("task_models"))})
+def authors(models: pl.DataFrame) -> list[str]:
+    """An asset that reads our table, and is stored by the project's own I/O manager."""
+    return sorted(models["model_id"].str.split("/").list.first().unique())
+
+
+@dg.asset(deps=[authors], required_resource_keys={"warehouse"})
+def snapshot(context: dg.AssetExecutionContext) -> str:
+    """An asset with the name of a step of ours, and a resource with a key that ours might have had."""
+    return str(context.resources.warehouse)
+
+
+@dg.asset(
+    key_prefix="openrouter",
+    partitions_def=dg.WeeklyPartitionsDefinition("2026-09-06"),
+    backfill_policy=dg.BackfillPolicy.multi_run(),
+)
+def weekly_prices() -> list[str]:
+    """An asset under our prefix, with other partitions."""
+    return []
+
+
+def _project(folder: Path, *ours: dg.Definitions) -> dg.Definitions:
+    own = dg.Definitions(
+        assets=[authors, snapshot, weekly_prices],
+        resources={"io_manager": Files(folder=str(folder)), "warehouse": "the project's own warehouse"},
+        sensors=[
+            dg.AutomationConditionSensorDefinition("own_automation", target=dg.AssetSelection.all()),
+        ],
+        executor=dg.multiprocess_executor,
+    )
+    return dg.Definitions.merge(own, *ours)
+
+
+def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and_assets(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    Archive(settings.archive).put(answer(), fetched_at=NOON, source="a test", origin="import")
+    project = _project(tmp_path, build_defs(settings, alerts=True))
+    dg.Definitions.validate_loadable(project)
+
+    job = project.resolve_implicit_global_asset_job_def()
+    wanted = [*Names().daily_assets, authors.key]
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.get_subset(asset_selection={*wanted}).execute_in_process(
+            instance=instance, partition_key=DAY.isoformat(), run_config=QUIET
+        )
+        assert result.success
+        assert instance.get_materialized_partitions(authors.key) == {DAY.isoformat()}
+    listed = {
+        model["id"].split("/")[0] for t in json.loads(answer())["data"]["classifications"] for model in t["models"]
+    }
+    assert json.loads((tmp_path / "authors.json").read_text()) == sorted(listed)
+
+    # Our job selects our assets only, and has our executor; the project keeps its own.
+    ours = project.resolve_job_def("daily_snapshot")
+    assert ours.asset_layer.selected_asset_keys == {*Names().daily_assets, Names().report}
+    assert ours.executor_def is dg.in_process_executor
+    assert project.executor is dg.multiprocess_executor
+
+
+def test_two_pipelines_share_a_code_location(tmp_path: Path) -> None:
+    settings = {prefix: Settings(data_dir=tmp_path / prefix) for prefix in ("openrouter", "second")}
+    bodies = {
+        "openrouter": answer(),
+        "second": answer(bend=lambda data: data["classifications"][0].update(display_name="Two")),
+    }
+    for prefix, body in bodies.items():
+        Archive(settings[prefix].archive).put(body, fetched_at=NOON, source="a test", origin="import")
+    both = dg.Definitions.merge(*(build_defs(settings[prefix], key_prefix=prefix, alerts=True) for prefix in settings))
+    dg.Definitions.validate_loadable(both)
+    assert {"second", "second_archive", "second_warehouse", "second_io_manager"} <= set(both.resources or {})
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for prefix, job in (("openrouter", "daily_snapshot"), ("second", "second_daily_snapshot")):
+            result = both.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                partition_key=DAY.isoformat(),
+                asset_selection=Names(prefix).daily_assets,
+                run_config=QUIET,
+            )
+            assert result.success
+    for prefix, body in bodies.items():
+        rows = Warehouse(settings[prefix].warehouse, schema=prefix).read("task_classifications")
+        names = {task["tag"]: task["display_name"] for task in json.loads(body)["data"]["classifications"]}
+        assert dict(rows.select("tag", "display_name").iter_rows()) == names
+
+
+def test_two_pipelines_share_one_warehouse_file_in_schemas_of_their_own(tmp_path: Path) -> None:
+    for prefix in ("openrouter", "second"):
+        settings = Settings(data_dir=tmp_path / prefix, warehouse=tmp_path / "shared.duckdb")
+        Archive(settings.archive).put(answer(), fetched_at=NOON, source="a test", origin="import")
+        job = build_defs(settings, key_prefix=prefix).resolve_job_def(Names(prefix).job("daily_snapshot"))
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert job.execute_in_process(
+                instance=instance,
+                partition_key=DAY.isoformat(),
+                asset_selection=Names(prefix).daily_assets,
+                run_config=QUIET,
+            ).success
+    for prefix in ("openrouter", "second"):
+        assert Warehouse(tmp_path / "shared.duckdb", schema=prefix).days() == [DAY]
+        assert len(Warehouse(tmp_path / "shared.duckdb", schema=prefix).read("model_trends"))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from orpipeline import settings as module
+from orpipeline.build import build_defs
+from orpipeline.component import OpenRouterMarketShare
+from orpipeline.errors import SettingsError
+from orpipeline.settings import Settings, load_settings
+
+
+def test_the_folders_are_in_the_data_folder_unless_they_are_set(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, reports=tmp_path / "elsewhere")
+    assert (settings.archive, settings.warehouse) == (tmp_path / "raw", tmp_path / "warehouse.duckdb")
+    assert (settings.state, settings.reports) == (tmp_path / "state", tmp_path / "elsewhere")
+
+
+def test_the_environment_is_one_way_to_make_them(tmp_path: Path) -> None:
+    variables = {
+        "ORPIPELINE_DATA_DIR": str(tmp_path),
+        "ORPIPELINE_START_DATE": "2026-08-01",
+        "ORPIPELINE_BASE_URL": "http://127.0.0.1:1/api/",
+        "ORPIPELINE_REPORTS": "",
+    }
+    expected = Settings(data_dir=tmp_path, start_date=date(2026, 8, 1), base_url="http://127.0.0.1:1/api")
+    assert load_settings(variables) == expected
+
+
+def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(tmp_path / "environment"))
+    monkeypatch.setenv("ORPIPELINE_START_DATE", "2020-01-01")
+    defs = build_defs(Settings(data_dir=tmp_path / "value"))
+    assert (defs.resources or {})["openrouter_archive"].path == str(tmp_path / "value" / "raw")
+    (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs()} - {None}
+    assert partitions is not None
+    assert partitions.get_first_partition_key() == "2026-06-17"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("ORPIPELINE_DATA_DIR", "s3://bucket/x", "must be a path on this machine, not s3:..."),
+        ("ORPIPELINE_ARCHIVE", "https://user:hunter2@host/x", "must be a path on this machine, not https:..."),
+        ("ORPIPELINE_BASE_URL", "ftp://host", "must be an http:// or https:// URL"),
+        ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
+        ("ORPIPELINE_START_DATE", "soon", "date"),
+    ],
+)
+def test_an_invalid_variable_is_named_in_one_line_without_its_value(variable: str, value: str, reason: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({variable: value})
+    message = str(caught.value)
+    assert message.startswith(f"Invalid settings in the environment: {variable}: ")
+    assert reason in message
+    assert "\n" not in message
+    assert "hunter2" not in message
+    with pytest.raises(ValidationError):
+        Settings.model_validate({variable.removeprefix("ORPIPELINE_").lower(): value})
+
+
+def test_a_misspelled_setting_is_rejected() -> None:
+    with pytest.raises(ValidationError, match="datadir"):
+        Settings.model_validate({"datadir": "x"})
+
+
+def test_a_clone_keeps_its_data_beside_pyproject_and_a_wheel_in_the_users_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Settings().data_dir == Path(__file__).parents[1] / "data"
+    monkeypatch.setattr(module, "project_dir", lambda: None)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tmp_path in Settings().data_dir.parents
+    assert Settings().data_dir.name == "orpipeline"
+
+
+def test_the_code_location_uses_the_same_data_from_every_folder_and_reads_no_env_file(tmp_path: Path) -> None:
+    code = "from orpipeline.settings import load_settings; print(load_settings().archive)"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORPIPELINE_")}
+    found = set()
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / ".env").write_text(f"ORPIPELINE_DATA_DIR={folder}\n")
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=inherited, capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout.strip())
+    assert found == {str(Settings().archive)}
+
+
+def test_the_component_has_every_setting_as_an_attribute() -> None:
+    assert set(Settings.model_fields) <= set(OpenRouterMarketShare.model_fields)
