@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from orpipeline.archive.folder import Archive
-from orpipeline.snapshot import judge_days, load
+from orpipeline.snapshot import load_days
 from orpipeline.testing.sample_answers import demo_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
@@ -39,9 +39,8 @@ def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "dem
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
     for body in answers.values():
         archive.put(body, fetched_at=NOW, source="a test", origin=origin)
-    judged = judge_days(archive, warehouse, answers, now=NOW)
-    assert not judged.errors
-    load(warehouse, judged)
+    loaded = load_days(archive, warehouse, list(answers), now=NOW)
+    assert not loaded.validated.errors
     return warehouse
 
 
@@ -66,11 +65,12 @@ def long_warehouse(folder: Path, count: int) -> Warehouse:
     warehouse = Warehouse(folder / "long.duckdb")
     days = days_before(count)
     repeated = pl.DataFrame({"as_of": days})
-    tables = {}
+    frames = {"task_models": one.read("task_models")}
     for name in ("snapshots", "task_classifications", "macro_categories", "model_leaderboard"):
         rows = one.read(name)
-        tables[name] = repeated.join(rows.drop("as_of"), how="cross").select(rows.columns)
-    warehouse.replace_days(days, tables | {"task_models": one.read("task_models")})
+        frames[name] = repeated.join(rows.drop("as_of"), how="cross").select(rows.columns)
+    with warehouse.writing() as tables:
+        tables.replace_days(days, frames)
     return warehouse
 
 

@@ -249,7 +249,7 @@ def report(at: datetime | None, demo: bool) -> None:
             Archive(settings.archive),
             _warehouse(settings),
             day=at.date() if at else None,
-            newest=newest_completed_day(utc_now()),
+            now=utc_now(),
         )
     terminal.print_rows(out, [("page", str(written.page)), ("picture", str(written.picture))])
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from orpipeline.days import day_spans
 from orpipeline.importing.importer import Imported
 from orpipeline.rebuild import Rebuilt
+from orpipeline.report.wording import new_or_back
 from orpipeline.text import plain
 
 _BAR_WIDTH = 8
@@ -110,11 +111,6 @@ def _bar(share: float, largest: float) -> str:
 def _range(row: Mapping[str, Any]) -> str:
     best, worst = row["usage_rank_best"], row["usage_rank_worst"]
     return str(best) if best == worst else f"{best}-{worst}"
-
-
-def new_or_back(first_seen: date, since: date) -> str:
-    """Return what a model is called that the day `since` did not list: `back` where an earlier day did."""
-    return "new" if first_seen > since else "back"
 
 
 def moved(row: Mapping[str, Any], since: date, *, known: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.clock import utc_now
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import SPARKLINE_DAYS, leaderboard_metadata
 from orpipeline.defs.names import Names
@@ -40,7 +40,7 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
         # The charts take a second to import, and only this asset needs them.
         from orpipeline.report.files import write_report
 
-        resources, stopwatch, now = context.resources._asdict(), Stopwatch(), utc_now()
+        resources, stopwatch = context.resources._asdict(), Stopwatch()
         warehouse = resources[names.warehouse].warehouse()
         try:
             with stopwatch.measure("report"):
@@ -49,7 +49,7 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
                     resources[names.archive].archive(),
                     warehouse,
                     day=_day(config.day),
-                    newest=newest_completed_day(now),
+                    now=utc_now(),
                 )
             day = written.as_of
             with warehouse.reading() as tables:

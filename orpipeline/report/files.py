@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 from orpipeline.archive.folder import Archive
-from orpipeline.clock import utc_now
+from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import replace_file
 from orpipeline.history import lost_days
@@ -34,20 +34,20 @@ class ReportError(OrpipelineError):
     """The report's files cannot be written."""
 
 
-def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: date | None, newest: date) -> Written:
-    """Write `leaderboard.html` and `leaderboard.png` of the newest day; of another `day`, with the day in their names.
+def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime) -> Written:
+    """Write the page and the picture of the newest day in the tables, or of `day`, into `folder`.
 
-    `newest` is the newest day that there could be: days before it that nobody kept are shown as lost. Raises
-    NoReportError where the tables lack the day, and ReportError where the folder cannot be written.
+    The files are `leaderboard.html` and `leaderboard.png`; with a `day`, `leaderboard-<day>.html` and `.png`. The page
+    shows as lost every missing day that the API no longer serves at `now`. Raises NoReportError if the tables do not
+    have the day, ReportError if a file cannot be written.
     """
     as_of = day or max(warehouse.days(), default=None)
     if as_of is None:
         raise NoReportError("The tables have no day yet, so there is nothing to report. Run or import a day first.")
     with warehouse.reading() as tables:
-        findings = validate_days(archive, [as_of], tables, now=utc_now()).findings
-    data = read_report_data(
-        warehouse, as_of, lost_days=lost_days(archive, warehouse, newest), warnings=findings.filter(severity="WARN")
-    )
+        findings = validate_days(archive, [as_of], tables, now=now).findings
+    lost = lost_days(archive, warehouse, newest_completed_day(now))
+    data = read_report_data(warehouse, as_of, lost_days=lost, warnings=findings.filter(severity="WARN"))
     page, name = render_page(data).encode(), f"leaderboard-{day}" if day else "leaderboard"
     written = Written(
         page=folder / f"{name}.html",

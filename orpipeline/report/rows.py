@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from orpipeline.cli.terminal import new_or_back
 from orpipeline.leaderboard import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import TOP_MODELS, ReportData
@@ -19,6 +18,7 @@ from orpipeline.report.wording import (
     arrow,
     change,
     count_text,
+    new_or_back,
     percent,
     points,
     published_change,

@@ -87,6 +87,11 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def new_or_back(first_seen: date, since: date) -> str:
+    """Return the word for a model that the day `since` did not list: `back` if an earlier day listed it, else `new`."""
+    return "new" if first_seen > since else "back"
+
+
 def day_ranges(days: Iterable[date]) -> list[str]:
     """Return days as text, each run of days in a row as one range."""
     return [
