@@ -1,0 +1,103 @@
+"""The component in a project that `create-dagster` makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orpipeline.archive.folder import Archive
+from orpipeline.component import OpenRouterMarketShare
+from orpipeline.defs.names import Names
+from orpipeline.errors import SettingsError
+from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.answers import answer
+
+BIN = Path(sys.executable).parent
+DEFS_YAML = "src/shop/defs/market/defs.yaml"
+
+
+def _run(project: Path, *command: str, **variables: str) -> str:
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(project / "src"), os.environ.get("PYTHONPATH", "")]),
+        "DAGSTER_HOME": str(project.parent / "home"),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        **variables,
+    }
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the component in it, as `dg scaffold` writes it."""
+    (tmp_path / "home").mkdir()
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    _run(folder, "create-dagster", "project", ".", "--no-uv-sync")
+    _run(folder, "dg", "scaffold", "defs", "orpipeline.OpenRouterMarketShare", "market")
+    return folder
+
+
+def test_the_scaffolded_component_loads_and_materializes_a_day(project: Path) -> None:
+    assert "orpipeline.OpenRouterMarketShare" in _run(project, "dg", "list", "components")
+    _run(project, "dg", "check", "defs")
+
+    day = datetime.now(UTC).date() - timedelta(days=1)  # the command's clock is the machine's own
+    Archive(project / "data" / "openrouter" / "raw").put(
+        answer(day), fetched_at=datetime.now(UTC), source="a test", origin="import"
+    )
+    config = {"ops": {"openrouter_snapshot": {"config": {"fetch": "never"}}}}
+    _run(
+        project,
+        *("dg", "launch", "--assets", 'key:"openrouter/*" and not key:"openrouter/leaderboard_report"'),
+        *("--partition", day.isoformat(), "--config-json", json.dumps(config)),
+    )
+    assert Warehouse(project / "data" / "openrouter" / "warehouse.duckdb").days() == [day]
+    with dg.DagsterInstance.from_config(str(project.parent / "home")) as instance:
+        for key in Names().daily_assets:
+            assert instance.get_materialized_partitions(key) == {day.isoformat()}
+
+
+def test_attributes_are_templated_and_invalid_ones_are_named(project: Path) -> None:
+    (project / DEFS_YAML).write_text(
+        "type: orpipeline.OpenRouterMarketShare\n"
+        "attributes:\n"
+        '  data_dir: "{{ env.MARKET_DATA }}"\n'
+        "  key_prefix: market\n"
+        "  start_date: 2026-09-01\n"
+        "  owners: [team:growth]\n"
+        "  tags: {cost_center: seven}\n"
+        "  automation: false\n"
+        "  report: false\n"
+    )
+    listed = json.loads(_run(project, "dg", "list", "defs", "--json", MARKET_DATA="data/elsewhere"))
+    assert "market/model_leaderboard" in json.dumps(listed)
+    assert "team:growth" in json.dumps(listed)
+    assert "snapshot_sensor" not in json.dumps(listed)
+
+
+def test_a_relative_folder_is_in_the_project_and_a_url_is_rejected(tmp_path: Path) -> None:
+    settings = OpenRouterMarketShare(data_dir="data/market", start_date="2026-09-01").settings(tmp_path)
+    assert settings.archive == tmp_path / "data" / "market" / "raw"
+    assert settings.start_date.isoformat() == "2026-09-01"
+    with pytest.raises(SettingsError, match="archive: must be a path on this machine, not s3:"):
+        OpenRouterMarketShare(archive="s3://bucket/raw").settings(tmp_path)
