@@ -1,4 +1,4 @@
-"""Made-up answers that a test can bend, and a world of archive and warehouse to put them through."""
+"""Made-up answers that a test can change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Bend = Callable[[dict[str, Any]], None]
 
 
 def answer(day: date = DAY, bend: Bend | None = None) -> bytes:
-    """Return a made-up answer of a day, with its `data` bent by `bend`."""
+    """Return a made-up answer for a day, after `bend` has changed its `data`."""
     payload = json.loads(demo_answer(day))
     if bend is not None:
         bend(payload["data"])
@@ -22,7 +22,7 @@ def answer(day: date = DAY, bend: Bend | None = None) -> bytes:
 
 
 def one_tag_answer(day: date, models: Mapping[str, float], *, task: str = "Debugging", label: str = "Code") -> bytes:
-    """Return an answer of one tag with all the traffic, which goes to `models`."""
+    """Return an answer with a single tag, whose traffic goes to `models`."""
     only = {
         "tag": "code:debugging",
         "display_name": task,
@@ -39,12 +39,12 @@ def one_tag_answer(day: date, models: Mapping[str, float], *, task: str = "Debug
 
 
 def tag(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the classification of that tag."""
+    """Return the classification of the tag `name`."""
     found: dict[str, Any] = next(task for task in data["classifications"] if task["tag"] == name)
     return found
 
 
 def macro(data: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the macro-category of that key."""
+    """Return the macro-category `key`."""
     found: dict[str, Any] = next(macro for macro in data["macro_categories"] if macro["key"] == key)
     return found

@@ -235,7 +235,7 @@ VIOLATIONS = [
 ]
 
 ABOUT_ITS_DAY = [violation for violation in VIOLATIONS if violation.rule != AS_OF.name]
-"""The violations in answers that state the requested day, so that they are archived under it."""
+"""The violations in answers that state the requested day, and are archived under it."""
 
 ONE_PER_CHECK: dict[str, Violation] = {
     check.name: next(violation for violation in ABOUT_ITS_DAY if RULES[violation.rule] in check.rules)

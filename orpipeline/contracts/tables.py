@@ -145,8 +145,8 @@ class TaskClassifications(DayTable):
     token_share: float = _share("The tag's share of all classified tokens.")
     category_usage_share: float = _share("The tag's share of its macro-category's requests.")
     category_token_share: float = _share("The tag's share of its macro-category's tokens.")
-    usage_rank: pl.Int32 = _column("1 for the day's largest usage_share; equal shares have the same, smaller rank.")
-    token_rank: pl.Int32 = _column("1 for the day's largest token_share; equal shares have the same, smaller rank.")
+    usage_rank: pl.Int32 = _column("1 for the day's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
+    token_rank: pl.Int32 = _column("1 for the day's largest token_share. Ties get the same rank, as in 1, 1, 3.")
 
 
 class MacroCategories(DayTable):
@@ -190,8 +190,8 @@ class ModelLeaderboard(_RankedModels):
     author: str = _optional("The part of the model id before the `/`; NULL if there is no `/`.")
     model: str = _column("The part of the model id between `/` and `:`.")
     variant: str = _optional("The part of the model id after the `:`, such as `free`; NULL if there is no `:`.")
-    usage_rank: pl.Int32 = _column("1 for the scope's largest usage_share; equal shares have the same, smaller rank.")
-    token_rank: pl.Int32 = _column("1 for the scope's largest token_share; equal shares have the same, smaller rank.")
+    usage_rank: pl.Int32 = _column("1 for the scope's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
+    token_rank: pl.Int32 = _column("1 for the scope's largest token_share. Ties get the same rank, as in 1, 1, 3.")
     usage_share: float = _column(
         "The share of the scope's requests that the published lists attribute to the model. A lower bound, because "
         "only the top models are listed. Rounded to 12 decimals."
