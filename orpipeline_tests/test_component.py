@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -13,9 +14,11 @@ import dagster as dg
 import pytest
 
 from orpipeline.archive.folder import Archive
+from orpipeline.build import build_defs
 from orpipeline.component import OpenRouterMarketShare
 from orpipeline.defs.names import Names
 from orpipeline.errors import SettingsError
+from orpipeline.settings import Settings
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import answer
 
@@ -77,22 +80,31 @@ def test_the_scaffolded_component_loads_and_materializes_a_day(project: Path) ->
             assert instance.get_materialized_partitions(key) == {day.isoformat()}
 
 
-def test_attributes_are_templated_and_invalid_ones_are_named(project: Path) -> None:
+def test_attributes_are_templated(project: Path) -> None:
     (project / DEFS_YAML).write_text(
         "type: orpipeline.OpenRouterMarketShare\n"
         "attributes:\n"
         '  data_dir: "{{ env.MARKET_DATA }}"\n'
+        '  archive: "{{ project_root }}/raw"\n'
         "  key_prefix: market\n"
-        "  start_date: 2026-09-01\n"
-        "  owners: [team:growth]\n"
-        "  tags: {cost_center: seven}\n"
         "  automation: false\n"
-        "  report: false\n"
     )
     listed = json.loads(_run(project, "dg", "list", "defs", "--json", MARKET_DATA="data/elsewhere"))
-    assert "market/model_leaderboard" in json.dumps(listed)
-    assert "team:growth" in json.dumps(listed)
-    assert "snapshot_sensor" not in json.dumps(listed)
+    assert "market/model_leaderboard" in {asset["asset_key"] for asset in listed["assets"]}
+    assert listed["sensors"] == []
+
+
+def test_attributes_are_those_of_build_defs_and_the_settings(tmp_path: Path) -> None:
+    component = OpenRouterMarketShare(
+        data_dir=str(tmp_path), owners=["team:growth"], tags={"cost_center": "7"}, group_name="market", report=False
+    )
+    defs = component.build_defs(dg.ComponentTree.for_test().load_context)
+    assert (defs.resources or {})["openrouter_archive"].path == str(tmp_path / "raw")
+    for spec in defs.resolve_all_asset_specs():
+        assert (list(spec.owners), spec.tags["cost_center"], spec.group_name) == (["team:growth"], "7", "market")
+    assert Names().report not in {spec.key for spec in defs.resolve_all_asset_specs()}
+    options = set(inspect.signature(build_defs).parameters) - {"settings"}
+    assert {*options, *Settings.model_fields} <= set(OpenRouterMarketShare.model_fields)
 
 
 def test_a_relative_folder_is_in_the_project_and_a_url_is_rejected(tmp_path: Path) -> None:

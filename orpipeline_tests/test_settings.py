@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from orpipeline import settings as module
 from orpipeline.build import build_defs
-from orpipeline.component import OpenRouterMarketShare
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
 
@@ -94,7 +93,3 @@ def test_the_code_location_uses_the_same_data_from_every_folder_and_reads_no_env
         )
         found.add(done.stdout.strip())
     assert found == {str(Settings().archive)}
-
-
-def test_the_component_has_every_setting_as_an_attribute() -> None:
-    assert set(Settings.model_fields) <= set(OpenRouterMarketShare.model_fields)
