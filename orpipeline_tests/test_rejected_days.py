@@ -8,7 +8,7 @@ from orpipeline.contracts.rules import CHECKS, RULES, Check
 from orpipeline.snapshot import Fetch
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import ScriptedApi
-from orpipeline_tests.violations import VIOLATIONS
+from orpipeline_tests.violations import ONE_PER_CHECK
 from orpipeline_tests.world import World, checks_of, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -17,7 +17,7 @@ REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
 
 @pytest.mark.parametrize("check", REJECTING, ids=lambda check: check.name)
 def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) -> None:
-    violation = next(v for v in VIOLATIONS if RULES[v.rule] in check.rules and "as_of" not in v.name)
+    violation = ONE_PER_CHECK[check.name]
     world.keep(answer())
     world.make_tables(DAY)
     before = world.tables()
@@ -51,7 +51,7 @@ def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: Scr
 
 
 def test_the_other_checks_of_a_rejected_day_pass(world: World) -> None:
-    violation = next(v for v in VIOLATIONS if v.rule == "totals_are_one")
+    violation = ONE_PER_CHECK["totals_are_one"]
     world.keep(answer(bend=violation.bend))
     checks = checks_of(world.run(DAY))
     assert not checks["task_classifications", "totals_are_one"].passed

@@ -234,11 +234,8 @@ VIOLATIONS = [
     ),
 ]
 
-ABOUT_ITS_DAY = [violation for violation in VIOLATIONS if violation.rule != AS_OF.name]
-"""The violations in answers that state the requested day, and are archived under it."""
-
 ONE_PER_CHECK: dict[str, Violation] = {
-    check.name: next(violation for violation in ABOUT_ITS_DAY if RULES[violation.rule] in check.rules)
+    check.name: next(v for v in VIOLATIONS if v.rule != AS_OF.name and RULES[v.rule] in check.rules)
     for check in CHECKS.values()
     if check.severity == "ERROR"
 }
