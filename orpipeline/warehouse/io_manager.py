@@ -1,7 +1,7 @@
 """An I/O manager for your own assets that take and return frames, based on dagster-duckdb's.
 
-It stores and loads polars, pandas and pyarrow frames by annotation, as dagster-duckdb's do: `key_prefix` or the metadata
-`schema` names the schema, and the metadata `partition_expr` the partition's column. It also
+It stores and loads polars, pandas and pyarrow frames by annotation, as dagster-duckdb's I/O managers do. `key_prefix`
+or the metadata `schema` names the schema, and the metadata `partition_expr` the partition's column. It also
 
 - deletes and inserts a partition in one transaction, and any number of partitions in one write;
 - matches columns by name, and rejects missing and extra ones;
