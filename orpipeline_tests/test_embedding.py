@@ -86,11 +86,9 @@ def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and
         )
         assert result.success
         assert instance.get_materialized_partitions(authors.key) == {DAY.isoformat()}
-    listed = {
-        model["id"].split("/")[0] for t in json.loads(answer())["data"]["classifications"] for model in t["models"]
-    }
-    assert json.loads((tmp_path / "authors.json").read_text()) == sorted(listed)
+    tasks = json.loads(answer())["data"]["classifications"]
     models = {model["id"] for task in tasks for model in task["models"]}
+    assert json.loads((tmp_path / "authors.json").read_text()) == sorted({model.split("/")[0] for model in models})
     assert json.loads((tmp_path / "movers.json").read_text()) == len(models)
 
     # Our job selects our assets only, and has our executor; the project keeps its own.
