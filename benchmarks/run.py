@@ -38,9 +38,7 @@ SCAFFOLD_PACKAGES = ("dagster", "dagster-duckdb-pandas", "duckdb", "pandas")
 SCAFFOLD_DAYS = 3
 # SQLite in DAGSTER_HOME is Dagster's default.
 DAGSTER_YAML = "telemetry:\n  enabled: false\n"
-LIBRARIES = (
-    "dagster, dagster_duckdb, duckdb, polars, pandera.polars, pyarrow, httpx, msgspec, tenacity, platformdirs"
-)
+LIBRARIES = "dagster, dagster_duckdb, duckdb, polars, pandera.polars, pyarrow, httpx, msgspec, tenacity, platformdirs"
 LOAD_OURS = "from orpipeline.definitions import defs; defs.get_repository_def()"
 LOAD_LIBRARIES = f"import {LIBRARIES}"
 YEAR, TEN_YEARS = 365, 3650
