@@ -120,7 +120,7 @@ def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
 
 
 def _rank(row: Mapping[str, Any]) -> str:
-    """Return a rank, with the possible ones if the lists leave it open: `8 (7–12)`."""
+    """Return a rank, with the possible ones if the lists leave it open: `8 (7 to 12)`."""
     possible = _between(str(row["usage_rank_best"]), str(row["usage_rank_worst"]))
     return possible if row["usage_rank_best"] == row["usage_rank_worst"] else f"{row['usage_rank']} ({possible})"
 
