@@ -1,15 +1,17 @@
-"""Runs the `orpipeline` command in this process up to a chosen moment, and strikes itself there.
+"""Run the `orpipeline` command in this process, and end it at a chosen step.
 
-    DOOMED_AT='orpipeline.archive.folder:_write_synced 2' DOOMED_BY=SIGKILL python -m orpipeline_tests.doomed run
+    DOOMED_AT='orpipeline.archive.folder:Archive.put > os:fsync 2' DOOMED_BY=SIGKILL \\
+        python -m orpipeline_tests.doomed run
 
-DOOMED_AT is one step, or several joined by ` > ` that come one after the other; a step is
-`module:qualified.name`, with a number (the how-manieth call, 1 if left out), and strikes before that call or, with
-`after ` in front of it, when it has returned. DOOMED_BY is a signal's name. `SIGXFSZ 4096` is the end by the kernel
-at the first write beyond that byte of any file: a moment within DuckDB or SQLite, where no call of Python's is.
-`full 4096` ends nothing: from then on, the disk is full for files beyond that size.
+DOOMED_AT is a call, or several calls in order, joined by ` > `. A call is `module:qualified.name`, optionally with a
+number: `2` waits for the second call. The process ends before the last of them or, with `after ` in front of it, when
+it has returned.
 
-It counts calls by wrapping the functions that are named, which costs nothing elsewhere; a tracer would see the same
-moments and make each process three times as slow.
+DOOMED_BY is the name of a signal, optionally with a size in bytes. `SIGXFSZ 4096` limits the size of files: the kernel
+ends the process at the first write beyond the first 4096 bytes of any file. This way a process ends inside DuckDB or
+SQLite, in the middle of a write. `full 4096` sets the same limit, but the write fails, as on a full disk.
+
+The named functions are wrapped, so nothing else becomes slower. A tracer would triple the time of each process.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Step:
 
 
 def main() -> None:
-    """Lay the steps in wait, then be the command."""
+    """Wrap the named functions, then run the command."""
     steps = [Step.read(text) for text in os.environ["DOOMED_AT"].split(">")]
     kind, *size = os.environ["DOOMED_BY"].split()
 
@@ -53,9 +55,9 @@ def main() -> None:
         if not steps[0].left:
             del steps[0]
             if not steps:
-                _strike(kind, *map(int, size))
+                _end(kind, *map(int, size))
 
-    # The modules that take over names from others must all be there before a function is replaced.
+    # Modules that import a function by name must be loaded before it is replaced.
     import_module("orpipeline.definitions")
     from orpipeline.cli.app import main as command
 
@@ -64,13 +66,13 @@ def main() -> None:
     command()
 
 
-def _strike(kind: str, *size: int) -> None:
+def _end(kind: str, *size: int) -> None:
     if not size:
         os.kill(os.getpid(), signal.Signals[kind])
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size[0], size[0]))
-    # Python ignores this signal, so that such a write is an error; otherwise it is the process's end.
+    # Python ignores this signal by default, and then the write fails.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN if kind == "full" else signal.SIG_DFL)
 
 

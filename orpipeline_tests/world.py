@@ -93,6 +93,12 @@ class World:
             raise_on_error=False,
         )
 
+    def execute(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """Execute a run of one day that the sensor or a schedule requests."""
+        assert request.partition_key
+        config = request.run_config["ops"][NAMES.op("snapshot")]["config"] if request.run_config else {}
+        return self.run(date.fromisoformat(request.partition_key), fetch=Fetch[config.get("fetch", "auto")])
+
     def tick(self, cursor: str | None = None) -> dg.SensorResult:
         """Evaluate the sensor once."""
         with dg.build_sensor_context(instance=self.instance, cursor=cursor) as context:
