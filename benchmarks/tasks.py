@@ -1,4 +1,4 @@
-"""What run.py times in a process of its own, where no command does it. Prints seconds.
+"""The tasks that run.py times in a process of their own, where no command does the same. Prints seconds.
 
 ORPIPELINE_DATA_DIR=<folder> python tasks.py import <folder with answers>
 ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> python tasks.py backfill <first day> <last day>
@@ -23,7 +23,7 @@ from orpipeline.warehouse.database import Warehouse
 
 
 def import_(folder: str) -> float:
-    """Bring answers in, from bytes to leaderboard, and tell Dagster nothing."""
+    """Import answers, from bytes to leaderboard, without Dagster."""
     settings = load_settings()
     start = time.perf_counter()
     archive, warehouse = Archive(settings.archive), Warehouse(settings.warehouse)
@@ -35,7 +35,7 @@ def import_(folder: str) -> float:
 
 
 def backfill(first: str, last: str) -> float:
-    """Make the tables of a range of archived days in one run, as a backfill does."""
+    """Load a range of archived days in one run, as a backfill does."""
     from orpipeline.cli.dagster_runs import run_snapshot
     from orpipeline.snapshot import Fetch
 
@@ -47,7 +47,7 @@ def backfill(first: str, last: str) -> float:
 
 
 def tick() -> float:
-    """Evaluate a tick of the sensor that has nothing to do, the newest day being materialized."""
+    """Evaluate a tick of the sensor while the newest day is materialized."""
     import dagster as dg
 
     from orpipeline.build import build_defs

@@ -49,7 +49,7 @@ class Validated:
 
     `newest`: the newest revision of each archived day, if its bytes are intact. `chosen`: the revision for the tables:
     the newest valid one, or the requested one. `frames`: the contents of the chosen revisions. `findings`: of the
-    newest revisions, with the columns of `orpipeline.contracts.judgement.FINDINGS_SCHEMA`. `errors`: why a day's newest
+    newest revisions, with the columns of `orpipeline.contracts.findings.FINDINGS_SCHEMA`. `errors`: why a day's newest
     answer is not in the tables (not archived, damaged, or rejected).
     """
 

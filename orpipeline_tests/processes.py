@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ _WRITE = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute('CREATE SCHEMA
 
 
 def run_python(code: str, *arguments: object) -> str:
-    """Run code in a process of its own, and return what it prints."""
+    """Run code in another process, and return its output."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -32,7 +33,7 @@ def assert_another_process_can_write(database: Path) -> None:
 
 @contextmanager
 def started(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Start code in a process of its own and wait for its first line; it shall end when its input ends."""
+    """Start code in another process, and wait until it prints `open`. The code must end when its input ends."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -45,7 +46,7 @@ def started(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def held_open(database: Path, *, read_only: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Have another process hold a DuckDB file open."""
+    """Keep a DuckDB file open in another process."""
     with started(_HOLD, database, read_only) as process:
         yield process
 
@@ -54,3 +55,22 @@ def let_go(process: subprocess.Popen[str]) -> None:
     """End the process's input."""
     assert process.stdin is not None
     process.stdin.close()
+
+
+@contextmanager
+def let_go_at_the_first_warning(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End the process's input as soon as orpipeline warns that it waits for the process. Fail if it never does."""
+    warned: list[str] = []
+
+    class LetGo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            warned.append(record.getMessage())
+            let_go(process)
+
+    handler = LetGo(logging.WARNING)
+    logging.getLogger("orpipeline").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("orpipeline").removeHandler(handler)
+    assert "Waiting" in warned[0]

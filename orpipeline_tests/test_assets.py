@@ -55,11 +55,11 @@ def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: Wor
     record = online.archive.latest(DAY)
     assert record is not None
     assert online.archive.read(record) == body
-    said = json.loads(body)["data"]
+    data = json.loads(body)["data"]
     rows = online.tables()
     assert len(rows["snapshots"]) == 1
-    assert {row["tag"] for row in rows["task_classifications"]} == {task["tag"] for task in said["classifications"]}
-    assert len(rows["task_models"]) == sum(len(task["models"]) for task in said["classifications"])
+    assert {row["tag"] for row in rows["task_classifications"]} == {task["tag"] for task in data["classifications"]}
+    assert len(rows["task_models"]) == sum(len(task["models"]) for task in data["classifications"])
     assert len(rows["macro_categories"]) == 4
     assert {row["scope"] for row in rows["model_leaderboard"]} == {"all", "code", "data", "agent", "general"}
     for asset in ASSETS:
@@ -155,9 +155,9 @@ def test_html_instead_of_json_is_archived_as_undated(online: World, api: Scripte
     api.answers(b"<html>Just a moment...</html>")
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "no JSON object" in str(failure.description)
-    kept = list((online.folder / "raw" / "undated").rglob("*.json.gz"))
-    assert len(kept) == 1
-    assert str(kept[0]) in str(failure.description)
+    paths = list((online.folder / "raw" / "undated").rglob("*.json.gz"))
+    assert len(paths) == 1
+    assert str(paths[0]) in str(failure.description)
 
 
 def test_a_range_is_one_run_and_materializes_every_day_in_every_asset(world: World) -> None:
@@ -187,8 +187,8 @@ def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
     for table in TABLES:
         assert world.materialized(table) == good
         assert {row["as_of"].isoformat() for row in world.tables()[table]} == good
-    for said in ("2 of 7 days", missing.isoformat(), rejected.isoformat()):
-        assert said in str(failure.description)
+    for part in ("2 of 7 days", missing.isoformat(), rejected.isoformat()):
+        assert part in str(failure.description)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_a_failed_call_fails_only_the_newest_day_of_a_range(
 
     for asset in ASSETS:
         assert online.materialized(asset) == {day.isoformat() for day in days if day not in (DAY, hole)}
-    said = str(failure.description)
-    assert said.startswith("2 of 4 days failed; the others are loaded. Not archived: 2026-10-04. ")
-    assert "Not fetched: 2026-10-06. " in said
+    message = str(failure.description)
+    assert message.startswith("2 of 4 days failed; the others are loaded. Not archived: 2026-10-04. ")
+    assert "Not fetched: 2026-10-06. " in message
     # The sensor reads this from a day's own run.
     assert failure.metadata["error"].value == error
     assert ("next_attempt" in failure.metadata) == (error == "RateLimitedError")
@@ -252,14 +252,14 @@ def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
         world.keep(answer(day))
     failure = failure_of(world.run(*days))
 
-    said = str(failure.description)
-    assert said.startswith("79 of 90 days failed; the others are loaded. Rejected: 2026-07-09. ")
-    assert "Damaged: 2026-07-10. The archived file" in said
-    assert "Not archived: 76 days, 2026-07-12, 2026-07-14, " in said
+    message = str(failure.description)
+    assert message.startswith("79 of 90 days failed; the others are loaded. Rejected: 2026-07-09. ")
+    assert "Damaged: 2026-07-10. The archived file" in message
+    assert "Not archived: 76 days, 2026-07-12, 2026-07-14, " in message
     # Ten spans are shown: nine single days, and the one from the last of them on.
-    assert "2026-07-28, 2026-07-30 to 2026-10-04. The archive has no answer for 2026-07-12" in said
-    assert "Import that day if you have it from elsewhere" in said
-    assert "Not fetched: 2026-10-06. " in said
+    assert "2026-07-28, 2026-07-30 to 2026-10-04. The archive has no answer for 2026-07-12" in message
+    assert "Import that day if you have it from elsewhere" in message
+    assert "Not fetched: 2026-10-06. " in message
     table = failure.metadata["failed_days"]
     assert isinstance(table, dg.TableMetadataValue)
     rows = [record.data for record in table.records]
@@ -295,9 +295,9 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
             assert made == {str(days[0]), str(days[2])}, asset
         (run,) = instance.get_runs()
         (ended,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
-    said = str(ended.event_log_entry.dagster_event)
-    assert f"2 of 4 days failed; the others are loaded. Not archived: {days[1]}. " in said
-    assert f"Not fetched: {newest}. OPENROUTER_API_KEY is not set" in said
+    message = str(ended.event_log_entry.dagster_event)
+    assert f"2 of 4 days failed; the others are loaded. Not archived: {days[1]}. " in message
+    assert f"Not fetched: {newest}. OPENROUTER_API_KEY is not set" in message
 
 
 def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(world: World) -> None:

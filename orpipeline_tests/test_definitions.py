@@ -47,7 +47,7 @@ def _command(*arguments: str, environment: Mapping[str, str] | None = None) -> s
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         (["dg", "check", "defs"], "All definitions loaded successfully"),
         (["dg", "list", "defs"], "openrouter/model_leaderboard"),
@@ -55,10 +55,10 @@ def _command(*arguments: str, environment: Mapping[str, str] | None = None) -> s
         (["dagster", "definitions", "validate", "-m", "orpipeline.definitions"], "passed validation"),
     ],
 )
-def test_dagsters_own_commands_accept_the_code_location(command: list[str], said: str) -> None:
+def test_dagsters_own_commands_accept_the_code_location(command: list[str], expected: str) -> None:
     done = _command(*command)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert said in done.stdout + done.stderr
+    assert expected in done.stdout + done.stderr
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "Warning" in line and "orpipeline" in line]
     assert ours == []
 

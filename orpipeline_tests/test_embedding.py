@@ -38,6 +38,12 @@ def authors(models: pl.DataFrame) -> list[str]:
     return sorted(models["model_id"].str.split("/").list.first().unique())
 
 
+@dg.asset(partitions_def=daily_partitions(), ins={"trends": dg.AssetIn(asset_key("model_trends"))})
+def movers(trends: pl.DataFrame) -> int:
+    """An asset that reads our view, which has no materializations."""
+    return trends["model_id"].n_unique()
+
+
 @dg.asset(deps=[authors], required_resource_keys={"warehouse"})
 def snapshot(context: dg.AssetExecutionContext) -> str:
     """An asset with the name of a step of ours, and a resource with a key that ours might have had."""
@@ -56,7 +62,7 @@ def weekly_prices() -> list[str]:
 
 def _project(folder: Path, *ours: dg.Definitions) -> dg.Definitions:
     own = dg.Definitions(
-        assets=[authors, snapshot, weekly_prices],
+        assets=[authors, movers, snapshot, weekly_prices],
         resources={"io_manager": Files(folder=str(folder)), "warehouse": "the project's own warehouse"},
         sensors=[
             dg.AutomationConditionSensorDefinition("own_automation", target=dg.AssetSelection.all()),
@@ -73,17 +79,17 @@ def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and
     dg.Definitions.validate_loadable(project)
 
     job = project.resolve_implicit_global_asset_job_def()
-    wanted = [*Names().daily_assets, authors.key]
+    wanted = [*Names().daily_assets, authors.key, movers.key]
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.get_subset(asset_selection={*wanted}).execute_in_process(
             instance=instance, partition_key=DAY.isoformat(), run_config=QUIET
         )
         assert result.success
         assert instance.get_materialized_partitions(authors.key) == {DAY.isoformat()}
-    listed = {
-        model["id"].split("/")[0] for t in json.loads(answer())["data"]["classifications"] for model in t["models"]
-    }
-    assert json.loads((tmp_path / "authors.json").read_text()) == sorted(listed)
+    tasks = json.loads(answer())["data"]["classifications"]
+    models = {model["id"] for task in tasks for model in task["models"]}
+    assert json.loads((tmp_path / "authors.json").read_text()) == sorted({model.split("/")[0] for model in models})
+    assert json.loads((tmp_path / "movers.json").read_text()) == len(models)
 
     # Our job selects our assets only, and has our executor; the project keeps its own.
     ours = project.resolve_job_def("daily_snapshot")

@@ -30,7 +30,10 @@ from orpipeline_tests.report_data import (
 )
 
 CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no Chromium at {CHROMIUM}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"Chromium is not installed at {CHROMIUM}"),
+]
 
 WIDTHS = {"wide": 1440, "narrow": 390}
 SMALLEST = 320

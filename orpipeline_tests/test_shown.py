@@ -155,10 +155,10 @@ def test_the_report_of_another_day_has_the_day_in_its_name(world: World, tmp_pat
     assert not (tmp_path / "data" / "reports" / "leaderboard.html").exists()
 
 
-@pytest.mark.parametrize(("day", "said"), [("2026-01-01", "no rows of 2026-01-01"), ("soon", "YYYY-MM-DD")])
-def test_a_day_that_cannot_be_shown_is_a_clear_failure(world: World, day: str, said: str) -> None:
+@pytest.mark.parametrize(("day", "reason"), [("2026-01-01", "no rows of 2026-01-01"), ("soon", "YYYY-MM-DD")])
+def test_a_day_without_rows_fails_clearly(world: World, day: str, reason: str) -> None:
     _days(world, 0)
-    assert said in (failure_of(_report(world, day)).description or "")
+    assert reason in (failure_of(_report(world, day)).description or "")
 
 
 def test_without_any_day_the_report_fails_clearly(world: World) -> None:

@@ -1,18 +1,19 @@
 """The tables: one pandera model each, with column names, types, descriptions, keys and the rules for each column.
 
 Columns marked as key are the table's primary key. Every share is a fraction of 1, as OpenRouter publishes it (rounded
-to 3 decimals), unless its description differs. A model's `validate` checks columns, types and NULLs;
-`orpipeline.contracts.judgement.check_table` checks the rules too.
+to 3 decimals), unless its description differs. A model's `validate` checks columns, types, NULLs and every rule that
+rejects a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pandera.polars as pa
 import polars as pl
+from pandera.api.polars.types import PolarsData
 
 from orpipeline.contracts import rules
 from orpipeline.contracts.rules import Rule
@@ -79,9 +80,18 @@ class DayTable(pa.DataFrameModel):
         strict = True  # a missing or an extra column is an error
 
     @classmethod
+    def to_schema(cls) -> pa.DataFrameSchema:
+        """Return pandera's schema, with one check for each rule that rejects a row."""
+        schema = super().to_schema()
+        if not schema.checks:  # pandera keeps the schema that it built first
+            rejecting = [rule for rule in cls.row_rules(schema.columns) if rule.rule.severity == "ERROR"]
+            schema.checks = [_check(rule) for rule in rejecting]
+        return schema
+
+    @classmethod
     def primary_key(cls) -> list[str]:
         """Return the names of the primary key's columns."""
-        return [name for name, column in cls.columns().items() if column.metadata["key"]]
+        return _key_of(cls.columns())
 
     @classmethod
     def summary(cls) -> str:
@@ -99,17 +109,34 @@ class DayTable(pa.DataFrameModel):
         return {name: column.dtype.type for name, column in cls.columns().items()}
 
     @classmethod
-    def row_rules(cls) -> list[RowRule]:
-        """Return the rules that its rows must keep, each column's first, then that keys are unique."""
+    def row_rules(cls, columns: Mapping[str, Any] | None = None) -> list[RowRule]:
+        """Return the rules that its rows must keep, each column's first, then that keys are unique.
+
+        `columns` are pandera's, by default the model's own.
+        """
+        columns = cls.columns() if columns is None else columns
         declared: list[RowRule] = []
-        for name, column in cls.columns().items():
+        for name, column in columns.items():
             if column.metadata["missing"] is not None:
                 declared.append(RowRule(column.metadata["missing"], name, pl.col(name).is_null()))
             values: Sequence[_ValueRule] = column.metadata["values"]
             declared += [RowRule(rule, name, broken(pl.col(name))) for rule, broken in values]
-        key = cls.primary_key()
+        key = _key_of(columns)
         has_null = pl.any_horizontal(pl.col(name).is_null() for name in key if name != "window_days")
         return [*declared, RowRule(rules.UNIQUE, key[-1], ~pl.struct(key).is_unique() & ~has_null, shows_row=True)]
+
+
+def _key_of(columns: Mapping[str, Any]) -> list[str]:
+    return [name for name, column in columns.items() if column.metadata["key"]]
+
+
+def _check(rule: RowRule) -> pa.Check:
+    """Return a pandera check that a rule's broken rows fail."""
+
+    def holds(data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(~rule.broken.fill_null(False))
+
+    return pa.Check(holds, name=rule.rule.name, description=rule.rule.description)
 
 
 class Snapshots(DayTable):
@@ -210,7 +237,7 @@ class ModelLeaderboard(_RankedModels):
     top_task: str = _column("The tag that contributes most to the model's usage_share.")
 
     @classmethod
-    def row_rules(cls) -> list[RowRule]:
+    def row_rules(cls, columns: Mapping[str, Any] | None = None) -> list[RowRule]:
         """Return the rules of every table, and that shares and ranks are within their bounds."""
         shares = ("usage_share", "token_share", "usage_share_upper", "token_share_upper")
         holds = (
@@ -220,7 +247,7 @@ class ModelLeaderboard(_RankedModels):
             & (pl.col("usage_rank_best") <= pl.col("usage_rank"))
             & (pl.col("usage_rank") <= pl.col("usage_rank_worst"))
         )
-        return [*super().row_rules(), RowRule(rules.BOUNDS, "model_id", ~holds, shows_row=True)]
+        return [*super().row_rules(columns), RowRule(rules.BOUNDS, "model_id", ~holds, shows_row=True)]
 
 
 TABLES: dict[str, type[DayTable]] = {

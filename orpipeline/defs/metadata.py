@@ -1,6 +1,6 @@
-"""What a materialization's page shows: the day at a glance, and plain numbers that the UI plots over days.
+"""The metadata of a materialization: the day at a glance, and plain numbers that the UI plots over days.
 
-Upstream names stand in tables alone, which the UI shows literally; markdown would make links and pictures of them.
+Upstream names appear in tables only, which the UI shows literally; markdown would turn them into links and pictures.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from orpipeline.leaderboard import ALL
 
 SPARKLINE_DAYS = 30
 _WIDTH, _HEIGHT = 180, 32
-_PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # other macro-categories would make metadata keys that Dagster refuses
+_PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # Dagster rejects other metadata keys
 
 
 def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, Any]:
-    """Return a day's top 10 of all traffic, how the first fared lately, and what is worth a plot.
+    """Return a day's top 10 of all traffic, the first model's recent shares, and numbers to plot.
 
     `rows` are the day's in `model_leaderboard`; `trends` those of `model_trends` of that day and the days before.
     """
@@ -35,7 +35,7 @@ def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, 
     return {
         "top_10": table(
             {
-                # Four short columns are what the page has room for.
+                # The page has room for four short columns.
                 "rank": _rank(row),
                 "model": row["model_id"],
                 "requests": _between(f"{row['usage_share'] * 100:.1f}", f"{row['usage_share_upper'] * 100:.1f}") + "%",
@@ -120,18 +120,18 @@ def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
 
 
 def _rank(row: Mapping[str, Any]) -> str:
-    """Return a rank, with the possible ones where the lists leave it open: `8 (7 to 12)`."""
+    """Return a rank, with the possible ones if the lists leave it open: `8 (7 to 12)`."""
     possible = _between(str(row["usage_rank_best"]), str(row["usage_rank_worst"]))
     return possible if row["usage_rank_best"] == row["usage_rank_worst"] else f"{row['usage_rank']} ({possible})"
 
 
 def _between(low: str, high: str) -> str:
-    """Return what lies between the bounds, as people write it; one figure where they are the same."""
+    """Return a range from `low` to `high`; one figure if they are the same."""
     return low if low == high else f"{low}\N{EN DASH}{high}"
 
 
 def _points(change: float | None) -> str:
-    """Return a change of a share in percentage points, nothing where it is not known."""
+    """Return a change of a share in percentage points, or nothing if it is unknown."""
     return "" if change is None else f"{change * 100:+.1f}"
 
 
@@ -147,21 +147,21 @@ def findings_table(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataV
 
 
 def table(records: Iterable[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Return records as a table that the UI can show. Upstream text is shown literally there."""
+    """Return records as a table for the UI, which shows upstream text literally there."""
     return dg.MetadataValue.table([dg.TableRecord(record) for record in records])
 
 
 def _shares_by_day(trends: pl.DataFrame, model_id: str, day: date) -> list[float | None]:
-    """Return a model's share of all requests on each of the last days, None where it is not known."""
+    """Return a model's share of all requests on each of the last days, None if it is unknown."""
     rows = trends.filter(pl.col("scope") == ALL, pl.col("model_id") == model_id)
     shares: Mapping[date, float] = dict(rows.select("as_of", "usage_share").iter_rows())
     return [shares.get(day - timedelta(days=n)) for n in range(SPARKLINE_DAYS - 1, -1, -1)]
 
 
 def _sparkline(values: Sequence[float | None]) -> dg.MarkdownMetadataValue:
-    """Return a line of values from 0 to the largest as a small picture, which the UI shows in place.
+    """Return a line of values from 0 to the largest as a small picture, which the UI shows inline.
 
-    A gap is drawn as a gap. The UI shows markdown of up to 1,000 characters without a click; this has some 700.
+    Gaps stay gaps. The UI shows markdown of up to 1,000 characters inline; this has about 700.
     """
     largest = max((value for value in values if value is not None), default=0.0) or 1.0
     step = _WIDTH / max(len(values) - 1, 1)
@@ -169,7 +169,7 @@ def _sparkline(values: Sequence[float | None]) -> dg.MarkdownMetadataValue:
     for n, value in enumerate(values):
         if value is not None:
             x, y = round(n * step), round((_HEIGHT - 2) * (1 - value / largest)) + 1
-            # A line that goes nowhere shows a day between gaps as a dot.
+            # A line of no length shows a day between gaps as a dot.
             path += f"L{x} {y}" if drawing else f"M{x} {y}h0"
         drawing = value is not None
     svg = (

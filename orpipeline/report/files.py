@@ -12,9 +12,9 @@ from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import replace_file
 from orpipeline.history import lost_days
-from orpipeline.report.charts import render_picture
 from orpipeline.report.data import NoReportError, read_report_data
 from orpipeline.report.page import render_page
+from orpipeline.report.picture import render_picture
 from orpipeline.snapshot import validate_days
 from orpipeline.warehouse.database import Warehouse
 

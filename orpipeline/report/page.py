@@ -1,7 +1,7 @@
-"""The day as one HTML page that needs nothing but itself.
+"""The report's page: one self-contained HTML file.
 
-The page's own policy lets it load nothing and run no script but its own three; figures and names come as JSON that is
-escaped for HTML, or as text that the template escapes.
+Its content security policy blocks all loading and every script except its own three. Figures and names are in the page
+as JSON that is escaped for HTML, or as text that the template escapes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,34 +19,40 @@ import polars as pl
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from orpipeline.days import missing_days
 from orpipeline.leaderboard import ALL
-from orpipeline.report import charts, rows, wording
+from orpipeline.report import history_rows, rows, wording
+from orpipeline.report.charts.compiled import both_widths
+from orpipeline.report.charts.history import macro_history, model_history
+from orpipeline.report.charts.leaderboard import leaderboard
+from orpipeline.report.charts.movers import movers
+from orpipeline.report.charts.tasks import task_mix, task_models
 from orpipeline.report.colours import PAGE, author_slot, macro_slot, page_variables
 from orpipeline.report.data import COMPARED_DAYS, TOP_MODELS, ReportData
 from orpipeline.text import plain
 
 TABLE_ROWS = 100
-"""How many models a table of the page lists at most."""
+"""The maximum number of models in a table of the page."""
 _LIST_ROWS = 15
 _FINDING_ROWS = 20
 _FOLDER = Path(__file__).parent
-# In JSON inside HTML these five could end the script, or the line in old engines.
+# These five could end the script element, or a line in old JavaScript engines.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}"}
 
 
 def render_page(data: ReportData) -> str:
-    """Return the report of a day as HTML. The same data gives the same text."""
-    lines = rows.series(data, PAGE)
-    areas, area_labels = rows.macro_history_rows(data, PAGE)
+    """Return a day's report as HTML. The same data always gives the same text."""
+    lines = tuple(history_rows.top_series(data, PAGE))
+    areas = history_rows.macro_history_rows(data, PAGE)
     mix = rows.task_mix_rows(data, PAGE)
     moved = rows.mover_rows(data, PAGE)
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+    chart_rows: dict[str, Sequence[Mapping[str, Any]]] = {
         "leaderboard": rows.leaderboard_rows(data, PAGE),
         "mix": mix,
-        "lines": rows.model_history_rows(data, lines),
-        "line_labels": rows.model_labels(lines),
+        "lines": history_rows.model_history_rows(data, lines),
+        "line_labels": history_rows.model_labels(lines),
         "areas": areas,
-        "area_labels": area_labels,
+        "area_labels": history_rows.macro_labels(data, areas),
         "movers": moved,
         "task_models": rows.task_model_rows(data, PAGE),
     }
@@ -67,7 +73,7 @@ def render_page(data: ReportData) -> str:
             bundle=bundle,
             script=script,
             charts=_json(_charts(data, lines, tasks, has_movers=bool(moved))),
-            rows=_json({name: _columns(found) for name, found in tables.items()}),
+            rows=_json({name: _columns(listed) for name, listed in chart_rows.items()}),
             scopes=rows.scopes(data),
             measures=rows.MEASURES,
             story=_story(data),
@@ -76,7 +82,7 @@ def render_page(data: ReportData) -> str:
             mix=mix,
             has_history=len(data.days) > 1,
             history=_history_table(data, lines),
-            step=rows.drawn_step(data.days, data.as_of),
+            step=history_rows.drawn_step(data.days, data.as_of),
             gaps=_gaps(data),
             lines=lines,
             movers=moved,
@@ -87,7 +93,7 @@ def render_page(data: ReportData) -> str:
             tasks=tasks,
             findings=data.warnings.head(_FINDING_ROWS).to_dicts(),
             finding_count=len(data.warnings),
-            lost=wording.day_ranges(data.lost_days),
+            lost=wording.range_texts(data.lost_days),
             limits={
                 "table": TABLE_ROWS,
                 "list": _LIST_ROWS,
@@ -99,30 +105,26 @@ def render_page(data: ReportData) -> str:
 
 
 def _charts(
-    data: ReportData, lines: Sequence[rows.Series], tasks: Sequence[Mapping[str, Any]], *, has_movers: bool
+    data: ReportData, lines: tuple[history_rows.Series, ...], tasks: Sequence[Mapping[str, Any]], *, has_movers: bool
 ) -> dict[str, Any]:
-    """Return each chart's Vega for wide and for narrow pages."""
-    named = charts.named_rows
-    found: dict[str, Any] = {
-        "leaderboard": charts.both_widths(charts.leaderboard, PAGE, named("leaderboard")),
-        "mix": charts.both_widths(charts.task_mix, PAGE, named("mix")),
+    """Return the Vega of each chart that the day has, by the chart's name."""
+    vega: dict[str, Any] = {
+        "leaderboard": both_widths(leaderboard, PAGE, ("leaderboard",)),
+        "mix": both_widths(task_mix, PAGE, ("mix",)),
     }
     if len(data.days) > 1:
-        of_models = charts.both_widths(charts.model_history, PAGE, named("lines"), named("line_labels"), lines)
-        of_macros = charts.both_widths(charts.macro_history, PAGE, named("areas"), named("area_labels"))
-        found["lines"] = of_models
-        found["areas"] = of_macros
+        vega["lines"] = both_widths(model_history, PAGE, ("lines", "line_labels"), lines)
+        vega["areas"] = both_widths(macro_history, PAGE, ("areas", "area_labels"))
     if has_movers:
-        found["movers"] = charts.both_widths(charts.movers, PAGE, named("movers"))
+        vega["movers"] = both_widths(movers, PAGE, ("movers",))
     if tasks:
-        of_task = charts.both_widths(charts.task_models, PAGE, named("task_models"), tasks[0]["tag"])
-        found["task_models"] = of_task
-    return found
+        vega["task_models"] = both_widths(task_models, PAGE, ("task_models",), tasks[0]["tag"])
+    return vega
 
 
 def _story(data: ReportData) -> dict[str, Any]:
-    """Return what the day's sentences say: the leaders, how sure their place is, and where measures differ most."""
-    board, called = data.leaderboard.filter(scope=ALL), rows.names(data)
+    """Return the facts of the headline and the tiles, and the tasks where the two measures differ most."""
+    board, called = data.leaderboard.filter(scope=ALL), rows.chart_names(data)
     ranked = [row | {"name": called[row["model_id"]]} for row in board.iter_rows(named=True)]
     leaders = [row for row in ranked if row["usage_rank"] == 1]
     followers = [row for row in ranked if row["usage_rank"] > 1]
@@ -149,7 +151,7 @@ def _leaderboard(data: ReportData, scope: str) -> list[dict[str, Any]]:
 
 
 def _tasks(data: ReportData) -> list[dict[str, Any]]:
-    """Return the tasks that list models, those with most requests first, each with its rows and what they leave out."""
+    """Return the tasks that list models, those with most requests first, with their models and unlisted shares."""
     models = data.task_models.partition_by("tag", as_dict=True, maintain_order=True)
     labels = dict(zip(data.macros["key"], data.macros["label"], strict=True))
     ordered = data.tasks.sort("usage_share", "tag", descending=[True, False])
@@ -169,14 +171,14 @@ def _tasks(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _newcomers(data: ReportData) -> list[dict[str, Any]]:
-    """Return the models that the last days list for the first time; none where the history is not longer than them."""
-    found = data.leaderboard.filter(pl.col("scope") == ALL, pl.col("first_seen") > data.compared_day)
-    return found.to_dicts() if data.days[0] <= data.compared_day else []
+    """Return the models first listed in the last `COMPARED_DAYS` days; none if the history is too short to tell."""
+    newcomers = data.leaderboard.filter(pl.col("scope") == ALL, pl.col("first_seen") > data.compared_day)
+    return newcomers.to_dicts() if data.days[0] <= data.compared_day else []
 
 
-def _history_table(data: ReportData, lines: Sequence[rows.Series]) -> list[dict[str, Any]]:
-    """Return the days that are drawn, newest first, with each line's share."""
-    slots = rows.drawn_days(data.days, data.as_of)
+def _history_table(data: ReportData, lines: Sequence[history_rows.Series]) -> list[dict[str, Any]]:
+    """Return the drawn days, newest first, with the share of each line and macro-category."""
+    slots = history_rows.drawn_days(data.days, data.as_of)
     macros = {(row["as_of"], row["key"]): row for row in data.macro_history.iter_rows(named=True)}
     return [
         {
@@ -190,19 +192,16 @@ def _history_table(data: ReportData, lines: Sequence[rows.Series]) -> list[dict[
 
 
 def _gaps(data: ReportData) -> list[str]:
-    """Return the days between the first and this one that the tables do not have."""
-    known = set(data.days)
-    span = (data.as_of - data.days[0]).days
-    return wording.day_ranges(day for n in range(span) if (day := data.days[0] + timedelta(days=n)) not in known)
+    """Return the days missing from the tables between their first day and this one."""
+    return wording.range_texts(missing_days(data.days))
 
 
-def _columns(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return rows as columns, which take less room; a row that lacks a column has None there.
+def _columns(listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return rows as columns, which take less space; None where a row does not have a column.
 
-    A column whose values recur is `{"of": [distinct values], "at": [for each row, which of them]}`.
+    A column with many repeated values is `{"of": [distinct values], "at": [the index of each row's value]}`.
     """
-    listed = list(found)
-    names = list(dict.fromkeys(name for row in listed for name in row))
+    names = dict.fromkeys(name for row in listed for name in row)
     return {name: _column([row.get(name) for row in listed]) for name in names}
 
 
@@ -215,20 +214,20 @@ def _column(values: list[Any]) -> Any:
 
 
 def _json(value: object) -> str:
-    """Return JSON that can stand inside a script element, whatever it holds."""
+    """Return JSON that is safe inside a script element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
 
 
 @cache
 def _bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, as vl-convert has them on board."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, from the copies in vl-convert."""
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    # In a string of JavaScript these mean the same, and to HTML they mean nothing.
+    # The same strings to JavaScript, but without a meaning in HTML.
     return bundle.replace("</script", "<\\/script").replace("<!--", "\\u003c!--")
 
 
 def _policy(*scripts: str) -> str:
-    """Return a content security policy that lets the page run these scripts, and load nothing."""
+    """Return a content security policy that allows these scripts and blocks all loading."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
@@ -269,5 +268,4 @@ def _instant_text(instant: datetime) -> str:
 
 
 def _weekday(day: date) -> str:
-    names = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-    return names[day.weekday()]
+    return ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")[day.weekday()]

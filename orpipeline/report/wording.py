@@ -1,4 +1,4 @@
-"""Figures and names as a reader sees them: the same digits, signs and units in charts, tables and sentences."""
+"""Figures and names as text: the same digits, signs and units in charts, tables and sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from orpipeline.days import day_ranges as day_pairs
+from orpipeline.days import day_ranges
 from orpipeline.text import plain
 
 UNKNOWN = "\N{EN DASH}"
-"""Stands where a figure is not known."""
+"""Shown in place of an unknown figure."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _RELEASE_DATE = re.compile(r"-20\d{6}(?=:|$)")
@@ -19,7 +19,7 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def percent(share: float) -> str:
-    """Return a fraction of 1 in percent: 1 decimal, below 1% 2 decimals."""
+    """Return a fraction of 1 in percent, with 1 decimal; 2 decimals below 1%."""
     value = 100 * share
     if value == 0:
         return "0%"
@@ -29,7 +29,7 @@ def percent(share: float) -> str:
 
 
 def published_percent(share: float) -> str:
-    """Return a share that OpenRouter publishes, with 3 decimals, in percent: 1 decimal, for it has no more."""
+    """Return a published share in percent, with 1 decimal: OpenRouter publishes fractions with 3 decimals."""
     value = 100 * share
     if value == 0:
         return "0%"
@@ -37,7 +37,7 @@ def published_percent(share: float) -> str:
 
 
 def points(change: float) -> str:
-    """Return a difference of two shares (fractions of 1) in percentage points, without sign."""
+    """Return the difference of two shares (fractions of 1) in percentage points, without its sign."""
     value = abs(100 * change)
     if 0 < round(value, 4) < 0.01:
         return f"<0.01{_NO_BREAK}pp"
@@ -46,12 +46,12 @@ def points(change: float) -> str:
 
 
 def change(difference: float | None) -> str:
-    """Return a change in percentage points, signed; `UNKNOWN` for None."""
+    """Return a change in percentage points, with its sign; `UNKNOWN` for None."""
     return UNKNOWN if difference is None else _sign(difference) + points(difference)
 
 
 def published_change(difference: float) -> str:
-    """Return the difference of two shares that OpenRouter publishes in percentage points, signed, with 1 decimal."""
+    """Return the difference of two published shares in percentage points, with its sign and 1 decimal."""
     rounded = round(100 * difference, 1)
     return f"{_sign(rounded)}{abs(rounded):.1f}{_NO_BREAK}pp"
 
@@ -61,24 +61,24 @@ def _sign(difference: float) -> str:
 
 
 def arrow(difference: float | None) -> str:
-    """Return the direction of a change as a character; empty where it is not known, or nothing changed."""
+    """Return an arrow up or down for a change; an empty string if it is zero or unknown."""
     if not difference:
         return ""
     return "▲" if difference > 0 else "▼"
 
 
 def rank_range(best: int, worst: int) -> str:
-    """Return the ranks that are possible, from best to worst; one number where only one is."""
+    """Return the possible ranks as text: a range, or one number if both are the same."""
     return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
 def day_text(day: date) -> str:
-    """Return a day as `6 Oct 2026`, on machines of any language."""
+    """Return a day as `6 Oct 2026`, in any locale."""
     return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
 def size_text(count: int) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes as text, in kB from 10,000 bytes on."""
     return f"{count:,} bytes" if count < 10_000 else f"{count / 1000:,.1f} kB ({count:,} bytes)"
 
 
@@ -92,19 +92,19 @@ def new_or_back(first_seen: date, since: date) -> str:
     return "new" if first_seen > since else "back"
 
 
-def day_ranges(days: Iterable[date]) -> list[str]:
-    """Return days as text, each run of days in a row as one range."""
+def range_texts(days: Iterable[date]) -> list[str]:
+    """Return each range of consecutive days as text: `1 Oct 2026 to 3 Oct 2026 (3 days)`, or `1 Oct 2026`."""
     return [
         f"{day_text(first)} to {day_text(last)} ({(last - first).days + 1} days)" if first < last else day_text(first)
-        for first, last in day_pairs(days)
+        for first, last in day_ranges(days)
     ]
 
 
 def short_names(model_ids: Sequence[str]) -> dict[str, str]:
-    """Return what each model is called where there is little room.
+    """Return a short name for each model id.
 
-    The id without author and release date where that names one of `model_ids` and no other; else without author where
-    that does; else the whole id.
+    The id without author and release date, if no other of `model_ids` has the same name; otherwise without author, if
+    that is unique; otherwise the whole id.
     """
     undated = {model_id: _RELEASE_DATE.sub("", _without_author(model_id)) for model_id in model_ids}
     dated = {model_id: _without_author(model_id) for model_id in model_ids}

@@ -1,1 +1,1 @@
-"""The tables in DuckDB: one place that opens the database, and the I/O manager for assets of one's own."""
+"""The tables and views in DuckDB, and the I/O manager for your own assets."""

@@ -20,6 +20,12 @@ _log = logging.getLogger(__name__)
 
 # Given a file of another kind, DuckDB would look for an extension on the network before it reports an error.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
+# In one process, DuckDB does not open a file for reading while it is open for writing, nor the other way round.
+_SIGNS_OF_A_LOCK = {
+    "Could not set lock": "another process",
+    "being used by another process": "another process",
+    "different configuration than existing connections": "another thread of this process",
+}
 
 
 class WarehouseError(OrpipelineError):
@@ -27,7 +33,7 @@ class WarehouseError(OrpipelineError):
 
 
 class WarehouseBusyError(WarehouseError):
-    """Another process has locked the DuckDB file."""
+    """Another process, or another thread of this one, has locked the DuckDB file."""
 
 
 class Warehouse:
@@ -141,11 +147,12 @@ class Warehouse:
 
     def _error(self, error: duckdb.Error) -> WarehouseError:
         reason = " ".join(str(error).split("\n\n")[0].split())
-        if "Could not set lock" in reason or "being used by another process" in reason:
-            return WarehouseBusyError(
-                f"The warehouse {self.path} is locked by another process; its tables are unchanged. Close whatever has "
-                f"it open, or wait until that process ends. DuckDB reports: {reason}"
-            )
+        for sign, owner in _SIGNS_OF_A_LOCK.items():
+            if sign in reason:
+                return WarehouseBusyError(
+                    f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close whatever has it "
+                    f"open, or wait until it is closed. DuckDB reports: {reason}"
+                )
         if "not a valid DuckDB" in reason:
             return WarehouseError(
                 f"{self.path} is not a DuckDB database; it was not touched. Move it away and run `orpipeline rebuild`, "

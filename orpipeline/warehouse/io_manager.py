@@ -1,10 +1,13 @@
-"""An I/O manager on dagster-duckdb's, for assets that take and return frames.
+"""An I/O manager for your own assets that take and return frames, based on dagster-duckdb's.
 
-It stores and loads polars, pandas and pyarrow frames by annotation, as dagster-duckdb's do (`key_prefix` or the
-metadata `schema` names the schema, the metadata `partition_expr` the partition's column). Beyond that: a partition
-is deleted and inserted in one transaction; columns are matched by name, and a column too many or too few is an
-error; so is a value that the stored column's type would change, and a row outside the partition; an empty frame
-empties the partition; any number of partitions is one write; the connection closes in any case.
+It stores and loads polars, pandas and pyarrow frames by annotation, as dagster-duckdb's I/O managers do. `key_prefix`
+or the metadata `schema` names the schema, and the metadata `partition_expr` the partition's column. It also
+
+- deletes and inserts a partition in one transaction, and any number of partitions in one write;
+- matches columns by name, and rejects missing and extra ones;
+- rejects values that the stored column's type would change, and rows outside the partition;
+- empties the partition if the frame is empty;
+- closes the connection in any case.
 """
 
 from __future__ import annotations
@@ -20,8 +23,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-# Dagster has no public home for the parts that every database's I/O manager is made of; dagster-duckdb itself
-# takes them from here.
+# Dagster has no public name for these parts of a database's I/O manager; dagster-duckdb imports them from here, too.
 from dagster._core.storage.db_io_manager import (
     DbIOManager,
     DbTypeHandler,
@@ -39,7 +41,7 @@ from orpipeline.warehouse.tables import full_name, quoted
 
 
 class _WarehouseClient(DuckDbClient):
-    """dagster-duckdb's client, with a whole write as one transaction."""
+    """dagster-duckdb's client, with one transaction for a whole write."""
 
     @staticmethod
     @contextmanager
@@ -71,7 +73,7 @@ class _WarehouseClient(DuckDbClient):
 
     @staticmethod
     def get_select_statement(table_slice: TableSlice) -> str:
-        # Dagster shows it to people; what is run names the catalog too.
+        # Dagster shows this query to people. The queries that run also name the catalog.
         return _select(f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}", table_slice)
 
 
@@ -85,7 +87,7 @@ class _FrameHandler(DbTypeHandler[Any]):
         obj: Any,
         connection: duckdb.DuckDBPyConnection,
     ) -> Mapping[str, Any]:
-        """Insert the frame's rows by column name; the partition's old rows are gone by now."""
+        """Insert the frame's rows by column name. Dagster has deleted the partition's old rows before."""
         rows = self._to_arrow(obj)
         connection.register("incoming", rows)
         table = _table(connection, table_slice)
@@ -112,7 +114,7 @@ class _FrameHandler(DbTypeHandler[Any]):
         table_slice: TableSlice,
         connection: duckdb.DuckDBPyConnection,
     ) -> Any:
-        """Read the partitions' rows; without partitions to read, none of them."""
+        """Return the rows of the partitions to read; none if there are no such partitions."""
         query = _select(_table(connection, table_slice), table_slice)
         return self._from_arrow(connection.sql(query).to_arrow_table())
 
@@ -124,11 +126,11 @@ class _FrameHandler(DbTypeHandler[Any]):
 
 
 class PolarsHandler(_FrameHandler):
-    """`polars.DataFrame`."""
+    """Stores and loads `polars.DataFrame`."""
 
     @property
     def supported_types(self) -> Sequence[type[object]]:
-        """The one type."""
+        """The type of frame that this handler stores and loads."""
         return [pl.DataFrame]
 
     def _to_arrow(self, frame: pl.DataFrame) -> pa.Table:
@@ -139,11 +141,11 @@ class PolarsHandler(_FrameHandler):
 
 
 class ArrowHandler(_FrameHandler):
-    """`pyarrow.Table`."""
+    """Stores and loads `pyarrow.Table`."""
 
     @property
     def supported_types(self) -> Sequence[type[object]]:
-        """The one type."""
+        """The type of frame that this handler stores and loads."""
         return [pa.Table]
 
     def _to_arrow(self, frame: pa.Table) -> pa.Table:
@@ -154,11 +156,11 @@ class ArrowHandler(_FrameHandler):
 
 
 class PandasHandler(_FrameHandler):
-    """`pandas.DataFrame`. An index is not stored, as with dagster-duckdb-pandas."""
+    """Stores and loads `pandas.DataFrame`, without its index, as dagster-duckdb-pandas does."""
 
     @property
     def supported_types(self) -> Sequence[type[object]]:
-        """The one type."""
+        """The type of frame that this handler stores and loads."""
         return [sys.modules["pandas"].DataFrame]
 
     def _to_arrow(self, frame: Any) -> pa.Table:
@@ -169,29 +171,29 @@ class PandasHandler(_FrameHandler):
 
 
 class WarehouseIOManager(DuckDBIOManager):
-    """Stores what assets return in the warehouse's DuckDB file, and loads it for those downstream.
+    """Stores the frames that assets return in the warehouse's DuckDB file, and loads them for downstream assets.
 
-    Without an annotation, an input is loaded as a polars frame.
+    An input without an annotation is loaded as a polars frame.
     """
 
     lock_wait_seconds: float = Field(
-        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that holds the file."
+        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
     )
 
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
-        """Return the handlers of polars, pyarrow, and pandas where the code location has imported it."""
-        # Importing pandas takes longer than all of a day's work: who annotates with it has imported it.
+        """Return the handlers of polars and pyarrow, and that of pandas if the code location has imported pandas."""
+        # Importing pandas takes longer than a whole day's run. Code that annotates with pandas has imported it.
         pandas = [PandasHandler()] if "pandas" in sys.modules else []
         return [PolarsHandler(), ArrowHandler(), *pandas]
 
     @staticmethod
     def default_load_type() -> type | None:
-        """Return what an input without an annotation is loaded as."""
+        """Return the type that an input without an annotation is loaded as."""
         return pl.DataFrame
 
     def create_io_manager(self, context: dg.InitResourceContext) -> DbIOManager:  # noqa: ARG002 - dagster-duckdb's signature
-        """Return dagster's I/O manager for databases, with our client."""
+        """Return Dagster's I/O manager for databases, with our client."""
         return DbIOManager(
             db_client=_WarehouseClient(),
             database=self.database,
@@ -203,11 +205,11 @@ class WarehouseIOManager(DuckDBIOManager):
 
 
 def _require_same_columns(table: str, stored: Sequence[str], incoming: Sequence[str]) -> None:
-    lacking, extra = sorted(set(stored) - set(incoming)), sorted(set(incoming) - set(stored))
-    if lacking or extra:
+    missing, extra = sorted(set(stored) - set(incoming)), sorted(set(incoming) - set(stored))
+    if missing or extra:
         raise WarehouseError(
-            f"The frame for {table} does not have the table's columns: it lacks {lacking}, and has {extra} beyond "
-            "them. Nothing was written. Change the frame, or drop the table and materialize all partitions again."
+            f"The frame for {table} does not have the table's columns. Missing: {missing}; extra: {extra}. Nothing was "
+            "written. Change the frame, or drop the table and materialize all partitions again."
         )
 
 
@@ -215,18 +217,18 @@ def _require_rows_of_partition(connection: duckdb.DuckDBPyConnection, table: str
     condition = _condition(table_slice)
     if not condition:
         return
-    strays = connection.execute(
+    outside = connection.execute(
         f"SELECT count(*) FROM incoming WHERE NOT coalesce(({condition}), false)"  # noqa: S608 - quoted
     ).fetchall()
-    if strays[0][0]:
+    if outside[0][0]:
         raise WarehouseError(
-            f"{strays[0][0]} rows of the frame for {table} are outside the partition that is written ({condition}). "
-            "Nothing was written. Return the partition's rows only."
+            f"{outside[0][0]} rows of the frame for {table} are outside the partition ({condition}). Nothing was "
+            "written. Return only rows of the partition."
         )
 
 
 def _require_values_fit(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    # An INSERT rounds 0.25 to 0 for a column of integers, and says nothing.
+    # INSERT silently rounds 0.25 to 0 for a column of integers.
     stored = _types(connection, table)
     for column, kind in _types(connection, "incoming").items():
         if kind == stored[column]:

@@ -1,13 +1,13 @@
-"""The views: what compares days is computed as it is read, so that an older day that comes later changes it at once.
+"""The views: figures that compare days are computed when you read them, so importing an older day updates them.
 
-Tables are named without schema: DuckDB looks for them beside the view, whatever the file is called or attached as.
+The queries name tables without a schema: DuckDB looks for them in the view's own schema, whatever the file's name is.
 """
 
 from __future__ import annotations
 
 from orpipeline.leaderboard import ALL, DECIMALS
 
-# A frame by date, not by row: a day that is not there gives NULL, and never the figure of another day.
+# A frame by date, not by row: a missing day gives NULL, not the figure of another day.
 _DAYS_BEFORE = (
     "PARTITION BY scope, model_id, window_days ORDER BY as_of "
     "RANGE BETWEEN INTERVAL {days} DAY PRECEDING AND INTERVAL {days} DAY PRECEDING"
@@ -33,11 +33,11 @@ VIEW_QUERIES = {
             one_day_before AS ({_DAYS_BEFORE.format(days=1)}),
             seven_days_before AS ({_DAYS_BEFORE.format(days=7)}),
             up_to_this_day AS (PARTITION BY scope, model_id, window_days ORDER BY as_of)
-    """,  # noqa: S608 - constants of ours
+    """,  # noqa: S608 - our own constants
     "latest_leaderboard": f"""
         SELECT *
         FROM model_leaderboard
         WHERE scope = '{ALL}' AND as_of = (SELECT max(as_of) FROM model_leaderboard)
-    """,  # noqa: S608 - a constant of ours
+    """,  # noqa: S608 - our own constant
 }
 """Each view's query, by name."""
