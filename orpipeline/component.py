@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from orpipeline.build import build_defs
 from orpipeline.defs.names import DEFAULT_PREFIX
 from orpipeline.errors import SettingsError
-from orpipeline.settings import Settings, problems
+from orpipeline.settings import Settings, problems, url_scheme
 
 _PATHS = ("data_dir", "archive", "warehouse", "state", "reports")
 
@@ -64,7 +64,7 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
         attributes = {name: value for name in Settings.model_fields if (value := getattr(self, name)) is not None}
         for name in _PATHS:
             # The current folder must not decide where the data is. A URL is rejected as it is.
-            if name in attributes and ":" not in attributes[name]:
+            if name in attributes and url_scheme(attributes[name]) is None:
                 attributes[name] = project_root / Path(attributes[name]).expanduser()
         try:
             return Settings.model_validate(attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
@@ -24,6 +25,7 @@ FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 """The first day that the API's documentation names."""
 API_KEY = "OPENROUTER_API_KEY"
 PREFIX = "ORPIPELINE_"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # a single letter is a drive
 
 
 def project_dir() -> Path | None:
@@ -37,12 +39,18 @@ def _default_data_dir() -> Path:
     return project / "data" if project else user_data_path("orpipeline", appauthor=False)
 
 
+def url_scheme(text: str) -> str | None:
+    """Return the scheme of a URL such as `s3://bucket` or `ducklake:postgres:...`, or None for a path."""
+    match = _SCHEME.match(text)
+    return match[1] if match else None
+
+
 def _local_path(value: object) -> object:
     """Return an absolute path: "~/x" and "x" mean what they mean in a shell, also after the process changes folder."""
     if not isinstance(value, str | Path):
         return value
-    scheme, colon, _ = str(value).partition(":")
-    if colon and len(scheme) > 1:  # a single letter is a drive
+    scheme = url_scheme(str(value))
+    if scheme is not None:
         raise ValueError(f"must be a path on this machine, not {scheme}:...")
     return Path(value).expanduser().absolute()
 

@@ -21,6 +21,10 @@ def test_the_folders_are_in_the_data_folder_unless_they_are_set(tmp_path: Path) 
     assert (settings.state, settings.reports) == (tmp_path / "state", tmp_path / "elsewhere")
 
 
+def test_a_path_with_a_colon_is_not_a_url(tmp_path: Path) -> None:
+    assert Settings(data_dir=tmp_path / "2026:10").archive == tmp_path / "2026:10" / "raw"
+
+
 def test_the_environment_is_one_way_to_make_them(tmp_path: Path) -> None:
     variables = {
         "ORPIPELINE_DATA_DIR": str(tmp_path),
