@@ -1,4 +1,4 @@
-"""Made-up days in a warehouse of their own, and a report's tables read back from its HTML."""
+"""Warehouses with made-up days, and a parser for the tables in a report's HTML."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def days_before(count: int, newest: date = NEWEST) -> list[date]:
 
 
 def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "demo") -> Warehouse:
-    """Return a warehouse that has these answers, through archive and contracts."""
+    """Return a warehouse with these answers, loaded through the archive and the contracts."""
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
     for body in answers.values():
         archive.put(body, fetched_at=NOW, source="a test", origin=origin)
@@ -45,12 +45,12 @@ def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "dem
 
 
 def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
-    """Return a warehouse of the demo's days."""
+    """Return a warehouse with the demo's answers for these days."""
     return warehouse_of(folder, {day: demo_answer(day) for day in days})
 
 
 def hostile_warehouse(folder: Path) -> Warehouse:
-    """Return a warehouse of nine days whose names of models, task and macro-category try to be more than text."""
+    """Return a warehouse with nine days whose models, task and macro-category have names that contain markup."""
     shares = {name: round(0.2 - 0.02 * place, 3) for place, name in enumerate(HOSTILE)}
     answers = {
         day: one_tag_answer(day, shares, task="<b>Bold</b></script>", label="<i onclick=x>Code")
@@ -60,7 +60,7 @@ def hostile_warehouse(folder: Path) -> Warehouse:
 
 
 def long_warehouse(folder: Path, count: int) -> Warehouse:
-    """Return a warehouse whose tables have one demo day's rows on each of `count` days."""
+    """Return a warehouse with the rows of one demo day repeated on each of `count` days."""
     one = demo_warehouse(folder / "one", [NEWEST])
     warehouse = Warehouse(folder / "long.duckdb")
     days = days_before(count)
@@ -76,7 +76,7 @@ def long_warehouse(folder: Path, count: int) -> Warehouse:
 
 @dataclass
 class Table:
-    """A table of a page: its cells' text and, where a cell has one, its exact figure."""
+    """A table of a page: the text of its cells, and the exact figures of `data` elements."""
 
     attributes: Mapping[str, str | None]
     within: Mapping[str, str | None]
@@ -85,12 +85,12 @@ class Table:
 
     @property
     def body(self) -> list[list[str]]:
-        """The rows below the head."""
+        """The rows below the heading."""
         return self.rows[1:]
 
 
 class Report(HTMLParser):
-    """A report's HTML, read: its tables, all tags with their attributes, and all text outside of scripts."""
+    """A parsed page: its tables, all tags with their attributes, and all text outside scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Report(HTMLParser):
             self.tables[-1].rows[-1][-1] += data
 
     def table(self, kind: str, **within: Any) -> Table:
-        """Return the one table of an id or class, within an element of these `data-` attributes."""
+        """Return the one table with this id or class, inside an element with these `data-` attributes."""
         (found,) = (
             table
             for table in self.tables

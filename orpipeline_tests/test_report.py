@@ -1,4 +1,4 @@
-"""The report's page and picture, from made-up days in a real warehouse."""
+"""The report's page, picture and files, from made-up days in a real warehouse."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 import struct
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from orpipeline.archive.folder import Archive
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.report import page as report_page
 from orpipeline.report import wording
@@ -24,6 +25,7 @@ from orpipeline.report.charts.movers import movers
 from orpipeline.report.charts.tasks import task_mix, task_models
 from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.data import NoReportError, ReportData, read_report_data
+from orpipeline.report.files import ReportError, write_report
 from orpipeline.report.history_rows import drawn_days, spread, top_series
 from orpipeline.report.page import render_page
 from orpipeline.report.picture import render_picture
@@ -108,7 +110,7 @@ def test_published_shares_have_the_digits_that_are_published(month_page: str) ->
     assert all(re.fullmatch(r"0%|\d+\.\d%", text) for text in drawn)
 
 
-def test_the_mix_and_each_tasks_models_are_the_warehouses(month: Warehouse, month_page: str) -> None:
+def test_the_task_mix_and_each_tasks_models_match_the_warehouse(month: Warehouse, month_page: str) -> None:
     page = Report(month_page)
     tasks = month.read("task_classifications", since=NEWEST)
     mix = {
@@ -125,7 +127,7 @@ def test_the_mix_and_each_tasks_models_are_the_warehouses(month: Warehouse, mont
         assert table.figures[-1][0] == pytest.approx(max(0, 1 - models["tag_usage_share"].sum()), abs=1e-6)
 
 
-def test_changes_movers_newcomers_and_who_left_are_the_views(month: Warehouse, month_page: str) -> None:
+def test_changes_movers_newcomers_and_departures_match_the_views(month: Warehouse, month_page: str) -> None:
     page = Report(month_page)
     trends = month.read("model_trends", since=NEWEST).filter(scope="all")
     known = trends.filter(pl.col("usage_share_change_7d").is_not_null())
@@ -163,18 +165,18 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
         ({"a/x": 0.5}, "No model's share changed between 29 Sep 2026 and 6 Oct 2026"),
     ],
 )
-def test_no_change_is_told_from_nothing_to_compare(tmp_path: Path, then: dict[str, float], said: str) -> None:
+def test_an_unchanged_share_differs_from_no_model_to_compare(tmp_path: Path, then: dict[str, float], said: str) -> None:
     week_before = NEWEST - timedelta(days=7)
     answers = {week_before: one_tag_answer(week_before, then), NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}
     text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, answers)))).text.split())
     assert said in text
-    tile = text.partition("Largest move in 7 days")[2].partition("Models listed")[0]
+    tile = text.partition("Largest change in 7 days")[2].partition("Models listed")[0]
     assert ("no model is listed on both days" in tile) == ("a/x" not in then)
 
 
 def test_a_day_that_is_missing_is_a_gap_in_the_lines_and_in_the_table(month_page: str) -> None:
     history = Report(month_page).table("history", measure="usage")
-    assert [cells for cells in history.body if cells[0] == "14 Sep 2026"] == [["14 Sep 2026", "not there"]]
+    assert [cells for cells in history.body if cells[0] == "14 Sep 2026"] == [["14 Sep 2026", "missing"]]
     lines = _rows(month_page)["lines"]
     by_day = {day: [s for d, s in zip(lines["day"], lines["share"], strict=True) if d == day] for day in lines["day"]}
     assert len(by_day) == 30
@@ -190,10 +192,10 @@ def test_a_day_between_two_gaps_is_drawn_as_a_point(tmp_path: Path) -> None:
     assert {alone for alone, share in zip(lines["alone"], lines["share"], strict=True) if share is not None} == {True}
 
 
-def test_one_day_says_what_comes_with_more_days(one_day: ReportData) -> None:
+def test_with_one_day_the_page_explains_what_more_days_add(one_day: ReportData) -> None:
     page = Report(render_page(one_day))
-    assert "The history begins with this day, 6 Oct 2026" in page.text
-    assert "Movers compare with 29 Sep 2026" in page.text
+    assert "The history starts with this day, 6 Oct 2026" in page.text
+    assert "This section compares with 29 Sep 2026" in page.text
     assert {cells[6] for cells in page.table("board", scope="all").body} == {"\N{EN DASH}"}
     charts = {given["data-chart"] for _, given in page.tags if "data-chart" in given}
     assert charts == {"leaderboard", "mix", "task_models"}
@@ -206,17 +208,17 @@ def test_an_earlier_day_is_shown_as_it_was_then(month: Warehouse) -> None:
     board = Report(render_page(data)).table("board", scope="all")
     rows = month.read("model_leaderboard", since=day, until=day).filter(scope="all")
     assert {cells[2] for cells in board.body} == set(rows["model_id"])
-    assert "of the top 8 of 25 Sep 2026, by day" in Report(render_page(data)).text
+    assert "by day: the top 8 models of 25 Sep 2026" in Report(render_page(data)).text
 
 
-def test_a_day_without_rows_and_an_empty_warehouse_are_said(month: Warehouse, tmp_path: Path) -> None:
+def test_a_missing_day_and_an_empty_warehouse_raise_an_error(month: Warehouse, tmp_path: Path) -> None:
     with pytest.raises(NoReportError, match=r"no rows of 2026-09-14.*2026-09-07 to 2026-10-06"):
         read_report_data(month, MISSING[0])
     with pytest.raises(NoReportError, match="no tables yet"):
         read_report_data(Warehouse(tmp_path / "none.duckdb"))
 
 
-def test_where_the_figures_come_from_is_on_the_page(month: Warehouse) -> None:
+def test_the_page_shows_the_source_of_its_figures(month: Warehouse) -> None:
     found = pl.DataFrame(
         [(NEWEST, "WARN", "sorted", "task_classifications", "usage_share", "math", "0.1 <b>")],
         schema=FINDINGS_SCHEMA,
@@ -229,13 +231,13 @@ def test_where_the_figures_come_from_is_on_the_page(month: Warehouse) -> None:
     assert snapshot["sha256"] in text
     assert "Revision1 Fetched" in text
     assert "14 Sep 2026, 20 Sep 2026 to 21 Sep 2026 (2 days)" in text
-    assert "Window7 days, 6 Oct 2026 being the last" in text
+    assert "Window7 days, up to and including 6 Oct 2026" in text
     assert page.table("warnings").body == [
         ["6 Oct 2026", "sorted (WARN)", "task_classifications.usage_share [math]", "0.1 <b>"]
     ]
 
 
-def test_made_up_figures_say_demo_and_others_do_not(month_page: str, tmp_path: Path) -> None:
+def test_only_made_up_figures_are_marked_as_demo(month_page: str, tmp_path: Path) -> None:
     assert "<strong>DEMO</strong>" in month_page
     assert "<title>DEMO: " in month_page
     imported = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}, origin="import")
@@ -245,22 +247,39 @@ def test_made_up_figures_say_demo_and_others_do_not(month_page: str, tmp_path: P
 
 
 @pytest.mark.parametrize(("origin", "word"), [("api", "Fetched"), ("import", "Fetched or imported")])
-def test_an_imports_time_is_not_said_to_be_that_of_its_fetch(tmp_path: Path, origin: str, word: str) -> None:
+def test_the_time_of_an_import_is_not_labelled_as_its_fetch_time(tmp_path: Path, origin: str, word: str) -> None:
     warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}, origin=origin)
     assert f"<dt>{word}</dt>" in render_page(read_report_data(warehouse))
 
 
-def test_a_lead_that_is_not_certain_is_said(tmp_path: Path) -> None:
+def test_the_headline_shows_a_tie_and_a_certain_lead(tmp_path: Path) -> None:
     tied = warehouse_of(tmp_path / "tied", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(tied))).text.split())
-    assert "2 models share the lead with 30.0% of requests each" in text
-    assert "By tokens, 2 models share the lead with 30.0% each." in text
-    assert "First by requests 30.0%2 models share the place First by tokens 30.0%2 models share the place" in text
+    assert "2 models tie for first place with 30.0% of requests each" in text
+    assert "By tokens, 2 models tie for first place with 30.0% each." in text
+    assert "First by requests 30.0%2 models tie First by tokens 30.0%2 models tie" in text
     sure = warehouse_of(tmp_path / "sure", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(sure))).text.split())
     assert "x leads with 50.0% of requests" in text
     assert "20.0\N{NO-BREAK SPACE}pp" in Report(render_page(read_report_data(sure))).text
-    assert "first place is certain" in text
+    assert "first place among the listed models is certain" in text
+
+
+def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_lost(tmp_path: Path) -> None:
+    days = [NEWEST - timedelta(days=2), NEWEST]
+    warehouse, archive = demo_warehouse(tmp_path, days), Archive(tmp_path / "raw")
+    noon = datetime(2026, 10, 7, 12, tzinfo=UTC)
+    newest = write_report(tmp_path / "reports", archive, warehouse, day=None, now=noon)
+    assert (newest.as_of, newest.page.name, newest.picture.name) == (NEWEST, "leaderboard.html", "leaderboard.png")
+    assert newest.picture.read_bytes().startswith(b"\x89PNG")
+    assert newest.citation in newest.page.read_text(encoding="utf-8")
+    assert "Lost days5 Oct 2026." in Report(newest.page.read_text(encoding="utf-8")).text
+    later = write_report(tmp_path / "reports", archive, warehouse, day=days[0], now=noon + timedelta(days=2))
+    assert (later.as_of, later.page.name) == (days[0], "leaderboard-2026-10-04.html")
+    assert "Lost days5 Oct 2026, 7 Oct 2026." in Report(later.page.read_text(encoding="utf-8")).text
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ReportError, match="Cannot write the report"):
+        write_report(tmp_path / "file", archive, warehouse, day=None, now=noon)
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -304,7 +323,7 @@ def test_ten_years_of_days_stay_below_two_megabytes(tmp_path: Path, month_page: 
     page = render_page(data)
     assert len(page.encode()) < TWO_MEGABYTES
     assert len(month_page.encode()) < TWO_MEGABYTES
-    assert "one point stands for 7 days" in " ".join(page.split())
+    assert "each point covers 7 days" in " ".join(page.split())
     drawn = drawn_days(data.days, data.as_of)
     assert len(drawn) == 522
     assert drawn[-1] == (NEWEST, True)
@@ -314,7 +333,7 @@ def test_ten_years_of_days_stay_below_two_megabytes(tmp_path: Path, month_page: 
     assert "Shares of requests by day, one day of each 7;" in Report(page).text
 
 
-def test_weeks_are_drawn_by_their_newest_day_and_a_week_without_any_is_a_gap() -> None:
+def test_a_week_is_drawn_as_its_newest_day_and_a_missing_week_as_a_gap() -> None:
     days = [day for day in days_before(500) if not NEWEST - timedelta(days=20) < day <= NEWEST - timedelta(days=7)]
     assert drawn_days(days, NEWEST)[-4:] == [
         (NEWEST - timedelta(days=21), True),
@@ -371,7 +390,7 @@ def test_short_names_drop_author_and_date_only_where_one_model_has_the_name() ->
     ]
 
 
-def test_an_authors_colour_follows_from_the_name_alone() -> None:
+def test_an_authors_colour_depends_on_its_name_alone() -> None:
     assert author_slot("deepseek") == 0
     demo = ["aurora", "basalt", "cinder", "dune", "estuary", "fjord", "glade", "harbor", "islet", "juniper"]
     assert sorted(author_slot(f"demo-{name}") for name in demo) == list(range(10))
@@ -388,7 +407,7 @@ def test_any_two_colours_differ_for_people_with_any_colour_vision(kind: str, the
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_mark_stands_out_from_the_ground(month_data: ReportData, theme: str) -> None:
+def test_every_mark_contrasts_with_the_background(month_data: ReportData, theme: str) -> None:
     colours = _page_colours(theme)
     marks = {name: colour for name, colour in colours.items() if name.startswith(("--author-", "--macro-", "--muted"))}
     assert len(marks) == 17
@@ -408,7 +427,7 @@ def test_the_distance_of_colours_is_ciede2000() -> None:
         assert _difference(one, other) == pytest.approx(known, abs=1e-4)
 
 
-def test_on_a_narrow_page_the_line_of_zero_is_beside_the_bar_and_not_in_the_names() -> None:
+def test_on_a_narrow_page_the_zero_line_does_not_cross_the_names() -> None:
     layers = movers(PAGE, named_rows("movers"), narrow=True).to_dict()["layer"]
     (zero,) = (layer["mark"] for layer in layers if layer["mark"]["type"] == "tick")
     (bar,) = (layer["mark"] for layer in layers if layer["mark"]["type"] == "bar")
@@ -418,7 +437,7 @@ def test_on_a_narrow_page_the_line_of_zero_is_beside_the_bar_and_not_in_the_name
     assert all(text["dy"] + text["fontSize"] / 2 < zero["yOffset"] - zero["size"] / 2 for text in texts)
 
 
-def test_labels_at_the_lines_ends_do_not_overlap() -> None:
+def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
     places = spread([0.5, 0.49, 0.48, 0.0, 0.0], 0.1, 1.0)
     assert all(above - below >= 0.1 - 1e-9 for above, below in pairwise(places))
     assert places[0] == 0.5
@@ -426,7 +445,7 @@ def test_labels_at_the_lines_ends_do_not_overlap() -> None:
 
 
 @pytest.mark.skipif(
-    not REAL.exists(), reason="the real answer lies beside the project, and is not here: ../shared/real"
+    not REAL.exists(), reason="the real answer is not part of the project, and ../shared/real does not have it"
 )
 def test_the_real_answer_becomes_a_page(tmp_path: Path) -> None:
     warehouse = warehouse_of(tmp_path, {NEWEST: REAL.read_bytes()}, origin="api")
@@ -438,7 +457,7 @@ def test_the_real_answer_becomes_a_page(tmp_path: Path) -> None:
 
 
 def _rows(html: str) -> dict[str, dict[str, list[Any]]]:
-    """Return the rows that the page gives its charts, by name, as columns; a column whose values recur, unfolded."""
+    """Return the rows of the page's charts by name, as columns of plain values."""
     (found,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', html, re.DOTALL)
     return {
         name: {
@@ -504,7 +523,7 @@ def _contrast(one: str, other: str) -> float:
 
 
 def _lab(colour: str, cones: tuple[Triple, Triple, Triple]) -> Triple:
-    """Return a colour in CIELAB (D65) as a kind of colour vision has it."""
+    """Return a colour in CIELAB (D65) as seen with one kind of colour vision."""
     red, green, blue = (min(1.0, max(0.0, part)) for part in _times(cones, _linear(colour)))
     relative = (part / white for part, white in zip(_times(_SRGB_TO_XYZ, (red, green, blue)), _WHITE, strict=True))
     x, y, z = (math.cbrt(part) if part > 216 / 24389 else (24389 / 27 * part + 16) / 116 for part in relative)

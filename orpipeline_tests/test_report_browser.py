@@ -42,7 +42,7 @@ Open = Callable[..., "Opened"]
 
 
 class Opened:
-    """A page in the browser, and all that it complained of or asked for beyond its own file."""
+    """A page in the browser, and its complaints: console messages, errors, and requests beyond its own file."""
 
     def __init__(self, page: Page, file: Path) -> None:
         self.page = page
@@ -54,12 +54,12 @@ class Opened:
         page.locator("html[data-ready=yes]").wait_for()
 
     def _note(self, url: str, own: str) -> None:
-        # The page's icon is an empty `data:` URL, which is in the page itself.
+        # The page's icon is an empty `data:` URL.
         if url != own and not url.startswith("data:"):
             self.complaints.append(f"request: {url}")
 
     def choose(self, name: str, value: str) -> None:
-        """Click a switch as a person does."""
+        """Click a switch's label, as a person does."""
         self.page.locator(f"label:has(input[name={name}][value={value}])").click()
 
     def shown(self, chart: str) -> str:
@@ -266,7 +266,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(month_file: Path, open_
     assert opened.complaints == []
 
 
-def test_a_chart_is_drawn_anew_where_the_window_becomes_narrow(month_file: Path, open_page: Open) -> None:
+def test_a_chart_is_redrawn_when_the_window_becomes_narrow(month_file: Path, open_page: Open) -> None:
     page = open_page(month_file).page
     page.set_viewport_size({"width": 390, "height": 800})
     page.locator("[data-chart=task_models][data-drawn=narrow]").wait_for()
@@ -284,11 +284,11 @@ def test_one_day_and_ten_years_open_without_complaint(tmp_path: Path, open_page:
     assert one.complaints == years.complaints == []
 
 
-def test_without_scripts_every_table_is_there(browser: Browser, month_file: Path) -> None:
+def test_without_javascript_every_table_is_shown(browser: Browser, month_file: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(month_file.as_uri())
-    assert page.locator("noscript").inner_text().startswith("The charts need scripts to run.")
+    assert page.locator("noscript").inner_text().startswith("The charts need JavaScript.")
     for summary in page.locator("summary").all():
         summary.click()
     assert page.locator("table:visible").count() == page.locator("table").count() == 5 + 1 + 2 + 3 + 29
@@ -299,7 +299,7 @@ def test_without_scripts_every_table_is_there(browser: Browser, month_file: Path
 
 
 @pytest.mark.parametrize("width", [SMALLEST, *WIDTHS.values()])
-def test_names_that_differ_at_their_end_differ_on_the_page(tmp_path: Path, open_page: Open, width: int) -> None:
+def test_names_that_differ_only_at_their_end_differ_on_the_page(tmp_path: Path, open_page: Open, width: int) -> None:
     shares = {
         "deepseek/deepseek-v4-flash-20260423": 0.3,
         "deepseek/deepseek-v4-flash-20260731": 0.2,
@@ -322,9 +322,7 @@ def test_names_that_differ_at_their_end_differ_on_the_page(tmp_path: Path, open_
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_chosen_is_seen_where_the_system_forces_its_colours(
-    month_file: Path, open_page: Open, scheme: str
-) -> None:
+def test_the_current_choice_is_visible_with_forced_colours(month_file: Path, open_page: Open, scheme: str) -> None:
     page = open_page(month_file, "wide", scheme, forced_colors="active").page
     page.locator("#leaderboard summary").click()
     ground = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
@@ -337,7 +335,7 @@ def test_what_is_chosen_is_seen_where_the_system_forces_its_colours(
     assert dots.isdisjoint(page.locator("body").evaluate_all(ground))
 
 
-def test_on_paper_nothing_is_cut_and_each_page_says_demo(month_file: Path, open_page: Open) -> None:
+def test_in_print_nothing_is_cut_off_and_each_page_shows_demo(month_file: Path, open_page: Open) -> None:
     page = open_page(month_file).page
     page.set_viewport_size({"width": 718, "height": 1047})  # A4 less margins of 1 cm
     page.locator("[data-chart=task_models][data-drawn=narrow]").wait_for()
@@ -352,9 +350,9 @@ def test_on_paper_nothing_is_cut_and_each_page_says_demo(month_file: Path, open_
         assert box["x"] + box["width"] <= 718
     style = "(all, [name, part]) => all.map((one) => getComputedStyle(one, part)[name])"
     assert set(page.locator(".scroll").evaluate_all(style, ["overflowX", None])) == {"visible"}
-    kept = page.locator("h2, h3, section > .intro, figcaption").evaluate_all(style, ["breakAfter", None])
-    assert set(kept) == {"avoid"}
-    # What is fixed stands on every page that is printed.
+    breaks = page.locator("h2, h3, section > .intro, figcaption").evaluate_all(style, ["breakAfter", None])
+    assert set(breaks) == {"avoid"}
+    # Browsers print a fixed element on every page.
     demo = page.locator(".demo strong")
     assert demo.evaluate_all(style, ["position", "::after"]) == ["fixed"]
     assert demo.evaluate_all(style, ["content", "::after"]) == ['"DEMO"']

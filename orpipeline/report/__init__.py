@@ -1,1 +1,1 @@
-"""The day as a page and a picture, drawn with Vega-Lite. No network, no Dagster."""
+"""A day's report: an HTML page and a picture, drawn with Vega-Lite. No network, no Dagster."""

@@ -1,12 +1,12 @@
-"""Colours that mean the same on every day: an author's follows from its name alone, never from its rank.
+"""Colours of authors and macro-categories. They depend on the name alone, so they are the same on every day.
 
-Authors' colours are near Petroff's ten ("Accessible Color Sequences for Data Visualization", 2021; `petroff10` in
-Matplotlib), macro-categories' near Okabe and Ito's. They were moved, separately on light and on dark, until each has a
-contrast of 3:1 with the ground and any two are a CIEDE2000 distance of 10 apart, for normal vision and for people who
-lack one kind of cone (Machado, Oliveira and Fernandes, 2009). A test holds them to that.
+Author colours are close to Petroff's ten ("Accessible Color Sequences for Data Visualization", 2021; `petroff10` in
+Matplotlib), macro-category colours to Okabe and Ito's. Both are adjusted, separately for light and dark pages. Each
+colour has a contrast of at least 3:1 with the background. Any two are at least 10 apart in CIEDE2000, for normal vision
+and for people who lack one type of cone (Machado, Oliveira and Fernandes, 2009). A test checks this.
 
-Ten colours cannot tell all authors apart: the best known have one each, some share one of these, and any other author
-has one by the hash of its name. So no colour stands without the name beside it, and lines of one colour differ in their
+Ten colours cannot distinguish all authors: the best known have one each, some share these, and every other author gets
+one by the hash of its name. Therefore every colour has a name beside it, and lines of the same colour have different
 dashes.
 """
 
@@ -27,7 +27,7 @@ _KNOWN_AUTHORS = {
     "qwen": 7,
     "x-ai": 8,
     "typesafe": 9,
-    # The second of two that share a colour.
+    # These share a colour with an author above.
     "xiaomi": 5,
     "tencent": 8,
     "nvidia": 9,
@@ -35,7 +35,7 @@ _KNOWN_AUTHORS = {
     "moonshotai": 7,
     "meta-llama": 3,
 }
-# Chosen so that the ten authors of the demo differ.
+# With this salt, the ten authors of the demo have different colours.
 _SALT = b"share-658180"
 
 _AUTHORS_ON_LIGHT = (
@@ -63,16 +63,17 @@ _AUTHORS_ON_DARK = (
     "#92dadd",
 )
 _MACROS = ("code", "data", "agent", "general")
-# The last two are for keys that are new in the API.
+# The last two are for macro-categories that are new in the API.
 _MACROS_ON_LIGHT = ("#0172b2", "#c88300", "#009668", "#bc7eaa", "#bd5300", "#0c9adf")
 _MACROS_ON_DARK = ("#2094e8", "#e8a006", "#049365", "#cb77a6", "#d55e00", "#54c3fe")
 
 
 @dataclass(frozen=True)
 class Theme:
-    """What charts are drawn with: `paper` is the ground, `ink` for text, `muted` for what is less, `line` for grids;
-    colours of authors and of macro-categories by slot (`author_slot`, `macro_slot`); the font; `character`, about what
-    a character of a model's name takes in it, as a part of its size.
+    """Colours and font of the charts.
+
+    `paper`: background. `ink`: text. `muted`: secondary text. `line`: grid lines. `authors` and `macros`: colours, by
+    `author_slot` and `macro_slot`. `character`: the estimated width of a character, as a fraction of the font size.
     """
 
     paper: str
@@ -101,9 +102,9 @@ PAGE = Theme(
     authors=tuple(f"var(--author-{slot})" for slot in range(len(_AUTHORS_ON_LIGHT))),
     macros=tuple(f"var(--macro-{slot})" for slot in range(len(_MACROS_ON_LIGHT))),
     font="system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
-    character=0.68,  # the widest that is common, DejaVu Sans
+    character=0.68,  # of DejaVu Sans, the widest common font
 )
-"""CSS variables of the page, so that its charts follow light and dark with nothing drawn again."""
+"""The page's theme, in CSS variables: charts follow light and dark without being redrawn."""
 
 PICTURE = Theme(
     paper="#ffffff",
@@ -112,34 +113,34 @@ PICTURE = Theme(
     line="#e4e3de",
     authors=_AUTHORS_ON_LIGHT,
     macros=_MACROS_ON_LIGHT,
-    font="Liberation Sans",  # vl-convert has it on board
+    font="Liberation Sans",  # included in vl-convert
     character=0.57,
 )
-"""Dark on white, with a font that is on every machine."""
+"""The picture's theme: dark on white, in a font that does not depend on the machine."""
 
 
 def author_slot(author: str) -> int:
-    """Return the place of an author's colour among the ten: the same for a name on any day."""
+    """Return the index of an author's colour, which depends on the name alone."""
     known = _KNOWN_AUTHORS.get(author)
     return _hashed(author, len(_AUTHORS_ON_LIGHT)) if known is None else known
 
 
 def macro_slot(key: str) -> int:
-    """Return the place of a macro-category's colour; a key that is new in the API gets one of two further colours."""
+    """Return the index of a macro-category's colour. A key that is new in the API gets one of two extra colours."""
     more = len(_MACROS_ON_LIGHT) - len(_MACROS)
     return _MACROS.index(key) if key in _MACROS else len(_MACROS) + _hashed(key, more)
 
 
 def page_variables() -> Mapping[str, str]:
-    """Return the CSS variables of authors and macro-categories, each for light and dark."""
-    found = {}
+    """Return the CSS variables of the authors' and macro-categories' colours, for light and dark."""
+    variables = {}
     for name, on_light, on_dark in (
         ("author", _AUTHORS_ON_LIGHT, _AUTHORS_ON_DARK),
         ("macro", _MACROS_ON_LIGHT, _MACROS_ON_DARK),
     ):
         for slot, (light, dark) in enumerate(zip(on_light, on_dark, strict=True)):
-            found[f"--{name}-{slot}"] = f"light-dark({light}, {dark})"
-    return found
+            variables[f"--{name}-{slot}"] = f"light-dark({light}, {dark})"
+    return variables
 
 
 def _hashed(name: str, slots: int) -> int:

@@ -1,4 +1,4 @@
-"""What a report shows of one day, read from the warehouse through one connection."""
+"""The data of a day's report, read from the warehouse through one connection."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 
 TOP_MODELS = 8
-"""How many models, by requests and by tokens, have their history read."""
+"""The number of models, by requests and by tokens, whose history is read."""
 COMPARED_DAYS = 7
-"""A change is to the day so many days before, as in `model_trends`."""
+"""Changes compare with the day this many days before, as in `model_trends`."""
 
 
 class NoReportError(OrpipelineError):
-    """The tables have nothing of the day that is to be shown."""
+    """The tables do not have the day to report."""
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """One day's tables, and what a report needs of the days before. Shares are fractions of 1.
+    """The tables' rows of one day, and its history. Shares are fractions of 1.
 
-    `snapshot`: the day's row of `snapshots`. `tasks`, `macros`, `task_models`: the day's rows of their tables.
-    `leaderboard`: the day's rows, every scope, with the columns of `model_trends`. `days`: every day that the tables
-    have up to this one. `model_history`: `as_of`, `model_id`, `usage_share`, `token_share` in scope `all` of the models
-    that are among the day's top `TOP_MODELS`. `macro_history`: `macro_categories` up to this day. `departed`: models
-    that were listed in scope `all` within the `COMPARED_DAYS` days before and are not any more, by their last day.
-    `lost_days`: days that nobody kept. `warnings`: findings, as `FINDINGS_SCHEMA` has them.
+    `snapshot`: the day's row of `snapshots`. `tasks`, `macros`, `task_models`: the day's rows of
+    `task_classifications`, `macro_categories` and `task_models`. `leaderboard`: the day's rows of `model_leaderboard`
+    in every scope, with the columns of `model_trends`. `days`: every day in the tables, up to this one.
+    `model_history`: `as_of`, `model_id`, `usage_share` and `token_share` in scope `all`, for the day's top `TOP_MODELS`
+    models. `macro_history`: `macro_categories` up to this day. `departed`: the last leaderboard row, in scope `all`, of
+    each model listed in the `COMPARED_DAYS` days before but not on this day. `lost_days`: missing days that the API no
+    longer serves. `warnings`: findings with the columns of `FINDINGS_SCHEMA`.
     """
 
     as_of: date
@@ -52,12 +53,12 @@ class ReportData:
 
     @property
     def is_demo(self) -> bool:
-        """Whether the figures are made up."""
+        """Whether this is made-up data of the demo."""
         return bool(self.snapshot["origin"] == "demo")
 
     @property
     def compared_day(self) -> date:
-        """The day that changes are to."""
+        """The day that changes compare with."""
         return self.as_of - timedelta(days=COMPARED_DAYS)
 
 
@@ -68,9 +69,9 @@ def read_report_data(
     lost_days: Sequence[date] = (),
     warnings: pl.DataFrame | None = None,
 ) -> ReportData:
-    """Read what a report of `day` shows; of the newest day where it is None.
+    """Read the data of the report of `day`, by default the newest day in the tables.
 
-    Raises NoReportError where the tables have no rows of that day, and the warehouse's own errors.
+    Raises NoReportError if the tables have no rows of that day, and the warehouse's errors.
     """
     if not warehouse.exists:
         raise NoReportError(f"The warehouse {warehouse.path} has no tables yet, so there is nothing to report.")
@@ -104,19 +105,19 @@ _OF_DAY = ("task_classifications", "macro_categories", "task_models", "model_lea
 
 
 class _Reader:
-    """The tables through one open connection; `window_days`, once known, narrows every read to that window."""
+    """Reads the tables through one connection. Once `window_days` is set, it reads rows of that window only."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self.window_days: int | None = None
 
     def rows(self, table: str, condition: str, **values: object) -> pl.DataFrame:
-        """Return a table's rows that meet an SQL condition with named values, in a fixed order."""
+        """Return a table's rows that meet an SQL condition with named parameters, in a fixed order."""
         window = "" if self.window_days is None else f" AND window_days = {self.window_days:d}"
         return self._tables.select(table, condition + window, values)
 
     def model_history(self, day: date, leaderboard: pl.DataFrame) -> pl.DataFrame:
-        """Return the shares, day by day, of the models that are among the day's top ones."""
+        """Return the shares by day of the day's top models by requests and by tokens."""
         of_all = leaderboard.filter(scope=ALL)
         top = {model for share in ("usage_share", "token_share") for model in _top(of_all, share)}
         condition = "scope = $scope AND as_of <= $day AND model_id IN (SELECT unnest($models::VARCHAR[]))"
@@ -124,7 +125,7 @@ class _Reader:
         return rows.select("as_of", "model_id", "usage_share", "token_share").sort("as_of", "model_id")
 
     def departed(self, day: date) -> pl.DataFrame:
-        """Return the models of the days before that this day does not list, each with its last day's row."""
+        """Return the last row of each model that was listed in the days before but not on this day."""
         condition = "scope = $scope AND as_of BETWEEN $since AND $day"
         rows = self.rows("model_leaderboard", condition, scope=ALL, since=day - timedelta(days=COMPARED_DAYS), day=day)
         last = rows.sort("as_of").group_by("model_id").last()
@@ -137,7 +138,7 @@ def _top(leaderboard: pl.DataFrame, share: str) -> list[str]:
 
 
 def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFrame:
-    """Return the leaderboard, best rank first, with what the view adds."""
+    """Return the leaderboard, best rank first, with the columns that `model_trends` adds."""
     key = ["as_of", "window_days", "scope", "model_id"]
     return leaderboard.join(
         trends.drop("usage_rank", "usage_share"), on=key, how="left", validate="1:1", maintain_order="left"
@@ -146,6 +147,6 @@ def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFram
 
 def _nothing_of(day: date | None, days: Sequence[date]) -> str:
     if not days:
-        return "The tables have no day yet, so there is nothing to report. Run or import a day first."
+        return "The tables have no days yet, so there is nothing to report. Run or import a day first."
     known = f"They have {len(days)} of the days {days[0]} to {days[-1]}."
     return f"The tables have no rows of {day}, so there is nothing to report. {known}"

@@ -1,4 +1,4 @@
-"""The report as files: written beside each other, each of them whole or not at all."""
+"""The report's files. Each one is replaced in one step, so a reader never sees a partial file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orpipeline.warehouse.database import Warehouse
 
 @dataclass(frozen=True)
 class Written:
-    """Where a report is, what day it shows, how that is cited, and the sha256 of its page."""
+    """A written report: the paths of its files, its day, the citation of its data, and the sha256 of its page."""
 
     page: Path
     picture: Path
@@ -31,7 +31,7 @@ class Written:
 
 
 class ReportError(OrpipelineError):
-    """The report's files cannot be written."""
+    """A file of the report cannot be written."""
 
 
 def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime) -> Written:
@@ -43,7 +43,7 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
     """
     as_of = day or max(warehouse.days(), default=None)
     if as_of is None:
-        raise NoReportError("The tables have no day yet, so there is nothing to report. Run or import a day first.")
+        raise NoReportError("The tables have no days yet, so there is nothing to report. Run or import a day first.")
     with warehouse.reading() as tables:
         findings = validate_days(archive, [as_of], tables, now=now).findings
     lost = lost_days(archive, warehouse, newest_completed_day(now))
@@ -65,4 +65,6 @@ def _write(path: Path, content: bytes) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise ReportError(f"The report {path} cannot be written: {error.strerror}. The tables are whole.") from error
+        raise ReportError(
+            f"Cannot write the report {path}: {error.strerror}. Free disk space or fix the folder's permissions."
+        ) from error

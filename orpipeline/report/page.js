@@ -7,7 +7,7 @@
   const state = { measure: "usage", scope: "all", task: document.getElementById("task")?.value };
   const views = new Map();
 
-  // Rows come as columns; one whose values recur as `of` (the values) and `at` (which of them, row by row).
+  // The rows are stored as columns. A column with repeated values has `of` (the values) and `at` (each row's index in `of`).
   function asRows(columns) {
     const plain = Object.entries(columns).map(([name, column]) => [
       name,
@@ -20,11 +20,11 @@
   async function draw(place) {
     const chart = charts[place.dataset.chart];
     const spec = structuredClone(narrow.matches ? chart.narrow : chart.wide);
-    // Vega keeps a mark of its own in the rows, so each chart gets copies.
+    // Vega adds a property to the rows, so each chart gets copies.
     for (const source of spec.data) if (source.name in tables) source.values = tables[source.name].map((row) => ({ ...row }));
     for (const signal of spec.signals) if (signal.name in state) signal.value = state[signal.name];
     views.get(place)?.view.finalize();
-    // `ast`: expressions are interpreted, for the page's policy lets no text become code.
+    // `ast`: Vega interprets expressions, because the page's policy forbids `eval`.
     const options = { mode: "vega", actions: false, ast: true, renderer: "svg", tooltip: { disableDefaultStyle: true } };
     const { view } = await window.vegaEmbed(place, spec, options);
     views.set(place, { view, signals: new Set(spec.signals.map((signal) => signal.name)) });
@@ -36,7 +36,7 @@
     document.documentElement.dataset.ready = "yes";
   }
 
-  // Shows what belongs to the choice: tables of a scope or task, words of a measure.
+  // Shows the elements of the current choice: the tables of a scope or task, the words of a measure.
   function show(name) {
     for (const element of document.querySelectorAll(`[data-${name}]`)) {
       element.classList.toggle("unchosen", element.dataset[name] !== state[name]);
@@ -56,22 +56,22 @@
     const button = document.getElementById("theme");
     const system = matchMedia("(prefers-color-scheme: dark)");
     const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-    const say = () => button.setAttribute("aria-pressed", String(dark()));
+    const showState = () => button.setAttribute("aria-pressed", String(dark()));
     button.addEventListener("click", () => {
       root.dataset.theme = dark() ? "light" : "dark";
       try {
         localStorage.setItem("orpipeline-theme", root.dataset.theme);
       } catch {
-        // The choice then lasts as long as the page.
+        // Without storage, the choice lasts until the page is closed.
       }
-      say();
+      showState();
     });
-    system.addEventListener("change", say);
-    say();
+    system.addEventListener("change", showState);
+    showState();
   }
 
   for (const input of document.querySelectorAll("input[name=measure], input[name=scope]")) {
-    if (input.checked) state[input.name] = input.value; // a browser may bring back an earlier choice
+    if (input.checked) state[input.name] = input.value; // a browser can restore an earlier choice
     input.addEventListener("change", () => choose(input.name, input.value));
   }
   document.getElementById("task")?.addEventListener("change", (event) => choose("task", event.target.value));
