@@ -1,43 +1,47 @@
-"""What the commands print: the leaderboard, for a terminal or as CSV, JSON and Markdown, and what came of a command."""
+"""What the commands print: the leaderboard in each format, the outcome of a command, and progress."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-from rich import box
+from rich import box, filesize
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from orpipeline.days import day_spans
-from orpipeline.importing.importer import Imported
-from orpipeline.rebuild import Rebuilt
 from orpipeline.report.wording import new_or_back
 from orpipeline.text import plain
 
+if TYPE_CHECKING:  # they import polars, which `--help` does not need
+    import polars as pl
+
+    from orpipeline.defs.imports import Watch
+    from orpipeline.importing.importer import Imported
+    from orpipeline.rebuild import Rebuilt
+
+out = Console()
+"""Standard output."""
+
 _BAR_WIDTH = 8
-_OTHER_COLUMNS = 56  # what all columns but `model` take, with the space between them
+_OTHER_COLUMNS = 56  # the width of all columns except `model`, with the space between them
 _PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
 
 
 def leaderboard_table(rows: pl.DataFrame, *, title: str, width: int) -> Table:
     """Return a leaderboard's rows as a table of at most `width` columns (80 and more read well).
 
-    `rows` have the columns of `model_leaderboard`, and `moved`, what the column `7 days` says. `usage` and its bar are
-    the attributed share of requests, `at most` its upper bound, `range` the possible ranks.
+    `rows` have the columns of `model_leaderboard`, and `moved`, the text of the column `7 days`. `usage` and its bar
+    are the attributed share of requests, `at most` its upper bound, `range` the possible ranks.
     """
-    table = Table(
-        title=Text(title),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", style="bold", min_width=3, no_wrap=True)
     table.add_column("range", justify="right", style="dim", min_width=6, no_wrap=True)
-    # The one column that gives way where the terminal is narrow.
+    # The only column that shrinks in a narrow terminal.
     room = max(width - _OTHER_COLUMNS, 10)
     table.add_column("model", no_wrap=True, max_width=room)
     table.add_column("usage", justify="right", min_width=5, no_wrap=True)
@@ -61,7 +65,7 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, width: int) -> Table:
 
 
 def print_leaderboard(console: Console, rows: pl.DataFrame, *, title: str, citation: str) -> None:
-    """Print the table, no wider than 110 columns, and the citation, whole, below it."""
+    """Print the table, at most 110 columns wide, and the whole citation below it."""
     width = min(console.width, 110)
     console.print(leaderboard_table(rows, title=title, width=width), width=width)
     print_line(console, citation)
@@ -69,13 +73,15 @@ def print_leaderboard(console: Console, rows: pl.DataFrame, *, title: str, citat
 
 def as_csv(rows: pl.DataFrame, citation: str) -> str:
     """Return the rows as CSV with a header, the citation as the last column."""
+    import polars as pl
+
     return rows.with_columns(citation=pl.lit(citation)).write_csv()
 
 
 def as_json(rows: pl.DataFrame, as_of: date, scope: str, citation: str) -> str:
     """Return the rows as one JSON object with `as_of`, `scope`, `citation` and `rows`."""
-    answer = {"as_of": as_of, "scope": scope, "citation": citation, "rows": rows.to_dicts()}
-    return json.dumps(answer, indent=2, default=date.isoformat) + "\n"
+    document = {"as_of": as_of, "scope": scope, "citation": citation, "rows": rows.to_dicts()}
+    return json.dumps(document, indent=2, default=date.isoformat) + "\n"
 
 
 def as_markdown(rows: pl.DataFrame, *, title: str, citation: str) -> str:
@@ -96,13 +102,13 @@ def as_markdown(rows: pl.DataFrame, *, title: str, citation: str) -> str:
 
 
 def _fit(name: str, room: int) -> str:
-    """Return a name that fits: what tells models of one family apart stands at its end, so the middle goes."""
-    kept = room - 1
-    return name if len(name) <= room else f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
+    """Shorten a name in the middle: models of one family differ at the end."""
+    shown = room - 1
+    return name if len(name) <= room else f"{name[: shown - shown // 2]}…{name[-(shown // 2) :]}"
 
 
 def _bar(share: float, largest: float) -> str:
-    """Return a bar of eighths of a character, the largest share filling the column."""
+    """Return a bar in steps of an eighth of a character; the largest share fills the column."""
     eighths = round(share / largest * _BAR_WIDTH * 8) if largest else 0
     whole, rest = divmod(eighths, 8)
     return "█" * whole + (_PARTIAL_BLOCKS[rest] if rest else "")
@@ -114,9 +120,10 @@ def _range(row: Mapping[str, Any]) -> str:
 
 
 def moved(row: Mapping[str, Any], since: date, *, known: bool) -> str:
-    """Return a model's change against the day `since`, with its direction, in percentage points.
+    """Return a model's change since the day `since`, with its direction, in percentage points.
 
-    Where that day did not list it: `new`, or `back` if an earlier one did; nothing where the day is not `known`.
+    For a model that `since` does not list: `new`, or `back` if an earlier day lists it; nothing if `since` is not
+    `known`.
     """
     change = row["usage_share_change_7d"]
     if change is None:
@@ -131,40 +138,40 @@ def _markdown_cell(text: str) -> str:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print text as it is, upstream text too, in one line."""
+    """Print text in one line, without interpreting it: it may come from the API or from a file name."""
     console.print(plain(text), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair on each line."""
     for name, value in rows:
         print_line(console, f"{name:<16}{value}")
 
 
 def print_imported(console: Console, imported: Imported, missing: Sequence[date], *, dry_run: bool) -> None:
-    """Print what an import did, the days between that are still missing, and why what was refused was refused."""
-    print_line(console, "What would come in (nothing was changed):" if dry_run else "What came in:")
+    """Print what an import did, the days in between that are still missing, and why answers were rejected."""
+    print_line(console, "This would be imported (nothing was changed):" if dry_run else "Imported:")
     print_rows(
         console,
         [
             ("new", _answers(imported.new)),
             ("same", _answers(imported.same)),
             ("restated", _answers(imported.restated)),
-            ("refused", str(len(imported.refused))),
+            ("rejected", str(len(imported.refused))),
             ("still missing", all_days(missing)),
         ],
     )
-    for no in imported.refused:
-        print_line(console, f"refused: {no.source}: {no.reason}")
+    for rejected in imported.refused:
+        print_line(console, f"rejected: {rejected.source}: {rejected.reason}")
 
 
 def print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:
-    """Print what a rebuild did, and where rows were not the same."""
+    """Print what a rebuild did, and which rows changed."""
     print_rows(
         console,
         [
-            ("made again", span(rebuilt.days)),
-            ("not there yet", some_days(rebuilt.new)),
+            ("rebuilt", span(rebuilt.days)),
+            ("new", some_days(rebuilt.new)),
             ("only in tables", some_days(rebuilt.unarchived)),
         ],
     )
@@ -172,28 +179,64 @@ def print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:
         counts = f"{d.changed} rows changed, {d.added} added, {d.removed} removed"
         print_line(console, f"{d.table}: {counts}; the first: {d.first}")
     if not rebuilt.differences:
-        print_line(console, "Every row that was there before is the same.")
+        print_line(console, "All existing rows are unchanged.")
 
 
 def span(days: Sequence[date]) -> str:
-    """Return how many days there are, and the first and last of them, which are sorted."""
+    """Return the number of days, and the first and last of them. The days must be sorted."""
     if not days:
         return "0 days"
     return f"{len(days)} days, {days[0]} to {days[-1]}" if len(days) > 1 else f"1 day, {days[0]}"
 
 
 def all_days(days: Sequence[date]) -> str:
-    """Return how many days there are, and all of them, as spans."""
+    """Return the number of days, and all of them as spans."""
     return f"{len(days)}: {', '.join(day_spans(days))}" if days else "none"
 
 
 def _answers(days: Sequence[date]) -> str:
-    """Return of which days there are answers; how many, where a day has several."""
+    """Return the span of the answers' days, with the number of answers if a day has several."""
     of_days = span(sorted(set(days)))
     return of_days if len(set(days)) == len(days) else f"{len(days)} answers of {of_days}"
 
 
 def some_days(days: Sequence[date]) -> str:
-    """Return how many days there are, and the last ten of them."""
+    """Return the number of days, and the last ten of them."""
     shown = ", ".join(day.isoformat() for day in days[-10:])
     return f"{len(days)}: {'..., ' if len(days) > 10 else ''}{shown}" if days else "none"
+
+
+class _Rate(ProgressColumn):
+    """The amount of work done in a second, in the task's unit."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, or nothing until it is known."""
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        if speed is None:
+            return Text()
+        return Text(f"{filesize.decimal(int(speed))}/s" if unit == "bytes" else f"{speed:.0f} {unit}/s")
+
+
+def progress_bars() -> Progress:
+    """Return progress bars on standard error; they are hidden if that is not a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def watcher(progress: Progress) -> Watch:
+    """Return a function that adds a bar for a part of the work, and returns what to call with its progress."""
+
+    def watch(part: str, size: int, unit: str) -> Callable[[int], None]:
+        task = progress.add_task(part, total=size, unit=unit)
+        return lambda done: progress.advance(task, done)
+
+    return watch

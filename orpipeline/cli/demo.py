@@ -1,0 +1,57 @@
+"""The command `demo`: the whole pipeline on made-up data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import click
+
+from orpipeline.cli.leaderboard import show_leaderboard
+from orpipeline.cli.options import demo_settings
+from orpipeline.cli.run import run_days
+from orpipeline.cli.terminal import out
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.settings import API_KEY, Settings, load_settings
+
+
+@click.command()
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="The number of days.")
+def demo(days: int) -> None:
+    """Run the whole pipeline on made-up data.
+
+    The demo needs no API key and no network, and has its own data folder.
+    """
+    from orpipeline.testing.api import KEY, DemoApi
+
+    newest = newest_completed_day(utc_now())
+    wanted = [newest - timedelta(days=n) for n in reversed(range(days))]
+    settings = demo_settings(load_settings(), first=wanted[0])
+    out.print(f"A demo with made-up data: {days} days up to {newest}, in {settings.data_dir}", soft_wrap=True)
+    with DemoApi() as api:
+        os.environ[API_KEY] = KEY  # of this process only: the key is read when the API is called
+        _archive_history(settings, wanted[:-1], newest)
+        run_days(settings.model_copy(update={"base_url": api.base_url}), wanted, "auto")
+    show_leaderboard(settings, None, "all", 10, "table")
+    me = "orpipeline" if shutil.which("orpipeline") else sys.argv[0]
+    out.print(
+        f"\nNext steps:\n  {settings.reports / 'leaderboard.html'}  (open it in a browser)\n"
+        f"  {me} dev --demo  (the same data in the Dagster UI)\n"
+        f"  {me} leaderboard --demo --scope code  (the models that write code)\n"
+        f"  export {API_KEY}=...; {me} run  (real data, for yesterday)",
+        soft_wrap=True,
+    )
+
+
+def _archive_history(settings: Settings, days: Sequence[date], newest: date) -> None:
+    """Archive the days before the newest, as if the pipeline had fetched each of them in time."""
+    from orpipeline.archive.folder import Archive
+    from orpipeline.testing.sample_answers import demo_answer
+
+    archive = Archive(settings.archive)
+    for day in days:
+        fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(days=(newest - day).days)
+        archive.put(demo_answer(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")

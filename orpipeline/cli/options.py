@@ -1,0 +1,47 @@
+"""The options that several commands share, and the settings that they choose."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from typing import TYPE_CHECKING
+
+import click
+
+from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
+
+if TYPE_CHECKING:
+    from orpipeline.warehouse.database import Warehouse
+
+DAY = click.DateTime(["%Y-%m-%d"])
+day_option = click.option(
+    "--date", "at", type=DAY, metavar="YYYY-MM-DD", help="The day, by its `as_of`.  [default: the newest]"
+)
+demo_option = click.option("--demo", is_flag=True, help="Use the demo's data folder.")
+
+
+def command_settings(*, demo: bool) -> Settings:
+    """Return the environment's settings, or with `demo`, those of the demo."""
+    settings = load_settings()
+    return demo_settings(settings) if demo else settings
+
+
+def demo_settings(settings: Settings, first: date | None = None) -> Settings:
+    """Return the settings of the demo: its own folder inside the data folder, and none of the other settings.
+
+    Its partitions start at the first archived day, or at `first` if that is earlier. This process no longer uses the
+    DAGSTER_HOME of the environment, because the demo has its own.
+    """
+    from orpipeline.archive.folder import Archive
+
+    os.environ.pop("DAGSTER_HOME", None)
+    own = Settings(data_dir=settings.data_dir / "demo", lock_wait_seconds=settings.lock_wait_seconds)
+    known = [*Archive(own.archive).days()[:1], *([first] if first else [])]
+    return own.model_copy(update={"start_date": min(known, default=FIRST_DOCUMENTED_DAY)})
+
+
+def open_warehouse(settings: Settings) -> Warehouse:
+    """Return the settings' warehouse; no file is created or opened yet."""
+    from orpipeline.warehouse.database import Warehouse
+
+    return Warehouse(settings.warehouse, lock_wait_seconds=settings.lock_wait_seconds)

@@ -1,0 +1,122 @@
+"""The commands that run Dagster: `run` for one day, and `dev` for the UI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from orpipeline.cli.options import command_settings, day_option
+from orpipeline.cli.terminal import out
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.errors import OrpipelineError
+from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_settings
+
+
+@click.command()
+@day_option
+@click.option(
+    "--fetch",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="When to call the API. `auto` calls it only for the newest day, and only if the archive lacks that day.",
+)
+@click.option("--no-report", is_flag=True, help="Skip the report, which takes longer than everything else.")
+def run(at: datetime | None, fetch: str, no_report: bool) -> None:
+    """Run the job `daily_snapshot` for one day.
+
+    It fetches and archives the answer, validates it, writes the tables, and writes the report.
+    """
+    day = at.date() if at else newest_completed_day(utc_now())
+    run_days(load_settings(), [day], fetch, report=not no_report)
+    out.print(f"{day} is in the archive and in the tables.")
+
+
+def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> None:
+    """Run `daily_snapshot` in this process for the days from the first to the last, with one line of progress."""
+    with out.status("Starting Dagster") as status:
+        from orpipeline.cli.dagster_runs import prepare_dagster_home, run_report, run_snapshot
+        from orpipeline.defs.partitions import daily_partitions, known_days
+        from orpipeline.snapshot import Fetch
+
+        first, newest = known_days(daily_partitions(settings))
+        for day in (days[0], days[-1]):
+            if not first <= day <= newest:
+                raise click.UsageError(f"{day} is outside the daily partitions, {first} to {newest}.")
+        prepare_dagster_home(settings)
+        status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
+        run_snapshot(settings, days, Fetch[fetch], status.update, report=report)
+        if report and len(days) > 1:  # the run of a range leaves it out
+            status.update("Writing the report")
+            run_report(settings)
+
+
+@click.command()
+@click.option("--demo", is_flag=True, help="Show the demo's data instead of yours.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the UI listens on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="The UI's port.")
+def dev(demo: bool, host: str, port: int) -> None:
+    """Start the Dagster UI.
+
+    The schedules and sensors run while it does. Dagster's state is stored on disk, and is still there after a restart.
+    """
+    if importlib.util.find_spec("dagster_webserver") is None:
+        raise OrpipelineError("The Dagster UI is not installed. Install it with: pip install 'orpipeline[ui]'")
+    settings = command_settings(demo=demo)
+    from orpipeline.cli.dagster_runs import create_instance, packaged_file, prepare_dagster_home
+
+    home = prepare_dagster_home(settings)
+    create_instance()
+    out.print(f"Dagster's state: {home}\nData: {settings.data_dir}", soft_wrap=True)
+    if not demo and api_key() is None:
+        out.print(f"{API_KEY} is not set: schedules and sensors skip, and days that you miss are gone.")
+    out.print(f"Open http://{host}:{port}/asset-groups when the server is ready. Press Ctrl-C to stop it.\n")
+    # Dagster suggests `dg dev` instead, which does the same and needs another package.
+    python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded"]
+    command = [*python, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml")), "-h", host, "-p", str(port)]
+    with _child_environment(settings, demo=demo) as environment:
+        # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
+        code = _call(command, environment, home)
+    if code:
+        raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its own lines above show the reason.")
+
+
+@contextmanager
+def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, str]]:
+    """Yield the environment of the UI's processes; with `demo`, a local stand-in of the API runs meanwhile."""
+    if not demo:
+        yield {**os.environ, **_variables(settings)}
+        return
+    from orpipeline.testing.api import KEY, DemoApi
+
+    foreign = (PREFIX, API_KEY)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    with DemoApi() as api:
+        shown = settings.model_copy(update={"base_url": api.base_url})
+        yield {**inherited, **_variables(shown), API_KEY: KEY}
+
+
+def _variables(settings: Settings) -> Mapping[str, str]:
+    """Return the settings as environment variables, except for the secret, which a child process inherits."""
+    values = settings.model_dump(mode="json", exclude={"alert_webhook"}, exclude_none=True)
+    return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+def _call(command: list[str], environment: Mapping[str, str], folder: Path) -> int:
+    """Run a program until it ends, and return its exit code; SIGTERM ends it, too."""
+    with subprocess.Popen(command, env=environment, cwd=folder) as process:  # noqa: S603 - our own interpreter
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue  # the program gets Ctrl-C, too, and ends in order

@@ -1,0 +1,156 @@
+"""The commands that write tables or files from the archive: `import`, `rebuild`, `export` and `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orpipeline.cli import terminal
+from orpipeline.cli.options import DAY, command_settings, day_option, demo_option, open_warehouse
+from orpipeline.cli.terminal import out
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.errors import OrpipelineError
+from orpipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from orpipeline.importing.formats import AnswerFile
+    from orpipeline.importing.importer import Imported
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported, and change nothing.")
+@demo_option
+def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
+    """Import answers that you or others have saved.
+
+    PATH is a file, a folder, or a pattern in quotes. A file contains plain answers of the API or envelopes, as .json,
+    .json.gz, .jsonl, .zip or .tar.gz; its type is detected from its content. Each answer is validated and archived
+    under its own `as_of`, and that day's tables are rebuilt. You can run the same import again: answers that are
+    already archived are skipped.
+    """
+    settings = command_settings(demo=demo)
+    if dry_run:
+        _try_import(settings, paths)
+    else:
+        _import(settings, paths)
+
+
+def _import(settings: Settings, paths: Sequence[str]) -> None:
+    from orpipeline.archive.folder import Archive
+    from orpipeline.cli.dagster_runs import prepare_dagster_home, run_import
+    from orpipeline.importing.importer import still_missing
+
+    _find_files(paths)  # a wrong path is reported before anything is created
+    prepare_dagster_home(settings)
+    outcome: list[Imported] = []
+    with terminal.progress_bars() as progress:
+        warn = partial(terminal.print_line, progress.console)
+        try:
+            run_import(paths, settings, terminal.watcher(progress), outcome.append, warn)
+        finally:  # what was archived before a failure is shown, too
+            progress.stop()
+            for imported in outcome:
+                missing = still_missing(Archive(settings.archive), imported)
+                terminal.print_imported(out, imported, missing, dry_run=False)
+
+
+def _try_import(settings: Settings, paths: Sequence[str]) -> None:
+    from orpipeline.archive.folder import Archive
+    from orpipeline.importing.importer import import_files, still_missing
+
+    files, archive = _find_files(paths), Archive(settings.archive)
+    with terminal.progress_bars() as progress:
+        imported = import_files(
+            archive,
+            files,
+            first=settings.start_date,
+            newest=newest_completed_day(utc_now()),
+            dry_run=True,
+            on_progress=terminal.watcher(progress)("Reading", sum(file.size for file in files), "bytes"),
+        )
+    terminal.print_imported(out, imported, still_missing(archive, imported), dry_run=True)
+    imported.raise_for_refused(dry_run=True)
+
+
+def _find_files(paths: Sequence[str]) -> Sequence[AnswerFile]:
+    from orpipeline.importing.formats import NoSuchFileError, find_files
+
+    try:
+        return find_files(paths)
+    except NoSuchFileError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@click.command()
+@click.option("--from", "since", type=DAY, metavar="YYYY-MM-DD", help="The first day.  [default: the archive's first]")
+@click.option("--to", "until", type=DAY, metavar="YYYY-MM-DD", help="The last day.  [default: the archive's last]")
+@demo_option
+def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
+    """Rebuild the tables from the archive alone.
+
+    The command shows which rows changed.
+    """
+    first, last = since.date() if since else date.min, until.date() if until else date.max
+    if first > last:
+        raise click.UsageError(f"--from {first} is after --to {last}.")
+    settings = command_settings(demo=demo)
+    from orpipeline import rebuild as rebuilding
+    from orpipeline.archive.folder import Archive
+
+    archive, warehouse = Archive(settings.archive), open_warehouse(settings)
+    days = [day for day in archive.days() if first <= day <= last]
+    if not days:
+        raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
+    with terminal.progress_bars() as progress:
+        done = terminal.watcher(progress)("Tables", len(days), "days")
+        rebuilt = rebuilding.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
+    terminal.print_rebuilt(out, rebuilt)
+    if rebuilt.errors:
+        raise OrpipelineError(
+            f"Days whose newest answer is rejected or damaged: {terminal.some_days(sorted(rebuilt.errors))}. "
+            f"{rebuilt.errors[min(rebuilt.errors)]}"
+        )
+
+
+@click.command()
+@click.option("--to", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write to.")
+@click.option("--all", "everything", is_flag=True, help="Write all days, not only those that changed.")
+@demo_option
+def export(to: Path, everything: bool, demo: bool) -> None:
+    """Export the tables as Parquet files.
+
+    There is one file for each table and day. The folder also gets the citation and the data dictionary. Unchanged days are not written again.
+    """
+    warehouse = open_warehouse(command_settings(demo=demo))
+    from orpipeline.export import export_tables
+
+    with terminal.progress_bars() as progress:
+        done = terminal.watcher(progress)("Days", len(warehouse.days()), "days")
+        exported = export_tables(warehouse, to, everything=everything, on_progress=done)
+    terminal.print_rows(
+        out, [("written", terminal.span(exported.written)), ("unchanged", terminal.span(exported.unchanged))]
+    )
+
+
+@click.command()
+@day_option
+@demo_option
+def report(at: datetime | None, demo: bool) -> None:
+    """Write a day's report.
+
+    It is a page to open in a browser, and a picture.
+    """
+    settings = command_settings(demo=demo)
+    with out.status("Writing the report"):
+        from orpipeline.archive.folder import Archive
+        from orpipeline.report.files import write_report
+
+        archive, day = Archive(settings.archive), at.date() if at else None
+        written = write_report(settings.reports, archive, open_warehouse(settings), day=day, now=utc_now())
+    terminal.print_rows(out, [("page", str(written.page)), ("picture", str(written.picture))])
