@@ -1,22 +1,52 @@
-"""Running the installed `orpipeline` command as a person would: a process of its own."""
+"""Running commands: in this process, or as an installed program where a process of its own is the point."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from orpipeline.cli.app import main
+
 ORPIPELINE = Path(sys.executable).with_name("orpipeline")
+_FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
 
 
 def run_command(
+    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Call `main` in a folder, with only the given variables of orpipeline's; return what it printed and its exit code.
+
+    Everything that a command changes in this process is restored.
+    """
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        _restored_process(),
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+            del os.environ[name]
+        os.environ.update(environment or {})
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+def run_program(
     *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run `orpipeline` in a folder, with nothing of orpipeline's or Dagster's in the environment but what is given."""
-    foreign = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    """Run the installed `orpipeline` as a user does: a process of its own, with only the given variables of ours."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     return subprocess.run(
         [str(ORPIPELINE), *arguments],
         cwd=folder,
@@ -26,3 +56,14 @@ def run_command(
         timeout=timeout,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def _restored_process() -> Iterator[None]:
+    environment, on_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+        os.environ.clear()
+        os.environ.update(environment)

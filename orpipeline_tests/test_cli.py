@@ -5,92 +5,97 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import httpx
 import pytest
 
+import orpipeline
 from orpipeline.archive.folder import Archive
+from orpipeline.cli.dagster_runs import create_instance, prepare_dagster_home
+from orpipeline.settings import Settings
 from orpipeline_tests.answers import answer
-from orpipeline_tests.commands import ORPIPELINE, run_command
+from orpipeline_tests.commands import ORPIPELINE, run_command, run_program
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+COMMANDS = ["demo", "dev", "run", "import", "rebuild", "leaderboard", "export", "report", "doctor"]
+
+
+# The demo
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which the demo has run (with 3 days), and what it printed."""
+    """A folder in which the demo ran with 3 days, in spite of the user's own settings, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
-    done = run_command("demo", "--days", "3", folder=folder, environment={"ORPIPELINE_DATA_DIR": str(folder / "data")})
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    (folder / ".env").write_text(f"ORPIPELINE_REPORTS={folder / 'own-reports'}\n")
+    own = {
+        "ORPIPELINE_DATA_DIR": str(folder / "data"),
+        "ORPIPELINE_ARCHIVE": str(folder / "own-archive"),
+        "ORPIPELINE_WAREHOUSE": str(folder / "own.duckdb"),
+        "ORPIPELINE_START_DATE": "2026-08-01",
+        "DAGSTER_HOME": str(folder / "own-home"),
+    }
+    done = run_program("demo", "--days", "3", folder=folder, environment=own)
+    assert (done.returncode, done.stderr) == (0, "")
     return folder, done.stdout
 
 
 def _leaderboard(demo: tuple[Path, str], *arguments: str) -> str:
     folder, _ = demo
-    done = run_command(
-        "leaderboard", "--demo", *arguments, folder=folder, environment={"ORPIPELINE_DATA_DIR": str(folder / "data")}
-    )
+    environment = {"ORPIPELINE_DATA_DIR": str(folder / "data")}
+    done = run_command("leaderboard", "--demo", *arguments, folder=folder, environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_the_demo_prints_a_leaderboard_and_what_to_do_next(demo: tuple[Path, str]) -> None:
-    _, said = demo
-    assert "DEMO, made-up data" in said
-    assert "demo-aurora/" in said
-    assert "orpipeline dev --demo" in said
-    assert "Source: OpenRouter" not in said
+def test_the_demo_prints_a_leaderboard_and_the_next_steps(demo: tuple[Path, str]) -> None:
+    _, printed = demo
+    assert "DEMO, made-up data" in printed
+    assert "demo-aurora/" in printed
+    assert "orpipeline dev --demo" in printed
+    assert "Source: OpenRouter" not in printed
 
 
-def test_the_demo_fetches_the_newest_day_over_http_and_keeps_to_its_own_folder(demo: tuple[Path, str]) -> None:
+def test_the_demo_changes_only_its_own_folder(demo: tuple[Path, str]) -> None:
     folder, _ = demo
+    assert {path.name for path in folder.iterdir()} == {".env", "data"}
     assert {path.name for path in (folder / "data").iterdir()} == {"demo"}
+
+
+def test_the_demo_fetches_the_newest_day_over_http_and_writes_one_report(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
     with duckdb.connect(folder / "data" / "demo" / "warehouse.duckdb", read_only=True) as connection:
         rows = connection.execute("SELECT as_of, origin, source FROM openrouter.snapshots ORDER BY 1").fetchall()
     assert [(as_of, origin) for as_of, origin, _ in rows] == [
         (YESTERDAY - timedelta(days=n), "demo") for n in (2, 1, 0)
     ]
     assert rows[-1][2].startswith("http://127.0.0.1:")
-
-
-def test_the_demo_touches_nothing_of_the_users_own(tmp_path: Path) -> None:
-    own = {
-        "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
-        "ORPIPELINE_ARCHIVE": str(tmp_path / "own-archive"),
-        "ORPIPELINE_WAREHOUSE": str(tmp_path / "own.duckdb"),
-        "DAGSTER_HOME": str(tmp_path / "own-home"),
-        "ORPIPELINE_START_DATE": "2026-08-01",
-    }
-    (tmp_path / ".env").write_text(f"ORPIPELINE_ARCHIVE={tmp_path / 'env-archive'}\n")
-    done = run_command("demo", "--days", "1", folder=tmp_path, environment=own)
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"data", ".env"}
+    assert str(YESTERDAY) in (folder / "data" / "demo" / "reports" / "leaderboard.html").read_text()
 
 
 def test_the_leaderboard_fits_80_columns(demo: tuple[Path, str]) -> None:
-    folder, _ = demo
-    done = run_command(
-        "leaderboard",
-        "--demo",
-        folder=folder,
-        environment={"ORPIPELINE_DATA_DIR": str(folder / "data"), "COLUMNS": "80"},
-    )
-    lines = done.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert re.search(r"\d+\.\d%.*\d+\.\d%.*\d+\.\d%", done.stdout)
+    printed = _leaderboard(demo)
+    assert max(map(len, printed.splitlines())) <= 80
+    assert re.search(r"\d+\.\d%.*\d+\.\d%.*\d+\.\d%", printed)
 
 
 def test_the_leaderboards_formats_have_the_same_figures_and_the_citation(demo: tuple[Path, str]) -> None:
-    as_json = json.loads(_leaderboard(demo, "--format", "json", "--top", "5", "--scope", "code"))
-    as_csv = list(csv.DictReader(io.StringIO(_leaderboard(demo, "--format", "csv", "--top", "5", "--scope", "code"))))
-    markdown = _leaderboard(demo, "--format", "md", "--top", "5", "--scope", "code")
-    assert as_json["as_of"] == YESTERDAY.isoformat()
-    assert as_json["scope"] == "code"
+    arguments = ["--top", "5", "--scope", "code", "--format"]
+    as_json = json.loads(_leaderboard(demo, *arguments, "json"))
+    as_csv = list(csv.DictReader(io.StringIO(_leaderboard(demo, *arguments, "csv"))))
+    markdown = _leaderboard(demo, *arguments, "md")
+    assert (as_json["as_of"], as_json["scope"], len(as_csv)) == (YESTERDAY.isoformat(), "code", 5)
     assert [row["model_id"] for row in as_json["rows"]] == [row["model_id"] for row in as_csv]
     assert [row["usage_share"] for row in as_json["rows"]] == [float(row["usage_share"]) for row in as_csv]
     assert all(row["model_id"].replace("_", r"\_") in markdown for row in as_csv)
@@ -99,35 +104,65 @@ def test_the_leaderboards_formats_have_the_same_figures_and_the_citation(demo: t
         assert "made up by orpipeline" in text
 
 
-def test_an_earlier_day_can_be_shown(demo: tuple[Path, str]) -> None:
+def test_the_leaderboard_shows_an_earlier_day(demo: tuple[Path, str]) -> None:
     day = (YESTERDAY - timedelta(days=2)).isoformat()
     assert json.loads(_leaderboard(demo, "--format", "json", "--date", day))["as_of"] == day
 
 
-def test_a_closed_pipe_is_no_error(demo: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("form", ["table", "md"])  # by Rich, and by Python's own buffer
+def test_a_closed_pipe_ends_a_command_without_a_message(demo: tuple[Path, str], form: str) -> None:
     folder, _ = demo
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; '{ORPIPELINE}' leaderboard --demo --format json | head -c 1"],
-        env={**os.environ, "ORPIPELINE_DATA_DIR": str(folder / "data")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "rror" not in done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [str(ORPIPELINE), "leaderboard", "--demo", "--format", form],
+            env={**os.environ, "ORPIPELINE_DATA_DIR": str(folder / "data")},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+# Help and errors
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(tmp_path: Path, command: str) -> None:
+    done = run_command(command, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert f"Usage: orpipeline {command}" in done.stdout
+    assert command in run_command("--help", folder=tmp_path).stdout
+
+
+def test_help_imports_no_slow_library(tmp_path: Path) -> None:
+    code = """
+import sys
+from orpipeline.cli.app import main
+try:
+    main(["--help"])
+finally:
+    slow = [name for name in ("dagster", "polars", "pandera", "duckdb") if name in sys.modules]
+    print(slow, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["leaderboard"], 1, "is empty. Run `orpipeline run` first."),
         (["leaderboard", "--date", "2026-13-01"], 2, "'2026-13-01' does not match"),
         (["leaderboard", "--top", "0"], 2, "--top"),
-        (["run"], 1, "OPENROUTER_API_KEY is not set"),
         (["run", "--date", "2020-01-01"], 2, "2020-01-01 is outside the daily partitions, 2026-06-17 to"),
         (["run", "--date", "2999-01-01"], 2, "outside the daily partitions"),
         (["run", "--fetch", "sometimes"], 2, "'sometimes'"),
-        (["demo", "--days", "0"], 2, "--days"),
-        (["import", "nothing-is-here"], 2, "nothing-is-here: there is no file"),
+        (["import", "missing-file"], 2, "missing-file: "),
         (["rebuild"], 1, "has no day in that range"),
         (["rebuild", "--from", "2026-10-02", "--to", "2026-10-01"], 2, "is after"),
         (["export", "--to", "out"], 1, "nothing to export"),
@@ -135,114 +170,230 @@ def test_a_closed_pipe_is_no_error(demo: tuple[Path, str]) -> None:
         (["frobnicate"], 2, "No such command"),
     ],
 )
-def test_an_error_is_one_line_on_standard_error(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+def test_an_error_is_one_line_on_standard_error(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     done = run_command(*arguments, folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(tmp_path / "data")})
-    assert done.returncode == code
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
     assert done.stderr.startswith("orpipeline: ")
-    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = run_command(
-        "--debug", "leaderboard", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(tmp_path / "data")}
+    assert "Traceback" in run_command("--debug", "leaderboard", folder=tmp_path, environment=_data(tmp_path)).stderr
+
+
+def test_dev_without_the_webserver_names_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dagster_webserver", None)
+    done = run_command("dev", folder=tmp_path, environment=_data(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "pip install 'orpipeline[ui]'" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+# Settings
+
+
+def _data(folder: Path) -> dict[str, str]:
+    return {"ORPIPELINE_DATA_DIR": str(folder / "data")}
+
+
+def _row(printed: str, name: str) -> str:
+    (row,) = [line for line in printed.splitlines() if line.startswith(f"{name} ")]
+    return row.removeprefix(name).strip()
+
+
+def test_a_command_reads_the_env_file_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        f"ORPIPELINE_DATA_DIR={tmp_path / 'from-file'}\nORPIPELINE_BASE_URL=http://127.0.0.1:1/from-file\n"
     )
-    assert "Traceback" in done.stderr
+    done = run_command("doctor", folder=tmp_path)
+    assert _row(done.stdout, "settings file") == str(tmp_path / ".env")
+    assert _row(done.stdout, "API") == "http://127.0.0.1:1/from-file"
+    # A variable that is set wins over the file.
+    done = run_command("doctor", folder=tmp_path, environment={"ORPIPELINE_BASE_URL": "http://127.0.0.1:1/set"})
+    assert _row(done.stdout, "API") == "http://127.0.0.1:1/set"
+    assert str(tmp_path / "from-file") in _row(done.stdout, "archive")
 
 
-def test_the_doctor_says_what_is_there_what_is_missing_and_what_is_used(tmp_path: Path, api: ScriptedApi) -> None:
+def test_doctor_shows_that_no_env_file_was_read(tmp_path: Path) -> None:
+    done = run_command("doctor", folder=tmp_path, environment=_data(tmp_path))
+    assert _row(done.stdout, "settings file").startswith("none")
+
+
+def test_an_env_file_that_is_not_text_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    done = run_command("doctor", folder=tmp_path, environment=_data(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(tmp_path / ".env") in done.stderr
+
+
+def test_the_same_command_from_three_folders_uses_the_same_archive(tmp_path: Path) -> None:
+    """With no setting at all, and the package installed as a wheel installs it: without `pyproject.toml`."""
+    shutil.copytree(Path(orpipeline.__file__).parent, tmp_path / "site" / "orpipeline")
+    foreign = ("ORPIPELINE_", "XDG_")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": str(tmp_path / "site"),
+    }
+    printed = set()
+    for name in ("one", "two", "three"):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "orpipeline.cli.app", "doctor"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.add(_row(done.stdout, "archive"))
+        assert list(folder.iterdir()) == []
+    (archive,) = printed
+    assert archive.startswith(str(tmp_path / "home"))
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["doctor"], ["doctor", "--deep"], ["leaderboard"], ["leaderboard", "--demo"], ["report"], ["export", "--to", "x"]],
+)
+def test_a_command_that_reads_creates_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    run_command(*arguments, folder=tmp_path, environment=_data(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_readers_change_nothing_in_a_filled_data_folder(demo: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(demo[0] / "data" / "demo", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "state")
+    before = _files(tmp_path)
+    for arguments in (["doctor", "--deep"], ["leaderboard"]):
+        assert run_command(*arguments, folder=tmp_path, environment=_data(tmp_path)).returncode == 0
+    assert _files(tmp_path) == before
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Dagster's databases, created once: creating them takes longer than a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        patch.setenv("DAGSTER_HOME", str(prepare_dagster_home(Settings(data_dir=tmp_path_factory.mktemp("home")))))
+        create_instance()
+        yield Path(os.environ["DAGSTER_HOME"])
+
+
+@pytest.fixture
+def online(tmp_path: Path, api: ScriptedApi, dagster_home: Path) -> dict[str, str]:
+    """The variables of a pipeline with an API key, whose API is the scripted one and has yesterday's answer."""
     api.answers(answer(YESTERDAY))
-    assert run_command("run", "--no-report", folder=tmp_path, environment=_asking(tmp_path, api)).returncode == 0
-    archive = Archive(tmp_path / "data" / "raw")
-    old = YESTERDAY - timedelta(days=3)
-    archive.put(answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import")
-    done = run_command("doctor", folder=tmp_path, environment=_asking(tmp_path, api))
-    assert (done.returncode, done.stderr) == (0, "")
-    said = " ".join(done.stdout.split())
-    assert f"lost days 2: {YESTERDAY - timedelta(days=2)}, {YESTERDAY - timedelta(days=1)}" in said
-    assert f"not in tables 1: {old}" in said
-    assert "requests 1 of 30 in the last minute, 1 of 500 in the last 24 hours" in said
-    assert KEY not in said
-
-
-@pytest.mark.parametrize("command", ["demo", "dev", "run", "import", "rebuild", "leaderboard", "report", "export"])
-def test_every_command_has_help(tmp_path: Path, command: str) -> None:
-    done = run_command(command, "--help", folder=tmp_path)
-    assert done.returncode == 0
-    assert "Usage: orpipeline" in done.stdout
-
-
-def test_help_does_not_wait_for_dagster(tmp_path: Path) -> None:
-    code = "import sys, orpipeline.cli.app; sys.exit(any(m in sys.modules for m in ('dagster', 'polars', 'pandera')))"
-    done = subprocess.run([str(ORPIPELINE.with_name("python")), "-c", code], cwd=tmp_path, check=False)
-    assert done.returncode == 0
-
-
-def _asking(folder: Path, api: ScriptedApi, **more: str) -> dict[str, str]:
     return {
-        "ORPIPELINE_DATA_DIR": str(folder / "data"),
+        **_data(tmp_path),
         "ORPIPELINE_BASE_URL": api.base_url,
         "OPENROUTER_API_KEY": KEY,
-        **more,
+        "DAGSTER_HOME": str(dagster_home),
     }
 
 
-def test_a_wrong_key_is_one_clear_line_without_the_key(tmp_path: Path, api: ScriptedApi) -> None:
+def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
+    tmp_path: Path, api: ScriptedApi, online: dict[str, str]
+) -> None:
+    del online["DAGSTER_HOME"]
+    for _ in range(2):
+        done = run_command("run", "--no-report", folder=tmp_path, environment=online)
+        assert (done.returncode, done.stdout) == (0, f"{YESTERDAY} is in the archive and in the tables.\n")
+    home = tmp_path / "data" / "dagster"
+    assert (home / "dagster.yaml").is_file()
+    assert len(list((home / "history" / "runs").glob("*-*.db"))) == 2
+    assert len(api.asked) == 1
+    assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
+    assert not (tmp_path / "data" / "reports").exists()
+
+
+def test_doctor_shows_settings_lost_days_and_used_requests(tmp_path: Path, online: dict[str, str]) -> None:
+    assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
+    old = YESTERDAY - timedelta(days=3)
+    Archive(tmp_path / "data" / "raw").put(answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import")
+    done = run_command("doctor", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _row(done.stdout, "lost days") == f"2: {YESTERDAY - timedelta(days=2)}, {YESTERDAY - timedelta(days=1)}"
+    assert _row(done.stdout, "not in tables") == f"1: {old}"
+    assert _row(done.stdout, "newest day") == f"{YESTERDAY}: archived"
+    assert _row(done.stdout, "requests") == "1 of 30 in the last minute, 1 of 500 in the last 24 hours"
+    assert _row(done.stdout, "key") == "set"
+    assert KEY not in done.stdout
+
+
+def test_a_missing_key_is_one_clear_line(tmp_path: Path, online: dict[str, str]) -> None:
+    del online["OPENROUTER_API_KEY"]
+    done = run_command("run", "--no-report", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "OPENROUTER_API_KEY is not set" in done.stderr
+
+
+def test_a_wrong_key_is_one_clear_line_without_the_key(
+    tmp_path: Path, api: ScriptedApi, online: dict[str, str]
+) -> None:
     api.answers(Reply(json.dumps({"error": {"code": 401, "message": f"bad key {KEY}"}}).encode(), 401))
-    done = run_command("run", "--no-report", folder=tmp_path, environment=_asking(tmp_path, api))
-    assert done.returncode == 1
-    assert "The API does not accept the key in OPENROUTER_API_KEY" in done.stderr
-    assert done.stderr.count("\n") == 1
+    done = run_command("run", "--no-report", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "OPENROUTER_API_KEY" in done.stderr
     assert KEY not in done.stdout + done.stderr
     for path in (tmp_path / "data").rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
-def test_no_network_is_one_clear_line(tmp_path: Path, api: ScriptedApi) -> None:
-    environment = _asking(tmp_path, api, ORPIPELINE_BASE_URL="http://127.0.0.1:9/api/v1")
-    done = run_command("run", "--no-report", folder=tmp_path, environment=environment)
-    assert done.returncode == 1
-    assert "could not be reached" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_no_network_is_one_clear_line(tmp_path: Path, online: dict[str, str]) -> None:
+    online["ORPIPELINE_BASE_URL"] = "http://127.0.0.1:9/api/v1"
+    done = run_command("run", "--no-report", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "127.0.0.1:9" in done.stderr
 
 
-@pytest.mark.parametrize("where", ["ORPIPELINE_DATA_DIR", "DAGSTER_HOME", "ORPIPELINE_ARCHIVE"])
-def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, api: ScriptedApi, where: str) -> None:
-    api.answers(answer(YESTERDAY))
-    (tmp_path / "file").write_text("a file, no folder")
-    environment = _asking(tmp_path, api, **{where: str(tmp_path / "file" / "under")})
-    done = run_command("run", "--no-report", folder=tmp_path, environment=environment)
-    assert done.returncode == 1
+@pytest.mark.parametrize("variable", ["ORPIPELINE_DATA_DIR", "DAGSTER_HOME", "ORPIPELINE_ARCHIVE"])
+def test_a_folder_that_cannot_be_created_is_one_clear_line(
+    tmp_path: Path, online: dict[str, str], variable: str
+) -> None:
+    (tmp_path / "file").touch()
+    online[variable] = str(tmp_path / "file" / "under")
+    done = run_command("run", "--no-report", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert str(tmp_path / "file") in done.stderr
     assert "ot a directory" in done.stderr
-    assert done.stderr.count("\n") == 1
     assert KEY not in done.stderr
 
 
-def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, api: ScriptedApi) -> None:
-    environment = _asking(tmp_path, api, ORPIPELINE_BASE_URL="ftp://x", ORPIPELINE_START_DATE="soon")
-    done = run_command("run", "--no-report", folder=tmp_path, environment=environment)
-    assert done.returncode == 1
+def test_invalid_settings_are_named(tmp_path: Path, online: dict[str, str]) -> None:
+    online |= {"ORPIPELINE_BASE_URL": "ftp://x", "ORPIPELINE_START_DATE": "soon"}
+    done = run_command("run", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "ORPIPELINE_BASE_URL" in done.stderr
     assert "ORPIPELINE_START_DATE" in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, api: ScriptedApi) -> None:
-    """The disk is full for files above a size: the limit that a process can be given by `ulimit -f`."""
-    api.answers(answer(YESTERDAY))
-    environment = _asking(tmp_path, api)
-    assert run_command("run", "--no-report", folder=tmp_path, environment=environment).returncode == 0
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(
+    tmp_path: Path, api: ScriptedApi, online: dict[str, str]
+) -> None:
+    """A file size limit (`ulimit -f`) stands in for a full disk."""
+    assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
     warehouse = tmp_path / "data" / "warehouse.duckdb"
     with duckdb.connect(warehouse, read_only=True) as connection:
         before = connection.execute("FROM openrouter.task_models").fetchall()
     api.answers(answer(YESTERDAY, lambda data: data["classifications"][0].update(display_name="Restated")))
-    # Room for the raw answer (8 blocks of 1 KiB), and for nothing larger.
+    # There is space for the raw answer (8 blocks of 1 KiB), and for no larger file.
     done = subprocess.run(
         ["bash", "-c", f"trap '' XFSZ; ulimit -f 16; exec '{ORPIPELINE}' run --fetch always"],
         cwd=tmp_path,
-        env={**os.environ, **environment},
+        env={**os.environ, **online},
         capture_output=True,
         text=True,
         check=False,
@@ -254,13 +405,40 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, api: Sc
         assert connection.execute("FROM openrouter.task_models").fetchall() == before
 
 
-def test_state_stays_between_runs(tmp_path: Path, api: ScriptedApi) -> None:
-    api.answers(answer(YESTERDAY))
-    environment = _asking(tmp_path, api)
-    for _ in range(2):
-        assert run_command("run", "--no-report", folder=tmp_path, environment=environment).returncode == 0
-    home = tmp_path / "data" / "dagster"
-    assert (home / "dagster.yaml").is_file()
-    assert len(list((home / "history" / "runs").glob("*-*.db"))) == 2
-    assert len(api.asked) == 1
-    assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
+@pytest.mark.slow  # it starts four processes of Dagster's
+def test_dev_shows_the_demo_and_ends_on_sigterm(demo: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(demo[0] / "data", tmp_path / "data")
+    (tmp_path / ".env").write_text("ORPIPELINE_START_DATE=2026-08-01\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [str(ORPIPELINE), "dev", "--demo", "--port", str(port)],
+        cwd=tmp_path,
+        env={**os.environ, **_data(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            query = '{ partitions: assetNodes(assetKeys: [{path: ["openrouter", "snapshots"]}]) { partitionKeys } }'
+            deadline = time.monotonic() + 90
+            while (answered := _graphql(port, query)) is None:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    first = YESTERDAY - timedelta(days=2)
+    # The demo's partitions begin with its own first day, whatever `.env` states.
+    assert answered["partitions"][0]["partitionKeys"][0] == first.isoformat()
+
+
+def _graphql(port: int, query: str) -> dict[str, list[dict[str, list[str]]]] | None:
+    """Return the answer of the UI's API, or None until the server and its code location are ready."""
+    try:
+        reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}).json()
+    except (httpx.TransportError, ValueError):
+        return None
+    data: dict[str, list[dict[str, list[str]]]] | None = reply.get("data")
+    return data if data and data["partitions"] else None

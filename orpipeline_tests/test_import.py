@@ -634,7 +634,7 @@ def test_an_interrupted_import_is_whole_and_goes_on_to_what_an_undisturbed_one_l
     assert done.returncode == (-signal.SIGKILL if case.by == "SIGKILL" else 130), done.stderr
     if case.by != "SIGKILL":
         lines = [line for line in done.stderr.splitlines() if line]
-        assert lines == ["orpipeline: interrupted; the archive and the tables are whole."]
+        assert lines == ["orpipeline: interrupted; the archive and the tables are consistent."]
     with dg.DagsterInstance.from_config(str(home(folder))) as instance:
         world = world_of(folder, instance)
         # Nothing half: every archived answer is one of the files', every day's tables are one revision's.

@@ -22,7 +22,7 @@ CITATION = "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licen
 
 
 @pytest.mark.parametrize(
-    ("change", "first_seen", "known", "said"),
+    ("change", "first_seen", "known", "shown"),
     [
         (0.0123, WEEK_BEFORE, True, "▲1.2"),
         (-0.0123, WEEK_BEFORE, True, "▼1.2"),
@@ -33,15 +33,15 @@ CITATION = "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licen
         (None, DAY, False, ""),
     ],
 )
-def test_a_change_says_up_down_new_or_back_and_nothing_where_it_is_not_known(
-    change: float | None, first_seen: date, known: bool, said: str
+def test_a_change_is_up_down_new_back_or_unknown(
+    change: float | None, first_seen: date, known: bool, shown: str
 ) -> None:
     row = {"usage_share_change_7d": change, "first_seen": first_seen}
-    assert moved(row, WEEK_BEFORE, known=known) == said
+    assert moved(row, WEEK_BEFORE, known=known) == shown
 
 
-def test_a_model_that_returns_is_not_called_new(tmp_path: Path, world: World) -> None:
-    """It is listed 8 days ago, not 7 days ago, and now; another one is listed for the first time."""
+def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path, world: World) -> None:
+    """One model is listed 8 days ago, not 7 days ago, and now; another one is listed for the first time."""
     stays = {"demo-a/stays": 0.4}
     for day, models in {
         DAY - timedelta(days=8): {**stays, "demo-a/returns": 0.3},
@@ -63,7 +63,7 @@ def test_a_model_that_returns_is_not_called_new(tmp_path: Path, world: World) ->
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_citation_is_whole_in_any_terminal(world: World, width: int) -> None:
+def test_the_citation_is_never_cut(world: World, width: int) -> None:
     world.keep(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
     world.make_tables(DAY)
     text = io.StringIO()
@@ -72,13 +72,13 @@ def test_the_citation_is_whole_in_any_terminal(world: World, width: int) -> None
     assert text.getvalue().endswith(f"\n{CITATION}\n")
 
 
-def test_names_are_printed_as_they_are() -> None:
+def test_text_is_printed_without_markup_and_control_characters() -> None:
     text = io.StringIO()
     print_line(Console(file=text, width=80), "log.jsonl:100: [red]:boom:[/red] \x1b[31m")
     assert text.getvalue() == "log.jsonl:100: [red]:boom:[/red] \\u001b[31m\n"
 
 
-def test_an_imports_days_are_counted_once_and_the_missing_ones_named_whole() -> None:
+def test_an_import_counts_days_once_and_names_all_missing_ones() -> None:
     text = io.StringIO()
     imported = Imported(new=[DAY], restated=[DAY, DAY], same=[DAY - timedelta(days=30)])
     missing = [DAY - timedelta(days=n) for n in range(29, 0, -1) if n != 15]
@@ -99,7 +99,7 @@ def test_an_error_shows_no_control_characters(tmp_path: Path) -> None:
 def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world: World) -> None:
     world.keep(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
     world.make_tables(DAY)
-    said = run_command(
+    done = run_command(
         "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}
     )
-    assert json.loads(said.stdout)["rows"][0]["first_seen"] == DAY.isoformat()
+    assert json.loads(done.stdout)["rows"][0]["first_seen"] == DAY.isoformat()

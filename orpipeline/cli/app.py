@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(args, prog_name="orpipeline", standalone_mode=False)
+        sys.stdout.flush()  # raises BrokenPipeError here, not at the interpreter's end
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = 2
@@ -71,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_error("interrupted; the archive and the tables are consistent.", debug=False)
         code = 130
     except BrokenPipeError:
-        # The reader of our output has closed it (`| head`), which is not an error.
+        # The reader has closed our output (`| head`): end without a message, as click and Rich do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 1
     except Exception as error:
         _print_error(f"unexpected {type(error).__name__}: {error}. Use `--debug` for a traceback.", debug)
         code = 1

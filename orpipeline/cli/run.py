@@ -38,7 +38,7 @@ def run(at: datetime | None, fetch: str, no_report: bool) -> None:
     """
     day = at.date() if at else newest_completed_day(utc_now())
     run_days(load_settings(), [day], fetch, report=not no_report)
-    out.print(f"{day} is in the archive and in the tables.")
+    out.print(f"{day} is in the archive and in the tables.", soft_wrap=True)
 
 
 def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> None:
@@ -78,8 +78,9 @@ def dev(demo: bool, host: str, port: int) -> None:
     create_instance()
     out.print(f"Dagster's state: {home}\nData: {settings.data_dir}", soft_wrap=True)
     if not demo and api_key() is None:
-        out.print(f"{API_KEY} is not set: schedules and sensors skip, and days that you miss are gone.")
-    out.print(f"Open http://{host}:{port}/asset-groups when the server is ready. Press Ctrl-C to stop it.\n")
+        out.print(f"{API_KEY} is not set: schedules and sensors skip, and days that you miss are gone.", soft_wrap=True)
+    url = f"http://{host}:{port}/asset-groups"
+    out.print(f"Open {url} when the server is ready. Press Ctrl-C to stop it.\n", soft_wrap=True)
     # Dagster suggests `dg dev` instead, which does the same and needs another package.
     python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded"]
     command = [*python, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml")), "-h", host, "-p", str(port)]

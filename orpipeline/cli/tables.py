@@ -125,7 +125,8 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
 def export(to: Path, everything: bool, demo: bool) -> None:
     """Export the tables as Parquet files.
 
-    There is one file for each table and day. The folder also gets the citation and the data dictionary. Unchanged days are not written again.
+    There is one file for each table and day. The folder also gets the citation and the data dictionary. Unchanged days
+    are not written again.
     """
     warehouse = open_warehouse(command_settings(demo=demo))
     from orpipeline.export import export_tables
