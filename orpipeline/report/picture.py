@@ -20,7 +20,7 @@ _NAME_ROOM = 248
 
 
 def render_picture(data: ReportData) -> bytes:
-    """Return the day's top 20 models by requests as a PNG, about 1480 pixels wide, dark on white."""
+    """Return the day's top 20 models by requests as a PNG, about 1,500 pixels wide, dark on white."""
     rows = [row for row in leaderboard_rows(data, PICTURE) if (row["scope"], row["measure"]) == (ALL, "usage")]
     chart = leaderboard(PICTURE, alt.InlineData(rows), narrow=False, width=_WIDTH, name_room=_NAME_ROOM)
     chart.layer = alt.layer(*chart.layer, _citation(data), data=chart.data).layer
