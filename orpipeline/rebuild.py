@@ -78,12 +78,15 @@ def rebuild(
     rows.
     """
     archived = [day for day in archive.days() if since <= day <= until]
-    stored = {day for name in TABLES for day in warehouse.days(name) if since <= day <= until}
-    rebuilt = Rebuilt(unarchived=sorted(stored - set(archived)))
+    with warehouse.reading() as tables:
+        in_tables = {day for name in TABLES for day in tables.days(name) if since <= day <= until}
+    rebuilt = Rebuilt(unarchived=sorted(in_tables - set(archived)))
     for days in _batches(archived):
         with warehouse.writing() as tables:
             before = tables.read_all(since=days[0], until=days[-1])
             loaded = write_days(tables, validate_days(archive, days, tables, now=now))
+        # Another process may have written days since `in_tables` was read; `before` was read under the lock.
+        stored = {day for frame in before.values() for day in frame["as_of"].unique()}
         written = loaded.validated.chosen.keys()
         rebuilt.errors |= loaded.validated.errors
         rebuilt.days += sorted(written)
