@@ -421,7 +421,7 @@ def test_dev_shows_the_demo_and_ends_on_sigterm(demo: tuple[Path, str], tmp_path
     ) as process:
         try:
             query = '{ partitions: assetNodes(assetKeys: [{path: ["openrouter", "snapshots"]}]) { partitionKeys } }'
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 120
             while (answered := _graphql(port, query)) is None:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
