@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -24,13 +25,14 @@ from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE, Archive
 from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.budget import shared_budget
 from orpipeline.settings import Settings
-from orpipeline.snapshot import load_days, validate_days, write_days
+from orpipeline.snapshot import Fetch, load_days, validate_days, write_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.processes import held_open, let_go
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline_tests.world import World
 
 NOW = datetime.now(UTC)
 DAY = NOW.date() - timedelta(days=1)
@@ -176,7 +178,8 @@ def test_a_run_killed_between_archive_and_commit_loses_nothing_and_the_next_run_
     killed = place.run("auto", at="after orpipeline.warehouse.tables:Tables.replace_days")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert place.state(expected) == (1, 0)
-    assert_succeeded(place.run("auto"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert World(place.settings.data_dir, instance, api.base_url).run(DAY, fetch=Fetch.auto).success
     assert place.state(expected) == (1, 1)
     assert len(api.asked) == place.requests_counted() == 1  # the second run uses the archived answer
 
@@ -221,8 +224,8 @@ def sizes(first: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, i
 
 
 @dataclass(frozen=True)
-class Kill:
-    """A step of a run that restates the day, and the revisions in archive and tables when the run ends there."""
+class EarlyEnd:
+    """A step at which a run that restates the day ends, and the revisions in archive and tables then."""
 
     at: str
     archived: int
@@ -233,7 +236,7 @@ class Kill:
     """A file that exists afterwards, which shows that the run ended at the right step."""
 
 
-ARCHIVE, TABLES_OF, DUCKDB = (
+ARCHIVE, WAREHOUSE_TABLES, DUCKDB = (
     "orpipeline.archive.folder:Archive",
     "orpipeline.warehouse.tables:Tables",
     "duckdb:DuckDBPyConnection",
@@ -241,38 +244,38 @@ ARCHIVE, TABLES_OF, DUCKDB = (
 BUDGET, LOAD = "orpipeline.openrouter.budget:Budget", "orpipeline.snapshot:load_days"
 COMMIT = f"{DUCKDB}.commit"
 # Each table of a day is replaced in turn: its old rows are deleted, then the new ones are registered and inserted.
-INSERT = f"{TABLES_OF}.replace_days > {DUCKDB}.register"
+INSERT = f"{WAREHOUSE_TABLES}.replace_days > {DUCKDB}.register"
 
 KILLS = {
-    "start: the run exists": Kill("orpipeline.snapshot:capture", 1, 1),
-    "budget: counting the request is cut off": Kill(f"{BUDGET}.spend", 1, 1, "SIGXFSZ 1", "state/budget.sqlite"),
-    "budget: the request is counted": Kill(f"after {BUDGET}.spend", 1, 1),
-    "fetch: the answer begins": Kill("httpx:Response.iter_raw", 1, 1),
-    "fetch: the answer is complete": Kill(f"{BUDGET}.good_answer", 1, 1),
-    "archive: the answer is not synced": Kill(
+    "start: the run exists": EarlyEnd("orpipeline.snapshot:capture", 1, 1),
+    "budget: counting the request is cut off": EarlyEnd(f"{BUDGET}.spend", 1, 1, "SIGXFSZ 1", "state/budget.sqlite"),
+    "budget: the request is counted": EarlyEnd(f"after {BUDGET}.spend", 1, 1),
+    "fetch: the answer begins": EarlyEnd("httpx:Response.iter_raw", 1, 1),
+    "fetch: the answer is complete": EarlyEnd(f"{BUDGET}.good_answer", 1, 1),
+    "archive: the answer is not synced": EarlyEnd(
         f"{ARCHIVE}.put > os:fsync", 1, 1, leaves=f"raw/.writing-*/{ANSWER_FILE}"
     ),
-    "archive: the record is missing": Kill(
+    "archive: the record is missing": EarlyEnd(
         f"{ARCHIVE}.put > after os:fsync", 1, 1, leaves=f"raw/.writing-*/{ANSWER_FILE}"
     ),
-    "archive: the record is cut off": Kill(
+    "archive: the record is cut off": EarlyEnd(
         f"{ARCHIVE}.put > after os:fsync", 1, 1, "SIGXFSZ 1", f"raw/.writing-*/{RECORD_FILE}"
     ),
-    "archive: before the rename": Kill(f"{ARCHIVE}.put > os:rename", 1, 1, leaves=f"raw/.writing-*/{RECORD_FILE}"),
-    "archive: after the rename": Kill(f"{ARCHIVE}.put > after os:rename", 2, 1, leaves=f"raw/*/r2/{RECORD_FILE}"),
-    "load: the warehouse is locked": Kill(f"{LOAD} > after duckdb:connect", 2, 1),
-    "load: the answer is validated": Kill(f"{LOAD} > after orpipeline.contracts.judgement:validate", 2, 1),
-    "load: the leaderboard is ranked": Kill("after orpipeline.leaderboard:rank", 2, 1),
-    "load: the first table lacks the day": Kill(INSERT, 2, 1),
-    "load: the last table lacks the day": Kill(f"{INSERT} {len(TABLES)}", 2, 1),
-    "load: before the commit": Kill(COMMIT, 2, 1),
-    "load: the log of the commit is cut off": Kill(COMMIT, 2, 1, "SIGXFSZ {half_log}", "warehouse.duckdb.wal"),
-    "load: the log is complete, the database is cut off": Kill(
+    "archive: before the rename": EarlyEnd(f"{ARCHIVE}.put > os:rename", 1, 1, leaves=f"raw/.writing-*/{RECORD_FILE}"),
+    "archive: after the rename": EarlyEnd(f"{ARCHIVE}.put > after os:rename", 2, 1, leaves=f"raw/*/r2/{RECORD_FILE}"),
+    "load: the warehouse is locked": EarlyEnd(f"{LOAD} > after duckdb:connect", 2, 1),
+    "load: the answer is validated": EarlyEnd(f"{LOAD} > after orpipeline.contracts.judgement:validate", 2, 1),
+    "load: the leaderboard is ranked": EarlyEnd("after orpipeline.leaderboard:rank", 2, 1),
+    "load: the first table lacks the day": EarlyEnd(INSERT, 2, 1),
+    "load: the last table lacks the day": EarlyEnd(f"{INSERT} {len(TABLES)}", 2, 1),
+    "load: before the commit": EarlyEnd(COMMIT, 2, 1),
+    "load: the log of the commit is cut off": EarlyEnd(COMMIT, 2, 1, "SIGXFSZ {half_log}", "warehouse.duckdb.wal"),
+    "load: the log is complete, the database is cut off": EarlyEnd(
         COMMIT, 2, 2, "SIGXFSZ {database}", "warehouse.duckdb.wal"
     ),
-    "load: after the commit": Kill(f"after {COMMIT}", 2, 2, leaves="warehouse.duckdb.wal"),
-    "report: Dagster has no event of the tables": Kill(f"after {LOAD}", 2, 2),
-    "report: Dagster has not recorded the end of the run": Kill("orpipeline.defs.checks:history_results", 2, 2),
+    "load: after the commit": EarlyEnd(f"after {COMMIT}", 2, 2, leaves="warehouse.duckdb.wal"),
+    "report: Dagster has no event of the tables": EarlyEnd(f"after {LOAD}", 2, 2),
+    "report: Dagster has not recorded the end of the run": EarlyEnd("orpipeline.defs.checks:history_results", 2, 2),
 }
 
 
@@ -287,12 +290,12 @@ class Outcome:
 
 
 def end_and_heal(
-    kill: Kill, place: Place, api: ScriptedApi, sizes: Mapping[str, int], expected: Mapping[int, Frames]
+    end: EarlyEnd, place: Place, api: ScriptedApi, sizes: Mapping[str, int], expected: Mapping[int, Frames]
 ) -> Outcome:
     """End a run at a step, and let another run finish its work."""
     requests, counted = len(api.asked), place.requests_counted()
-    done = place.run(at=kill.at, by=kill.by.format(**sizes))
-    left, files = place.state(expected), list(place.settings.data_dir.glob(kill.leaves))
+    done = place.run(at=end.at, by=end.by.format(**sizes))
+    left, files = place.state(expected), list(place.settings.data_dir.glob(end.leaves))
     # If the archive has the restated answer, the next run makes no request.
     assert_succeeded(place.run("auto" if left[0] == 2 else "always"))
     # Every request is counted, wherever the first run ended.
@@ -311,11 +314,11 @@ def test_a_killed_run_leaves_complete_revisions_and_the_next_run_heals(
     expected: dict[int, Frames],
     tmp_path: Path,
 ) -> None:
-    kill = KILLS[step]
-    outcome = end_and_heal(kill, first.copy(tmp_path), shared_api, sizes, expected)
-    assert outcome.first.returncode == -signal.Signals[kill.by.split()[0]], outcome.first.stderr
+    end = KILLS[step]
+    outcome = end_and_heal(end, first.copy(tmp_path), shared_api, sizes, expected)
+    assert outcome.first.returncode == -signal.Signals[end.by.split()[0]], outcome.first.stderr
     assert outcome.files
-    assert outcome.left == (kill.archived, kill.in_tables)
+    assert outcome.left == (end.archived, end.in_tables)
     assert outcome.healed == (2, 2)
 
 
@@ -330,7 +333,7 @@ def test_runs_killed_one_after_another_in_an_empty_folder_leave_nothing_half_don
         # Dagster's first database is cut off.
         ("dagster:DagsterInstance.get", "SIGXFSZ 4096", (0, 0)),
         (f"{ARCHIVE}.put > os:rename", "SIGKILL", (0, 0)),
-        (f"{TABLES_OF}.replace_days > {DUCKDB}.register", "SIGKILL", (1, 0)),
+        (f"{WAREHOUSE_TABLES}.replace_days > {DUCKDB}.register", "SIGKILL", (1, 0)),
         (COMMIT, f"SIGXFSZ {sizes['half_log']}", (1, 0)),
     ):
         done = place.run("auto", at=at, by=by)
@@ -366,8 +369,8 @@ def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_change
 
 
 INTERRUPTIONS = {
-    "SIGTERM while the answer is archived": Kill(f"{ARCHIVE}.put > os:fsync", 1, 1, "SIGTERM"),
-    "SIGINT before the commit": Kill(COMMIT, 2, 1, "SIGINT"),
+    "SIGTERM while the answer is archived": EarlyEnd(f"{ARCHIVE}.put > os:fsync", 1, 1, "SIGTERM"),
+    "SIGINT before the commit": EarlyEnd(COMMIT, 2, 1, "SIGINT"),
 }
 
 
@@ -381,10 +384,10 @@ def test_an_interrupted_run_prints_one_line_and_leaves_complete_revisions(
     expected: dict[int, Frames],
     tmp_path: Path,
 ) -> None:
-    interruption = INTERRUPTIONS[step]
-    outcome = end_and_heal(interruption, first.copy(tmp_path), shared_api, sizes, expected)
+    end = INTERRUPTIONS[step]
+    outcome = end_and_heal(end, first.copy(tmp_path), shared_api, sizes, expected)
     assert_one_line(outcome.first, 130)
-    assert outcome.left == (interruption.archived, interruption.in_tables)
+    assert outcome.left == (end.archived, end.in_tables)
     assert outcome.healed == (2, 2)
 
 
@@ -395,7 +398,7 @@ def test_an_interrupted_run_prints_one_line_and_leaves_complete_revisions(
 def test_a_commit_that_the_disk_has_no_room_for_fails_and_changes_no_table(
     first: Place, shared_api: ScriptedApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
 ) -> None:
-    outcome = end_and_heal(Kill(COMMIT, 2, 1, "full {half_log}"), first.copy(tmp_path), shared_api, sizes, expected)
+    outcome = end_and_heal(EarlyEnd(COMMIT, 2, 1, "full {half_log}"), first.copy(tmp_path), shared_api, sizes, expected)
     # Dagster's own state is on the full disk too, and Dagster prints lines of its own about that.
     assert outcome.first.returncode == 1
     assert outcome.first.stderr.splitlines()[-1].startswith("orpipeline: ")
@@ -407,7 +410,7 @@ def test_a_commit_that_the_disk_has_no_room_for_fails_and_changes_no_table(
 def test_a_disk_that_is_full_after_the_commit_loses_nothing(
     first: Place, shared_api: ScriptedApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
 ) -> None:
-    outcome = end_and_heal(Kill(COMMIT, 2, 2, "full {database}"), first.copy(tmp_path), shared_api, sizes, expected)
+    outcome = end_and_heal(EarlyEnd(COMMIT, 2, 2, "full {database}"), first.copy(tmp_path), shared_api, sizes, expected)
     # DuckDB's log has the rows, and the database gets them when there is room.
     assert_succeeded(outcome.first)
     assert (outcome.left, outcome.healed) == ((2, 2), (2, 2))
