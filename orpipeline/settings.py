@@ -51,7 +51,7 @@ def _local_path(value: object) -> object:
         return value
     scheme = url_scheme(str(value))
     if scheme is not None:
-        raise ValueError(f"must be a path on this machine, not {scheme}:...")
+        raise ValueError(f"must be a path on this machine, not a URL ({scheme}:)")
     return Path(value).expanduser().absolute()
 
 

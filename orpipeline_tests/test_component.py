@@ -111,5 +111,5 @@ def test_a_relative_folder_is_in_the_project_and_a_url_is_rejected(tmp_path: Pat
     settings = OpenRouterMarketShare(data_dir="data/market", start_date="2026-09-01").settings(tmp_path)
     assert settings.archive == tmp_path / "data" / "market" / "raw"
     assert settings.start_date.isoformat() == "2026-09-01"
-    with pytest.raises(SettingsError, match="archive: must be a path on this machine, not s3:"):
+    with pytest.raises(SettingsError, match="archive: must be a path on this machine, not a URL"):
         OpenRouterMarketShare(archive="s3://bucket/raw").settings(tmp_path)

@@ -49,8 +49,8 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("ORPIPELINE_DATA_DIR", "s3://bucket/x", "must be a path on this machine, not s3:..."),
-        ("ORPIPELINE_ARCHIVE", "https://user:hunter2@host/x", "must be a path on this machine, not https:..."),
+        ("ORPIPELINE_DATA_DIR", "s3://bucket/x", "must be a path on this machine, not a URL (s3:)"),
+        ("ORPIPELINE_ARCHIVE", "https://user:hunter2@host/x", "must be a path on this machine, not a URL (https:)"),
         ("ORPIPELINE_BASE_URL", "ftp://host", "must be an http:// or https:// URL"),
         ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
         ("ORPIPELINE_START_DATE", "soon", "date"),
