@@ -100,7 +100,7 @@ def test_a_spoilt_day_harms_no_other() -> None:
     frames = parse([(DAY, b"<html>"), (other, demo_answer(other))])
     assert frames.answers["as_of"].to_list() == [DAY, other]
     assert set(frames.task_classifications["as_of"]) == {other}
-    assert frames.defects == [Defect(DAY, "(answer)", "(no JSON)")]
+    assert frames.defects == [Defect(DAY, "(answer)", "(not JSON)")]
 
 
 @pytest.mark.parametrize(("number", "share"), [(0, 0.0), (1, 1.0), (-0.0, 0.0), (5e-324, 5e-324), (10**200, 1e200)])
@@ -280,14 +280,14 @@ def test_a_list_or_object_that_is_none_is_a_defect_at_its_path(
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        (b"", "(no JSON)"),
-        (b"<html>", "(no JSON)"),
-        (b"\xff\xfe\x00", "(no JSON)"),
-        (demo_answer(DAY)[:-1], "(no JSON)"),
-        (b"[" * 100_000, "(no JSON)"),
-        (b"[" * 100_000 + b"]" * 100_000, "(no JSON)"),
-        (b'{"data":' * 100_000 + b"1" + b"}" * 100_000, "(no JSON)"),
-        (b"9" * 5000, "(no JSON)"),
+        (b"", "(not JSON)"),
+        (b"<html>", "(not JSON)"),
+        (b"\xff\xfe\x00", "(not JSON)"),
+        (demo_answer(DAY)[:-1], "(not JSON)"),
+        (b"[" * 100_000, "(not JSON)"),
+        (b"[" * 100_000 + b"]" * 100_000, "(not JSON)"),
+        (b'{"data":' * 100_000 + b"1" + b"}" * 100_000, "(not JSON)"),
+        (b"9" * 5000, "(not JSON)"),
         (b"[]", "[]"),
         (b"null", "null"),
         (b'"text"', '"text"'),

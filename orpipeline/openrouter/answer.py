@@ -1,4 +1,4 @@
-"""One answer of the API: its bytes, and where and when they came from."""
+"""One answer of the API: its bytes, their source and the time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-import msgspec
-
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with status 200, before anything of it is understood."""
+    """An answer with status 200, not parsed yet."""
 
     body: bytes
     """The body exactly as received (after HTTP's own transfer encoding)."""
@@ -23,18 +21,18 @@ class Answer:
     server_date: datetime | None
     """The answer's `Date` header, in UTC."""
     fetched_at: datetime
-    """When the whole body was here, by our clock, in UTC."""
+    """When the body was complete, by the client's clock, in UTC."""
     url: str
-    """What was asked, with its query."""
+    """The requested URL, with its query."""
     origin: str
-    """`api`, or `demo` where the stand-in of the API answered."""
+    """`api`, or `demo` if the stand-in of the API answered."""
 
 
 def parse_json(body: bytes) -> Any:
-    """Return what the JSON text `body` holds.
+    """Return the value of the JSON text `body`.
 
-    `NaN` and `Infinity` are read (as Python's json does), so that the contracts can name the place where
-    they stand. Raises ValueError for anything that is not JSON, nesting too deep for the parser included.
+    Accepts `NaN` and `Infinity`, as Python's json does: the contracts reject them and name their place. Raises
+    ValueError for anything else that is not JSON, and for nesting that is too deep for the parser.
     """
     try:
         return json.loads(body)
@@ -43,7 +41,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def iso_date(value: object) -> date | None:
-    """Return the date that a text `YYYY-MM-DD` names, or None for anything else."""
+    """Return the date of a text `YYYY-MM-DD`, or None for anything else."""
     if not isinstance(value, str) or not _ISO_DATE.fullmatch(value):
         return None
     try:
@@ -52,24 +50,8 @@ def iso_date(value: object) -> date | None:
         return None
 
 
-class _DatedData(msgspec.Struct):
-    as_of: str
-
-
-class _DatedAnswer(msgspec.Struct):
-    data: _DatedData
-
-
-_DATED_ANSWER = msgspec.json.Decoder(_DatedAnswer)
-
-
 def read_as_of(body: bytes) -> date | None:
-    """Return `data.as_of` of an answer's body, or None where no date can be told from it."""
-    try:
-        # As text, for what msgspec skips it would not decode: what is no UTF-8 is no answer.
-        return iso_date(_DATED_ANSWER.decode(body.decode()).data.as_of)
-    except (ValueError, RecursionError):
-        pass  # msgspec is stricter than JSON as Python reads it: NaN, say
+    """Return `data.as_of` of an answer's body, or None if it has no valid one."""
     try:
         payload = parse_json(body)
     except ValueError:

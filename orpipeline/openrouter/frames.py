@@ -1,10 +1,7 @@
-"""From the bytes of answers to typed frames, many days at once, judging nothing.
+"""From the bytes of answers to typed frames, for many days at once. Rejects nothing.
 
-A value that does not fit its column becomes NULL in the frame, and what stood in its place is remembered, so
-that the contracts, which refuse the NULL, can say what was there.
-
-An answer of exactly the documented shape, as nearly all are, is read by msgspec; any other one by Python's own json,
-which takes seven times as long and lets every deviation be named.
+A value that does not fit its column becomes NULL in the frame. The original is recorded: the contracts reject the
+NULL and show the original.
 """
 
 from __future__ import annotations
@@ -13,15 +10,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import polars as pl
 
 from orpipeline.openrouter.answer import iso_date, parse_json
 
 _WHOLE = "(answer)"
-_ABSENT = object()  # stands in a column for a field that the answer lacks
+_ABSENT = object()  # the value of a field that the answer does not have
 
 _ANSWER_SCHEMA = {
     "as_of": pl.Date,
@@ -54,47 +50,9 @@ _KNOWN = {
 }
 
 
-class _Model(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    id: str
-    tag_usage_share: float
-    tag_token_share: float
-
-
-class _Task(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    tag: str
-    display_name: str
-    macro_category: str
-    usage_share: float
-    token_share: float
-    category_usage_share: float
-    category_token_share: float
-    models: list[_Model]
-
-
-class _Macro(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    key: str
-    label: str
-    usage_share: float
-    token_share: float
-
-
-class _Data(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    as_of: str
-    window_days: Annotated[int, msgspec.Meta(gt=-(2**31), lt=2**31)]
-    classifications: list[_Task]
-    macro_categories: list[_Macro]
-
-
-class _DocumentedAnswer(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    data: _Data
-
-
-_DOCUMENTED_ANSWER = msgspec.json.Decoder(_DocumentedAnswer)
-
-
 @dataclass(frozen=True)
 class Defect:
-    """A place in an answer that has no cell in a frame: a list or an object that is missing or is none."""
+    """A list or an object in an answer that is missing or has another type, so it has no cell in a frame."""
 
     as_of: date
     path: str
@@ -103,13 +61,14 @@ class Defect:
 
 @dataclass(frozen=True)
 class Frames:
-    """What a number of answers say, as frames in the order of the answers.
+    """The content of answers as frames, in the order of the answers.
 
-    `answers`: a row a day (`as_of` the day asked for, `stated_as_of`, `window_days`, `classification_count`).
-    `task_classifications`, `macro_categories`, `task_models`: the API's fields under the tables' column names,
-    with `as_of` and `window_days`; shares are fractions of 1 as published; `task_models.position` counts from
-    1 in the answer's order. `originals` has, for (frame, column, row index), the JSON text of a value that did
-    not fit its column. `unknown_fields` has, by day, the paths of fields that the API did not document.
+    `answers`: one row for each day (`as_of` the requested day, `stated_as_of`, `window_days`,
+    `classification_count`). `task_classifications`, `macro_categories`, `task_models`: the API's fields under the
+    tables' column names, with `as_of` and `window_days`; shares are fractions of 1 as published;
+    `task_models.position` counts from 1 in the answer's order. `originals` maps (frame, column, row index) to the
+    JSON text of a value that did not fit its column. `unknown_fields` maps a day to the paths of fields that the
+    API does not document.
     """
 
     answers: pl.DataFrame
@@ -122,7 +81,7 @@ class Frames:
 
 
 def parse(bodies: Iterable[tuple[date, bytes]]) -> Frames:
-    """Read answers, each with the day that it was asked for, into frames. Never raises for what they hold."""
+    """Parse answers, each with its requested day, into frames. No content makes it raise."""
     reader = _Reader()
     for day, body in bodies:
         reader.read(day, body)
@@ -150,34 +109,11 @@ class _Reader:
             self.windows[frame] = []
 
     def read(self, day: date, body: bytes) -> None:
-        try:
-            self._take(day, _DOCUMENTED_ANSWER.decode(body).data)
-        except (ValueError, RecursionError):
-            self._read_closely(day, body)
-
-    def _take(self, day: date, data: _Data) -> None:
-        """Add the rows of an answer of the documented shape."""
-        self._answer(day, {"as_of": data.as_of, "window_days": data.window_days}, len(data.classifications))
-        tasks, macros = data.classifications, data.macro_categories
-        models = [model for task in tasks for model in task.models]
-        for frame, structs in (("task_classifications", tasks), ("macro_categories", macros), ("task_models", models)):
-            self.days[frame] += [day] * len(structs)
-            self.windows[frame] += [data.window_days] * len(structs)
-        for name in _TASK_FIELDS:
-            self.columns["task_classifications"][name] += [getattr(task, name) for task in tasks]
-        for name in _MACRO_FIELDS:
-            self.columns["macro_categories"][name] += [getattr(macro, name) for macro in macros]
-        for name in _MODEL_FIELDS:
-            self.columns["task_models"][name] += [getattr(model, name) for model in models]
-        self.columns["task_models"]["tag"] += [task.tag for task in tasks for _ in task.models]
-        self.columns["task_models"]["position"] += [n for task in tasks for n in range(1, len(task.models) + 1)]
-
-    def _read_closely(self, day: date, body: bytes) -> None:
-        """Add the rows of any answer, and what in it is not as documented."""
+        """Add the rows of an answer, and record what is not as documented."""
         try:
             answer = self._object(day, "", parse_json(body))
         except ValueError:
-            self.defects.append(Defect(day, _WHOLE, "(no JSON)"))
+            self.defects.append(Defect(day, _WHOLE, "(not JSON)"))
             answer = None
         data = self._object(day, "data", answer.get("data", _ABSENT)) if answer is not None else None
         tasks = (data or {}).get("classifications")
@@ -192,7 +128,7 @@ class _Reader:
         stated_as_of = iso_date(stated)
         if stated_as_of != day:
             self.originals["answers", "stated_as_of", index] = _json_text(stated)
-        # A boolean is an int for Python, not for JSON.
+        # In Python, but not in JSON, a boolean is an int.
         window_days = window if type(window) is int and abs(window) < 2**31 else None
         if window_days is None:
             self.originals["answers", "window_days", index] = _json_text(window)
@@ -231,7 +167,7 @@ class _Reader:
             columns[name].append(values.get(name, _ABSENT))
 
     def _objects(self, day: date, path: str, value: object) -> Iterable[dict[str, Any]]:
-        """Yield the objects of a list, noting whatever is no list or no object as a defect."""
+        """Yield the objects of a list. Record anything else as a defect."""
         if isinstance(value, list):
             for item in value:
                 if (found := self._object(day, path, item)) is not None:
@@ -240,13 +176,13 @@ class _Reader:
             self._defect(day, path.removesuffix("[]"), value)
 
     def _object(self, day: date, path: str, value: object) -> dict[str, Any] | None:
-        """Return an object, noting its unknown fields, or None (and a defect) for anything else."""
+        """Return an object and record its unknown fields; for anything else, record a defect and return None."""
         if not isinstance(value, dict):
             self._defect(day, path or _WHOLE, value)
             return None
         if not value.keys() <= _KNOWN[path]:
             names = {f"{path}.{name}".lstrip(".") for name in value.keys() - _KNOWN[path]}
-            # A name can hold half of a surrogate pair too, and the report of it is a table.
+            # A name can contain half of a surrogate pair, too, which no table can store.
             self.unknown.setdefault(day, set()).update(_writable(name) for name in names)
         return value
 
@@ -292,7 +228,7 @@ class _Reader:
 
 
 def _is_number(value: object) -> bool:
-    # A boolean is an int for Python, not for JSON; an int beyond a double's range is no share either.
+    # In Python, but not in JSON, a boolean is an int. An int beyond a double's range is not a share.
     return type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 
@@ -301,7 +237,7 @@ def _is_text(value: object) -> bool:
 
 
 def _encodable(values: Iterable[str]) -> bool:
-    # JSON can name half of a surrogate pair, which no encoding, and so no table, can hold.
+    # JSON can contain half of a surrogate pair, which UTF-8, and so a table, cannot store.
     try:
         "".join(values).encode()
     except UnicodeEncodeError:
@@ -314,7 +250,7 @@ def _writable(text: str) -> str:
 
 
 def _json_text(value: object) -> str:
-    """Return a value as JSON, cut to a length that a report can show."""
+    """Return a value as JSON, at most 80 characters of it."""
     if value is _ABSENT:
         return "(missing)"
     try:
