@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
@@ -152,7 +154,8 @@ def test_a_refused_request_uses_nothing(path: Path, clock: ScriptedClock) -> Non
 def test_a_setting_may_lower_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_MINUTE", "2")
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_DAY", "7")
-    budget = shared_budget(load_settings())
+    lowered = load_settings()
+    budget = shared_budget(lowered.state, lowered.requests_per_minute, lowered.requests_per_day)
     assert (budget.per_minute, budget.per_day) == (2, 7)
     budget.spend()
     budget.spend()
@@ -410,6 +413,21 @@ def test_a_damaged_file_is_set_aside_and_work_goes_on(
     assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-20261007T002003")] == [damaged]
 
 
+def test_the_requests_that_an_older_version_counted_still_count(path: Path, clock: ScriptedClock) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("CREATE TABLE requests (name VARCHAR, item_timestamp INTEGER)")
+        older.execute("CREATE INDEX idx_requests ON requests (item_timestamp)")
+        older.execute("CREATE TABLE cool_down (until INTEGER, in_a_row INTEGER NOT NULL)")
+        older.execute("INSERT INTO requests VALUES ('request', ?)", [round(NOW.timestamp() * 1000)])
+        older.execute("INSERT INTO cool_down VALUES (NULL, 2)")
+        older.commit()
+    budget = Budget(path, per_minute=2, clock=clock)
+    assert (budget.state().used_last_day, budget.state().rate_limited_in_a_row) == (1, 2)
+    budget.spend()
+    refusal(budget)
+
+
 def test_an_empty_file_is_a_fresh_budget(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
@@ -477,10 +495,7 @@ def test_an_answer_that_came_is_returned_even_if_it_cannot_be_noted(
 def test_file_and_folder_are_private_to_their_user(path: Path) -> None:
     Budget(path).spend()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {
-        "budget.sqlite": 0o600,
-        "budget.sqlite.lock": 0o600,
-    }
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {path.name: 0o600}
 
 
 def test_looking_uses_nothing(path: Path, clock: ScriptedClock) -> None:
