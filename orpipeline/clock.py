@@ -1,4 +1,4 @@
-"""The one place that asks what time it is."""
+"""The only place that reads the system clock."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 Clock = Callable[[], datetime]
-"""A function that returns the present moment as an aware datetime in UTC."""
+"""A function that returns the current time as an aware datetime in UTC."""
 
 
 def utc_now() -> datetime:
-    """Return the present moment, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def newest_completed_day(now: datetime) -> date:
-    """Return the newest day that is over in UTC at `now`: the `as_of` that the API serves then.
+    """Return the newest day that has ended in UTC at `now`: the `as_of` that the API serves then.
 
     Source: "as_of ... yesterday in UTC" (the API's documentation of `GET /classifications/task`).
     """

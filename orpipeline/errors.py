@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import ClassVar
+
+
+class NextAttempt(StrEnum):
+    """What an error means for the next attempt to fetch a day."""
+
+    TRANSIENT = "transient"
+    """It passes without help: retry with growing distance."""
+    STATES_TIME = "states a time"
+    """The API or the request budget states when the next request may be sent."""
+    NEEDS_PERSON = "needs a person"
+    """A retry fails in the same way until a person changes something, for example the API key."""
+    NEEDS_OPENROUTER = "needs OpenRouter"
+    """A retry fails in the same way until OpenRouter serves another answer."""
+
 
 class OrpipelineError(Exception):
-    """Something that a person has to read: what happened, to what, and what to do about it.
+    """An error for a person to read: what happened, to what, and what to do.
 
-    The command line prints such an error in one line and the Dagster UI shows it as a run's failure; any
-    other exception is a defect in orpipeline. No message ever holds the API key.
+    The command line prints it in one line, and the Dagster UI shows it as the run's failure. Any other exception
+    is a bug in orpipeline. No message contains the API key. `next_attempt` is set by each class.
     """
+
+    next_attempt: ClassVar[NextAttempt] = NextAttempt.TRANSIENT
 
 
 class SettingsError(OrpipelineError):
-    """A setting that cannot be used."""
+    """A setting has an invalid value."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON

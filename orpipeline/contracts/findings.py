@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from orpipeline.contracts.rules import Rule
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import NextAttempt, OrpipelineError
 
 FINDINGS_SCHEMA = {
     "as_of": pl.Date,
@@ -30,6 +30,8 @@ class InvalidSnapshotError(OrpipelineError):
 
     `findings` has every broken rule and row, with the columns of `FINDINGS_SCHEMA`.
     """
+
+    next_attempt = NextAttempt.NEEDS_OPENROUTER
 
     def __init__(self, message: str, findings: pl.DataFrame) -> None:
         super().__init__(message)

@@ -143,7 +143,7 @@ def by_asset(materializations: Iterable[Materialization]) -> dict[dg.AssetKey, l
 
 def failure(error: OrpipelineError) -> dg.Failure:
     """Return the failure that ends a run with one of our errors. Its metadata has the error's name and details."""
-    metadata: dict[str, Any] = {"error": type(error).__name__}
+    metadata: dict[str, Any] = {"error": type(error).__name__, "retry": error.next_attempt.value}
     if isinstance(error, InvalidSnapshotError):
         metadata["findings"] = findings_table(error.findings)
     if isinstance(error, PartlyImportedError):

@@ -9,6 +9,7 @@ from datetime import date
 import dagster as dg
 
 from orpipeline.defs.names import Names
+from orpipeline.errors import NextAttempt
 
 DATA_VERSION_TAG = "dagster/data_version"
 _ACTIVE = [
@@ -28,6 +29,8 @@ class EndedRun:
 
     run_id: str
     error: str | None
+    next_attempt: NextAttempt
+    """What the error means for the next attempt."""
     ended_at: float
 
 
@@ -76,8 +79,9 @@ def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, know
         return None
     record = records[0]
     failed = record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
-    error = _error(instance, record.dagster_run.run_id) if failed else None
-    return EndedRun(record.dagster_run.run_id, error, record.end_time or record.update_timestamp.timestamp())
+    error, next_attempt = _error(instance, record.dagster_run.run_id) if failed else (None, NextAttempt.TRANSIENT)
+    ended_at = record.end_time or record.update_timestamp.timestamp()
+    return EndedRun(record.dagster_run.run_id, error, next_attempt, ended_at)
 
 
 def _records(
@@ -94,11 +98,13 @@ def _records(
     ]
 
 
-def _error(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Return the name of the error in the step's failure."""
+def _error(instance: dg.DagsterInstance, run_id: str) -> tuple[str, NextAttempt]:
+    """Return the name of the error in the step's failure, and what it means for the next attempt."""
     for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
         event = record.event_log_entry.dagster_event
         data = event.step_failure_data.user_failure_data if event else None
         if data is not None and "error" in data.metadata:
-            return str(data.metadata["error"].value)
-    return "Unexpected failure"
+            # A failure that an older version recorded has no "retry".
+            retry = data.metadata.get("retry")
+            return str(data.metadata["error"].value), NextAttempt(str(retry.value)) if retry else NextAttempt.TRANSIENT
+    return "Unexpected failure", NextAttempt.TRANSIENT

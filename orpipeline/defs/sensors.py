@@ -53,7 +53,7 @@ def snapshot_sensor(names: Names, job: UnresolvedAssetJobDefinition, budget: Bud
             return dg.SensorResult(skip_reason=decision.reason, cursor=attempts.as_cursor())
         context.log.info(f"{day}: {decision.reason}")
         # A rejected answer is archived, so `auto` would not fetch another one.
-        fetch = Fetch.always if attempts.refused else Fetch.auto
+        fetch = Fetch.always if attempts.rejected else Fetch.auto
         # The run key names what the sensor knew: one attempt is one run, however often a tick is evaluated.
         request = dg.RunRequest(
             run_key=f"attempt-{day}-{attempts.run_id or 'first'}",
@@ -73,4 +73,6 @@ def _attempts(context: dg.SensorEvaluationContext, names: Names, day: date, fing
         context.log.warning(f"Ignored the sensor's cursor: {error}")
         attempts = Attempts(day.isoformat())
     ended = latest_ended_run(context.instance, names, day, known=attempts.run_id)
-    return attempts.after(ended.run_id, ended.error, ended.ended_at, fingerprint) if ended else attempts
+    if ended is None:
+        return attempts
+    return attempts.after(ended.run_id, ended.error, ended.next_attempt, ended.ended_at, fingerprint)

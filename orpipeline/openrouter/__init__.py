@@ -1,1 +1,1 @@
-"""OpenRouter's `GET /classifications/task` over HTTP: asking it, and reading its answer. Knows no Dagster."""
+"""OpenRouter's `GET /classifications/task` over HTTP: the request, the request budget and the parser. No Dagster."""

@@ -1,34 +1,36 @@
-"""What can go wrong when the API is asked, as a tree that callers catch at the level they need.
+"""What can go wrong when the API is called, as a tree that you catch at the level you need.
 
 - `OpenRouterError`
-    - `MissingKeyError`: no key is set; nothing was sent
-    - `StatusError`: the API answered, with an error
+    - `MissingKeyError`: no key is set; no request was sent
+    - `StatusError`: the API answered with an error
         - `BadRequestError` (400), `UnauthorizedError` (401), `RateLimitedError` (429), `ServerError` (5XX),
           `UnexpectedStatusError` (any other)
-    - `TransportError`: no answer came
+    - `TransportError`: no complete answer arrived
         - `AnswerTimeoutError`, `ConnectionFailedError`
-    - `UnreadableAnswerError`: an answer came with status 200, but it is not the JSON that was asked for
+    - `UnreadableAnswerError`: the status is 200, but the body is not the expected JSON
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import NextAttempt, OrpipelineError
 
 
 class OpenRouterError(OrpipelineError):
-    """Any failure to get an answer from the API."""
+    """The API gave no usable answer."""
 
 
 class MissingKeyError(OpenRouterError):
     """No API key is set. Raised before any request is sent."""
 
+    next_attempt = NextAttempt.NEEDS_PERSON
+
 
 class StatusError(OpenRouterError):
     """The API answered with an error.
 
-    `status` is the HTTP status, or the `error.code` of an error body that came with status 200.
+    `status` is the HTTP status, or the `error.code` of an error body with HTTP status 200.
     """
 
     def __init__(self, message: str, *, status: int) -> None:
@@ -39,17 +41,22 @@ class StatusError(OpenRouterError):
 class BadRequestError(StatusError):
     """400: the API does not accept the request, for example its `window`."""
 
+    next_attempt = NextAttempt.NEEDS_PERSON
+
 
 class UnauthorizedError(StatusError):
     """401: the API does not know the key."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON
 
 
 class RateLimitedError(StatusError):
     """429: too many requests.
 
-    `retry_at` is the earliest moment (UTC) at which the API says that it will answer again, or None where
-    it says nothing usable.
+    `retry_at` is the earliest time (UTC) for the next request, or None if the API states no usable one.
     """
+
+    next_attempt = NextAttempt.STATES_TIME
 
     def __init__(self, message: str, *, retry_at: datetime | None) -> None:
         super().__init__(message, status=429)
@@ -57,15 +64,15 @@ class RateLimitedError(StatusError):
 
 
 class ServerError(StatusError):
-    """5XX: the API or its edge failed. It was asked again in place before this was raised."""
+    """5XX: the API or its edge failed. The client has already retried."""
 
 
 class UnexpectedStatusError(StatusError):
-    """A status that the API's documentation does not name, a redirect among them."""
+    """A status that the API does not document, for example a redirect."""
 
 
 class TransportError(OpenRouterError):
-    """No complete answer came. The API was asked again in place before this was raised."""
+    """No complete answer arrived. The client has already retried."""
 
 
 class AnswerTimeoutError(TransportError):
@@ -73,13 +80,13 @@ class AnswerTimeoutError(TransportError):
 
 
 class ConnectionFailedError(TransportError):
-    """The connection could not be made, or broke before the answer was complete."""
+    """The connection failed, or broke before the answer was complete."""
 
 
 class UnreadableAnswerError(OpenRouterError):
-    """The answer came with status 200 but is not a JSON object, is too large, or is encoded unexpectedly.
+    """The status is 200, but the body is not a JSON object, is too large, or has an unexpected encoding.
 
-    `body` is what came, as far as it was read, so that it can be kept aside.
+    `body` is the part that was read, without the API key.
     """
 
     def __init__(self, message: str, *, body: bytes) -> None:

@@ -1,0 +1,140 @@
+"""When a missing day is retried, decided from values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from orpipeline.backoff import Attempt, Attempts, Wait, decide
+from orpipeline.contracts.findings import InvalidSnapshotError
+from orpipeline.errors import NextAttempt, OrpipelineError, SettingsError
+from orpipeline.openrouter.budget import BudgetSpentError, BudgetState
+from orpipeline.openrouter.errors import (
+    BadRequestError,
+    MissingKeyError,
+    RateLimitedError,
+    ServerError,
+    UnauthorizedError,
+)
+
+DAY = date(2026, 10, 6)
+NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
+FREE = BudgetState(0, 0, 30, 500, 0, None, None)
+MINUTE = timedelta(minutes=1)
+
+
+def attempts(error: type[OrpipelineError], failures: int = 1, at: datetime = NOON) -> Attempts:
+    """Return what is known after `failures` runs that ended with the error, the last one at `at`."""
+    known = Attempts(DAY.isoformat())
+    for number in range(failures):
+        known = known.after(f"run-{number}", error.__name__, error.next_attempt, at.timestamp(), "key")
+    return known
+
+
+def first_attempt(known: Attempts, moments: Iterable[datetime], budget: BudgetState = FREE) -> datetime | None:
+    """Return the first of the moments at which a run is started."""
+    return next((at for at in moments if isinstance(decide(known, budget, "key", at), Attempt)), None)
+
+
+def minutes_from(at: datetime, count: int) -> list[datetime]:
+    return [at + MINUTE * n for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("error", "next_attempt"),
+    [
+        (ServerError, NextAttempt.TRANSIENT),
+        (RateLimitedError, NextAttempt.STATES_TIME),
+        (BudgetSpentError, NextAttempt.STATES_TIME),
+        (MissingKeyError, NextAttempt.NEEDS_PERSON),
+        (UnauthorizedError, NextAttempt.NEEDS_PERSON),
+        (BadRequestError, NextAttempt.NEEDS_PERSON),
+        (SettingsError, NextAttempt.NEEDS_PERSON),
+        (InvalidSnapshotError, NextAttempt.NEEDS_OPENROUTER),
+    ],
+)
+def test_each_error_class_states_what_it_means_for_the_next_attempt(
+    error: type[OrpipelineError], next_attempt: NextAttempt
+) -> None:
+    assert error.next_attempt is next_attempt
+
+
+def test_a_new_day_is_attempted_at_once() -> None:
+    assert isinstance(decide(Attempts(DAY.isoformat()), FREE, "key", NOON), Attempt)
+
+
+@pytest.mark.parametrize(("failures", "minutes"), [(1, 1), (2, 2), (3, 5), (4, 10), (5, 20), (6, 30), (40, 30)])
+def test_transient_failures_are_retried_with_growing_distance(failures: int, minutes: int) -> None:
+    known = attempts(ServerError, failures)
+    assert first_attempt(known, minutes_from(NOON, 60)) == NOON + MINUTE * minutes
+    wait = decide(known, FREE, "key", NOON)
+    assert isinstance(wait, Wait)
+    assert wait.reason.startswith(f"ServerError x {failures}, next attempt 12:{minutes:02}:00 UTC; 12 h 00 min left")
+
+
+def test_the_last_hours_are_urgent() -> None:
+    evening = NOON + timedelta(hours=10)
+    assert first_attempt(attempts(ServerError, 40, evening), minutes_from(evening, 60)) == evening + 10 * MINUTE
+
+
+def test_a_stated_time_replaces_the_distance_for_three_failures_in_a_row() -> None:
+    found = [first_attempt(attempts(RateLimitedError, failures), minutes_from(NOON, 60)) for failures in (1, 3, 4)]
+    assert found == [NOON, NOON, NOON + 10 * MINUTE]
+
+
+@pytest.mark.parametrize(
+    ("cooling", "reason"), [(True, "429, second in a row, next attempt 12:07"), (False, "Request budget spent")]
+)
+def test_no_run_starts_before_the_budget_has_room(cooling: bool, reason: str) -> None:
+    room_at = NOON + 7 * MINUTE
+    budget = BudgetState(30, 30, 30, 500, 2, room_at if cooling else None, room_at)
+    known = attempts(RateLimitedError)
+    assert first_attempt(known, minutes_from(NOON, 60), budget) == room_at
+    wait = decide(known, budget, "key", NOON)
+    assert isinstance(wait, Wait)
+    assert wait.reason.startswith(reason)
+
+
+def test_an_error_that_needs_a_person_waits_for_another_key() -> None:
+    known = attempts(UnauthorizedError)
+    assert first_attempt(known, minutes_from(NOON, 12 * 60)) is None
+    assert isinstance(decide(known, FREE, "another key", NOON + MINUTE), Attempt)
+
+
+def test_a_rejected_day_waits_for_the_recapture_and_is_then_retried() -> None:
+    recapture_at = datetime(2026, 10, 7, 21, 40, tzinfo=UTC)
+    known = attempts(InvalidSnapshotError)
+    assert known.rejected
+    assert first_attempt(known, minutes_from(NOON, 12 * 60)) == recapture_at + 10 * MINUTE
+    after = attempts(InvalidSnapshotError, 2, recapture_at)
+    assert first_attempt(after, minutes_from(recapture_at, 60)) == recapture_at + 2 * MINUTE
+
+
+def test_a_rejected_day_needs_another_answer_until_a_run_succeeds() -> None:
+    later = attempts(InvalidSnapshotError).after("b", "ServerError", NextAttempt.TRANSIENT, 1.0, "key")
+    assert later.rejected
+    assert not later.after("c", None, NextAttempt.TRANSIENT, 2.0, "key").rejected
+
+
+def test_every_reason_is_one_short_sentence() -> None:
+    for error in (ServerError, RateLimitedError, UnauthorizedError, InvalidSnapshotError):
+        decision = decide(attempts(error, 4), FREE, "key", NOON)
+        assert len(decision.reason) <= 150
+        assert "2026-10-06" in decision.reason
+
+
+def test_a_cursor_gives_back_the_attempts_of_its_day_only() -> None:
+    known = attempts(InvalidSnapshotError, 3)
+    assert Attempts.from_cursor(known.as_cursor(), DAY) == known
+    assert Attempts.from_cursor(known.as_cursor(), DAY + timedelta(days=1)) == Attempts("2026-10-07")
+    assert Attempts.from_cursor(None, DAY) == Attempts("2026-10-06")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 9999, '{"day": "x"}', '{"day": "2026-10-06", "next_attempt": "?"}', '{"unknown": 1}']
+)
+def test_a_text_that_is_not_a_cursor_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match="not a cursor"):
+        Attempts.from_cursor(text, DAY)
