@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers by script."""
+"""An HTTP server on loopback that sends scripted replies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "sk-or-test-0123456789abcdef"
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer: its status, body and headers; `act` may do anything with the connection instead."""
+    """One reply: its status, body and headers; or `act`, which does anything with the connection."""
 
     body: bytes = b""
     status: int = 200
@@ -25,7 +25,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request that came: its path with query, its headers, and when (monotonic seconds)."""
+    """One received request: its path with query, its headers and its time (monotonic seconds)."""
 
     path: str
     headers: Mapping[str, str]
@@ -33,7 +33,7 @@ class Asked:
 
 
 class ScriptedApi:
-    """Answers each request with the next reply of `script`, the last one for good."""
+    """Answers each request with the next reply of `script`; the last one repeats."""
 
     def __init__(self) -> None:
         self.script: list[Reply] = [Reply(status=500)]
@@ -59,11 +59,11 @@ class ScriptedApi:
                 self.wfile.write(reply.body)
 
             def log_message(self, format: str, *args: object) -> None:
-                pass  # a test's output is its own
+                pass  # keep the test output clean
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        # Half a second, the default, is what each test would wait for its end.
+        # With the default, each test would wait half a second for the server to stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -86,11 +86,11 @@ class ScriptedApi:
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
-    """Answer byte by byte, for 5 s and with no end, as long as somebody listens."""
+    """Answer byte by byte for 5 s, without an end, until the client closes the connection."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     for _ in range(100):
         try:
             handler.wfile.write(b" ")
         except OSError:
-            return  # the client has gone, as it should
+            return  # the client has closed the connection
         time.sleep(0.05)

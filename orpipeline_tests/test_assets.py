@@ -154,7 +154,7 @@ def test_a_429_ends_the_run_with_the_time_to_come_back(online: World, api: Scrip
 def test_html_instead_of_json_is_archived_as_undated(online: World, api: ScriptedApi) -> None:
     api.answers(b"<html>Just a moment...</html>")
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
-    assert "no JSON object" in str(failure.description)
+    assert "not a JSON object" in str(failure.description)
     paths = list((online.folder / "raw" / "undated").rglob("*.json.gz"))
     assert len(paths) == 1
     assert str(paths[0]) in str(failure.description)

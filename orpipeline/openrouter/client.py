@@ -1,4 +1,4 @@
-"""The client of `GET /classifications/task`: one request, its answer's bytes, or a typed error."""
+"""The client of `GET /classifications/task`. It returns the answer's bytes or raises a typed error."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from orpipeline.openrouter.errors import (
 from orpipeline.settings import DEFAULT_BASE_URL
 
 MAX_BODY_BYTES = 10_000_000
-"""An answer is about 31 kB; what is larger than this is not read to its end."""
+"""The size limit of an answer. A usual one has about 31 kB."""
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
 TOTAL_TIMEOUT_SECONDS = 55.0
-"""All tries together, waits included, stay under a minute."""
+"""The limit for all tries together, waits included."""
 TRIES = 3
 LONGEST_WAIT_SECONDS = 60.0
-"""A longer cool-down after a 429 is left to a later run: no process sleeps through it."""
+"""The client waits for a cool-down up to this long. A longer one is left to a later run."""
 WINDOW_DAYS = 7
 """The only window that the API serves today."""
 DEMO_HEADER = "X-Orpipeline-Demo"
-"""The stand-in of the API marks its answers with this header, and they are archived as `demo`."""
+"""The stand-in of the API marks its answers with this header. They are archived with the origin `demo`."""
 
 _MAX_COOL_DOWN = timedelta(days=1)
 _MESSAGE_LENGTH = 200
@@ -59,14 +59,14 @@ _MESSAGE_LENGTH = 200
 
 @dataclass(frozen=True)
 class AppHeaders:
-    """The optional headers by which OpenRouter attributes requests to an app."""
+    """The optional headers that OpenRouter uses to attribute requests to an app."""
 
     referer: str | None = None
     title: str | None = None
     categories: str | None = None
 
     def as_headers(self) -> dict[str, str]:
-        """Return those that are set, under the names that the API documents."""
+        """Return the headers that are set, under their documented names."""
         named = {
             "HTTP-Referer": self.referer,
             "X-OpenRouter-Title": self.title,
@@ -77,12 +77,12 @@ class AppHeaders:
 
 @dataclass(frozen=True)
 class Client:
-    """Asks the API for its task classifications.
+    """Fetches the task classifications from the API.
 
-    `api_key` is sent as the bearer token and appears nowhere else. `retry_wait_seconds` is the wait before
-    the second try; it doubles, with jitter. `transport` is httpx's, for those who go through a proxy. With a
-    `budget`, each request is counted before it is sent, and a 429 is noted for everybody; `sleep` is what a short
-    cool-down is waited with.
+    `api_key` is sent as the bearer token and appears nowhere else. `retry_wait_seconds` is the wait before the
+    second try; it doubles, with jitter. `transport` is httpx's, for example for a proxy. With a `budget`, each request
+    is counted before it is sent, and a 429 stops all processes that share the budget. `sleep` waits for the end of a
+    short cool-down.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -98,16 +98,16 @@ class Client:
 
     @property
     def url(self) -> str:
-        """What is asked, with its query."""
+        """The requested URL, with its query."""
         return f"{self.base_url}/classifications/task?window={WINDOW_DAYS}d"
 
     def fetch(self) -> Answer:
-        """Ask once, and again only for what passes by itself, and return the answer's bytes.
+        """Send the request and return the answer. Retry transient failures.
 
-        Asks again (3 tries in all, exponential waits with jitter, under a minute altogether) after a failed
-        connection, a timeout and a 5XX. A cool-down of up to 60 s after a 429 is waited here, once. Raises
-        `MissingKeyError` before any request, `BudgetSpentError` where the budget allows none, and otherwise the
-        errors of `orpipeline.openrouter.errors`.
+        After a failed connection, a timeout or a 5XX it retries: 3 tries, exponential waits with jitter, less than a
+        minute in total. After a 429 it waits once for a cool-down of up to 60 s. Raises `MissingKeyError` before any
+        request, `BudgetSpentError` if the budget allows no request, and the other errors of
+        `orpipeline.openrouter.errors`.
         """
         headers = self._headers()
         try:
@@ -119,19 +119,19 @@ class Client:
             self.sleep(max(wait, 0))
             answer = self._fetch(headers)
         if self.budget is not None:
-            # An answer that came is worth more than the note that it came.
+            # A budget that cannot be written must not discard a good answer.
             with suppress(BudgetError):
                 self.budget.good_answer()
         return answer
 
     def _fetch(self, headers: dict[str, str]) -> Answer:
-        # As UTF-8, so that an app's title may be in any language; httpx itself takes ASCII only.
+        # UTF-8, because an app's title can be in any language; httpx's default is ASCII.
         encoded = httpx.Headers(headers, encoding="utf-8")
         with httpx.Client(transport=self.transport, follow_redirects=False, headers=encoded) as http:
             deadline = time.monotonic() + self.total_timeout_seconds
             tries = Retrying(
                 retry=retry_if_exception_type((TransportError, ServerError)),
-                # The deadline that ends a try also says whether there is time for another.
+                # No try starts after the deadline that ends the current one.
                 stop=lambda state: state.attempt_number >= TRIES or time.monotonic() + state.upcoming_sleep >= deadline,
                 wait=wait_exponential_jitter(
                     multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds
@@ -143,12 +143,12 @@ class Client:
     def _headers(self) -> dict[str, str]:
         if not self.api_key:
             raise MissingKeyError(
-                "OPENROUTER_API_KEY is not set, so nothing was asked. Set it to a key from "
-                "openrouter.ai/settings/keys, or try `orpipeline demo`, which needs none."
+                "OPENROUTER_API_KEY is not set, so no request was sent. Set it to a key from "
+                "openrouter.ai/settings/keys, or try `orpipeline demo`, which needs no key."
             )
         if not (self.api_key.isascii() and self.api_key.isprintable()) or " " in self.api_key:
             raise UnauthorizedError(
-                "OPENROUTER_API_KEY holds a space or a character that no key has, so nothing was asked. "
+                "OPENROUTER_API_KEY contains a space or another invalid character, so no request was sent. "
                 "Copy the key again.",
                 status=401,
             )
@@ -156,7 +156,7 @@ class Client:
             "Authorization": f"Bearer {self.api_key}",
             "User-Agent": f"orpipeline/{version('orpipeline')}",
             "Accept": "application/json",
-            # The answer is small; unencoded, its bytes are the ones that were sent.
+            # The archive stores the bytes as sent. The answer is small enough without compression.
             "Accept-Encoding": "identity",
             **self.app.as_headers(),
         }
@@ -173,7 +173,7 @@ class Client:
                 except UnreadableAnswerError:
                     if response.status_code == httpx.codes.OK:
                         raise
-                    body = b""  # an error's status says enough without its body
+                    body = b""  # the status is enough
         except httpx.TimeoutException:
             raise AnswerTimeoutError(
                 f"{self.base_url} did not answer in time ({self.read_timeout_seconds:g} s for a try). Try again later."
@@ -184,7 +184,7 @@ class Client:
                 "Check the network and ORPIPELINE_BASE_URL."
             ) from None
         self._raise_for_error(response, body)
-        self._refuse_echoed_key(body)
+        self._reject_echoed_key(body)
         return Answer(
             body=body,
             status=response.status_code,
@@ -209,25 +209,29 @@ class Client:
         return self._decoded(bytes(body), response.headers.get("Content-Encoding", "identity"))
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
-        """Undo a content encoding that came although none was asked for; never past the size limit."""
+        """Undo a content encoding that was not requested, up to the size limit."""
         if encoding.lower() in ("", "identity"):
             return body
         if encoding.lower() not in ("gzip", "x-gzip"):
             raise self._unreadable(
-                f"{self.base_url} sent an answer encoded as {self._safe(encoding)}, which was not asked for.", body
+                f"{self.base_url} sent an answer with the encoding {self._safe(encoding)}, which was not requested. "
+                "Try again later.",
+                body,
             )
         try:
             decoded = zlib.decompressobj(wbits=31).decompress(body, MAX_BODY_BYTES + 1)
         except zlib.error:
-            raise self._unreadable(f"{self.base_url} sent an answer that says gzip but is none.", body) from None
+            raise self._unreadable(
+                f"{self.base_url} sent an answer that is marked as gzip but is not. Try again later.", body
+            ) from None
         if len(decoded) > MAX_BODY_BYTES:
             raise self._too_large(body)
         return decoded
 
     def _too_large(self, body: bytes) -> UnreadableAnswerError:
         return self._unreadable(
-            f"{self.base_url} sent more than {MAX_BODY_BYTES:,} bytes, which no answer of this endpoint has; "
-            "it was not read to its end.",
+            f"{self.base_url} sent more than {MAX_BODY_BYTES:,} bytes, more than any answer of this endpoint. "
+            "The rest was not read. Check ORPIPELINE_BASE_URL.",
             body,
         )
 
@@ -243,27 +247,27 @@ class Client:
         error = payload.get("error") if isinstance(payload, dict) else None
         if status == httpx.codes.OK:
             if error is not None:
-                # Seen from this vendor: an error body under status 200. Its own code says what it is.
+                # OpenRouter also sends errors with status 200; the body has the error's code.
                 status = _error_code(error)
             elif isinstance(payload, dict):
                 return
             else:
-                # Cut after the key is out: half a key would be found no more.
+                # Remove the key before cutting: half a key would not be found.
                 shown = self._safe(self._without_key(body)[:80].decode("utf-8", "replace"))
                 raise self._unreadable(
-                    f"{self.base_url} answered with something that is no JSON object, beginning {shown!r}. "
+                    f"{self.base_url} sent an answer that is not a JSON object; it starts with {shown!r}. "
                     "Check ORPIPELINE_BASE_URL; if it is right, try again later.",
                     body,
                 )
         said = error if isinstance(error, dict) else {"message": error}
         raise self._status_error(status, said, response.headers)
 
-    def _refuse_echoed_key(self, body: bytes) -> None:
-        # What is archived stays for ever and is passed on; a secret must not be in it.
+    def _reject_echoed_key(self, body: bytes) -> None:
+        # Archived answers are permanent and shared, so they must not contain a secret.
         if self._without_key(body) != body:
             raise self._unreadable(
-                f"{self.base_url} sent an answer that holds the API key, so it was not kept as it is. "
-                "Check ORPIPELINE_BASE_URL, and replace the key.",
+                f"{self.base_url} sent an answer that contains the API key. It is archived without the key. "
+                "Check ORPIPELINE_BASE_URL and replace the key.",
                 body,
             )
 
@@ -275,7 +279,7 @@ class Client:
                 retry_at = self.budget.cool_down(retry_at)
             when = f"at {retry_at:%H:%M:%S} UTC on {retry_at:%Y-%m-%d}" if retry_at else "later"
             return RateLimitedError(
-                f"The API refuses more requests for now (429: {said}). Try again {when}.", retry_at=retry_at
+                f"The API rejects further requests for now (429: {said}). Try again {when}.", retry_at=retry_at
             )
         if status == 401:
             return UnauthorizedError(
@@ -283,7 +287,10 @@ class Client:
                 status=status,
             )
         if status == 400:
-            return BadRequestError(f"The API does not accept the request (400: {said}).", status=status)
+            return BadRequestError(
+                f"The API does not accept the request (400: {said}). Check for a newer version of orpipeline.",
+                status=status,
+            )
         kind: Callable[..., StatusError] = ServerError if 500 <= status < 600 else UnexpectedStatusError
         return kind(f"The API at {self.base_url} failed ({status}: {said}). Try again later.", status=status)
 
@@ -293,11 +300,11 @@ class Client:
         return body
 
     def _key_forms(self) -> tuple[str, ...]:
-        """Return the key as it is, and as JSON or a `repr` would have written it."""
+        """Return the key, and the key as JSON or a `repr` writes it."""
         return (self.api_key, json.dumps(self.api_key)[1:-1]) if self.api_key else ()
 
     def _safe(self, text: str) -> str:
-        """Return a server's text fit for a log: no key, no control characters, not long."""
+        """Return a server's text for a log: without the key and control characters, and short."""
         for form in self._key_forms():
             text = text.replace(form, "[key]")
         printable = "".join(c if c.isprintable() else " " for c in text)
@@ -305,17 +312,17 @@ class Client:
 
 
 def _error_code(error: object) -> int:
-    """Return the status that an error body names, or 500 where it names none."""
+    """Return the status in an error body, or 500 if it has none."""
     code = _number(error.get("code")) if isinstance(error, dict) else None
     return int(code) if code is not None and 400 <= code < 600 else 500
 
 
 def earliest_retry(headers: Mapping[str, str], error: Mapping[str, Any], now: datetime) -> datetime | None:
-    """Return when a 429 says to come back (UTC), or None where it says nothing usable.
+    """Return the time (UTC) that a 429 states for the next request, or None if it states no usable one.
 
     In this order: `Retry-After` in seconds or as an HTTP date; `X-RateLimit-Reset` as a header, or in the
-    error body's `metadata.headers`, in milliseconds or seconds since the epoch. A moment in the past, or
-    more than a day away (the API's longest limit is a day's), counts as nothing said.
+    error body's `metadata.headers`, in milliseconds or seconds since the epoch. A time in the past, or
+    more than a day away (the API's longest limit is per day), is ignored.
     """
     inner = error.get("metadata")
     inner = inner.get("headers") if isinstance(inner, dict) else None

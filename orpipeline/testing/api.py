@@ -3,8 +3,8 @@
     with DemoApi() as api:
         Client(api_key="any", base_url=api.base_url).fetch()
 
-It serves made-up snapshots for the day before today, as the API serves real ones, and refuses what the API refuses:
-no key, another window. Each answer is marked as made up, and is archived with the origin `demo`.
+It serves made-up answers for the newest completed day and rejects a missing key and another window, as the API does.
+A header marks each answer as made up, and it is archived with the origin `demo`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from orpipeline.openrouter.client import DEMO_HEADER
 from orpipeline.testing.sample_answers import WINDOW_DAYS, demo_answer
 
 KEY = "demo-key"
-"""What the demo sends as its key; the stand-in takes any."""
+"""The key that the demo sends; the stand-in accepts any key."""
 
 
 def demo_app(clock: Clock = utc_now) -> Starlette:
-    """Return the stand-in as an ASGI application, serving the day that is newest at `clock`."""
+    """Return the stand-in as an ASGI application. It serves the newest completed day at `clock`."""
 
     def classifications(request: Request) -> Response:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -54,7 +54,7 @@ def _error(code: int, message: str) -> JSONResponse:
 
 
 class DemoApi:
-    """The stand-in, running on a free port of the loopback address while the context lasts."""
+    """The stand-in as a context manager. It listens on a free port of the loopback address."""
 
     def __init__(self, clock: Clock = utc_now) -> None:
         config = uvicorn.Config(demo_app(clock), host="127.0.0.1", port=0, log_level="error", lifespan="off")
@@ -63,7 +63,7 @@ class DemoApi:
 
     @property
     def base_url(self) -> str:
-        """What ORPIPELINE_BASE_URL is set to, to ask the stand-in."""
+        """The value of ORPIPELINE_BASE_URL that selects the stand-in."""
         port = self._server.servers[0].sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}/api/v1"
 

@@ -1,7 +1,7 @@
 """Made-up answers of the API: real shape and rounding, invented models and figures.
 
-A date always gives the same bytes, whatever was asked before. Figures drift from day to day; models appear, rise
-for a week or two, and fade as their successors come. Nothing here was measured.
+A date always gives the same bytes. Figures drift from day to day; models appear, rise for a week or two, and fade
+when their successors appear. No figure was measured.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _data(as_of: date) -> dict[str, object]:
 
 
 def _listed_models(tag: str, models: Mapping[_Model, float], as_of: date) -> list[dict[str, object]]:
-    """Return the top models by requests; what the others have is left out, as in a real answer."""
+    """Return the top models by requests. As in a real answer, the other models are left out."""
     usage = _fractions(
         {
             model: popularity * _taste(tag, model.family) * _drift(f"{tag} {model.model_id}", as_of, 0.12)
@@ -142,7 +142,7 @@ def _listed_models(tag: str, models: Mapping[_Model, float], as_of: date) -> lis
 
 
 def _popularity(as_of: date) -> dict[_Model, float]:
-    """Return every model that is out by `as_of`, with the weight that its age leaves it."""
+    """Return every model released by `as_of`, with a weight that falls with its age."""
     found: dict[_Model, float] = {}
     for family, (author, name, weight, period, variant) in enumerate(_FAMILIES):
         first = _EPOCH + timedelta(days=int(_chance(name) * period))
@@ -158,18 +158,18 @@ def _popularity(as_of: date) -> dict[_Model, float]:
 
 @cache
 def _taste(tag: str, family: int) -> float:
-    """Return how much more or less than usual a task goes to a family of models."""
+    """Return a task's preference for a family of models: 1 is neutral."""
     return math.exp(1.6 * (_chance(f"{tag} {family}") - 0.5) + 0.8 * (_chance(f"{family} {tag}") - 0.5))
 
 
 @cache
 def _wordiness(model_id: str) -> float:
-    """Return how many tokens a model's requests have, against others."""
+    """Return a model's tokens for each request, relative to other models."""
     return math.exp(1.6 * (_chance(model_id) - 0.5))
 
 
 def _drift(name: str, as_of: date, size: float) -> float:
-    """Return a slow wave around 1 with a daily tremor, the same for a name and day."""
+    """Return a slow wave around 1 with daily noise, always the same for a name and day."""
     period, phase = 40 + 120 * _chance(name), _chance(f"phase {name}")
     wave = math.sin(2 * math.pi * (as_of.toordinal() / period + phase))
     tremor = size / 4 * (_chance(f"{name} {as_of}") - 0.5)
@@ -177,7 +177,7 @@ def _drift(name: str, as_of: date, size: float) -> float:
 
 
 def _chance(text: str) -> float:
-    """Return a number from 0 to 1 that looks random, always the same for a text, on every machine."""
+    """Return a pseudorandom number from 0 to 1, always the same for a text, on every machine."""
     return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
