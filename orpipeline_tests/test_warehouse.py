@@ -307,22 +307,6 @@ def test_an_interrupted_transaction_is_rolled_back(filled: Warehouse) -> None:
     assert_another_process_can_write(filled.path)
 
 
-def test_a_killed_process_changes_nothing(filled: Warehouse) -> None:
-    code = """
-import sys, pathlib
-from orpipeline.warehouse.database import Warehouse
-with Warehouse(pathlib.Path(sys.argv[1])).transaction() as connection:
-    connection.execute("DELETE FROM openrouter.task_models")
-    connection.execute("DROP TABLE openrouter.snapshots")
-    print("open", flush=True)
-    sys.stdin.read()
-"""
-    with started(code, filled.path) as process:
-        process.kill()
-        process.wait()
-    assert_has(filled, frames_of(DAY))
-
-
 def test_a_full_disk_is_an_error_and_changes_nothing(filled: Warehouse) -> None:
     # No file of this process may exceed some KB: like a full disk, except for the error's number.
     code = """
