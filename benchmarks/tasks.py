@@ -15,7 +15,7 @@ from statistics import median
 
 from orpipeline.archive.folder import Archive
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.importing.formats import find_files
+from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
 from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import load_settings
@@ -30,7 +30,7 @@ def import_(folder: str) -> float:
     newest = newest_completed_day(utc_now())
     imported = import_files(archive, find_files([folder]), first=settings.start_date, newest=newest)
     deque(rebuild_days(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
-    imported.raise_for_refused()
+    imported.raise_for_rejected()
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""Sets of days: the gaps in them, and how to write them."""
+"""Sets of days: their gaps and their ranges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 
 def missing_days(known: Iterable[date]) -> list[date]:
-    """Return the days between the first and the last of `known` that are not in it."""
+    """Return the days that are missing between the first and the last of `known`."""
     days = set(known)
     first = min(days, default=date.max)
     return [

@@ -1,4 +1,4 @@
-"""Writing files that others read: whole or not at all."""
+"""Writing files that others read: completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import IO
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` in place of a file, or of none, in one step, and make its folder where there is none.
+    """Create or replace a file in one step, and create its folder if it is missing.
 
-    Whoever reads the file has the old content or the new, also after a crash. Raises OSError, and leaves nothing.
+    Readers see the old content or the new, also after a crash. Raises OSError, and then leaves no temporary file.
     """
     replace_files({path: content}, aside=path.parent)
 
 
 def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
-    """Do so with several files that belong together: all are on the disk before the first is put in place.
+    """Create or replace several files that belong together.
 
-    They are put in place one right after another, in their order. Until then they are hidden files in the folder
-    `aside`, which must be on the same disk, and is made where there is none. Raises OSError, and leaves none of those.
+    All of them are first written to hidden files in the folder `aside`, which must be on the same disk and is created
+    if it is missing; then they are renamed one right after another, in the mapping's order. Raises OSError, and then
+    leaves no temporary file.
     """
     temporary = {path: aside / f".{n}-{path.name}.{os.getpid()}" for n, path in enumerate(contents)}
     try:
@@ -38,7 +39,7 @@ def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
 
 
 def write_synced(file: IO[bytes], content: bytes) -> None:
-    """Write to an open file, and return once it is on the disk."""
+    """Write to an open file, and return when the content is on the disk."""
     file.write(content)
     file.flush()
     os.fsync(file.fileno())

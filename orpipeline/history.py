@@ -7,7 +7,8 @@ from datetime import date
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive, ArchiveError
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError
 from orpipeline.days import missing_days
 from orpipeline.leaderboard import DECIMALS
 from orpipeline.openrouter.frames import parse

@@ -8,7 +8,8 @@ from datetime import date, datetime
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive, ArchiveError, CorruptAnswerError
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError, CorruptAnswerError
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.snapshot import Loaded, load_days, validate_days, write_days

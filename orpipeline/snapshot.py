@@ -13,7 +13,8 @@ from enum import Enum
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive, ArchiveError, Record
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError, Record
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.judgement import rejected_days, rejection, validate

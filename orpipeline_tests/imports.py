@@ -1,4 +1,4 @@
-"""Files as other people keep answers in, and imports of them into a test's own pipeline."""
+"""Answers in files as other people archive them, and imports of them into a test's own pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ import dagster as dg
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import resources
-from orpipeline.importing.formats import FoundAnswer, NoAnswer, find_files, read_answers
+from orpipeline.importing.answers import FoundAnswer, Rejected
+from orpipeline.importing.discover import find_files
+from orpipeline.importing.formats import read_answers
 from orpipeline.importing.importer import Imported
 from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
 from orpipeline_tests.world import NAMES, QUIET, World
@@ -33,7 +35,7 @@ def served(day: date, hours: float = 0.5) -> datetime:
 
 
 def restated(change: float) -> Bend:
-    """Return what makes two tags of one macro-category trade a share of all requests: every rule still holds."""
+    """Return a bend that moves a share of requests between two tags of one macro-category and breaks no rule."""
 
     def bend(data: dict[str, Any]) -> None:
         general = macro(data, "general")["usage_share"]
@@ -51,7 +53,7 @@ def respelt(body: bytes) -> bytes:
 
 
 def envelope(*bodies: bytes, fetched_at: datetime | None = None, each: Sequence[datetime] = ()) -> bytes:
-    """Return an envelope around answers as they stand; `each` is when each of them was fetched."""
+    """Return an envelope with answers, byte for byte; `each` has each answer's fetch time."""
     start = b'{"path": "/classifications/task", "params": {"window": "7d"}, "status": 200, '
     requests = []
     for number, body in enumerate(bodies):
@@ -82,7 +84,7 @@ def tar_of(members: Members, mtime: float = 0, gzipped: bool = True) -> bytes:
 
 
 def write(path: Path, content: bytes, modified_at: datetime | None = None) -> Path:
-    """Write a file, with its folders, and say when it was last written."""
+    """Write a file and its folders, and set when it was last written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     if modified_at is not None:
@@ -90,52 +92,51 @@ def write(path: Path, content: bytes, modified_at: datetime | None = None) -> Pa
     return path
 
 
-def read(*paths: Path | str) -> list[FoundAnswer | NoAnswer]:
-    """Return all that is found in files."""
+def read(*paths: Path | str) -> list[FoundAnswer | Rejected]:
+    """Return everything found in files."""
     return [item for file in find_files([str(path) for path in paths]) for item in read_answers(file)]
 
 
 def found(*paths: Path | str) -> list[FoundAnswer]:
-    """Return the answers in files that hold nothing else."""
+    """Return the answers in files of which nothing is rejected."""
     items = read(*paths)
-    faults = [item for item in items if isinstance(item, NoAnswer)]
-    assert not faults
+    assert not [item for item in items if isinstance(item, Rejected)]
     return [item for item in items if isinstance(item, FoundAnswer)]
 
 
-def faults(*paths: Path | str) -> list[NoAnswer]:
-    """Return what holds no answer."""
-    return [item for item in read(*paths) if isinstance(item, NoAnswer)]
+def rejected(*paths: Path | str) -> list[Rejected]:
+    """Return what is rejected in files."""
+    return [item for item in read(*paths) if isinstance(item, Rejected)]
 
 
 @dataclass(frozen=True)
 class ImportRun:
-    """A run of the job, and what it told."""
+    """A run of the job, and the outcomes that it passed to `on_imported`."""
 
     result: dg.ExecuteInProcessResult
-    told: Sequence[Imported]
+    outcomes: Sequence[Imported]
 
     @property
     def imported(self) -> Imported:
-        """What came in, told once."""
-        (imported,) = self.told
+        """The only outcome."""
+        (imported,) = self.outcomes
         return imported
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """How many answers were new, the same, restated and refused."""
+        """How many answers were new, the same, restated and rejected."""
         return counts(self.imported)
 
 
 def counts(imported: Imported) -> tuple[int, int, int, int]:
-    """Return how many answers were new, the same, restated and refused."""
-    return len(imported.new), len(imported.same), len(imported.restated), len(imported.refused)
+    """Return how many answers were new, the same, restated and rejected."""
+    return len(imported.new), len(imported.same), len(imported.restated), len(imported.rejected)
 
 
 def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRun:
     """Run the job `import_archive` on the world's instance."""
-    told: list[Imported] = []
-    job = import_job(NAMES, daily_partitions(world.settings), on_imported=told.append)
+    outcomes: list[Imported] = []
+    job = import_job(NAMES, daily_partitions(world.settings), on_imported=outcomes.append)
     defs = dg.Definitions(jobs=[job], resources=resources(world.settings, NAMES))
     config = {"paths": [str(path) for path in paths], "dry_run": dry_run}
     result = defs.resolve_job_def("import_archive").execute_in_process(
@@ -143,17 +144,17 @@ def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRu
         run_config={"ops": {"openrouter_import": {"config": config}}, **QUIET},
         raise_on_error=False,
     )
-    return ImportRun(result, told)
+    return ImportRun(result, outcomes)
 
 
 def materialized(instance: dg.DagsterInstance) -> dict[str, set[str]]:
-    """Return the materialized partitions of every asset that the instance knows, by name."""
+    """Return the materialized partitions of each asset in the instance, by name."""
     known = {*NAMES.daily_assets, *instance.all_asset_keys()}
     return {key.path[-1]: set(instance.get_materialized_partitions(key)) for key in known}
 
 
 def in_every_asset(days: Iterable[date]) -> dict[str, set[str]]:
-    """Return what `materialized` is where these days are, in every daily asset, and nothing else is."""
+    """Return what `materialized` returns if these days, and no others, are materialized in every daily asset."""
     return {key.path[-1]: {day.isoformat() for day in days} for key in NAMES.daily_assets}
 
 
@@ -164,7 +165,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def week_in(folder: Path, days: Iterable[date] = WEEK) -> Path:
-    """Write days as the public archive names and wraps them."""
+    """Write days as envelopes, one file a day, as the public archive does."""
     for day in days:
         write(folder / f"{day}.json", envelope(answer(day), fetched_at=served(day)))
     return folder

@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive.folder import Archive, Record
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import Record
 from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank

@@ -11,7 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.archive.folder import Archive, Kept
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import Stored
 from orpipeline.build import build_defs
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.jobs import snapshot_config
@@ -57,7 +58,7 @@ class World:
     def defs(self) -> dg.Definitions:
         return build_defs(self.settings)
 
-    def keep(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Kept:
+    def keep(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Stored:
         """Archive an answer, without calling the API."""
         return self.archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
 

@@ -1,1 +1,1 @@
-"""The raw archive: append-only storage for the API's answers. Knows nothing of Dagster."""
+"""The raw archive: append-only storage for the API's answers. It does not depend on Dagster."""

@@ -15,7 +15,8 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.settings import API_KEY, Settings, api_key
 
 if TYPE_CHECKING:
-    from orpipeline.archive.folder import Archive, ArchiveError
+    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.records import ArchiveError
 
 Rows = list[tuple[str, str]]
 

@@ -18,7 +18,7 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from orpipeline.importing.formats import AnswerFile
+    from orpipeline.importing.discover import AnswerFile
     from orpipeline.importing.importer import Imported
 
 
@@ -75,11 +75,11 @@ def _try_import(settings: Settings, paths: Sequence[str]) -> None:
             on_progress=terminal.watcher(progress)("Reading", sum(file.size for file in files), "bytes"),
         )
     terminal.print_imported(out, imported, still_missing(archive, imported), dry_run=True)
-    imported.raise_for_refused(dry_run=True)
+    imported.raise_for_rejected(dry_run=True)
 
 
 def _find_files(paths: Sequence[str]) -> Sequence[AnswerFile]:
-    from orpipeline.importing.formats import NoSuchFileError, find_files
+    from orpipeline.importing.discover import NoSuchFileError, find_files
 
     try:
         return find_files(paths)

@@ -157,11 +157,11 @@ def print_imported(console: Console, imported: Imported, missing: Sequence[date]
             ("new", _answers(imported.new)),
             ("same", _answers(imported.same)),
             ("restated", _answers(imported.restated)),
-            ("rejected", str(len(imported.refused))),
+            ("rejected", str(len(imported.rejected))),
             ("still missing", all_days(missing)),
         ],
     )
-    for rejected in imported.refused:
+    for rejected in imported.rejected:
         print_line(console, f"rejected: {rejected.source}: {rejected.reason}")
 
 

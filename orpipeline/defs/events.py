@@ -21,7 +21,7 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
-from orpipeline.archive.folder import Record
+from orpipeline.archive.records import Record
 from orpipeline.citation import citation
 from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.defs.metadata import (
@@ -147,7 +147,7 @@ def failure(error: OrpipelineError) -> dg.Failure:
     if isinstance(error, InvalidSnapshotError):
         metadata["findings"] = findings_table(error.findings)
     if isinstance(error, PartlyImportedError):
-        metadata["refused"] = table({"file": no.source, "why": no.reason} for no in error.refused[:_SHOWN_FILES])
+        metadata["rejected"] = table({"file": one.source, "why": one.reason} for one in error.rejected[:_SHOWN_FILES])
     if isinstance(error, RateLimitedError) and error.retry_at:
         metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
     return dg.Failure(str(error), metadata=metadata, allow_retries=False)

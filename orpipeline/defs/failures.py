@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.archive.folder import ArchiveError
+from orpipeline.archive.records import ArchiveError
 from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.days import day_spans
 from orpipeline.defs.events import failure

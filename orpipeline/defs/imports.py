@@ -10,7 +10,8 @@ from itertools import chain
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.archive.folder import Archive, ArchiveError
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError
 from orpipeline.clock import utc_now
 from orpipeline.days import day_spans
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
@@ -18,7 +19,7 @@ from orpipeline.defs.names import Names
 from orpipeline.defs.partitions import known_days
 from orpipeline.defs.runs import unreported
 from orpipeline.errors import OrpipelineError
-from orpipeline.importing.formats import find_files
+from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
 from orpipeline.rebuild import Progress, out_of_date, rebuild_days
 from orpipeline.warehouse.database import Warehouse
@@ -71,7 +72,7 @@ def import_job(
             on_imported(imported)
             if not config.dry_run:
                 _materialize(context, names, archive, warehouse, imported.days, watch)
-            imported.raise_for_refused(dry_run=config.dry_run)
+            imported.raise_for_rejected(dry_run=config.dry_run)
         except OrpipelineError as error:
             raise failure(error) from error
 
@@ -127,6 +128,6 @@ def _outdated_versions(archive: Archive, warehouse: Warehouse, days: Collection[
 def _summary(imported: Imported, missing: Sequence[date]) -> str:
     counts = (
         f"{len(imported.new)} new, {len(imported.same)} unchanged, {len(imported.restated)} restated, "
-        f"{len(imported.refused)} rejected; days still missing in between: {', '.join(day_spans(missing)) or 'none'}"
+        f"{len(imported.rejected)} rejected; days still missing in between: {', '.join(day_spans(missing)) or 'none'}"
     )
-    return "\n".join([counts, *(f"rejected: {no.source}: {no.reason}" for no in imported.refused)])
+    return "\n".join([counts, *(f"rejected: {one.source}: {one.reason}" for one in imported.rejected)])

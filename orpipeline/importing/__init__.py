@@ -1,1 +1,1 @@
-"""Importing answers that others kept: file formats, finding files, and archiving what they hold."""
+"""Importing answers that others archived. It does not depend on Dagster."""

@@ -1,6 +1,7 @@
-"""History: answers that somebody else kept come into the archive, and the tables are made again from it.
+"""Importing answers that others archived into the archive.
 
-Many days at once, in bounded memory; whatever is interrupted is whole, and goes on where it is run again.
+Imports use bounded memory, however many answers there are. An interrupted import leaves no half-written answer, and the
+next import continues it.
 """
 
 from __future__ import annotations
@@ -16,58 +17,63 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from orpipeline.archive.folder import Archive, ArchiveError, CorruptAnswerError, Kept
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError, CorruptAnswerError, Stored
 from orpipeline.contracts.judgement import broken_rules, rejected_days, validate
 from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
-from orpipeline.importing.formats import AnswerFile, FoundAnswer, NoAnswer, read_answers
+from orpipeline.importing.answers import FoundAnswer, Rejected
+from orpipeline.importing.discover import AnswerFile
+from orpipeline.importing.formats import read_answers
 from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.frames import parse
-from orpipeline.rebuild import Progress
 
-_ANSWERS_AT_ONCE = 400
-_WRITERS = 8  # most of an answer's way to the disk is waiting for it
+_ANSWERS_AT_ONCE = 400  # parsed and validated together: about a year, in about 200 MB of memory
+_WRITERS = 8  # archiving an answer is mostly waiting for the disk
+_SHOWN = 3
+
+_Put = Callable[..., Stored]
 
 
 class PartlyImportedError(OrpipelineError):
-    """Some of the answers were not imported; all others were. `refused` says which, and why."""
+    """Some files or answers were rejected; all others were imported. `rejected` has each one's reason."""
 
-    def __init__(self, message: str, refused: Sequence[NoAnswer]) -> None:
+    def __init__(self, message: str, rejected: Sequence[Rejected]) -> None:
         super().__init__(message)
-        self.refused = refused
+        self.rejected = rejected
 
 
 @dataclass
 class Imported:
-    """What an import found. A day counts once for each of its answers."""
+    """The outcome of an import. A day is listed once for each of its answers."""
 
     new: list[date] = field(default_factory=list)
-    """Days that the archive did not have."""
+    """Days that the archive did not have before."""
     same: list[date] = field(default_factory=list)
-    """Days whose answer the archive had already."""
+    """Days whose answer the archive already had."""
     restated: list[date] = field(default_factory=list)
-    """Days that the archive has in another revision."""
-    refused: list[NoAnswer] = field(default_factory=list)
-    """Files, or parts of them, that did not come in, and why."""
+    """Days that the archive had with other content; the import added a revision."""
+    rejected: list[Rejected] = field(default_factory=list)
+    """Files, or parts of them, that were not imported."""
 
     @property
     def days(self) -> set[date]:
-        """The days of all answers that hold."""
+        """The days of all valid answers."""
         return {*self.new, *self.same, *self.restated}
 
-    def raise_for_refused(self, *, dry_run: bool = False) -> None:
-        """Raise PartlyImportedError where something was refused."""
-        if self.refused:
-            came, there = len(self.new) + len(self.restated), len(self.same)
-            rest = f"{'Would come in' if dry_run else 'Came in'}: {came}; there already: {there}."
-            shown = "; ".join(f"{no.source}: {no.reason}" for no in self.refused[:3])
-            more = f"; and {len(self.refused) - 3} more" if len(self.refused) > 3 else ""
-            raise PartlyImportedError(f"Refused: {len(self.refused)}. {rest} {shown}{more}", self.refused)
+    def raise_for_rejected(self, *, dry_run: bool = False) -> None:
+        """Raise PartlyImportedError if anything was rejected."""
+        if self.rejected:
+            count, same = len(self.new) + len(self.restated), len(self.same)
+            others = f"{'Would import' if dry_run else 'Imported'}: {count}; already archived: {same}."
+            shown = "; ".join(f"{one.source}: {one.reason}" for one in self.rejected[:_SHOWN])
+            more = f"; and {len(self.rejected) - _SHOWN} more" if len(self.rejected) > _SHOWN else ""
+            raise PartlyImportedError(f"Rejected: {len(self.rejected)}. {others} {shown}{more}", self.rejected)
 
 
 @dataclass(frozen=True)
 class _Dated:
-    """A found answer with its day, and its fetch time where anything tells it."""
+    """A found answer with its day and, if known, its fetch time."""
 
     day: date
     fetched_at: datetime | None
@@ -81,58 +87,61 @@ def import_files(
     first: date,
     newest: date,
     dry_run: bool = False,
-    on_progress: Progress = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Imported:
-    """Archive every answer of the files that holds to the contracts, under its own `as_of`.
+    """Archive each valid answer in the files under its own `as_of`.
 
-    Answers outside `first` to `newest` are refused. `on_progress` is told the bytes of the files as they are done
-    with. With `dry_run`, nothing is written, and what would be done is returned. Raises ArchiveError where the disk
-    does not take an answer; what came in before stays.
+    Answers outside `first` to `newest` are rejected, and so are those that break the contracts. `on_progress` is called
+    with the number of bytes that were processed since the last call. `dry_run` writes nothing and returns what an
+    import would do. Raises ArchiveError if an answer cannot be written; answers archived before stay.
     """
     imported = Imported()
     answers = _read_files(files, imported, on_progress)
-    with _copied_on_write(archive) if dry_run else nullcontext(archive.put) as put:
+    with _dry_run_put(archive) if dry_run else nullcontext(archive.put) as put:
         while batch := list(islice(answers, _ANSWERS_AT_ONCE)):
             dated = [d for found in batch if (d := _dated(found, first, newest, imported)) is not None]
-            for answers_of_days in _one_a_day(dated):
-                _keep(_that_hold(answers_of_days, imported), put, imported)
+            for answers_of_days in _at_most_one_for_each_day(dated):
+                _store(_valid(answers_of_days, imported), put, imported)
     return imported
 
 
 def still_missing(archive: Archive, imported: Imported) -> list[date]:
-    """Return the days between those of the import that neither it nor the archive has."""
+    """Return the days between the first and last imported day that are still missing from the archive."""
     return sorted(set(missing_days(imported.days)) - set(archive.days()))
 
 
-def _read_files(files: Iterable[AnswerFile], imported: Imported, on_progress: Progress) -> Iterator[FoundAnswer]:
+def _read_files(
+    files: Iterable[AnswerFile], imported: Imported, on_progress: Callable[[int], None]
+) -> Iterator[FoundAnswer]:
     for file in files:
         for item in read_answers(file, on_progress):
-            if isinstance(item, NoAnswer):
-                imported.refused.append(item)
+            if isinstance(item, Rejected):
+                imported.rejected.append(item)
             else:
                 yield item
 
 
 def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) -> _Dated | None:
-    """Return the answer with its day, or None where it has none among the partitions (and say so)."""
+    """Return the answer with its day, or None if it is rejected because of its day."""
     day = read_as_of(found.body)
     if day is None:
-        reason = "it states no day (`data.as_of`)"
+        reason = "it has no valid day in `data.as_of`"
     elif day > newest:
         reason = f"{day} is not over yet in UTC"
     elif day < first:
-        reason = f"{day} is before the first partition, {first}; ORPIPELINE_START_DATE moves it"
+        reason = f"{day} is before the first partition, {first}; set ORPIPELINE_START_DATE to an earlier day"
     else:
         return _Dated(day, _fetch_time(found, day, newest), found)
-    imported.refused.append(NoAnswer(found.source, reason))
+    imported.rejected.append(Rejected(found.source, reason))
     return None
 
 
 def _fetch_time(found: FoundAnswer, day: date, newest: date) -> datetime | None:
-    """Return when an answer was fetched: what the file says, or when it was written, where that can be.
+    """Return when an answer was fetched, or None if that is unknown.
 
-    The API serves a day on the day after alone; a file that was written then was written by who fetched it. A time
-    that is still to come is no fetch time: it would make its answer the newest for good.
+    That is the time that the file states. Otherwise it is the time when the file was written, if that is on the day
+    after `day`, the only one on which the API serves it. A stated time in the future counts as unknown: it would make
+    the answer the newest revision for good.
     """
     if found.fetched_at is not None:
         tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
@@ -142,29 +151,31 @@ def _fetch_time(found: FoundAnswer, day: date, newest: date) -> datetime | None:
     return modified_at if modified_at and served_from <= modified_at < served_from + timedelta(days=1) else None
 
 
-def _one_a_day(answers: Sequence[_Dated]) -> Iterator[list[_Dated]]:
-    """Yield the answers in lists that have a day at most once: a day's first ones first."""
-    of_day: dict[date, list[_Dated]] = {}
+def _at_most_one_for_each_day(answers: Sequence[_Dated]) -> Iterator[list[_Dated]]:
+    """Yield the answers in lists with at most one for each day: first each day's oldest, then its second, and so on."""
+    by_day: dict[date, list[_Dated]] = {}
     for answer in answers:
-        of_day.setdefault(answer.day, []).append(answer)
-    for several in of_day.values():
-        several.sort(key=lambda answer: answer.fetched_at or datetime.min.replace(tzinfo=UTC))
-    for n in range(max(map(len, of_day.values()), default=0)):
-        yield [several[n] for several in of_day.values() if n < len(several)]
+        by_day.setdefault(answer.day, []).append(answer)
+    for of_day in by_day.values():
+        of_day.sort(key=lambda answer: answer.fetched_at or datetime.min.replace(tzinfo=UTC))
+    for n in range(max(map(len, by_day.values()), default=0)):
+        yield [of_day[n] for of_day in by_day.values() if n < len(of_day)]
 
 
-def _that_hold(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
-    """Return the answers that hold to the contracts, and note the others."""
+def _valid(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
+    """Return the answers that meet the contracts, and add the others to the rejected ones."""
     findings = validate(parse((answer.day, answer.found.body) for answer in answers))
-    refused = rejected_days(findings)
-    imported.refused += [
-        NoAnswer(answer.found.source, broken_rules(answer.day, findings)) for answer in answers if answer.day in refused
+    invalid = rejected_days(findings)
+    imported.rejected += [
+        Rejected(answer.found.source, broken_rules(answer.day, findings)) for answer in answers if answer.day in invalid
     ]
-    return [answer for answer in answers if answer.day not in refused]
+    return [answer for answer in answers if answer.day not in invalid]
 
 
-def _keep(answers: Sequence[_Dated], put: Callable[..., Kept], imported: Imported) -> None:
-    def attempt(answer: _Dated) -> Kept | CorruptAnswerError:
+def _store(answers: Sequence[_Dated], put: _Put, imported: Imported) -> None:
+    """Archive answers of different days."""
+
+    def store(answer: _Dated) -> Stored | CorruptAnswerError:
         try:
             return put(
                 answer.found.body,
@@ -176,32 +187,32 @@ def _keep(answers: Sequence[_Dated], put: Callable[..., Kept], imported: Importe
         except CorruptAnswerError as error:
             return error
 
-    # Different days touch different folders, so they can be written side by side.
+    # Different days are in different folders, so threads can write them at once.
     with ThreadPoolExecutor(_WRITERS) as writers:
-        for answer, kept in zip(answers, writers.map(attempt, answers), strict=True):
-            if isinstance(kept, CorruptAnswerError):
-                imported.refused.append(NoAnswer(answer.found.source, str(kept)))
-            elif not kept.new:
+        for answer, stored in zip(answers, writers.map(store, answers), strict=True):
+            if isinstance(stored, CorruptAnswerError):
+                imported.rejected.append(Rejected(answer.found.source, str(stored)))
+            elif not stored.new:
                 imported.same.append(answer.day)
             else:
-                (imported.new if kept.record.revision == 1 else imported.restated).append(answer.day)
+                (imported.new if stored.record.revision == 1 else imported.restated).append(answer.day)
 
 
 @contextmanager
-def _copied_on_write(archive: Archive) -> Iterator[Callable[..., Kept]]:
-    """Have answers put into a copy that is thrown away, of those days of the archive that they are of."""
+def _dry_run_put(archive: Archive) -> Iterator[_Put]:
+    """Provide a `put` that writes to a temporary copy of those days of the archive that it is called for."""
     with tempfile.TemporaryDirectory(prefix="orpipeline_dry_run_") as name:
         copy = Archive(Path(name))
 
-        def put(body: bytes, **about: Any) -> Kept:
+        def put(body: bytes, **about: Any) -> Stored:
             day = str(read_as_of(body))
             try:
                 if (archive.root / day).is_dir() and not (copy.root / day).exists():
                     shutil.copytree(archive.root / day, copy.root / day)
             except (shutil.Error, OSError) as error:
                 raise ArchiveError(
-                    f"What would come in cannot be tried out: {archive.root / day} cannot be copied to {copy.root}. "
-                    f"Nothing was changed. Make room or rights, or leave out --dry-run. {error}"
+                    f"The dry run cannot copy {archive.root / day} to {copy.root}: {error}. Nothing was changed. Free "
+                    "disk space or fix the folder's permissions, or import without --dry-run."
                 ) from error
             return copy.put(body, **about)
 
