@@ -2,8 +2,8 @@
 
 You can fetch a day for 24 hours after its end. Transient failures (a timeout, a server error, an answer that is not
 published yet) are retried with growing distance. A 429 is retried at the time that it states. An error that needs a
-person waits for a change of the key. A rejected answer waits for the recapture in the evening; after it, the day is
-retried until it is gone.
+person is retried at once after a change of the key, and otherwise hourly, because it may be OpenRouter's own mistake. A
+rejected answer waits for the recapture in the evening; after it, the day is retried until it is gone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ URGENT = timedelta(hours=3)
 URGENT_DISTANCE = timedelta(minutes=10)
 DISTANCES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 30))
 """The distance to the next attempt after the first failure in a row, the second, ...; the last one repeats."""
+PERSON_DISTANCE = timedelta(hours=1)
+"""The distance to the next attempt after a failure that needs a person."""
 TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the distance."""
 
@@ -100,8 +102,11 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
     gone_at, recapture_at = over_at + timedelta(days=1), over_at + RECAPTURE_AT
     left = f"{_duration(gone_at - now)} left to fetch {attempts.day}"
     ended_by = attempts.next_attempt if attempts.failures else None
+    ended_at = datetime.fromtimestamp(attempts.ended_at, UTC)
     if ended_by is NextAttempt.NEEDS_PERSON and attempts.key_fingerprint == key_fingerprint:
-        return Wait(f"{attempts.error}: set a valid OPENROUTER_API_KEY and restart, or re-execute the run; {left}")
+        due = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)
+        if now < due:
+            return Wait(f"{attempts.error}: set a valid OPENROUTER_API_KEY; next attempt {due:%H:%M:%S} UTC; {left}")
     before_recapture = attempts.ended_at < recapture_at.timestamp()
     # The schedule starts the recapture. If it starts none, or it fails, the attempts continue here.
     if ended_by is NextAttempt.NEEDS_OPENROUTER and before_recapture and now < recapture_at + URGENT_DISTANCE:
@@ -110,8 +115,8 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
         in_a_row = budget.rate_limited_in_a_row
         why = f"429, {_ordinal(in_a_row)} in a row" if budget.cooling_until else "Request budget spent"
         return Wait(f"{why}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
-    if ended_by is not None:
-        due = datetime.fromtimestamp(attempts.ended_at, UTC) + _distance(attempts.failures, gone_at - now)
+    if ended_by not in (None, NextAttempt.NEEDS_PERSON):
+        due = ended_at + _distance(attempts.failures, gone_at - now)
         # A stated time has passed by now. Repeated immediate-retry answers fall back to the normal distance.
         trusted = ended_by is NextAttempt.STATES_TIME and attempts.failures <= TRUSTED_STATED_TIMES
         if now < due and not trusted:
@@ -120,7 +125,10 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
 
 
 def _distance(failures: int, left: timedelta) -> timedelta:
-    distance = DISTANCES[min(failures, len(DISTANCES)) - 1]
+    return _at_most_urgent(DISTANCES[min(failures, len(DISTANCES)) - 1], left)
+
+
+def _at_most_urgent(distance: timedelta, left: timedelta) -> timedelta:
     return min(distance, URGENT_DISTANCE) if left <= URGENT else distance
 
 

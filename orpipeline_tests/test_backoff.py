@@ -97,10 +97,16 @@ def test_no_run_starts_before_the_budget_has_room(cooling: bool, reason: str) ->
     assert wait.reason.startswith(reason)
 
 
-def test_an_error_that_needs_a_person_waits_for_another_key() -> None:
+def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another_key() -> None:
     known = attempts(UnauthorizedError)
-    assert first_attempt(known, minutes_from(NOON, 12 * 60)) is None
-    assert isinstance(decide(known, FREE, "another key", NOON + MINUTE), Attempt)
+    wait = decide(known, FREE, "key", NOON)
+    assert isinstance(wait, Wait)
+    assert "set a valid OPENROUTER_API_KEY; next attempt 13:00:00 UTC" in wait.reason
+    assert len(wait.reason) <= 150
+    assert first_attempt(known, minutes_from(NOON, 120)) == NOON + 60 * MINUTE
+    assert isinstance(decide(known, FREE, "another key", NOON), Attempt)
+    late = NOON + timedelta(hours=10)  # 2 hours are left
+    assert first_attempt(attempts(UnauthorizedError, at=late), minutes_from(late, 60)) == late + 10 * MINUTE
 
 
 def test_a_rejected_day_waits_for_the_recapture_and_is_then_retried() -> None:

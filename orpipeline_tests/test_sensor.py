@@ -79,16 +79,19 @@ def test_after_a_429_it_shows_the_time_and_starts_no_run_before_it(
     assert online.tick(cursor).run_requests
 
 
-def test_a_wrong_key_waits_until_the_key_changes(
+def test_a_rejected_key_is_retried_hourly_and_at_once_after_it_changes(
     online: World, api: ScriptedApi, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
     online.run(DAY, fetch=Fetch.auto)
     cursor = online.tick().cursor
-    clock.move_to(NOON + timedelta(hours=5))
-    assert "OPENROUTER_API_KEY" in reason(online.tick(cursor))
+    clock.move_to(NOON + timedelta(minutes=59))
+    assert "OPENROUTER_API_KEY; next attempt 13:00" in reason(online.tick(cursor))
     assert cursor is not None
     assert KEY not in cursor
+    clock.move_to(NOON + timedelta(minutes=61))
+    assert online.tick(cursor).run_requests
+    clock.move_to(NOON + timedelta(minutes=1))
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-another")
     assert online.tick(cursor).run_requests
 

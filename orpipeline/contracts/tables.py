@@ -84,8 +84,9 @@ class DayTable(pa.DataFrameModel):
         """Return pandera's schema, with one check for each rule that rejects a row."""
         schema = super().to_schema()
         if not schema.checks:  # pandera keeps the schema that it built first
-            rejecting = [rule for rule in cls.row_rules(schema.columns) if rule.rule.severity == "ERROR"]
-            schema.checks = [_check(rule) for rule in rejecting]
+            declared = [rule for rule in cls.row_rules(schema.columns) if rule.rule.severity == "ERROR"]
+            by_rule = {rule.rule.name: [other for other in declared if other.rule == rule.rule] for rule in declared}
+            schema.checks = [_check(of_rule) for of_rule in by_rule.values()]
         return schema
 
     @classmethod
@@ -130,13 +131,14 @@ def _key_of(columns: Mapping[str, Any]) -> list[str]:
     return [name for name, column in columns.items() if column.metadata["key"]]
 
 
-def _check(rule: RowRule) -> pa.Check:
-    """Return a pandera check that a rule's broken rows fail."""
+def _check(declared: Sequence[RowRule]) -> pa.Check:
+    """Return a pandera check that fails for each row that breaks a rule in any of the columns that declare it."""
+    rule, broken = declared[0].rule, pl.any_horizontal(one.broken.fill_null(False) for one in declared)
 
     def holds(data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(~rule.broken.fill_null(False))
+        return data.lazyframe.select(~broken)
 
-    return pa.Check(holds, name=rule.rule.name, description=rule.rule.description)
+    return pa.Check(holds, name=rule.name, description=rule.description)
 
 
 class Snapshots(DayTable):
