@@ -1,4 +1,4 @@
-"""One day without an orchestrator: ask, keep the answer, put it into DuckDB. No checks, no history, no retries.
+"""One day without an orchestrator: fetch the answer, store it, load it into DuckDB. No checks, no history, no retries.
 
 ORPIPELINE_BASE_URL=<url> OPENROUTER_API_KEY=<key> python bare.py <folder>
 """
@@ -31,7 +31,7 @@ GROUP BY GROUPING SETS ((as_of, model_id), (as_of, macro_category, model_id))
 
 
 def main(folder: Path) -> None:
-    """Ask for the newest day, and replace its rows."""
+    """Fetch the newest day, and replace its rows."""
     response = httpx.get(
         f"{os.environ['ORPIPELINE_BASE_URL']}/classifications/task",
         params={"window": "7d"},

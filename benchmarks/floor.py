@@ -1,6 +1,6 @@
 """The floor: Dagster's own time for six assets that do nothing, for one day or for a range of days in one run.
 
-The same graph as ours, one function an asset, in one process, on the SQLite instance of DAGSTER_HOME.
+The same graph as ours, with one function for each asset, in one process, on the SQLite instance of DAGSTER_HOME.
 
     DAGSTER_HOME=<folder> python floor.py <day> [<last day>]
 """
@@ -17,32 +17,32 @@ one_run = dg.BackfillPolicy.single_run()
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run)
 def raw_task_classifications() -> None:
-    """Stand for the answer."""
+    """Stand in for the answer."""
 
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def snapshots() -> None:
-    """Stand for a table."""
+    """Stand in for a table."""
 
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def task_classifications() -> None:
-    """Stand for a table."""
+    """Stand in for a table."""
 
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def macro_categories() -> None:
-    """Stand for a table."""
+    """Stand in for a table."""
 
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
 def task_models() -> None:
-    """Stand for a table."""
+    """Stand in for a table."""
 
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[task_classifications, task_models])
 def model_leaderboard() -> None:
-    """Stand for the leaderboard."""
+    """Stand in for the leaderboard."""
 
 
 defs = dg.Definitions(

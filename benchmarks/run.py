@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--runs 3] [--scaffold-python <python with dagster-duckdb-pandas>]
 
-The programs run in turns, because the machine's load changes, and a ratio is the median of the rounds' own ratios.
+The programs run in turns, because the machine's load changes. A ratio is the median of the ratios of the rounds.
 Each run is a process with a new folder and made-up answers. Run it with the Python that orpipeline is installed in.
 """
 
@@ -61,7 +61,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `holds` is None if there is no limit to hold."""
+    """A line of the table. `holds` is None if the line has no limit."""
 
     work: str
     measured: str

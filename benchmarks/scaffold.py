@@ -1,5 +1,5 @@
 """The scaffold that Dagster's documentation leads to: five assets of pandas frames, dagster-duckdb-pandas' I/O
-manager between them, and the default executor, which gives each step a process of its own. No checks.
+manager between them, and the default executor, which runs each step in its own process. No checks.
 
     DAGSTER_HOME=<folder> BENCHMARK_WAREHOUSE=<file> ORPIPELINE_BASE_URL=<url> OPENROUTER_API_KEY=<key> \
         python scaffold.py <day>
@@ -25,7 +25,7 @@ BY_DAY = {"partition_expr": "as_of"}
 
 @dg.asset(partitions_def=daily, metadata=BY_DAY)
 def raw_task_classifications(context: dg.AssetExecutionContext) -> pd.DataFrame:
-    """Ask for the newest day, and keep the answer's text."""
+    """Fetch the newest day, and return the answer's text."""
     response = httpx.get(
         f"{os.environ['ORPIPELINE_BASE_URL']}/classifications/task",
         params={"window": "7d"},
@@ -81,7 +81,7 @@ def _of_day(raw: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def one_day() -> dg.JobDefinition:
-    """Return the job; each step's process makes it again."""
+    """Return the job; each step's process builds it again."""
     return dg.Definitions(
         assets=[raw_task_classifications, task_classifications, macro_categories, task_models, model_leaderboard],
         jobs=[dg.define_asset_job("one_day", partitions_def=daily)],

@@ -1,4 +1,4 @@
-"""The tasks that run.py times in a process of their own, where no command does the same. Prints seconds.
+"""The tasks that run.py times and that no command does alone, each in its own process. Prints seconds.
 
 ORPIPELINE_DATA_DIR=<folder> python tasks.py import <folder with answers>
 ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> python tasks.py backfill <first day> <last day>

@@ -11,7 +11,7 @@ from orpipeline.warehouse.tables import DEFAULT_SCHEMA, DUCKDB_TYPES
 _INTRODUCTION = """# Data dictionary
 
 {where} Shares are fractions of 1, rounded to 3 decimals by OpenRouter, unless
-a column's description differs. Days are in UTC. Columns marked *key* are the primary key.
+a column's description states otherwise. Days are in UTC. Columns marked *key* are the primary key.
 """
 
 _IN_DUCKDB = f"All tables are in the DuckDB schema `{DEFAULT_SCHEMA}`."
