@@ -1,4 +1,4 @@
-"""The market-share history that OpenRouter does not keep: Dagster definitions to embed, and what they are made of.
+"""The market-share history that OpenRouter does not keep: Dagster definitions to embed, and their parts.
 
     import orpipeline
 

@@ -1,7 +1,7 @@
 """When to retry a missing day: pure decisions that the sensor acts on.
 
 You can fetch a day for 24 hours after its end. Transient failures (a timeout, a server error, an answer that is not
-published yet) are retried with growing distance. A 429 is retried at the time that it states. An error that needs a
+published yet) are retried at growing intervals. A 429 is retried at the time that it states. An error that needs a
 person is retried at once after a change of the key, and otherwise hourly, because it may be OpenRouter's own mistake. A
 rejected answer waits for the recapture in the evening; after it, the day is retried until it is gone.
 """
@@ -18,14 +18,14 @@ from orpipeline.openrouter.budget import BudgetState
 RECAPTURE_AT = timedelta(hours=21, minutes=40)
 """When, after midnight UTC, a day is fetched once more: OpenRouter may have restated its figures."""
 URGENT = timedelta(hours=3)
-"""In this last stretch before a missing day is gone, it is retried at least every `URGENT_DISTANCE`."""
+"""In these last hours before a missing day is gone, it is retried at least every `URGENT_DISTANCE`."""
 URGENT_DISTANCE = timedelta(minutes=10)
 DISTANCES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 30))
-"""The distance to the next attempt after the first failure in a row, the second, ...; the last one repeats."""
+"""The wait before the next attempt after the first failure in a row, the second, ...; the last one repeats."""
 PERSON_DISTANCE = timedelta(hours=1)
-"""The distance to the next attempt after a failure that needs a person."""
+"""The wait before the next attempt after a failure that needs a person."""
 TRUSTED_STATED_TIMES = 3
-"""After more failures in a row than this, a stated time no longer replaces the distance."""
+"""After more failures in a row than this, a stated time no longer replaces the usual wait."""
 
 _ORDINALS = {1: "first", 2: "second", 3: "third"}
 
@@ -117,7 +117,7 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
         return Wait(f"{why}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
     if ended_by not in (None, NextAttempt.NEEDS_PERSON):
         due = ended_at + _distance(attempts.failures, gone_at - now)
-        # A stated time has passed by now. Repeated immediate-retry answers fall back to the normal distance.
+        # A stated time has passed by now. Repeated immediate-retry answers fall back to the usual wait.
         trusted = ended_by is NextAttempt.STATES_TIME and attempts.failures <= TRUSTED_STATED_TIMES
         if now < due and not trusted:
             return Wait(f"{attempts.error} x {attempts.failures}, next attempt {due:%H:%M:%S} UTC; {left}")

@@ -42,14 +42,14 @@ def build_defs(
     settings and prefixes fit into one code location.
 
     Args:
-        settings: By default those of the environment, read once, now.
+        settings: By default from the environment, which this function reads once.
         key_prefix: The prefix of all asset keys, and the DuckDB schema of the tables. With any other than `openrouter`,
             the names of resources, jobs, schedules and sensors begin with it, too.
         group_name: The asset group; by default `source`, `daily_tables` and `analysis`.
         owners: The owners of all assets, as Dagster defines them: email addresses or `team:name`.
         tags: Tags of all assets.
-        automation: Include the schedules and sensors, which are running by default. Without them, the `daily_snapshot`
-            job is yours to schedule.
+        automation: Include the schedules and sensors, which run by default. Without them, schedule the `daily_snapshot`
+            job yourself.
         alerts: Include `alert_sensor`, which posts failed runs to `Settings(alert_webhook=...)`.
         report: Include the report, and the sensor that keeps it current.
 

@@ -44,7 +44,7 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     alerts: bool = Field(False, description="Include the sensor that posts failed runs to `alert_webhook`.")
     report: bool = Field(True, description="Include the report and its sensor.")
 
-    data_dir: str | None = Field(None, description="The folder for everything; a relative path is in the project.")
+    data_dir: str | None = Field(None, description="The folder for everything; relative to the project's folder.")
     archive: str | None = Field(None, description="The folder of the raw archive; by default `raw` in `data_dir`.")
     warehouse: str | None = Field(None, description="The DuckDB file; by default in `data_dir`.")
     state: str | None = Field(None, description="The folder of the request budget; by default in `data_dir`.")

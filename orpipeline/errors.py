@@ -10,7 +10,7 @@ class NextAttempt(StrEnum):
     """What an error means for the next attempt to fetch a day."""
 
     TRANSIENT = "transient"
-    """It passes without help: retry with growing distance."""
+    """It passes without help: retry at growing intervals."""
     STATES_TIME = "states a time"
     """The API or the request budget states when the next request may be sent."""
     NEEDS_PERSON = "needs a person"

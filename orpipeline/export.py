@@ -53,7 +53,7 @@ def export_tables(
     clock: Clock = utc_now,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Write each day that is missing from the folder `to`, or that it has from other bytes or another version.
+    """Write each day that is missing from the folder `to`, or whose bytes or version have changed.
 
     With `everything`, write all days. Days that only `to` has stay. `on_progress` is called with the number of days
     written since the last call. Raises ExportError if the warehouse is empty or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Comparisons across archived days: which are lost, and how far restated days moved. Knows nothing of Dagster."""
+"""Comparisons across archived days: which are lost, and how far restated days moved. Does not depend on Dagster."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date
 
 def _restatement(day: date, revision: int, old: pl.DataFrame, new: pl.DataFrame) -> Restatement:
     shares = ["usage_share", "token_share"]
-    # A tag that only one of the two has moved by its whole share.
+    # A tag in only one of the two revisions has moved by its whole share.
     moved = (
         pl.concat([old.select("tag", *shares).with_columns(pl.col(shares) * -1), new.select("tag", *shares)])
         .group_by("tag")

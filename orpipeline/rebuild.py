@@ -1,4 +1,4 @@
-"""Rebuilding the tables from the archive alone. Knows nothing of Dagster."""
+"""Rebuilding the tables from the archive alone. Does not depend on Dagster."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Settings(BaseModel):
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings that the environment's variables make now; an empty variable counts as unset.
+    """Return the settings from the environment's current variables; an empty variable counts as unset.
 
     Raises SettingsError that names each variable with an invalid value (never the value, which may be a secret).
     """
@@ -140,10 +140,10 @@ def problems(error: ValidationError, shown: Callable[[str], str] = str) -> str:
     return "; ".join(
         f"{shown(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
         for e in error.errors(include_input=False, include_context=False)
-        if e["type"] != "default_factory_not_called"  # its own data folder is invalid, which is named
+        if e["type"] != "default_factory_not_called"  # follows from an invalid data folder, which has its own entry
     )
 
 
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the API key that the environment has now, or None."""
+    """Return the environment's current API key, or None."""
     return environment.get(API_KEY) or None

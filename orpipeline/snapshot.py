@@ -1,6 +1,6 @@
 """A day's way from the API to the tables: fetch and archive the answer, validate it, replace the day's rows.
 
-Each step works on many days at once. Knows nothing of Dagster.
+Each step works on many days at once. Does not depend on Dagster.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DayNotAvailableError(OrpipelineError):
 
 @dataclass(frozen=True)
 class Validated:
-    """What the archive has for some days, and which of it belongs into the tables.
+    """What the archive has for some days, and which of it belongs in the tables.
 
     `newest`: the newest revision of each archived day, if its bytes are intact. `chosen`: the revision for the tables:
     the newest valid one, or the requested one. `frames`: the contents of the chosen revisions. `findings`: of the
@@ -62,7 +62,7 @@ class Validated:
 
     @property
     def raw(self) -> Mapping[date, Record]:
-        """Each day's raw answer: the newest revision or, where that is damaged, the chosen one."""
+        """Each day's raw answer: the newest revision or, if that is damaged, the chosen one."""
         return dict(sorted({**self.chosen, **self.newest}.items()))
 
 
@@ -76,7 +76,7 @@ class Loaded:
 
 
 def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch, now: datetime) -> Record | None:
-    """Call the API if `fetch` requires it, and archive the answer before anything else happens to it.
+    """Call the API if `fetch` requires it, and archive the answer before any other step.
 
     Returns the answer's record, or None if the API was not called. Raises the client's errors (an answer that is not
     JSON is archived as undated first), ArchiveError if the answer cannot be written, and DayNotAvailableError if the
@@ -121,10 +121,10 @@ def load_days(
 ) -> Loaded:
     """Lock the warehouse, validate the days' archived answers, and replace their rows in one transaction.
 
-    The lock comes first: whatever another process archived and wrote before is seen here, so an older revision never
-    replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. Without any archived
-    answer, the warehouse is not opened. `stopwatch` measures `lock`, `validation` and `write`. Raises the warehouse's
-    errors; nothing is written then.
+    The lock comes first: this function sees everything that other processes archived and wrote before, so an older
+    revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
+    answer is archived, the warehouse is not opened. `stopwatch` measures `lock`, `validation` and `write`. On an error
+    of the warehouse, which is raised, nothing is written.
     """
     watch = stopwatch or Stopwatch()
     if not any(archive.has(day) for day in days):
@@ -160,8 +160,8 @@ def validate_days(
 
     A day whose newest answer is rejected or damaged falls back to its newest valid revision. With `tables`, findings
     also name tags and macro-categories that are new or missing. `answered` is the `as_of` of the API's answer, if it
-    was just called: it distinguishes a day that is not published yet from a lost one. `now` is in UTC. Raises nothing
-    for a single day; its error is in `errors`.
+    was just called: it distinguishes a day that is not published yet from a lost one. `now` is in UTC. An error of a
+    day is not raised; it is in `errors`.
     """
     archived: dict[date, list[Record]] = {}
     wanted: dict[date, Record] = {}

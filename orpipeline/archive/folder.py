@@ -286,7 +286,7 @@ def _disk_errors(verb: str, path: Path) -> Iterator[None]:
 
 def _failed(verb: str, path: Path, error: OSError) -> ArchiveError:
     reason = error.strerror or str(error)
-    return ArchiveError(f"Cannot {verb} {path} in the raw archive: {reason}. Answers archived before are unchanged.")
+    return ArchiveError(f"Cannot {verb} {path} in the raw archive: {reason}. Earlier answers are unchanged.")
 
 
 def _corrupt(path: Path, reason: str) -> CorruptAnswerError:

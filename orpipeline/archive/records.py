@@ -98,4 +98,4 @@ class Stored:
 
     record: Record
     new: bool
-    """False if the archive already had the answer; `record` is that one's."""
+    """False if the archive already had the answer; `record` is then the existing one."""

@@ -28,7 +28,7 @@ from orpipeline.text import plain
 def cli(context: click.Context) -> None:
     """Archive, validate and rank OpenRouter's daily task shares.
 
-    Every command reads the file `.env` of the current folder. Variables that are already set win over the file.
+    Every command reads the file `.env` of the current folder. Variables that are already set take precedence.
     """
     context.obj = _load_env_file()
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted. Errors are one line on stderr."""
     args = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in args
-    # SIGTERM ends a command as Ctrl-C does: in order, and with a line on standard error.
+    # SIGTERM ends a command as Ctrl-C does: cleanly, with a line on standard error.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(args, prog_name="orpipeline", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""What the commands do with Dagster: its state, and runs in this process. Importing this module imports Dagster."""
+"""How the commands use Dagster: its state, and runs in this process. Importing this module imports Dagster."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import dagster as dg
 import yaml
 
-# A run that is created in this process has no place in Dagster's job pages, unless it names the code location that it
-# belongs to. None of this has a public name.
+# A run that is created in this process appears on Dagster's job pages only if it names its code location. Dagster has
+# no public names for this.
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import (
@@ -23,7 +23,7 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
-from dagster._core.storage.tags import (  # the tags that the UI sets, too
+from dagster._core.storage.tags import (  # the UI sets these tags, too
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
@@ -56,10 +56,10 @@ def packaged_file(name: str) -> Path:
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Ensure that there is a DAGSTER_HOME that lasts, and return it.
+    """Ensure that DAGSTER_HOME is a permanent folder, and return it.
 
-    A DAGSTER_HOME in the environment is used as it is. Otherwise it is the settings' folder, with the project's
-    `dagster.yaml` in it, except for the storage paths, which are Dagster's own there.
+    A DAGSTER_HOME in the environment is used unchanged. Otherwise it is the settings' folder, with a copy of the
+    project's `dagster.yaml`. The copy has no storage paths: Dagster's defaults apply.
     """
     configured = os.environ.get("DAGSTER_HOME")
     home = Path(configured).expanduser().absolute() if configured else settings.dagster_home
@@ -90,9 +90,9 @@ def run_snapshot(
 ) -> None:
     """Run the job `daily_snapshot` in this process: for one day, or for a range of days as one run.
 
-    A range leaves the report out, and so does `report=False`. `on_log` is called with each message that the run logs.
-    Raises RunFailedError with the run's own message, and KeyboardInterrupt if SIGINT or SIGTERM ended the run: Dagster
-    handles both, and makes them the step's failure.
+    The report is not written for a range, or with `report=False`. `on_log` is called with each message that the run
+    logs. Raises RunFailedError with the run's own message, and KeyboardInterrupt if SIGINT or SIGTERM ended the run:
+    Dagster handles both, and makes them the step's failure.
     """
     first, last = min(days).isoformat(), max(days).isoformat()
     is_range = first != last
@@ -119,7 +119,7 @@ def run_import(
     on_imported: Callable[[Imported], None],
     on_warning: Callable[[str], None],
 ) -> None:
-    """Run the job `import_archive` in this process; `watch` and `on_imported` are called as it goes on.
+    """Run the job `import_archive` in this process; `watch` and `on_imported` are called during the run.
 
     `on_warning` is called with each warning. Raises as `run_snapshot` does.
     """
@@ -155,7 +155,7 @@ def _run(
     with _state_errors(), dg.DagsterInstance.get() as instance:
         run = instance.create_run_for_job(
             job,
-            # Nothing but the command's own lines on the terminal.
+            # The terminal shows the command's own lines only.
             run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={**job.run_tags, **(tags or {})},
             asset_selection=frozenset(selection) if selection else None,
@@ -203,5 +203,5 @@ def _reason(errors: Sequence[Any], run_id: str) -> str:
         while cause is not None and cause.cause is not None:
             cause = cause.cause
         if cause is not None:
-            return f"Unexpected {' '.join(cause.message.split())} (a defect; see run {run_id})"
+            return f"Unexpected {' '.join(cause.message.split())} (a bug; see run {run_id})"
     return f"Run {run_id} failed; the Dagster UI shows its log."

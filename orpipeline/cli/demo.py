@@ -40,7 +40,7 @@ def demo(days: int) -> None:
     out.print(
         f"\nNext steps:\n  {settings.reports / 'leaderboard.html'}  (open it in a browser)\n"
         f"  {me} dev --demo  (the same data in the Dagster UI)\n"
-        f"  {me} leaderboard --demo --scope code  (the models that write code)\n"
+        f"  {me} leaderboard --demo --scope code  (the leaderboard of code tasks)\n"
         f"  export {API_KEY}=...; {me} run  (real data, for yesterday)",
         soft_wrap=True,
     )

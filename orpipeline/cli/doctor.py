@@ -48,7 +48,7 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
 
 def _setting_rows(settings: Settings, env_file: Path | None) -> Rows:
     return [
-        ("settings file", str(env_file) if env_file else "none (a file `.env` in the current folder)"),
+        ("settings file", str(env_file) if env_file else "none (no `.env` in the current folder)"),
         ("key", "set" if api_key() else f"{API_KEY} is not set: nothing can be fetched"),
         ("API", settings.base_url),
     ]

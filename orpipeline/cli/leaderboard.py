@@ -91,7 +91,7 @@ def _ranked(tables: Tables, as_of: date, scope: str) -> pl.DataFrame:
 
 
 def _with_moves(rows: pl.DataFrame, week_before: date, *, known: bool) -> pl.DataFrame:
-    """Add the column `moved`: each row's change since `week_before`, as a reader sees it."""
+    """Add the column `moved`: the text of each row's change since `week_before`."""
     import polars as pl
 
     moved = [terminal.moved(row, week_before, known=known) for row in rows.iter_rows(named=True)]

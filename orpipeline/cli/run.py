@@ -88,12 +88,12 @@ def dev(demo: bool, host: str, port: int) -> None:
         # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
         code = _call(command, environment, home)
     if code:
-        raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its own lines above show the reason.")
+        raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its output above shows the reason.")
 
 
 @contextmanager
 def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, str]]:
-    """Yield the environment of the UI's processes; with `demo`, a local stand-in of the API runs meanwhile."""
+    """Yield the environment of the UI's processes; with `demo`, a local stand-in of the API runs until the end."""
     if not demo:
         yield {**os.environ, **_variables(settings)}
         return

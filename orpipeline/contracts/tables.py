@@ -1,8 +1,8 @@
 """The tables: one pandera model each, with column names, types, descriptions, keys and the rules for each column.
 
 Columns marked as key are the table's primary key. Every share is a fraction of 1, as OpenRouter publishes it (rounded
-to 3 decimals), unless its description differs. A model's `validate` checks columns, types, NULLs and every rule that
-rejects a row.
+to 3 decimals), unless its description states otherwise. A model's `validate` checks columns, types, NULLs and every
+rule that rejects a row.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DayTable(pa.DataFrameModel):
     def to_schema(cls) -> pa.DataFrameSchema:
         """Return pandera's schema, with one check for each rule that rejects a row."""
         schema = super().to_schema()
-        if not schema.checks:  # pandera keeps the schema that it built first
+        if not schema.checks:  # pandera caches the schema
             declared = [rule for rule in cls.row_rules(schema.columns) if rule.rule.severity == "ERROR"]
             by_rule = {rule.rule.name: [other for other in declared if other.rule == rule.rule] for rule in declared}
             schema.checks = [_check(of_rule) for of_rule in by_rule.values()]
@@ -111,7 +111,7 @@ class DayTable(pa.DataFrameModel):
 
     @classmethod
     def row_rules(cls, columns: Mapping[str, Any] | None = None) -> list[RowRule]:
-        """Return the rules that its rows must keep, each column's first, then that keys are unique.
+        """Return the rules that its rows must follow: each column's first, then that keys are unique.
 
         `columns` are pandera's, by default the model's own.
         """

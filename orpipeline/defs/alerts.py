@@ -26,7 +26,7 @@ def alert_sensor(names: Names, jobs: Sequence[Any], webhook: SecretStr | None) -
     )
     def sensor(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         if webhook is None:
-            return dg.SkipReason("ORPIPELINE_ALERT_WEBHOOK is not set, so failed runs are posted nowhere.")
+            return dg.SkipReason("ORPIPELINE_ALERT_WEBHOOK is not set, so failed runs are not posted.")
         message = alert_text(context.dagster_run, _reason(context))
         try:
             httpx.post(webhook.get_secret_value(), json={"text": message}, timeout=_TIMEOUT_SECONDS).raise_for_status()

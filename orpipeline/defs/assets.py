@@ -9,8 +9,8 @@ from typing import Any
 
 import dagster as dg
 
-# A step's output stands for every partition of the run and gives all of them one event's tags. Days that already have
-# events of their own need an output without events, and this marker (for a legacy of Dagster's) is the only way to one.
+# Dagster applies a step's output, with the tags of one event, to every partition of the run. Days that already have
+# their own events need an output without events. This marker, made for an old feature of Dagster, is the only way.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
 from pydantic import Field
 
@@ -94,7 +94,7 @@ class _Step:
     def run(self, client: Client, config: SnapshotConfig) -> Iterator[Event]:
         """Fetch, load and report. Raises a Failure that names the days that failed, after all others are loaded."""
         days, newest = self._days(), newest_completed_day(self.now)
-        # Checks that run alone use what is archived.
+        # Checks that run alone use the archive only.
         fetch = config.fetch if self.context.selected_asset_keys else Fetch.never
         answered, not_fetched = self._fetch(client, days, fetch)
         tables_selected = bool(self.context.selected_asset_keys - {self.names.raw})
@@ -111,9 +111,9 @@ class _Step:
         if loaded is not None:
             tables = table_materializations(self.names, loaded, self.warehouse, self.stopwatch.seconds)
             yield from self._report(tables, complete=not validated.errors)
-        # These read other answers too, and what is wrong with those must not stop the tables.
+        # These checks read other answers, too. An error in one of those must not stop the tables, so they come last.
         yield from history_results(checks, validated, self.archive, self.warehouse, newest)
-        # A rejected answer is archived all the same: it fails the tables, but not the raw asset.
+        # A rejected answer is archived, too: it fails the tables, but not the raw asset.
         errors = {
             day: error for day, error in validated.errors.items() if tables_selected or day not in validated.newest
         }
@@ -154,7 +154,7 @@ class _Step:
     def _load(
         self, days: Sequence[date], answered: date | None, revision: int | None
     ) -> Generator[Event, None, Loaded]:
-        """Load the days into the tables. If the warehouse fails, the raw answers are reported all the same."""
+        """Load the days into the tables. If the warehouse fails, the raw answers are still reported."""
         self.context.log.info(
             f"Loading {len(days)} {'day' if len(days) == 1 else 'days'} into {len(TABLES)} tables, in one transaction: "
             "selecting one table rebuilds the whole day."

@@ -33,7 +33,7 @@ HISTORY_CHECKS = {
 
 
 def check_specs(names: Names) -> list[dg.AssetCheckSpec]:
-    """Return the checks on the rules, of which those that reject a day are blocking, and those on the history."""
+    """Return the checks on the rules and those on the history. Checks on rules that reject a day are blocking."""
     rules = [
         dg.AssetCheckSpec(
             check.name,
@@ -53,7 +53,7 @@ def check_specs(names: Names) -> list[dg.AssetCheckSpec]:
 def rule_results(selected: Iterable[dg.AssetCheckKey], validated: Validated) -> Iterator[dg.AssetCheckResult]:
     """Yield the result of each selected check on the rules, with the rows that break them as a table."""
     if not validated.newest:
-        return  # without an answer nothing was checked, so no check may pass
+        return  # without an answer, no check may pass
     days = [day.isoformat() for day in validated.newest]
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
     for key in sorted(selected, key=str):

@@ -62,7 +62,7 @@ class Materialization:
     def event(self, names: Names) -> dg.AssetMaterialization:
         """Return the event to log, with the version tags that Dagster gives to a step's own outputs.
 
-        All of a day's assets come from the same bytes, so their inputs have the same data version as they have.
+        All of a day's assets come from the same bytes, so each asset has the same data version as its inputs.
         """
         version = self.record.sha256
         tags = {CODE_VERSION_TAG: CODE_VERSION, DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
@@ -121,7 +121,7 @@ def table_materializations(
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
             "task_models": task_models_metadata(rows_of["task_models"][day]),
-            # The view of the changes has no events of its own.
+            # The view `model_trends` has no events, so its figures are shown here.
             "model_leaderboard": leaderboard | trends_metadata(recent, day),
         }
         for name, metadata in shown.items():

@@ -67,7 +67,7 @@ def import_job(
             imported = import_files(
                 archive, files, first=first, newest=newest, dry_run=config.dry_run, on_progress=reading
             )
-            # What is archived stays archived, whatever happens to the tables.
+            # Answers stay archived even if loading the tables fails.
             context.log.info(_summary(imported, still_missing(archive, imported)))
             on_imported(imported)
             if not config.dry_run:
@@ -78,7 +78,7 @@ def import_job(
 
     @dg.job(
         name=names.job("import_archive"),
-        description="Import answers that others kept: into the archive, the tables and the materialized partitions.",
+        description="Import answers that others saved, rebuild their days' tables, and mark the days as materialized.",
         executor_def=dg.in_process_executor,
     )
     def import_archive() -> None:

@@ -169,7 +169,7 @@ def _sparkline(values: Sequence[float | None]) -> dg.MarkdownMetadataValue:
     for n, value in enumerate(values):
         if value is not None:
             x, y = round(n * step), round((_HEIGHT - 2) * (1 - value / largest)) + 1
-            # A line of no length shows a day between gaps as a dot.
+            # A line of zero length shows a day between gaps as a dot.
             path += f"L{x} {y}" if drawing else f"M{x} {y}h0"
         drawing = value is not None
     svg = (

@@ -13,7 +13,8 @@ from orpipeline.settings import Settings, load_settings
 def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefinition:
     """Return the partitions of the pipeline's assets: one for each UTC day, from the day's end on.
 
-    Give your own assets the same ones. Without `settings`, the environment's `ORPIPELINE_START_DATE` is the first day.
+    Use the same ones for your own assets. Without `settings`, `ORPIPELINE_START_DATE` in the environment is the
+    first day.
     """
     start = (settings or load_settings()).start_date
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC", fmt="%Y-%m-%d")

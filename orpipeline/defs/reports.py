@@ -76,7 +76,7 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
 def report_sensor(names: Names) -> dg.SensorDefinition:
     """Return the sensor that updates the report after an import or a backfill.
 
-    It is an ordinary sensor: an automation condition on the report would also be taken up by your project's own
+    It is an ordinary sensor: an automation condition on the report would also be evaluated by your project's own
     automation sensor, and two such sensors must not share an asset.
     """
 

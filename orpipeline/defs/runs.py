@@ -35,7 +35,7 @@ class EndedRun:
 
 
 def materialized(instance: dg.DagsterInstance, names: Names, day: date) -> bool:
-    """Return whether the day went all the way to the leaderboard."""
+    """Return whether the day's leaderboard, the last of its tables, is materialized."""
     wanted = dg.AssetRecordsFilter(asset_key=names.asset("model_leaderboard"), asset_partitions=[day.isoformat()])
     return bool(instance.fetch_materializations(wanted, limit=1).records)
 

@@ -54,7 +54,7 @@ def snapshot_sensor(names: Names, job: UnresolvedAssetJobDefinition, budget: Bud
         context.log.info(f"{day}: {decision.reason}")
         # A rejected answer is archived, so `auto` would not fetch another one.
         fetch = Fetch.always if attempts.rejected else Fetch.auto
-        # The run key names what the sensor knew: one attempt is one run, however often a tick is evaluated.
+        # The run key identifies the attempt: evaluating a tick again does not start a second run.
         request = dg.RunRequest(
             run_key=f"attempt-{day}-{attempts.run_id or 'first'}",
             partition_key=day.isoformat(),

@@ -1,4 +1,4 @@
-"""What Dagster shows of each asset, from the contracts: description, columns, kinds, labels."""
+"""What Dagster shows about each asset, from the contracts: description, columns, kinds, labels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.warehouse.tables import DUCKDB_TYPES
 
 CODE_VERSION = "1"
-"""Raised when the same bytes give other rows: Dagster then shows the tables as outdated."""
+"""Increase it when the same bytes give different rows: Dagster then shows the tables as outdated."""
 
 _DESCRIPTIONS = {
-    "snapshots": "Start here to trace a figure: the row's sha256 is that of the file in the raw archive.",
+    "snapshots": "Start here to trace a figure: the row's sha256 is that of the answer in the raw archive.",
     "task_classifications": "For example: which share of all requests is debugging code?",
     "macro_categories": "The groups are `code`, `data`, `agent` and `general`; the figures are OpenRouter's own sums.",
     "task_models": "The lists end at the top models by requests, so a tag's shares sum to less than 1.",
@@ -38,19 +38,19 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What the project that embeds the pipeline puts on all of its assets. A `group_name` replaces our own groups."""
+    """The labels that a project gives all of the pipeline's assets. A `group_name` replaces the default groups."""
 
     group_name: str | None = None
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, group: str) -> dict[str, Any]:
-        """Return the arguments of a spec in one of our groups."""
+        """Return the arguments of a spec in one of the default groups."""
         return {"group_name": self.group_name or group, "owners": self.owners, "tags": self.tags}
 
 
 def daily_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
-    """Return the specs of the raw answer and the tables, all of which one step materializes."""
+    """Return the specs of the raw answer and the tables. One step materializes all of them."""
     daily = [name for name in TABLES if name != "model_leaderboard"]
     return [
         _raw_spec(names, partitions, labels),
@@ -66,10 +66,10 @@ def daily_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: 
 
 
 def view_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
-    """Return the specs of the views. They are computed as they are read, so no step materializes them."""
+    """Return the specs of the views. A view is computed when you read it, so no step materializes it."""
     deps = [names.asset("model_leaderboard")]
     with warnings.catch_warnings():
-        # Virtual assets are a preview in Dagster 1.13. Whoever starts the UI cannot act on the warning.
+        # Virtual assets are a preview in Dagster 1.13. A user of the UI cannot act on the warning.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [
             _table_spec(name, names, partitions, labels.of("analysis"), deps=deps, is_virtual=True)
@@ -106,7 +106,7 @@ def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: La
         code_version=CODE_VERSION,
         partitions_def=partitions,
         metadata=_code_reference(folder.Archive, "the archive"),
-        # The API serves the day from 00:00 UTC on; at 06:00 there is still time to fix what is wrong.
+        # The API serves the day from 00:00 UTC on; at 06:00 there is still time to fix a problem.
         freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone="UTC"),
         skippable=True,
     )
@@ -168,7 +168,7 @@ def _code_reference(source: Any, label: str) -> dict[str, Any]:
         return {}
     line = inspect.getsourcelines(source)[1]
     with warnings.catch_warnings():
-        # Code references are a beta of Dagster's. Whoever starts the UI cannot act on the warning.
+        # Code references are a beta of Dagster's. A user of the UI cannot act on the warning.
         warnings.simplefilter("ignore", dg.BetaWarning)
         reference = dg.LocalFileCodeReference(file_path=path, line_number=line, label=label)
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}

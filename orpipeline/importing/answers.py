@@ -192,7 +192,7 @@ def _fields(text: bytes) -> _Fields:
 
 
 def _read_response(text: bytes, fields: _Fields, origin: Origin, fetched_at: datetime | None) -> Found:
-    """Return what the API sent, whether as a text of its own or in an envelope."""
+    """Return what the API sent, alone or in an envelope."""
     if fields.has_data:
         return _answer(text, origin, fetched_at)
     if fields.error:

@@ -1,7 +1,7 @@
 """The answers in a file: plain, gzipped, or packed in a `.zip`, `.tar` or `.tar.gz`.
 
-File types are detected from content, not from the name. A file in the folder of another orpipeline's archive brings the
-archive's record: fetch time and origin.
+File types are detected from content, not from the name. For a file in the folder of another orpipeline's archive, the
+record beside it gives the fetch time and origin.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _read_file(file: AnswerFile, stream: IO[bytes]) -> Iterator[Found]:
     if stream.seekable():
         modified_at = _from_epoch(file.path.stat().st_mtime)
         yield from _read(stream, Origin(file.name, modified_at, _record_beside(file.path)))
-    else:  # a pipe, which has no time of its own
+    else:  # a pipe, which has no modification time
         yield from _read(BytesIO(stream.read(_MAX_TEXT_BYTES + 1)), Origin(file.name))
 
 

@@ -1,7 +1,7 @@
 """The request budget that all processes with one state folder share.
 
 The API allows 30 requests a minute for a key and 500 a day for an account. Every run, schedule and command counts
-each request here before sending it, and after a 429 nobody sends one until the cool-down ends. The counts are in a
+each request here before sending it, and after a 429 no process sends one until the cool-down ends. The counts are in a
 SQLite file, whose write lock also works between processes, so they survive a restart.
 """
 

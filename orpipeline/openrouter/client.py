@@ -259,8 +259,8 @@ class Client:
                     "Check ORPIPELINE_BASE_URL; if it is right, try again later.",
                     body,
                 )
-        said = error if isinstance(error, dict) else {"message": error}
-        raise self._status_error(status, said, response.headers)
+        stated = error if isinstance(error, dict) else {"message": error}
+        raise self._status_error(status, stated, response.headers)
 
     def _reject_echoed_key(self, body: bytes) -> None:
         # Archived answers are permanent and shared, so they must not contain a secret.
@@ -272,27 +272,27 @@ class Client:
             )
 
     def _status_error(self, status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> OpenRouterError:
-        said = self._safe(str(error.get("message") or "")) or "no message"
+        message = self._safe(str(error.get("message") or "")) or "no message"
         if status == 429:
             retry_at = earliest_retry(headers, error, self.clock())
             if self.budget is not None:
                 retry_at = self.budget.cool_down(retry_at)
             when = f"at {retry_at:%H:%M:%S} UTC on {retry_at:%Y-%m-%d}" if retry_at else "later"
             return RateLimitedError(
-                f"The API rejects further requests for now (429: {said}). Try again {when}.", retry_at=retry_at
+                f"The API rejects further requests for now (429: {message}). Try again {when}.", retry_at=retry_at
             )
         if status == 401:
             return UnauthorizedError(
-                f"The API does not accept the key in OPENROUTER_API_KEY (401: {said}). Set a valid key.",
+                f"The API does not accept the key in OPENROUTER_API_KEY (401: {message}). Set a valid key.",
                 status=status,
             )
         if status == 400:
             return BadRequestError(
-                f"The API does not accept the request (400: {said}). Check for a newer version of orpipeline.",
+                f"The API does not accept the request (400: {message}). Check for a newer version of orpipeline.",
                 status=status,
             )
         kind: Callable[..., StatusError] = ServerError if 500 <= status < 600 else UnexpectedStatusError
-        return kind(f"The API at {self.base_url} failed ({status}: {said}). Try again later.", status=status)
+        return kind(f"The API at {self.base_url} failed ({status}: {message}). Try again later.", status=status)
 
     def _without_key(self, body: bytes) -> bytes:
         for form in self._key_forms():
@@ -327,13 +327,13 @@ def earliest_retry(headers: Mapping[str, str], error: Mapping[str, Any], now: da
     inner = error.get("metadata")
     inner = inner.get("headers") if isinstance(inner, dict) else None
     inner = {str(k).lower(): v for k, v in inner.items()} if isinstance(inner, dict) else {}
-    said = [
+    times = [
         _retry_after(headers.get("Retry-After"), now),
         _retry_after(inner.get("retry-after"), now),
         _epoch(headers.get("X-RateLimit-Reset")),
         _epoch(inner.get("x-ratelimit-reset")),
     ]
-    return next((at for at in said if at is not None and now <= at <= now + _MAX_COOL_DOWN), None)
+    return next((at for at in times if at is not None and now <= at <= now + _MAX_COOL_DOWN), None)
 
 
 def _retry_after(value: object, now: datetime) -> datetime | None:

@@ -52,7 +52,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Defect:
-    """A list or an object in an answer that is missing or has another type, so it has no cell in a frame."""
+    """A list or an object that an answer lacks or has with another type. It has no cell in a frame."""
 
     as_of: date
     path: str
@@ -81,7 +81,7 @@ class Frames:
 
 
 def parse(bodies: Iterable[tuple[date, bytes]]) -> Frames:
-    """Parse answers, each with its requested day, into frames. No content makes it raise."""
+    """Parse answers, each with its requested day, into frames. Raises nothing, whatever the bytes are."""
     reader = _Reader()
     for day, body in bodies:
         reader.read(day, body)

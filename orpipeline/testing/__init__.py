@@ -1,1 +1,1 @@
-"""Made-up snapshots, and a stand-in of the API that serves them: for the demo, and for tests of one's own."""
+"""Made-up snapshots, and a stand-in of the API that serves them: for the demo, and for your own tests."""

@@ -52,7 +52,7 @@ class Warehouse:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever written."""
+        """Whether the file exists: the first write creates it."""
         return self.path.exists()
 
     @contextmanager
@@ -73,7 +73,7 @@ class Warehouse:
     def writing(self) -> Iterator[Tables]:
         """Lock the file and open the tables for one transaction: commit at the end, roll back on any error.
 
-        Until then no other process can write, so everything read meanwhile is still true when it is committed.
+        Until then no other process can write, so the rows that you read do not change before the commit.
         Raises WarehouseBusyError or WarehouseError.
         """
         with self.transaction() as connection:
@@ -150,8 +150,8 @@ class Warehouse:
         for sign, owner in _SIGNS_OF_A_LOCK.items():
             if sign in reason:
                 return WarehouseBusyError(
-                    f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close whatever has it "
-                    f"open, or wait until it is closed. DuckDB reports: {reason}"
+                    f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close the program that "
+                    f"has it open, or wait until it does so. DuckDB reports: {reason}"
                 )
         if "not a valid DuckDB" in reason:
             return WarehouseError(
