@@ -1,4 +1,4 @@
-"""Running commands: in this process, or as an installed program where a process of its own is the point."""
+"""Running commands: in this process, or as an installed program if the test is about the process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_command(
 def run_program(
     *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run the installed `orpipeline` as a user does: a process of its own, with only the given variables of ours."""
+    """Run the installed `orpipeline` as a user does: in its own process, with only the given variables of orpipeline's."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     return subprocess.run(
         [str(ORPIPELINE), *arguments],

@@ -8,7 +8,7 @@ number: `2` waits for the second call. The process ends before the last of them 
 it has returned.
 
 DOOMED_BY is the name of a signal, optionally with a size in bytes. `SIGXFSZ 4096` limits the size of files: the kernel
-ends the process at the first write beyond the first 4096 bytes of any file. This way a process ends inside DuckDB or
+ends the process at the first write beyond the first 4096 bytes of any file. A process can thus end inside DuckDB or
 SQLite, in the middle of a write. `full 4096` sets the same limit, but the write fails, as on a full disk.
 
 The named functions are wrapped, so nothing else becomes slower. A tracer would triple the time of each process.

@@ -1,4 +1,4 @@
-"""Answers in files as other people archive them, and imports of them into a test's own pipeline."""
+"""Answers in files as other people archive them, and imports into a test's own pipeline."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def read(*paths: Path | str) -> list[FoundAnswer | Rejected]:
 
 
 def found(*paths: Path | str) -> list[FoundAnswer]:
-    """Return the answers in files of which nothing is rejected."""
+    """Return the answers in files. Fail if anything is rejected."""
     items = read(*paths)
     assert not [item for item in items if isinstance(item, Rejected)]
     return [item for item in items if isinstance(item, FoundAnswer)]
@@ -154,7 +154,7 @@ def materialized(instance: dg.DagsterInstance) -> dict[str, set[str]]:
 
 
 def in_every_asset(days: Iterable[date]) -> dict[str, set[str]]:
-    """Return what `materialized` returns if these days, and no others, are materialized in every daily asset."""
+    """Return the result of `materialized` if exactly these days are materialized in every daily asset."""
     return {key.path[-1]: {day.isoformat() for day in days} for key in NAMES.daily_assets}
 
 

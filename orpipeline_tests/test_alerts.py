@@ -74,7 +74,7 @@ def test_without_a_webhook_nothing_is_posted(world: World, webhook: Webhook) -> 
     assert webhook.posted == []
 
 
-@pytest.mark.parametrize("broken", ["http://127.0.0.1:9/nobody", "not a url", "status 500"])
+@pytest.mark.parametrize("broken", ["http://127.0.0.1:9/no-server", "not a url", "status 500"])
 def test_a_failing_webhook_harms_nothing_and_its_url_stays_secret(
     world: World, webhook: Webhook, capfd: pytest.CaptureFixture[str], broken: str
 ) -> None:

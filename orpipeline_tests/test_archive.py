@@ -358,7 +358,7 @@ for body in sys.stdin.buffer.read().split(b"|"):
 def test_an_answer_that_does_not_fit_on_the_disk_leaves_nothing(archive: Archive) -> None:
     put(archive, FIRST)
     before = sorted(archive.root.rglob("*"))
-    # The first does not fit itself, nor do the records of the others.
+    # The first answer does not fit; of the others, the records do not.
     answers = [RESTATED, with_as_of("2026-10-06"), b"<html>"]
     command = [sys.executable, "-c", FULL, str(archive.root)]
     done = subprocess.run(command, input=b"|".join(answers), capture_output=True, check=False)

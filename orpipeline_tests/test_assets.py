@@ -143,7 +143,7 @@ def test_a_wrong_key_is_named_but_not_shown(online: World, api: ScriptedApi) -> 
     assert all(KEY not in str(event) for event in events)
 
 
-def test_a_429_ends_the_run_with_the_time_to_come_back(online: World, api: ScriptedApi) -> None:
+def test_a_429_ends_the_run_with_the_time_of_the_next_request(online: World, api: ScriptedApi) -> None:
     api.answers(Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "12:02:0" in str(failure.description)

@@ -34,7 +34,7 @@ def attempts(error: type[OrpipelineError], failures: int = 1, at: datetime = NOO
 
 
 def first_attempt(known: Attempts, moments: Iterable[datetime], budget: BudgetState = FREE) -> datetime | None:
-    """Return the first of the moments at which a run is started."""
+    """Return the first of the moments at which a run starts."""
     return next((at for at in moments if isinstance(decide(known, budget, "key", at), Attempt)), None)
 
 
@@ -66,7 +66,7 @@ def test_a_new_day_is_attempted_at_once() -> None:
 
 
 @pytest.mark.parametrize(("failures", "minutes"), [(1, 1), (2, 2), (3, 5), (4, 10), (5, 20), (6, 30), (40, 30)])
-def test_transient_failures_are_retried_with_growing_distance(failures: int, minutes: int) -> None:
+def test_transient_failures_are_retried_at_growing_intervals(failures: int, minutes: int) -> None:
     known = attempts(ServerError, failures)
     assert first_attempt(known, minutes_from(NOON, 60)) == NOON + MINUTE * minutes
     wait = decide(known, FREE, "key", NOON)
@@ -79,7 +79,7 @@ def test_the_last_hours_are_urgent() -> None:
     assert first_attempt(attempts(ServerError, 40, evening), minutes_from(evening, 60)) == evening + 10 * MINUTE
 
 
-def test_a_stated_time_replaces_the_distance_for_three_failures_in_a_row() -> None:
+def test_a_stated_time_replaces_the_usual_wait_for_three_failures_in_a_row() -> None:
     found = [first_attempt(attempts(RateLimitedError, failures), minutes_from(NOON, 60)) for failures in (1, 3, 4)]
     assert found == [NOON, NOON, NOON + 10 * MINUTE]
 

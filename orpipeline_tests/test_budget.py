@@ -53,12 +53,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def most_within(window: timedelta, moments: Sequence[datetime]) -> int:
-    """Return how many moments the fullest window holds, both of its ends included."""
+    """Return the largest number of moments in any window, both ends included."""
     return max((sum(1 for at in moments if start <= at <= start + window) for start in moments), default=0)
 
 
-def spend_or_refusal(budget: Budget) -> datetime | None:
-    """Spend one request and return None, or return when the budget says to come back."""
+def spend_or_rejected_until(budget: Budget) -> datetime | None:
+    """Spend one request and return None, or return when the next request may be sent."""
     try:
         budget.spend()
     except BudgetSpentError as error:
@@ -66,9 +66,9 @@ def spend_or_refusal(budget: Budget) -> datetime | None:
     return None
 
 
-def refusal(budget: Budget) -> datetime:
-    """Return when a budget that allows nothing says to come back."""
-    room_at = spend_or_refusal(budget)
+def rejected_until(budget: Budget) -> datetime:
+    """Return when a budget that is spent, or cools down, allows the next request."""
+    room_at = spend_or_rejected_until(budget)
     assert room_at is not None
     return room_at
 
@@ -85,7 +85,7 @@ def test_a_caller_that_never_pauses_gets_exactly_the_limits(path: Path, clock: S
     budget = Budget(path, per_minute=5, per_day=23, clock=clock)
     spent: list[datetime] = []
     while clock.at < NOW + DAY + 2 * MINUTE:
-        room_at = spend_or_refusal(budget)
+        room_at = spend_or_rejected_until(budget)
         if room_at is None:
             spent.append(clock.at)
         else:
@@ -113,7 +113,7 @@ def test_no_sequence_of_waits_gets_more_than_the_limits(sequence: list[float]) -
         spent: list[datetime] = []
         for seconds in sequence:
             clock.wait(seconds)
-            room_at = spend_or_refusal(budget)
+            room_at = spend_or_rejected_until(budget)
             if room_at is not None:
                 assert clock.at < room_at <= clock.at + DAY + SECOND
                 # One more request would exceed a limit, to the millisecond that the file stores.
@@ -138,20 +138,20 @@ def test_a_spent_budget_states_when_it_has_room_again(
     for _ in range(3):
         budget.spend()
         clock.wait(7)
-    room_at = refusal(budget)
+    room_at = rejected_until(budget)
     assert NOW + room_after < room_at < NOW + room_after + timedelta(milliseconds=3)
     assert budget.state().next_request_at == room_at
     clock.at = room_at - SECOND
-    assert refusal(budget) == room_at
+    assert rejected_until(budget) == room_at
     clock.at = room_at
     budget.spend()
-    assert refusal(budget) > room_at  # only one became free
+    assert rejected_until(budget) > room_at  # only one became free
 
 
-def test_a_refused_request_uses_nothing(path: Path, clock: ScriptedClock) -> None:
+def test_a_rejected_request_uses_nothing(path: Path, clock: ScriptedClock) -> None:
     budget = Budget(path, per_minute=1, clock=clock)
     budget.spend()
-    assert len({refusal(budget) for _ in range(5)}) == 1
+    assert len({rejected_until(budget) for _ in range(5)}) == 1
     assert budget.state().used_last_day == 1
 
 
@@ -163,7 +163,7 @@ def test_a_setting_may_lower_the_limits(monkeypatch: pytest.MonkeyPatch) -> None
     assert (budget.per_minute, budget.per_day) == (2, 7)
     budget.spend()
     budget.spend()
-    refusal(budget)
+    rejected_until(budget)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_new_budget_on_the_same_file_continues(path: Path, clock: ScriptedCloc
     first = Budget(path, per_minute=2, clock=clock, jitter=lambda: 1.0)
     first.spend()
     first.spend()
-    assert refusal(Budget(path, per_minute=2, clock=clock)) == refusal(first)
+    assert rejected_until(Budget(path, per_minute=2, clock=clock)) == rejected_until(first)
     first.cool_down(None)
     again = Budget(path, per_minute=2, clock=clock, jitter=lambda: 1.0)
     assert again.state() == first.state()
@@ -248,10 +248,10 @@ def test_the_time_that_the_api_states_ends_the_cool_down(path: Path, clock: Scri
     budget = Budget(path, clock=clock, jitter=lambda: 1.0)
     stated = NOW.replace(microsecond=0) + timedelta(hours=5)
     assert budget.cool_down(stated) == stated
-    assert refusal(budget) == stated
+    assert rejected_until(budget) == stated
     assert budget.state().cooling_until == budget.state().next_request_at == stated
     clock.at = stated - SECOND
-    assert refusal(budget) == stated
+    assert rejected_until(budget) == stated
     clock.at = stated
     assert budget.state().cooling_until is None
     budget.spend()
@@ -263,7 +263,7 @@ def test_a_request_may_be_sent_exactly_at_the_announced_time(path: Path, clock: 
         stated = clock.at.replace(microsecond=0) + timedelta(seconds=9, microseconds=microseconds)
         until = budget.cool_down(stated)
         assert stated <= until < stated + timedelta(milliseconds=1)  # never before the stated time
-        assert refusal(budget) == until
+        assert rejected_until(budget) == until
         clock.at = until
         budget.spend()
 
@@ -306,21 +306,21 @@ def test_a_cool_down_is_never_shortened(path: Path, clock: ScriptedClock) -> Non
     assert budget.cool_down(late) == late
     assert budget.cool_down(None) == late
     assert budget.cool_down(NOW + SECOND) == late
-    assert refusal(budget) == late
+    assert rejected_until(budget) == late
 
 
 def test_a_good_answer_during_a_cool_down_does_not_end_it(path: Path, clock: ScriptedClock) -> None:
     budget = Budget(path, clock=clock)
     until = budget.cool_down(NOW.replace(microsecond=0) + timedelta(minutes=10))
     budget.good_answer()
-    assert refusal(budget) == until
+    assert rejected_until(budget) == until
     assert budget.state().rate_limited_in_a_row == 1
 
 
 def test_the_later_of_cool_down_and_room_counts(path: Path, clock: ScriptedClock) -> None:
     budget = Budget(path, per_minute=1, clock=clock)
     budget.spend()
-    room_at = refusal(budget)
+    room_at = rejected_until(budget)
     until = budget.cool_down(NOW + timedelta(minutes=3))
     assert budget.state().next_request_at == until > room_at
 
@@ -356,15 +356,15 @@ def test_each_try_is_counted(api: ScriptedApi, path: Path, clock: ScriptedClock)
 def test_the_client_waits_once_for_a_short_cool_down(
     api: ScriptedApi, path: Path, clock: ScriptedClock, headers: dict[str, str]
 ) -> None:
-    refused = Reply(status=429, headers=headers)
-    api.answers(refused, answer())
+    rate_limited = Reply(status=429, headers=headers)
+    api.answers(rate_limited, answer())
     budget = Budget(path, clock=clock, jitter=lambda: 0.9)
     client_of(api, budget, clock).fetch()
     assert len(api.asked) == 2
     assert timedelta(seconds=54) <= clock.at - NOW <= MINUTE
     assert budget.state().rate_limited_in_a_row == 0
 
-    api.answers(refused)
+    api.answers(rate_limited)
     with pytest.raises(RateLimitedError):
         client_of(api, budget, clock).fetch()
     assert len(api.asked) == 4
@@ -395,7 +395,7 @@ def test_a_damaged_file_is_set_aside(path: Path, clock: ScriptedClock, damage: C
     damaged = path.read_bytes()
     budget.spend()
     budget.spend()
-    refusal(budget)
+    rejected_until(budget)
     assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-20261007T002003")] == [damaged]
 
 
@@ -411,7 +411,7 @@ def test_the_requests_that_an_older_version_counted_still_count(path: Path, cloc
     budget = Budget(path, per_minute=2, clock=clock)
     assert (budget.state().used_last_day, budget.state().rate_limited_in_a_row) == (1, 2)
     budget.spend()
-    refusal(budget)
+    rejected_until(budget)
 
 
 def test_an_empty_file_is_a_fresh_budget(path: Path) -> None:
@@ -441,9 +441,9 @@ except BudgetError as error:
 
 def test_on_a_full_disk_no_request_is_sent(api: ScriptedApi, path: Path) -> None:
     api.answers(answer())
-    said = run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "full")
-    assert str(path) in said
-    assert "No request was sent" in said
+    output = run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "full")
+    assert str(path) in output
+    assert "No request was sent" in output
     assert api.asked == []
     assert run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "room again") == "answered\n"
 

@@ -427,12 +427,12 @@ def test_the_key_is_in_no_representation(api: ScriptedApi) -> None:
 
 ECHOES = {
     "error message": Reply(error_body(401, f"no user for {KEY}"), status=401),
-    "message cut where the key stands": Reply(error_body(400, "x" * 190 + KEY), status=400),
+    "message cut inside the key": Reply(error_body(400, "x" * 190 + KEY), status=400),
     "nested message": Reply(error_body(400, {"sent": [KEY]}), status=400),
     "error under status 200": Reply(error_body(400, f"bad {KEY}")),
     "rate limit": Reply(error_body(429, KEY, metadata={"headers": {"X-RateLimit-Reset": KEY}}), status=429),
     "HTML": Reply(f"<html>{KEY}</html>".encode()),
-    "HTML cut where the key stands": Reply(b"<html>" + b"x" * 60 + KEY.encode()),
+    "HTML cut inside the key": Reply(b"<html>" + b"x" * 60 + KEY.encode()),
     "JSON list": Reply(json.dumps([KEY]).encode()),
     "valid answer": Reply(ANSWER[:-1] + f',"sent":"{KEY}"}}'.encode()),
     "gzipped valid answer": Reply(
@@ -520,9 +520,11 @@ def test_the_stated_time_is_read_in_every_form(
 @pytest.mark.parametrize("name", ["Retry-After", "X-RateLimit-Reset"])
 @pytest.mark.parametrize("where", ["header", "body"])
 def test_an_absurd_time_is_ignored(name: str, value: str, where: str) -> None:
-    said = {name: value}
+    stated = {name: value}
     found = (
-        earliest_retry(said, {}, NOW) if where == "header" else earliest_retry({}, {"metadata": {"headers": said}}, NOW)
+        earliest_retry(stated, {}, NOW)
+        if where == "header"
+        else earliest_retry({}, {"metadata": {"headers": stated}}, NOW)
     )
     assert found is None
 

@@ -218,14 +218,14 @@ def test_a_new_macro_category_is_a_warning() -> None:
         ),
     ],
 )
-def test_what_is_unexpected_but_not_wrong_is_a_warning(bend: Bend, rule: str, row: str) -> None:
+def test_unexpected_but_valid_content_is_a_warning(bend: Bend, rule: str, row: str) -> None:
     found = findings(bend)
     assert {f["severity"] for f in found} == {"WARN"}
     assert any(f["rule"] == rule and (f["row"].startswith(row) or f["column"] == row) for f in found), found
 
 
 @pytest.mark.parametrize("name", ["another", "brother:x", "code:others_list", "mother", "x/otherworld-2"])
-def test_names_that_only_contain_the_letters_are_not_the_other_bucket(name: str) -> None:
+def test_names_with_other_inside_a_word_are_not_the_other_bucket(name: str) -> None:
     def bend(data: dict[str, Any]) -> None:
         tag(data, "math")["models"][0]["id"] = name
 

@@ -205,7 +205,7 @@ def first(shared_api: ScriptedApi, tmp_path_factory: pytest.TempPathFactory) -> 
 def sizes(first: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """Sizes in bytes at which a commit is cut off.
 
-    DuckDB commits to its log, a file of its own (`half_log` is the middle of it). At the end of the connection it
+    DuckDB commits to its log, a separate file (`half_log` is the middle of it). At the end of the connection it
     copies the log to the end of the database file (`database` is that file's size, which is larger than the log), and
     then to the header that makes the copy valid.
     """

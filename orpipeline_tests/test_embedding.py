@@ -46,7 +46,7 @@ def movers(trends: pl.DataFrame) -> int:
 
 @dg.asset(deps=[authors], required_resource_keys={"warehouse"})
 def snapshot(context: dg.AssetExecutionContext) -> str:
-    """An asset with the name of a step of ours, and a resource with a key that ours might have had."""
+    """An asset with the name of a step of ours, and a resource with a key that ours could have."""
     return str(context.resources.warehouse)
 
 
@@ -125,7 +125,7 @@ def test_two_pipelines_share_a_code_location(tmp_path: Path) -> None:
         assert dict(rows.select("tag", "display_name").iter_rows()) == names
 
 
-def test_two_pipelines_share_one_warehouse_file_in_schemas_of_their_own(tmp_path: Path) -> None:
+def test_two_pipelines_share_one_warehouse_file_in_separate_schemas(tmp_path: Path) -> None:
     for prefix in ("openrouter", "second"):
         settings = Settings(data_dir=tmp_path / prefix, warehouse=tmp_path / "shared.duckdb")
         Archive(settings.archive).put(answer(), fetched_at=NOON, source="a test", origin="import")

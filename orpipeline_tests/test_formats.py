@@ -496,7 +496,7 @@ def test_links_to_folders_are_followed_but_loops_and_broken_links_are_not(histor
         ("loop", "Too many levels of symbolic links"),
         ("2026-10-05.json/x", "Not a directory"),
         ("x" * 300, "File name too long"),
-        ("~nobody-of-this-name/x", "home directory"),
+        ("~no-such-user/x", "home directory"),
         ("a\0b", "null byte"),
         ("", "the path is empty"),
     ],

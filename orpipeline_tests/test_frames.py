@@ -339,7 +339,7 @@ anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries
 
 
 def some(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Return objects of which each field has what it should, or anything, or is missing."""
+    """Return objects whose fields each have a good value, any other value, or none."""
     return anything | st.fixed_dictionaries({}, optional={name: anything | good for name, good in fields.items()})
 
 
@@ -379,9 +379,9 @@ def test_no_json_makes_the_parser_raise_and_every_null_is_recorded(payloads: lis
         if name != "answers":  # there, a stated day that is another one is remembered beside its value
             assert nulls == remembered
     # Everything recorded can be stored as UTF-8.
-    said = [*frames.originals.values(), *(d.found for d in frames.defects)]
-    said += [path for paths in frames.unknown_fields.values() for path in paths]
-    "".join(said).encode()
+    recorded = [*frames.originals.values(), *(d.found for d in frames.defects)]
+    recorded += [path for paths in frames.unknown_fields.values() for path in paths]
+    "".join(recorded).encode()
 
 
 @given(body=st.binary())

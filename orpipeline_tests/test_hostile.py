@@ -1,4 +1,4 @@
-"""Names, days and sizes that an attacker could choose: they are stored as data, run nowhere, and are bounded."""
+"""Names, days and sizes that an attacker could choose: they are stored as data, never executed, and limited in size."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
     return load_days(archive, warehouse, [DAY], now=NOON), warehouse
 
 
-def test_hostile_names_are_stored_as_they_are_and_run_nowhere(tmp_path: Path) -> None:
+def test_hostile_names_are_stored_unchanged_and_never_executed(tmp_path: Path) -> None:
     loaded, warehouse = _load(tmp_path, answer(bend=_bend))
     assert not loaded.validated.errors
     assert set(warehouse.read("task_models").filter(tag="math")["model_id"]) == set(HOSTILE)
@@ -104,7 +104,7 @@ def test_an_absurd_answer_is_rejected_quickly(tmp_path: Path, body: bytes) -> No
     assert warehouse.read("task_models").is_empty()
 
 
-def test_nesting_beyond_what_a_parser_takes_is_archived_and_not_read(tmp_path: Path) -> None:
+def test_an_answer_nested_too_deep_for_the_parser_is_archived_and_not_read(tmp_path: Path) -> None:
     record = Archive(tmp_path).put(_nested(200_000), fetched_at=NOON, source="a test", origin="api").record
     assert record.as_of is None
     found = parse([(DAY, _nested(200_000))])

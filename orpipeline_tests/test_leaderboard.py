@@ -61,7 +61,7 @@ class Hidden:
 
 
 @st.composite
-def hidden_truths(draw: st.DrawFn) -> Hidden:
+def hidden_figures(draw: st.DrawFn) -> Hidden:
     weight = st.integers(0, 20)
 
     def fractions(names: list[str]) -> dict[str, float]:
@@ -79,22 +79,22 @@ def hidden_truths(draw: st.DrawFn) -> Hidden:
 
 
 @settings(max_examples=100, deadline=None)
-@given(hidden_truths())
+@given(hidden_figures())
 def test_bounds_and_ranks_hold_for_any_hidden_completion_of_the_lists(hidden: Hidden) -> None:
     board = rank(*hidden.published()).filter(scope="all")
-    truth = {m: round(hidden.true_share(m, "usage"), 9) for m in MODELS}
+    true_shares = {m: round(hidden.true_share(m, "usage"), 9) for m in MODELS}
     for row in board.iter_rows(named=True):
         model = row["model_id"]
         for kind in ("usage", "token"):
             true = hidden.true_share(model, "usage" if kind == "usage" else "tokens")
             assert row[f"{kind}_share"] - SLACK <= true <= row[f"{kind}_share_upper"] + SLACK
         # Ranks are among the listed models.
-        above = sum(truth[other] > truth[model] + SLACK for other in board["model_id"])
+        above = sum(true_shares[other] > true_shares[model] + SLACK for other in board["model_id"])
         assert row["usage_rank_best"] <= 1 + above <= row["usage_rank_worst"]
 
 
 @settings(max_examples=40, deadline=None)
-@given(hidden_truths())
+@given(hidden_figures())
 def test_attributed_shares_sum_to_the_listed_shares(hidden: Hidden) -> None:
     board = rank(*hidden.published()).filter(scope="all")
     listed_share = sum(hidden.weights[t][0] * hidden.usage[t][m] for t, listed in hidden.listed.items() for m in listed)
@@ -102,7 +102,7 @@ def test_attributed_shares_sum_to_the_listed_shares(hidden: Hidden) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(hidden_truths())
+@given(hidden_figures())
 def test_ranks_are_a_competition_ranking(hidden: Hidden) -> None:
     board = rank(*hidden.published())
     for kind in ("usage", "token"):

@@ -172,7 +172,7 @@ def most_within(window: timedelta, moments: Sequence[datetime]) -> int:
 
 
 @pytest.mark.slow
-def test_in_a_month_in_which_a_fifth_of_the_requests_fail_no_day_is_lost(
+def test_no_day_is_lost_in_a_month_with_a_fifth_of_the_requests_failing(
     online: World, api: ScriptedApi, clock: time_machine.Traveller, tmp_path: Path
 ) -> None:
     begun = perf_counter()

@@ -31,7 +31,7 @@ def published() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Every table's rows, after the answer's way from the archive to the warehouse."""
+    """Every table's rows, loaded from the archive into the warehouse."""
     folder = tmp_path_factory.mktemp("real")
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
     noon = datetime(2026, 10, 7, 12, tzinfo=UTC)

@@ -41,7 +41,7 @@ def three_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled(world: World, three_days: Path) -> World:
-    """Three days in archive and tables; the second has three revisions, of which number 2 is the newest."""
+    """Three days in archive and tables; the second has three revisions, and number 2 is the newest."""
     shutil.copytree(three_days, world.folder)
     return world
 

@@ -159,17 +159,19 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "message"),
     [
         ({"b/y": 0.5}, "No model is listed on both 29 Sep 2026 and 6 Oct 2026"),
         ({"a/x": 0.5}, "No model's share changed between 29 Sep 2026 and 6 Oct 2026"),
     ],
 )
-def test_an_unchanged_share_differs_from_no_model_to_compare(tmp_path: Path, then: dict[str, float], said: str) -> None:
+def test_no_change_and_no_model_to_compare_have_their_own_messages(
+    tmp_path: Path, then: dict[str, float], message: str
+) -> None:
     week_before = NEWEST - timedelta(days=7)
     answers = {week_before: one_tag_answer(week_before, then), NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}
     text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, answers)))).text.split())
-    assert said in text
+    assert message in text
     tile = text.partition("Largest change in 7 days")[2].partition("Models listed")[0]
     assert ("no model is listed on both days" in tile) == ("a/x" not in then)
 

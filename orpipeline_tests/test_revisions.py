@@ -130,7 +130,7 @@ def test_an_answer_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
     assert _raw_version(world) == newest.sha256
 
 
-def test_a_requested_revision_is_loaded_whatever_is_newer(world: World) -> None:
+def test_a_requested_revision_is_loaded_even_if_there_is_a_newer_one(world: World) -> None:
     world.keep(answer())
     world.keep(answer(bend=_restate), fetched_at=LATER)
     load_days(world.archive, world.warehouse, [DAY], now=NOON, revision=1)

@@ -1,4 +1,4 @@
-"""The views, against values calculated by hand. Each answer has one tag, so its models have shares of all traffic."""
+"""The views, against values calculated by hand. Each answer has one tag, so its models' shares are of all traffic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that the contracts must reject: how each is bent, and the rule, row and value that the finding names.
+"""Answers that the contracts must reject: how each is changed, and the rule, row and value that the finding names.
 
 At least one per rule of severity ERROR, and more where a rule covers cases that differ in kind.
 """

@@ -32,7 +32,7 @@ NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class World:
-    """A pipeline in `folder`: runs days through the real assets, and reads what they stored."""
+    """A pipeline in `folder`: runs days through the real assets, and reads the stored rows and events."""
 
     folder: Path
     instance: dg.DagsterInstance
