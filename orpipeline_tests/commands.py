@@ -45,7 +45,7 @@ def run_command(
 def run_program(
     *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run the installed `orpipeline` as a user does: in its own process, with only the given variables of orpipeline's."""
+    """Run the installed `orpipeline` as a user does: in its own process, with only the given variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     return subprocess.run(
         [str(ORPIPELINE), *arguments],

@@ -24,7 +24,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One received request: its path with query, its headers and its time (monotonic seconds)."""
 
     path: str
@@ -37,14 +37,14 @@ class ScriptedApi:
 
     def __init__(self) -> None:
         self.script: list[Reply] = [Reply(status=500)]
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                outer.asked.append(Asked(self.path, dict(self.headers), time.monotonic()))
+                outer.requests.append(Request(self.path, dict(self.headers), time.monotonic()))
                 reply = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
                 if reply.act is not None:
                     reply.act(self)

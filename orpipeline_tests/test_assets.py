@@ -51,7 +51,7 @@ def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: Wor
     result = online.run(DAY, fetch=Fetch.auto)
 
     assert result.success
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
     record = online.archive.latest(DAY)
     assert record is not None
     assert online.archive.read(record) == body
@@ -92,7 +92,7 @@ def test_auto_calls_the_api_once_and_then_uses_the_archive(online: World, api: S
     api.answers(answer())
     assert online.run(DAY, fetch=Fetch.auto).success
     assert online.run(DAY, fetch=Fetch.auto).success
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api: ScriptedApi) -> None:
@@ -109,13 +109,13 @@ def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api:
 def test_never_makes_no_api_call(online: World, api: ScriptedApi) -> None:
     failure = failure_of(online.run(DAY, fetch=Fetch.never))
     assert "Run it with fetch `auto`" in str(failure.description)
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_an_old_day_is_not_fetched_and_the_failure_tells_what_to_do(online: World, api: ScriptedApi) -> None:
     failure = failure_of(online.run(date(2026, 9, 1), fetch=Fetch.auto))
     assert "Import that day if you have it" in str(failure.description)
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: ScriptedApi) -> None:
@@ -130,7 +130,7 @@ def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: Script
 def test_without_a_key_the_failure_names_it_and_no_request_is_sent(world: World, api: ScriptedApi) -> None:
     failure = failure_of(World(world.folder, world.instance, api.base_url).run(DAY, fetch=Fetch.auto))
     assert "OPENROUTER_API_KEY is not set" in str(failure.description)
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_a_wrong_key_is_named_but_not_shown(online: World, api: ScriptedApi) -> None:
@@ -148,7 +148,7 @@ def test_a_429_ends_the_run_with_the_time_of_the_next_request(online: World, api
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "12:02:0" in str(failure.description)
     assert "next_attempt" in failure.metadata
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 def test_html_instead_of_json_is_archived_as_undated(online: World, api: ScriptedApi) -> None:
@@ -240,7 +240,7 @@ def test_a_damaged_record_of_the_newest_day_fails_only_that_day(online: World, a
         assert online.materialized(asset) == {day.isoformat() for day in WEEK[-3:-1]}
     assert "1 of 3 days failed; the others are loaded. Damaged: 2026-10-06. " in str(failure.description)
     assert failure.metadata["error"].value == "CorruptAnswerError"
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:

@@ -341,7 +341,7 @@ def test_a_spent_budget_sends_no_request(api: ScriptedApi, path: Path, clock: Sc
     client.fetch()
     with pytest.raises(BudgetSpentError):
         client.fetch()
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
     assert clock.at == NOW  # the client does not wait a minute
 
 
@@ -349,7 +349,7 @@ def test_each_try_is_counted(api: ScriptedApi, path: Path, clock: ScriptedClock)
     api.answers(Reply(status=503))
     with pytest.raises(BudgetSpentError):
         client_of(api, Budget(path, per_minute=2, clock=clock), clock).fetch()
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"Retry-After": "59.9991239"}], ids=str)
@@ -360,14 +360,14 @@ def test_the_client_waits_once_for_a_short_cool_down(
     api.answers(rate_limited, answer())
     budget = Budget(path, clock=clock, jitter=lambda: 0.9)
     client_of(api, budget, clock).fetch()
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
     assert timedelta(seconds=54) <= clock.at - NOW <= MINUTE
     assert budget.state().rate_limited_in_a_row == 0
 
     api.answers(rate_limited)
     with pytest.raises(RateLimitedError):
         client_of(api, budget, clock).fetch()
-    assert len(api.asked) == 4
+    assert len(api.requests) == 4
     assert budget.state().rate_limited_in_a_row == 2
 
 
@@ -444,7 +444,7 @@ def test_on_a_full_disk_no_request_is_sent(api: ScriptedApi, path: Path) -> None
     output = run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "full")
     assert str(path) in output
     assert "No request was sent" in output
-    assert api.asked == []
+    assert api.requests == []
     assert run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "room again") == "answered\n"
 
 
@@ -460,7 +460,7 @@ def test_if_the_file_cannot_be_created_no_request_is_sent(
     with pytest.raises(BudgetError, match="No request was sent") as caught:
         client_of(api, Budget(path, clock=clock), clock).fetch()
     assert str(path) in str(caught.value)
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_a_good_answer_is_returned_even_if_it_cannot_be_recorded(

@@ -314,7 +314,7 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
     home = tmp_path / "data" / "dagster"
     assert (home / "dagster.yaml").is_file()
     assert len(list((home / "history" / "runs").glob("*-*.db"))) == 2
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
     assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
     assert not (tmp_path / "data" / "reports").exists()
 

@@ -91,9 +91,9 @@ TRUNCATED = Reply(ANSWER[:1000], headers={"Content-Length": str(len(ANSWER)), "C
 def test_exactly_the_documented_request_is_sent(api: ScriptedApi) -> None:
     api.answers(ANSWER)
     client_of(api).fetch()
-    (asked,) = api.asked
-    assert asked.path == "/api/v1/classifications/task?window=7d"
-    assert {name.lower(): value for name, value in asked.headers.items()} == {
+    (request,) = api.requests
+    assert request.path == "/api/v1/classifications/task?window=7d"
+    assert {name.lower(): value for name, value in request.headers.items()} == {
         "host": api.base_url.split("/")[2],
         "authorization": f"Bearer {KEY}",
         "user-agent": f"orpipeline/{version('orpipeline')}",
@@ -108,7 +108,7 @@ def test_the_app_headers_are_sent_where_they_are_set(api: ScriptedApi) -> None:
     client_of(api, app=AppHeaders(referer="https://example.org", title="Market", categories="data")).fetch()
     client_of(api, app=AppHeaders(referer="", title="Only this")).fetch()
     named = ("http-referer", "x-openrouter-title", "x-openrouter-categories")
-    sent = [{n.lower(): v for n, v in asked.headers.items() if n.lower() in named} for asked in api.asked]
+    sent = [{n.lower(): v for n, v in request.headers.items() if n.lower() in named} for request in api.requests]
     assert sent == [
         dict(zip(named, ("https://example.org", "Market", "data"), strict=True)),
         {"x-openrouter-title": "Only this"},
@@ -119,21 +119,21 @@ def test_an_app_title_may_be_in_any_language(api: ScriptedApi) -> None:
     api.answers(ANSWER)
     client_of(api, app=AppHeaders(title="Café 市場")).fetch()
     # The server reads headers as Latin-1.
-    assert api.asked[0].headers["X-OpenRouter-Title"].encode("latin-1").decode() == "Café 市場"
+    assert api.requests[0].headers["X-OpenRouter-Title"].encode("latin-1").decode() == "Café 市場"
 
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_without_a_key_no_request_is_sent(api: ScriptedApi, key: str | None) -> None:
     with pytest.raises(MissingKeyError, match="OPENROUTER_API_KEY"):
         client_of(api, api_key=key).fetch()
-    assert api.asked == []
+    assert api.requests == []
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY} x", f"{KEY}\r\nX-Y: z", f"{KEY}\x7f", f"{KEY}é"])
 def test_an_invalid_key_is_never_sent(api: ScriptedApi, key: str) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         client_of(api, api_key=key).fetch()
-    assert api.asked == []
+    assert api.requests == []
     assert KEY not in str(caught.value)
 
 
@@ -201,7 +201,7 @@ def test_each_status_has_its_error_and_only_5xx_is_retried(
     with pytest.raises(StatusError) as caught:
         client_of(api).fetch()
     assert (type(caught.value), caught.value.status) == (kind, status)
-    assert len(api.asked) == tries
+    assert len(api.requests) == tries
     assert str(status) in str(caught.value)
     assert ("because" in str(caught.value)) == body.startswith(b"{")
 
@@ -230,7 +230,7 @@ def test_an_error_body_with_status_200_is_the_error_of_its_code(
     with pytest.raises(StatusError) as caught:
         client_of(api).fetch()
     assert (type(caught.value), caught.value.status) == (kind, status)
-    assert len(api.asked) == tries
+    assert len(api.requests) == tries
     assert len(str(caught.value)) < 500
 
 
@@ -240,8 +240,8 @@ def test_a_redirect_is_not_followed(api: ScriptedApi) -> None:
         api.answers(Reply(status=302, headers={"Location": f"{other.base_url}/classifications/task"}))
         with pytest.raises(UnexpectedStatusError, match="302"):
             client_of(api).fetch()
-        assert other.asked == []
-    assert len(api.asked) == 1
+        assert other.requests == []
+    assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_an_error_status_with_an_unreadable_body_keeps_its_error(api: ScriptedAp
     api.answers(Reply(status=503, **spoilt), Reply(status=429, **spoilt))
     with pytest.raises(RateLimitedError):
         client_of(api).fetch()
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
 def test_a_servers_message_is_one_short_printable_line(api: ScriptedApi) -> None:
@@ -279,7 +279,7 @@ def test_an_answer_that_is_not_a_json_object_is_unreadable(api: ScriptedApi, bod
     with pytest.raises(UnreadableAnswerError) as caught:
         client_of(api).fetch()
     assert caught.value.body == body
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_transient_failure_is_tried_three_times(api: ScriptedApi, reply: Reply
     api.answers(reply)
     with pytest.raises(kind):
         client.fetch()
-    assert len(api.asked) == 3
+    assert len(api.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -350,20 +350,20 @@ def test_a_transient_failure_is_tried_three_times(api: ScriptedApi, reply: Reply
 def test_a_third_try_can_succeed(api: ScriptedApi, failure: Reply) -> None:
     api.answers(failure, failure, ANSWER)
     assert client_of(api, read_timeout_seconds=0.3).fetch().body == ANSWER
-    assert len(api.asked) == 3
+    assert len(api.requests) == 3
 
 
 def test_a_429_ends_the_tries(api: ScriptedApi) -> None:
     api.answers(Reply(status=500), Reply(status=429), ANSWER)
     with pytest.raises(RateLimitedError):
         client_of(api).fetch()
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
 def test_the_waits_between_tries_grow(api: ScriptedApi) -> None:
     with pytest.raises(ServerError):
         client_of(api, retry_wait_seconds=0.1).fetch()
-    first, second, third = (asked.at for asked in api.asked)
+    first, second, third = (request.at for request in api.requests)
     assert second - first >= 0.1
     assert third - second >= 0.2
 
@@ -372,7 +372,7 @@ def test_no_try_starts_after_the_total_timeout(api: ScriptedApi) -> None:
     begun = time.monotonic()
     with pytest.raises(ServerError):
         client_of(api, retry_wait_seconds=2, total_timeout_seconds=1).fetch()
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
     assert time.monotonic() - begun < 2
 
 
@@ -382,7 +382,7 @@ def test_a_slow_drip_ends_with_the_total_timeout(api: ScriptedApi) -> None:
     with pytest.raises(AnswerTimeoutError, match="too slowly"):
         client_of(api, retry_wait_seconds=2, total_timeout_seconds=0.3).fetch()
     assert time.monotonic() - begun < 2
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 def test_a_client_that_starts_slowly_does_not_retry_after_the_deadline(
@@ -398,7 +398,7 @@ def test_a_client_that_starts_slowly_does_not_retry_after_the_deadline(
     api.answers(Reply(act=drip))
     with pytest.raises(AnswerTimeoutError):
         client_of(api, retry_wait_seconds=0.01, total_timeout_seconds=0.5).fetch()
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 def test_nothing_listening_is_a_failed_connection() -> None:

@@ -181,7 +181,7 @@ def test_a_run_killed_between_archive_and_commit_loses_nothing_and_the_next_run_
     with dg.DagsterInstance.ephemeral() as instance:
         assert World(place.settings.data_dir, instance, api.base_url).run(DAY, fetch=Fetch.auto).success
     assert place.state(expected) == (1, 1)
-    assert len(api.asked) == place.requests_counted() == 1  # the second run uses the archived answer
+    assert len(api.requests) == place.requests_counted() == 1  # the second run uses the archived answer
 
 
 @pytest.fixture(scope="module")
@@ -293,13 +293,13 @@ def end_and_heal(
     end: EarlyEnd, place: Place, api: ScriptedApi, sizes: Mapping[str, int], expected: Mapping[int, Frames]
 ) -> Outcome:
     """End a run at a step, and let another run finish its work."""
-    requests, counted = len(api.asked), place.requests_counted()
+    requests, counted = len(api.requests), place.requests_counted()
     done = place.run(at=end.at, by=end.by.format(**sizes))
     left, files = place.state(expected), list(place.settings.data_dir.glob(end.leaves))
     # If the archive has the restated answer, the next run makes no request.
     assert_succeeded(place.run("auto" if left[0] == 2 else "always"))
     # Every request is counted, wherever the first run ended.
-    sent = len(api.asked) - requests
+    sent = len(api.requests) - requests
     assert sent <= place.requests_counted() - counted <= sent + 1
     return Outcome(done, left, files, place.state(expected))
 
@@ -364,7 +364,7 @@ def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_change
     place = Place(tmp_path, api.base_url)
     process = place.start()
     assert_one_line(ended(process), 130)
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
     assert place.state(expected) == (0, 0)
 
 
@@ -440,7 +440,7 @@ def test_two_runs_of_a_day_at_once_make_one_revision(
         else:
             assert done.stderr == ""
     assert place.state(expected) == (2, 2)
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
     sensor = Sensor(online)
     api.answers(fault.reply)
     assert error_of(sensor.run()) == fault.error.__name__
-    assert len(api.asked) == fault.requests
+    assert len(api.requests) == fault.requests
     assert online.archive.days() == list(fault.days)
     assert undated(online) == fault.undated
     assert_nothing_loaded(online)
@@ -146,12 +146,12 @@ def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
     assert at == NOON + fault.wait
     clock.move_to(at - SECOND)
     sensor.skips()
-    assert len(api.asked) == fault.requests
+    assert len(api.requests) == fault.requests
 
     api.answers(answer())
     clock.move_to(at)
     assert sensor.run().success
-    assert len(api.asked) == fault.requests + 1
+    assert len(api.requests) == fault.requests + 1
     assert online.archive.days() == sorted([*fault.days, DAY])
     assert undated(online) == fault.undated
     assert_loaded(online)
@@ -169,7 +169,7 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
     sensor = Sensor(online)
     failed = sensor.run()
     assert error_of(failed) == RateLimitedError.__name__
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
     at = sensor.next_attempt()
     assert MINUTE < at - NOON <= timedelta(hours=1)
     assert f"{at:%H:%M:%S} UTC" in str(failure_of(failed).description)
@@ -187,7 +187,7 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
 def test_a_run_waits_for_a_short_cool_down_and_gets_the_day(online: World, api: ScriptedApi) -> None:
     api.answers(rate_limited({"Retry-After": "1"}), answer())
     assert online.run(DAY, fetch=Fetch.auto).success
-    first, second = (asked.at for asked in api.asked)
+    first, second = (request.at for request in api.requests)
     assert second - first >= 1
     assert_loaded(online)
 
@@ -198,7 +198,7 @@ def test_each_request_that_times_out_is_counted_and_starts_no_cool_down(online: 
     with pytest.raises(AnswerTimeoutError):
         client.fetch()
     state = online.budget.state()
-    assert (state.used_last_minute, state.next_request_at) == (len(api.asked), None)
+    assert (state.used_last_minute, state.next_request_at) == (len(api.requests), None)
 
 
 # Faults that only OpenRouter can fix
@@ -233,7 +233,7 @@ def test_the_recapture_replaces_a_rejected_answer(
     rejected.skips()
     clock.move_to(RECAPTURE)
     assert recapture(online).success
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
     assert [online.archive.read(record) for record in online.archive.revisions(DAY)] == [INVALID, answer()]
     assert online.tables()["snapshots"][0]["revision"] == 2
     assert_loaded(online)
@@ -262,7 +262,7 @@ def test_the_sensor_retries_every_ten_minutes_while_the_recapture_is_rejected_to
         assert timedelta(0) < at - utc_now() <= 10 * MINUTE
         clock.move_to(at)
         assert not rejected.run().success
-    assert len(api.asked) == 5
+    assert len(api.requests) == 5
     clock.move_to(rejected.next_attempt())
     api.answers(answer())
     assert rejected.run().success
@@ -290,7 +290,7 @@ def test_an_answer_from_before_its_day_ended_does_not_replace_the_days_answer(
     clock.move_to(NOON + timedelta(days=1))
     api.answers(answer(AFTER))
     assert online.run(AFTER, fetch=Fetch.auto).success
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
     newest = online.archive.latest(AFTER)
     assert newest is not None
     assert online.archive.read(newest) == answer(AFTER)

@@ -129,4 +129,4 @@ def test_the_cursor_of_another_day_does_not_matter(online: World) -> None:
 
 def test_a_tick_sends_no_request(online: World, api: ScriptedApi) -> None:
     assert online.tick().run_requests
-    assert api.asked == []
+    assert api.requests == []
