@@ -145,10 +145,11 @@ class Bench:
 
 def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None]:
     """Time one day from the request to durable tables. Also return the scaffold's seconds, if it ran."""
-    floor, ours, whole, bare, other = [], [], [], [], []
+    floor, durable, ours, whole, bare, other = [], [], [], [], [], []
     for number in range(bench.runs + 1):
         for seconds, command in (
             (floor, (sys.executable, HERE / "floor.py", bench.newest)),
+            (ours, (OURS, "run", "--date", bench.newest, "--no-report")),
             (whole, (OURS, "run", "--date", bench.newest)),
             (bare, (sys.executable, HERE / "bare.py", "bare")),
         ):
@@ -156,22 +157,30 @@ def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None
                 took = bench.run(folder, *command)
                 if number:  # the round before the first fills the bytecode cache
                     seconds.append(took.wall)
-                    if seconds is whole:
+                    if seconds is ours:
                         _require_days(folder, "openrouter", 1)
-                        ours.append(took.until_durable(folder / "warehouse.duckdb"))
+                        durable.append(took.until_durable(folder / "warehouse.duckdb"))
         if scaffold and 0 < number <= SCAFFOLD_DAYS:
             with bench.world() as folder:
                 took = bench.run(folder, scaffold, HERE / "scaffold.py", bench.newest)
                 other.append(took.until_durable(folder / "warehouse.duckdb"))
                 _require_days(folder, "main", 1)
-    against = f"{_s(ours)} against the floor's {_s(floor)} ({_ratio(ours, floor):.2f}x); a bare script {_s(bare)}"
+    to_end = _ratio(ours, floor)
     rows = [
-        Row("one day, process start to durable tables", against, "<= 1.3x floor", _ratio(ours, floor) <= 1.3),
-        Row("the same with the report, to the process's end", _s(whole), "report", None),
+        Row("one day, process start to durable tables", f"{_s(durable)}; a bare script {_s(bare)}", "report", None),
+        Row(
+            "the same to the process's end, with all of Dagster's events",
+            f"{_s(ours)} against the floor's {_s(floor)} ({to_end:.2f}x)",
+            "<= 1.3x floor",
+            to_end <= 1.3,
+        ),
+        Row("the same with the report", _s(whole), "report", None),
     ]
     if other:
-        times = median(other) / median(ours)
-        rows.append(Row("the same, scaffold", f"{_s(other)} ({times:.1f}x ours)", ">= 3x faster", times >= 3))
+        times = median(other) / median(durable)
+        rows.append(
+            Row("one day to durable tables, scaffold", f"{_s(other)} ({times:.1f}x ours)", ">= 3x faster", times >= 3)
+        )
     return rows, median(other) if other else None
 
 
