@@ -60,7 +60,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_scaffolded_component_loads_and_materializes_a_day(project: Path) -> None:
+def test_a_scaffolded_component_materializes_a_day_and_its_attributes_are_templated(project: Path) -> None:
     assert "orpipeline.OpenRouterMarketShare" in _run(project, "dg", "list", "components")
     _run(project, "dg", "check", "defs")
 
@@ -79,8 +79,7 @@ def test_the_scaffolded_component_loads_and_materializes_a_day(project: Path) ->
         for key in Names().daily_assets:
             assert instance.get_materialized_partitions(key) == {day.isoformat()}
 
-
-def test_attributes_are_templated(project: Path) -> None:
+    # Attributes are templated.
     (project / DEFS_YAML).write_text(
         "type: orpipeline.OpenRouterMarketShare\n"
         "attributes:\n"

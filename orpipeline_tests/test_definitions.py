@@ -50,8 +50,6 @@ def _command(*arguments: str, environment: Mapping[str, str] | None = None) -> s
     ("command", "expected"),
     [
         (["dg", "check", "defs"], "All definitions loaded successfully"),
-        (["dg", "list", "defs"], "openrouter/model_leaderboard"),
-        (["dagster", "definitions", "validate"], "All code locations passed validation"),
         (["dagster", "definitions", "validate", "-m", "orpipeline.definitions"], "passed validation"),
     ],
 )
