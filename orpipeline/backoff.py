@@ -106,7 +106,8 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
     if ended_by is NextAttempt.NEEDS_PERSON and attempts.key_fingerprint == key_fingerprint:
         due = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)
         if now < due:
-            return Wait(f"{attempts.error}: set a valid OPENROUTER_API_KEY; next attempt {due:%H:%M:%S} UTC; {left}")
+            why = f"{attempts.error}: fix what the failed run names, such as OPENROUTER_API_KEY"
+            return Wait(f"{why}; next attempt {due:%H:%M:%S} UTC; {left}")
     before_recapture = attempts.ended_at < recapture_at.timestamp()
     # The schedule starts the recapture. If it starts none, or it fails, the attempts continue here.
     if ended_by is NextAttempt.NEEDS_OPENROUTER and before_recapture and now < recapture_at + URGENT_DISTANCE:

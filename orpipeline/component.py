@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from orpipeline.build import build_defs
 from orpipeline.defs.names import DEFAULT_PREFIX
 from orpipeline.errors import SettingsError
-from orpipeline.settings import Settings, problems, url_scheme
-
-_PATHS = ("data_dir", "archive", "warehouse", "state", "reports")
+from orpipeline.settings import Settings, url_scheme
 
 
 class _Scaffolder(dg.Scaffolder[Any]):
@@ -60,16 +58,18 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     app_categories: str | None = Field(None, description="Sent as `X-OpenRouter-Categories`.")
 
     def settings(self, project_root: Path) -> Settings:
-        """Return the settings among the attributes. Raises SettingsError if one has an invalid value."""
-        attributes = {name: value for name in Settings.model_fields if (value := getattr(self, name)) is not None}
-        for name in _PATHS:
-            # The current folder must not decide where the data is. A URL is rejected as it is.
-            if name in attributes and url_scheme(attributes[name]) is None:
-                attributes[name] = project_root / Path(attributes[name]).expanduser()
-        try:
-            return Settings.model_validate(attributes)
-        except ValidationError as error:
-            raise SettingsError(f"Invalid attributes of {type(self).__name__}: {problems(error)}.") from None
+        """Return the settings among the attributes; a relative path is in the project.
+
+        Raises SettingsError for an invalid value and for an empty one, as a template without its variable leaves it.
+        """
+        given = {name: getattr(self, name) for name in Settings.model_fields if name in self.model_fields_set}
+        empty = [name for name, value in given.items() if value in (None, "")]
+        if empty:
+            raise SettingsError(f"{type(self).__name__}: {', '.join(empty)} is empty. Set its environment variable.")
+        for name, field in Settings.model_fields.items():
+            if name in given and field.annotation is Path and url_scheme(given[name]) is None:
+                given[name] = project_root / Path(given[name]).expanduser()
+        return Settings.model_validate(given)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -13,7 +14,6 @@ from orpipeline.days import missing_days
 from orpipeline.leaderboard import DECIMALS
 from orpipeline.openrouter.frames import parse
 from orpipeline.snapshot import Validated, older_revisions
-from orpipeline.warehouse.database import Warehouse
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def restatements(archive: Archive, validated: Validated) -> tuple[list[Restateme
     return found, unreadable
 
 
-def lost_days(archive: Archive, warehouse: Warehouse, newest: date) -> list[date]:
+def lost_days(archive: Archive, table_days: Iterable[date], newest: date) -> list[date]:
     """Return the days between the first known day and `newest` that are in neither the archive nor the tables."""
-    known = {*archive.days(), *warehouse.days()}
+    known = {*archive.days(), *table_days}
     return [day for day in missing_days({*known, newest}) if day < newest] if known else []
 
 

@@ -58,10 +58,15 @@ def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *,
     return {day for day in other if day not in chosen or chosen[day].sha256 != stored.get(day)}
 
 
-def rebuild_days(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> Iterator[Loaded]:
-    """Rebuild the tables of some days from the archive; yield each transaction of up to `DAYS_AT_ONCE` days."""
+def rebuild_days(
+    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime, trend_days: int = 0
+) -> Iterator[Loaded]:
+    """Rebuild the tables of some days from the archive; yield each transaction of up to `DAYS_AT_ONCE` days.
+
+    `trend_days` is that of `load_days`.
+    """
     for batch in _batches(days):
-        yield load_days(archive, warehouse, batch, now=now)
+        yield load_days(archive, warehouse, batch, now=now, trend_days=trend_days)
 
 
 def rebuild(

@@ -1,4 +1,4 @@
-"""The settings: a value. The environment is one way to make one, and this is the only module that reads it."""
+"""The settings: a value. The environment is one way to make one, and only this module reads it (DAGSTER_HOME apart)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from orpipeline.errors import SettingsError
 
@@ -46,13 +56,16 @@ def url_scheme(text: str) -> str | None:
 
 
 def _local_path(value: object) -> object:
-    """Return an absolute path: "~/x" and "x" mean what they mean in a shell, also after the process changes folder."""
+    """Return a path with `~` expanded. A relative one is rejected: the current folder must not decide where data is."""
     if not isinstance(value, str | Path):
         return value
     scheme = url_scheme(str(value))
     if scheme is not None:
         raise ValueError(f"must be a path on this machine, not a URL ({scheme}:)")
-    return Path(value).expanduser().absolute()
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path, or begin with ~")
+    return path
 
 
 LocalPath = Annotated[Path, BeforeValidator(_local_path)]
@@ -69,8 +82,8 @@ def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
 class Settings(BaseModel):
     """All settings of a pipeline, except for the API key, which is read when the API is called.
 
-    Paths may be text; relative ones start from the current folder. Raises pydantic's ValidationError for a value that
-    cannot be used, such as a URL where a folder is expected.
+    Paths may be text, and are absolute. Raises SettingsError for invalid values, such as a URL where a folder is
+    expected. It names each setting in one line, and never shows a value, which may be a secret.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
@@ -99,6 +112,14 @@ class Settings(BaseModel):
     app_title: str | None = None
     app_categories: str | None = None
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_one_line(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validated(values)
+        except ValidationError as error:
+            raise SettingsError(f"Invalid settings: {_problems(error)}.") from None
+
     @field_validator("base_url")
     @classmethod
     def _require_plain_http_url(cls, value: str) -> str:
@@ -125,20 +146,16 @@ class Settings(BaseModel):
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings from the environment's current variables; an empty variable counts as unset.
 
-    Raises SettingsError that names each variable with an invalid value (never the value, which may be a secret).
+    Raises SettingsError as `Settings` does.
     """
     variables = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
-    try:
-        return Settings.model_validate({name: value for name, value in variables.items() if value})
-    except ValidationError as error:
-        reasons = problems(error, lambda name: PREFIX + name.upper())
-        raise SettingsError(f"Invalid settings in the environment: {reasons}.") from None
+    return Settings.model_validate({name: value for name, value in variables.items() if value})
 
 
-def problems(error: ValidationError, shown: Callable[[str], str] = str) -> str:
-    """Return what is wrong with each setting in one line, without the values; `shown` turns a field into its name."""
+def _problems(error: ValidationError) -> str:
+    """Return what is wrong with each setting, without the values."""
     return "; ".join(
-        f"{shown(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
+        f"{e['loc'][0]} ({PREFIX}{str(e['loc'][0]).upper()}): {e['msg'].removeprefix('Value error, ')}"
         for e in error.errors(include_input=False, include_context=False)
         if e["type"] != "default_factory_not_called"  # follows from an invalid data folder, which has its own entry
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 
@@ -50,14 +50,16 @@ class Validated:
 
     `newest`: the newest revision of each archived day, if its bytes are intact. `chosen`: the revision for the tables:
     the newest valid one, or the requested one. `frames`: the contents of the chosen revisions. `findings`: of the
-    newest revisions, with the columns of `orpipeline.contracts.findings.FINDINGS_SCHEMA`. `errors`: why a day's newest
-    answer is not in the tables (not archived, damaged, or rejected).
+    newest revisions, with the columns of `orpipeline.contracts.findings.FINDINGS_SCHEMA`. `warnings`: the findings of
+    severity WARN, of the chosen revisions. `errors`: why a day's newest answer is not in the tables (not archived,
+    damaged, or rejected).
     """
 
     newest: Mapping[date, Record]
     chosen: Mapping[date, Record]
     frames: Frames
     findings: pl.DataFrame
+    warnings: pl.DataFrame
     errors: Mapping[date, OrpipelineError]
 
     @property
@@ -68,11 +70,18 @@ class Validated:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load wrote: the validated days, the rows of each table by name, and each table's row count."""
+    """What a load wrote, all of it as of one transaction.
+
+    `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
+    tables. `trends`: the rows of `model_trends` for the loaded days and the requested number of days before. Without
+    any archived answer, the warehouse is not opened, and these four are empty.
+    """
 
     validated: Validated
-    frames: Mapping[str, pl.DataFrame]
-    row_counts: Mapping[str, int]
+    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    row_counts: Mapping[str, int] = field(default_factory=dict)
+    days: Sequence[date] = ()
+    trends: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
 def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch, now: datetime) -> Record | None:
@@ -82,9 +91,9 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
     JSON is archived as undated first), ArchiveError if the answer cannot be written, and DayNotAvailableError if the
     answer names no day.
     """
-    newest = newest_completed_day(now)
-    wanted = newest in days and not _is_archived(archive, newest)
-    if fetch is Fetch.never or (fetch is Fetch.auto and not wanted):
+    newest_day = newest_completed_day(now)
+    is_missing = newest_day in days and not _is_archived(archive, newest_day)
+    if fetch is Fetch.never or (fetch is Fetch.auto and not is_missing):
         return None
     try:
         answer = client.fetch()
@@ -117,34 +126,44 @@ def load_days(
     now: datetime,
     answered: date | None = None,
     revision: int | None = None,
+    trend_days: int = 0,
     stopwatch: Stopwatch | None = None,
 ) -> Loaded:
     """Lock the warehouse, validate the days' archived answers, and replace their rows in one transaction.
 
     The lock comes first: this function sees everything that other processes archived and wrote before, so an older
     revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
-    answer is archived, the warehouse is not opened. `stopwatch` measures `lock`, `validation` and `write`. On an error
-    of the warehouse, which is raised, nothing is written.
+    answer is archived, the warehouse is not opened. `trend_days` is how many days of `model_trends` to read before the
+    loaded ones. `stopwatch` measures `lock`, `validation` and `write`. If the warehouse fails, its error is raised and
+    nothing is written.
     """
     watch = stopwatch or Stopwatch()
     if not any(archive.has(day) for day in days):
-        return Loaded(validate_days(archive, days, now=now, answered=answered, revision=revision), {}, {})
+        return Loaded(validate_days(archive, days, now=now, answered=answered, revision=revision))
     with ExitStack() as transaction:
         with watch.measure("lock"):
             tables = transaction.enter_context(warehouse.writing())
         with watch.measure("validation"):
             validated = validate_days(archive, days, tables, now=now, answered=answered, revision=revision)
         with watch.measure("write"):
-            loaded = write_days(tables, validated)
+            loaded = write_days(tables, validated, trend_days=trend_days)
             transaction.close()
     return loaded
 
 
-def write_days(tables: Tables, validated: Validated) -> Loaded:
-    """Replace the rows of the chosen revisions' days, with their leaderboard, through an open transaction."""
+def write_days(tables: Tables, validated: Validated, *, trend_days: int = 0) -> Loaded:
+    """Replace the rows of the chosen revisions' days, with their leaderboard, through an open transaction.
+
+    `trend_days` is how many days of `model_trends` to read before the first written one.
+    """
     frames = daily_tables(validated.frames, list(validated.chosen.values()))
     frames["model_leaderboard"] = rank(frames["task_classifications"], frames["task_models"])
-    return Loaded(validated, frames, tables.replace_days(list(validated.chosen), frames))
+    days = sorted(validated.chosen)
+    row_counts = tables.replace_days(days, frames)
+    trends = pl.DataFrame()
+    if trend_days and days:
+        trends = tables.read("model_trends", since=days[0] - timedelta(days=trend_days), until=days[-1])
+    return Loaded(validated, frames, row_counts, tables.days(), trends)
 
 
 def validate_days(
@@ -179,7 +198,8 @@ def validate_days(
             errors[day] = error
     newest = {day: wanted[day] for day in bodies}
     frames = parse(bodies.items())
-    findings = validate(frames, tables.seen(list(bodies)) if tables and bodies else None)
+    seen = tables.seen(list(bodies)) if tables and bodies else None
+    findings = loaded_findings = validate(frames, seen)
     rejected = rejected_days(findings)
     chosen = {day: record for day, record in newest.items() if day not in rejected}
     unusable = [day for day in wanted if day not in chosen]
@@ -192,7 +212,8 @@ def validate_days(
             errors[day] = rejection(day, findings, str(newest[day].path), stored)
     if unusable:
         frames = parse((day, bodies[day]) for day in sorted(chosen))
-    return Validated(newest, chosen, frames, findings, errors)
+        loaded_findings = validate(frames, seen)
+    return Validated(newest, chosen, frames, findings, loaded_findings.filter(severity="WARN"), errors)
 
 
 def _revision(revisions: Sequence[Record], day: date, revision: int) -> Record:
@@ -260,22 +281,22 @@ def _rank_in_day(share: str) -> pl.Expr:
     return pl.col(share).rank("min", descending=True).over("as_of", "window_days").cast(pl.Int32)
 
 
-def _not_available(day: date, newest: date, answered: date | None) -> DayNotAvailableError:
+def _not_available(day: date, newest_day: date, answered: date | None) -> DayNotAvailableError:
     """Return the error for a day without an archived answer."""
-    if day > newest:
-        return DayNotAvailableError(f"{day} has not ended yet in UTC; the newest available day is {newest}.")
+    if day > newest_day:
+        return DayNotAvailableError(f"{day} has not ended yet in UTC; the newest available day is {newest_day}.")
     if answered is not None and answered > day:
         return DayNotAvailableError(
             f"The API already serves {answered} (archived), and {day} can no longer be fetched. "
             "Import that day if you have it from elsewhere; otherwise it is lost."
         )
-    if day == newest:
+    if day == newest_day:
         if answered is not None and answered < day:
             return DayNotAvailableError(
                 f"{day} is not published yet: the API still serves {answered} (archived). Try again in a few minutes."
             )
         return DayNotAvailableError(f"The archive has no answer for {day}. Run it with fetch `auto` to call the API.")
     return DayNotAvailableError(
-        f"The archive has no answer for {day}, and the API serves only {newest}. "
+        f"The archive has no answer for {day}, and the API serves only {newest_day}. "
         "Import that day if you have it from elsewhere; otherwise it is lost."
     )

@@ -20,7 +20,8 @@ from dagster._core.loader import LoadingContextForTest
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.names import asset_key
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.snapshot import Fetch
+from orpipeline.snapshot import Fetch, Loaded, load_days
+from orpipeline.warehouse.database import Warehouse, WarehouseBusyError
 from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.world import ASSETS, NAMES, World, checks_of, failure_of
@@ -364,6 +365,40 @@ def test_the_answer_is_archived_and_reported_even_if_the_warehouse_fails(online:
     assert "not a DuckDB database" in str(failure.description)
     assert online.archive.days() == [DAY]
     assert path.read_bytes().startswith(b"not a database")
+
+
+def _lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every further attempt to open the warehouse find it locked."""
+
+    def locked(*_: object, **__: object) -> None:
+        raise WarehouseBusyError("locked by another process")
+
+    monkeypatch.setattr(Warehouse, "connect", locked)
+
+
+def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_lock(*arguments: Any, **options: Any) -> Loaded:
+        loaded = load_days(*arguments, **options)
+        _lock(monkeypatch)
+        return loaded
+
+    monkeypatch.setattr("orpipeline.defs.assets.load_days", load_and_lock)
+    world.keep(answer())
+    result = world.run(DAY)
+    assert result.success
+    assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed
+    for asset in ASSETS:
+        assert world.materialized(asset) == {"2026-10-06"}
+
+
+def test_the_raw_answer_alone_needs_no_warehouse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.keep(answer())
+    world.make_tables(DAY)
+    _lock(monkeypatch)
+    assert world.run(DAY, selection=["raw_task_classifications"]).success
+    assert world.materialized("raw_task_classifications") == {"2026-10-06"}
 
 
 def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:

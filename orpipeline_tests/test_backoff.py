@@ -101,7 +101,7 @@ def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another
     known = attempts(UnauthorizedError)
     wait = decide(known, FREE, "key", NOON)
     assert isinstance(wait, Wait)
-    assert "set a valid OPENROUTER_API_KEY; next attempt 13:00:00 UTC" in wait.reason
+    assert "fix what the failed run names, such as OPENROUTER_API_KEY; next attempt 13:00:00 UTC" in wait.reason
     assert len(wait.reason) <= 150
     assert first_attempt(known, minutes_from(NOON, 120)) == NOON + 60 * MINUTE
     assert isinstance(decide(known, FREE, "another key", NOON), Attempt)

@@ -119,9 +119,12 @@ def test_options_leave_parts_out(tmp_path: Path) -> None:
     assert defs.resolve_job_def("daily_snapshot").asset_layer.selected_asset_keys == {*NAMES.daily_assets}
 
 
-def test_a_key_prefix_that_is_not_a_name_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="key_prefix='a/b' is not a valid name"):
-        build_defs(Settings(data_dir=tmp_path), key_prefix="a/b")
+@pytest.mark.parametrize("prefix", ["a/b", "Second", "openrouter_archive", "daily", "pg_catalog"])
+def test_a_key_prefix_that_is_not_a_name_or_makes_another_pipelines_names_is_rejected(
+    tmp_path: Path, prefix: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"key_prefix='{prefix}' is not a valid name"):
+        build_defs(Settings(data_dir=tmp_path), key_prefix=prefix)
 
 
 AT_0020 = datetime(2026, 10, 7, 0, 20, tzinfo=UTC)

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from orpipeline.days import day_spans
+from orpipeline.report.files import write_report
 from orpipeline.snapshot import load_days, validate_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
@@ -171,6 +172,18 @@ def test_empty_tables_get_the_newest_valid_revision(world: World) -> None:
     assert world.tables()["snapshots"][0]["revision"] == 2
     assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
     assert world.materialized("model_leaderboard") == {"2026-10-06"}
+
+
+def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_one(world: World) -> None:
+    world.keep(answer())
+    world.keep(answer(bend=lambda data: data.update(window_days=30, surprise="new")), fetched_at=LATER)
+    assert not world.run(DAY).success
+    event = world.instance.get_latest_materialization_event(NAMES.asset("snapshots"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["validation_warnings"].value == 0
+    written = write_report(world.settings.reports, world.archive, world.warehouse, day=None, now=NOON)
+    assert "surprise" not in written.page.read_text()
 
 
 def test_without_a_valid_revision_the_tables_stay_empty(world: World) -> None:

@@ -7,7 +7,6 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from orpipeline import settings as module
 from orpipeline.build import build_defs
@@ -50,6 +49,7 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
     ("variable", "value", "reason"),
     [
         ("ORPIPELINE_DATA_DIR", "s3://bucket/x", "must be a path on this machine, not a URL (s3:)"),
+        ("ORPIPELINE_DATA_DIR", "data", "must be an absolute path, or begin with ~"),
         ("ORPIPELINE_ARCHIVE", "https://user:hunter2@host/x", "must be a path on this machine, not a URL (https:)"),
         ("ORPIPELINE_BASE_URL", "ftp://host", "must be an http:// or https:// URL"),
         ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
@@ -57,19 +57,20 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
     ],
 )
 def test_an_invalid_variable_is_named_in_one_line_without_its_value(variable: str, value: str, reason: str) -> None:
+    name = variable.removeprefix("ORPIPELINE_").lower()
     with pytest.raises(SettingsError) as caught:
         load_settings({variable: value})
     message = str(caught.value)
-    assert message.startswith(f"Invalid settings in the environment: {variable}: ")
+    assert message.startswith(f"Invalid settings: {name} ({variable}): ")
     assert reason in message
     assert "\n" not in message
     assert "hunter2" not in message
-    with pytest.raises(ValidationError):
-        Settings.model_validate({variable.removeprefix("ORPIPELINE_").lower(): value})
+    with pytest.raises(SettingsError, match=name):
+        Settings.model_validate({name: value})
 
 
 def test_a_misspelled_setting_is_rejected() -> None:
-    with pytest.raises(ValidationError, match="datadir"):
+    with pytest.raises(SettingsError, match="datadir"):
         Settings.model_validate({"datadir": "x"})
 
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import pandera.polars as pa
 import polars as pl
-from pandera.api.polars.types import PolarsData
 
 from orpipeline.contracts import rules
 from orpipeline.contracts.rules import Rule
@@ -135,7 +134,7 @@ def _check(declared: Sequence[RowRule]) -> pa.Check:
     """Return a pandera check that fails for each row that breaks a rule in any of the columns that declare it."""
     rule, broken = declared[0].rule, pl.any_horizontal(one.broken.fill_null(False) for one in declared)
 
-    def holds(data: PolarsData) -> pl.LazyFrame:
+    def holds(data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(~broken)
 
     return pa.Check(holds, name=rule.name, description=rule.description)

@@ -1,4 +1,4 @@
-"""A message to a webhook when a run fails: what failed, what it means for the day, what to do."""
+"""A message to a webhook when a run fails: the run, its day, and its own reason, which tells what to do."""
 
 from __future__ import annotations
 
@@ -42,12 +42,7 @@ def alert_text(run: dg.DagsterRun, reason: str) -> str:
     """Return the message about a failed run."""
     day = run.tags.get("dagster/partition")
     what = f"orpipeline: run {run.run_id[:8]} of {run.job_name} failed{f' for {day}' if day else ''}."
-    effect = (
-        f"The tables are unchanged for {day}. The ticks of snapshot_sensor show when it retries, or what it waits for."
-        if day
-        else "The tables are unchanged for the days that failed."
-    )
-    return f"{what}\n{reason[:_LENGTH]}\n{effect}"
+    return f"{what}\n{reason[:_LENGTH]}"
 
 
 def _reason(context: dg.RunFailureSensorContext) -> str:

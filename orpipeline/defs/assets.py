@@ -5,6 +5,7 @@
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import check_specs, history_results, rule_results
 from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
 from orpipeline.defs.failures import days_failed
+from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.specs import Labels, daily_specs
 from orpipeline.errors import OrpipelineError
@@ -97,28 +99,25 @@ class _Step:
         # Checks that run alone use the archive only.
         fetch = config.fetch if self.context.selected_asset_keys else Fetch.never
         answered, not_fetched = self._fetch(client, days, fetch)
-        tables_selected = bool(self.context.selected_asset_keys - {self.names.raw})
-        if tables_selected:
+        table_days: Sequence[date] | None
+        if self.context.selected_asset_keys - {self.names.raw}:
             loaded = yield from self._load(days, answered, config.revision)
-            validated = loaded.validated
+            validated, table_days = loaded.validated, loaded.days
         else:
-            loaded, validated = None, self._validate(days, answered, config.revision)
+            loaded = None
+            validated, table_days = self._validate(days, answered, config.revision)
         checks = self.context.selected_asset_check_keys
         if self.names.raw in self.context.selected_asset_keys:
             raw = raw_materializations(self.names, validated.raw)
             yield from self._report(raw, complete=len(validated.newest) == len(days))
         yield from rule_results(checks, validated)
         if loaded is not None:
-            tables = table_materializations(self.names, loaded, self.warehouse, self.stopwatch.seconds)
+            tables = table_materializations(self.names, loaded, self.stopwatch.seconds)
             yield from self._report(tables, complete=not validated.errors)
         # These checks read other answers, too. An error in one of those must not stop the tables, so they come last.
-        yield from history_results(checks, validated, self.archive, self.warehouse, newest)
-        # A rejected answer is archived, too: it fails the tables, but not the raw asset.
-        errors = {
-            day: error for day, error in validated.errors.items() if tables_selected or day not in validated.newest
-        }
-        if errors or not_fetched:
-            raise days_failed(errors, not_fetched, days, newest)
+        yield from history_results(checks, validated, self.archive, table_days, newest)
+        if validated.errors or not_fetched:
+            raise days_failed(validated.errors, not_fetched, days, newest)
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""
@@ -147,9 +146,17 @@ class _Step:
         self.context.log.info(f"The API served {record.as_of}; archived as {record.path}")
         return record.as_of, {}
 
-    def _validate(self, days: Sequence[date], answered: date | None, revision: int | None) -> Validated:
-        with self.warehouse.reading() as tables:
-            return validate_days(self.archive, days, tables, now=self.now, answered=answered, revision=revision)
+    def _validate(
+        self, days: Sequence[date], answered: date | None, revision: int | None
+    ) -> tuple[Validated, Sequence[date] | None]:
+        """Return the validated days and the days in the tables; None if the warehouse fails, which stops nothing."""
+        validated = partial(validate_days, self.archive, days, now=self.now, answered=answered, revision=revision)
+        try:
+            with self.warehouse.reading() as tables:
+                return validated(tables), tables.days()
+        except WarehouseError as error:
+            self.context.log.warning(str(error))
+            return validated(), None
 
     def _load(
         self, days: Sequence[date], answered: date | None, revision: int | None
@@ -167,6 +174,7 @@ class _Step:
                 now=self.now,
                 answered=answered,
                 revision=revision,
+                trend_days=SPARKLINE_DAYS,
                 stopwatch=self.stopwatch,
             )
         except WarehouseError:

@@ -15,7 +15,6 @@ from orpipeline.defs.metadata import findings_table, table
 from orpipeline.defs.names import Names
 from orpipeline.history import lost_days, restatements
 from orpipeline.snapshot import Validated
-from orpipeline.warehouse.database import Warehouse
 
 LOST_DAYS = "no_lost_days"
 RESTATEMENT = "restatement"
@@ -74,12 +73,19 @@ def rule_results(selected: Iterable[dg.AssetCheckKey], validated: Validated) -> 
 
 
 def history_results(
-    selected: Iterable[dg.AssetCheckKey], validated: Validated, archive: Archive, warehouse: Warehouse, newest: date
+    selected: Iterable[dg.AssetCheckKey],
+    validated: Validated,
+    archive: Archive,
+    table_days: Sequence[date] | None,
+    newest: date,
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of the selected checks on the history."""
+    """Yield the results of the selected checks on the history.
+
+    `table_days` are the days in the tables; if they are unknown (None), lost days are not checked.
+    """
     by_name = {key.name: key for key in selected}
-    if LOST_DAYS in by_name:
-        yield _lost_days_result(by_name[LOST_DAYS], lost_days(archive, warehouse, newest))
+    if LOST_DAYS in by_name and table_days is not None:
+        yield _lost_days_result(by_name[LOST_DAYS], lost_days(archive, table_days, newest))
     if RESTATEMENT in by_name and validated.chosen:
         yield _restatement_result(by_name[RESTATEMENT], archive, validated)
 

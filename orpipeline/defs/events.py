@@ -40,7 +40,6 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.importing.importer import PartlyImportedError
 from orpipeline.openrouter.errors import RateLimitedError
 from orpipeline.snapshot import Loaded
-from orpipeline.warehouse.database import Warehouse
 
 _SHOWN_FILES = 20  # the run's log has all
 
@@ -94,22 +93,21 @@ def raw_materializations(names: Names, records: Mapping[date, Record]) -> Iterat
 
 
 def table_materializations(
-    names: Names, loaded: Loaded, warehouse: Warehouse, seconds: Mapping[str, float] | None = None
+    names: Names, loaded: Loaded, seconds: Mapping[str, float] | None = None
 ) -> Iterator[Materialization]:
     """Yield the materializations of the tables for each loaded day, from the rows that were written.
 
-    `seconds` has the durations of the run's parts by name.
+    `loaded` has the trends of `SPARKLINE_DAYS`; `seconds` has the durations of the run's parts by name.
     """
     validated = loaded.validated
     days = sorted(validated.chosen)
     if not days:
         return
-    trends = warehouse.read("model_trends", since=days[0] - timedelta(days=SPARKLINE_DAYS), until=days[-1])
-    warnings = dict(validated.findings.filter(severity="WARN").group_by("as_of").len().iter_rows())
+    warnings = dict(validated.warnings.group_by("as_of").len().iter_rows())
     rows_of = {name: _by_day(frame) for name, frame in loaded.frames.items()}
     for day in days:
         record = validated.chosen[day]
-        recent = trends.filter(pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day))
+        recent = loaded.trends.filter(pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day))
         leaderboard = leaderboard_metadata(rows_of["model_leaderboard"][day], recent)
         shown: dict[str, dict[str, Any]] = {
             "snapshots": {

@@ -15,6 +15,7 @@ from orpipeline.archive.records import ArchiveError
 from orpipeline.clock import utc_now
 from orpipeline.days import day_spans
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
+from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.partitions import known_days
 from orpipeline.defs.runs import unreported
@@ -100,14 +101,12 @@ def _materialize(
     wanted = out_of_date(archive, warehouse, days, now=utc_now()) | unreported(context.instance, names, outdated)
     rebuilt = watch("Tables", len(wanted), "days")
     reported = watch("Dagster's events", len(wanted) * len(names.daily_assets), "events")
-    for loaded in rebuild_days(archive, warehouse, wanted, now=utc_now()):
+    for loaded in rebuild_days(archive, warehouse, wanted, now=utc_now(), trend_days=SPARKLINE_DAYS):
         validated = loaded.validated
         rebuilt(len(validated.newest.keys() | validated.errors.keys()))
         for error in validated.errors.values():
             context.log.warning(str(error))
-        materializations = chain(
-            raw_materializations(names, validated.raw), table_materializations(names, loaded, warehouse)
-        )
+        materializations = chain(raw_materializations(names, validated.raw), table_materializations(names, loaded))
         # Day by day: if the import is interrupted, Dagster knows the earlier days completely.
         for materialization in sorted(materializations, key=lambda m: m.day):
             context.log_event(materialization.event(names))

@@ -1,4 +1,4 @@
-"""The names of one pipeline in Dagster. All of them follow from its key prefix, and two pipelines never share one."""
+"""The names of one pipeline in Dagster. All of them follow from its key prefix; pipelines with others share none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 DEFAULT_PREFIX = DEFAULT_SCHEMA
 VIRTUAL_ASSETS = ("model_trends",)
 """The views that are assets."""
-_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_PREFIX = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # they would make a name of another pipeline
+_RESERVED = ("information_schema", "pg_catalog")  # schemas of DuckDB's own
 
 
 def asset_key(name: str, key_prefix: str = DEFAULT_PREFIX) -> dg.AssetKey:
@@ -32,10 +34,11 @@ class Names:
     prefix: str = DEFAULT_PREFIX
 
     def __post_init__(self) -> None:
-        if not _PREFIX.fullmatch(self.prefix):
+        reserved = self.prefix in _RESERVED or self.prefix.endswith(_RESERVED_ENDINGS)
+        if reserved or not _PREFIX.fullmatch(self.prefix):
             raise SettingsError(
-                f"key_prefix={self.prefix!r} is not a valid name. Use letters, digits and underscores, and begin with "
-                "a letter."
+                f"key_prefix={self.prefix!r} is not a valid name. Begin with a letter, use lower-case letters, digits "
+                f"and underscores, and do not end with {', '.join(_RESERVED_ENDINGS)}."
             )
 
     def asset(self, name: str) -> dg.AssetKey:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
 
 from orpipeline.defs.names import Names
 from orpipeline.errors import NextAttempt
 
-DATA_VERSION_TAG = "dagster/data_version"
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

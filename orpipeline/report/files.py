@@ -41,13 +41,18 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
     shows as lost every missing day that the API no longer serves at `now`. Raises NoReportError if the tables do not
     have the day, ReportError if a file cannot be written.
     """
-    as_of = day or max(warehouse.days(), default=None)
-    if as_of is None:
-        raise NoReportError("The tables have no days yet, so there is nothing to report. Run or import a day first.")
     with warehouse.reading() as tables:
-        findings = validate_days(archive, [as_of], tables, now=now).findings
-    lost = lost_days(archive, warehouse, newest_completed_day(now))
-    data = read_report_data(warehouse, as_of, lost_days=lost, warnings=findings.filter(severity="WARN"))
+        days = tables.days()
+        as_of = day or max(days, default=None)
+        if as_of is None:
+            raise NoReportError(
+                "The tables have no days yet, so there is nothing to report. Run or import a day first."
+            )
+        loaded = tables.read("snapshots", since=as_of, until=as_of)["revision"].to_list()
+        # The warnings of the revision that the figures come from, which need not be the newest.
+        validated = validate_days(archive, [as_of], tables, now=now, revision=loaded[0] if loaded else None)
+    lost = lost_days(archive, days, newest_completed_day(now))
+    data = read_report_data(warehouse, as_of, lost_days=lost, warnings=validated.warnings)
     page, name = render_page(data).encode(), f"leaderboard-{day}" if day else "leaderboard"
     written = Written(
         page=folder / f"{name}.html",
