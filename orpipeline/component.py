@@ -58,9 +58,9 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     app_categories: str | None = Field(None, description="Sent as `X-OpenRouter-Categories`.")
 
     def settings(self, project_root: Path) -> Settings:
-        """Return the settings among the attributes; a relative path is in the project.
+        """Return the settings among the attributes. Relative paths start at the project's folder.
 
-        Raises SettingsError for an invalid value and for an empty one, as a template without its variable leaves it.
+        Raises SettingsError for an invalid value, and for an empty one: a template gives that if its variable is unset.
         """
         given = {name: getattr(self, name) for name in Settings.model_fields if name in self.model_fields_set}
         empty = [name for name, value in given.items() if value in (None, "")]

@@ -1,5 +1,5 @@
 """From a day's tables to its model leaderboard: the share that the published lists attribute to each model, and how
-large it can be. Pure. A day's rows depend on that day alone.
+large it can be. A day's rows depend on that day alone.
 
 For a tag t of the scope, w(t) is the tag's share of the scope, and s(t, m) a listed model's share of the tag:
 
@@ -56,7 +56,7 @@ def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.Da
         usage_rank=_competition_rank("usage_share"),
         token_rank=_competition_rank("token_share"),
         usage_rank_best=1 + _count_above("usage_share", "usage_share_upper"),
-        # Only other models count, so subtract the model itself where its own upper bound exceeds its share.
+        # Only other models count, so subtract the model itself if its own upper bound exceeds its share.
         usage_rank_worst=1
         + _count_above("usage_share_upper", "usage_share")
         - (pl.col("usage_share_upper") > pl.col("usage_share")).cast(pl.Int32),

@@ -82,8 +82,8 @@ def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
 class Settings(BaseModel):
     """All settings of a pipeline, except for the API key, which is read when the API is called.
 
-    Paths may be text, and are absolute. Raises SettingsError for invalid values, such as a URL where a folder is
-    expected. It names each setting in one line, and never shows a value, which may be a secret.
+    Paths may be text, and are absolute. Raises SettingsError for invalid values, such as a URL instead of a folder.
+    The error names each setting in one line, and never shows a value, which may be a secret.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)

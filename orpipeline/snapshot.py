@@ -1,4 +1,4 @@
-"""A day's way from the API to the tables: fetch and archive the answer, validate it, replace the day's rows.
+"""Loading a day, from the API to the tables: fetch and archive the answer, validate it, replace the day's rows.
 
 Each step works on many days at once. Does not depend on Dagster.
 """

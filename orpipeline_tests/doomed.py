@@ -4,8 +4,8 @@
         python -m orpipeline_tests.doomed run
 
 DOOMED_AT is a call, or several calls in order, joined by ` > `. A call is `module:qualified.name`, optionally with a
-number: `2` waits for the second call. The process ends before the last of them or, with `after ` in front of it, when
-it has returned.
+number: `2` waits for the second call. The process ends before the last of them or, with `after ` in front of it, after
+it returns.
 
 DOOMED_BY is the name of a signal, optionally with a size in bytes. `SIGXFSZ 4096` limits the size of files: the kernel
 ends the process at the first write beyond the first 4096 bytes of any file. A process can thus end inside DuckDB or

@@ -230,7 +230,7 @@ def test_an_env_file_that_is_not_text_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_the_same_command_from_three_folders_uses_the_same_archive(tmp_path: Path) -> None:
-    """With no setting at all, and the package installed as a wheel installs it: without `pyproject.toml`."""
+    """Without any setting, and with the package installed as from a wheel: without `pyproject.toml`."""
     shutil.copytree(Path(orpipeline.__file__).parent, tmp_path / "site" / "orpipeline")
     foreign = ("ORPIPELINE_", "XDG_")
     environment = {
@@ -405,7 +405,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
         assert connection.execute("FROM openrouter.task_models").fetchall() == before
 
 
-@pytest.mark.slow  # it starts four processes of Dagster's
+@pytest.mark.slow  # it starts four Dagster processes
 def test_dev_shows_the_demo_and_ends_on_sigterm(demo: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(demo[0] / "data", tmp_path / "data")
     (tmp_path / ".env").write_text("ORPIPELINE_START_DATE=2026-08-01\n")

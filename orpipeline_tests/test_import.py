@@ -264,7 +264,7 @@ pytestmark = pytest.mark.usefixtures("clock")
 
 @pytest.fixture
 def clock(request: pytest.FixtureRequest) -> None:
-    """The clock starts at noon of the day on which the API serves DAY, where a test has a Dagster world."""
+    """In tests with a Dagster world, the clock starts at noon of the day on which the API serves DAY."""
     if "world" in request.fixturenames:
         request.getfixturevalue("at_noon")
 

@@ -30,7 +30,7 @@ DAILY: dict[str, Any] = {**READS_DAILY, "metadata": {"partition_expr": "day"}}
 
 
 class Store:
-    """A DuckDB file with an I/O manager and a Dagster instance, without any pipeline of ours."""
+    """A DuckDB file with an I/O manager and a Dagster instance, without our pipeline."""
 
     def __init__(self, database: Path, instance: dg.DagsterInstance) -> None:
         self.database = database

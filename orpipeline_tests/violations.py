@@ -1,6 +1,6 @@
 """Answers that the contracts must reject: how each is changed, and the rule, row and value that the finding names.
 
-At least one per rule of severity ERROR, and more where a rule covers cases that differ in kind.
+At least one for each rule of severity ERROR, and more if a rule covers different kinds of cases.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from orpipeline.text import plain
 def cli(context: click.Context) -> None:
     """Archive, validate and rank OpenRouter's daily task shares.
 
-    Every command reads the file `.env` of the current folder. Variables that are already set take precedence.
+    Every command reads the file `.env` in the current folder. Variables that are already set take precedence.
     """
     context.obj = _load_env_file()
 

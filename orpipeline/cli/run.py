@@ -67,7 +67,7 @@ def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bo
 def dev(demo: bool, host: str, port: int) -> None:
     """Start the Dagster UI.
 
-    The schedules and sensors run while it does. Dagster's state is stored on disk, and is still there after a restart.
+    The schedules and sensors run until the UI stops. Dagster's state is stored on disk and survives restarts.
     """
     if importlib.util.find_spec("dagster_webserver") is None:
         raise OrpipelineError("The Dagster UI is not installed. Install it with: pip install 'orpipeline[ui]'")

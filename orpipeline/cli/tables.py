@@ -145,7 +145,7 @@ def export(to: Path, everything: bool, demo: bool) -> None:
 def report(at: datetime | None, demo: bool) -> None:
     """Write a day's report.
 
-    It is a page to open in a browser, and a picture.
+    The report is a page to open in a browser, and a picture.
     """
     settings = command_settings(demo=demo)
     with out.status("Writing the report"):

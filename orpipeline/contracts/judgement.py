@@ -91,7 +91,7 @@ def check_table(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _schema_findings(name: str, error: SchemaErrors) -> pl.DataFrame:
-    """Return what pandera reports: missing or extra columns, other types, and NULLs where none may be."""
+    """Return what pandera reports: missing or extra columns, other types, and forbidden NULLs."""
     cases = error.failure_cases.select("column", "index", "check", "failure_case").iter_rows()
     return finding_frame(
         rules.REQUIRED_FIELDS,
@@ -120,7 +120,7 @@ def _row_findings(name: str, frame: pl.DataFrame, originals: Mapping[tuple[str, 
 def _place(
     name: str, broken: RowRule, row: Mapping[str, Any], originals: Mapping[tuple[str, str, int], str]
 ) -> tuple[date, str, str, str]:
-    """Return where a row breaks a rule, and what was found there."""
+    """Return each place where a row breaks a rule, with the value there."""
     key = TABLES[name].primary_key()
     named = [str(row[column]) for column in key if column not in ("as_of", "window_days")] or [str(row["as_of"])]
     if broken.shows_row:

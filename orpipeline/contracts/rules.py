@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 
 HALF_STEP = 0.0005
-"""Half of the last published decimal: the largest distance of a published share from the true one."""
+"""Half a unit of the last published decimal: the largest distance of a published share from the true one."""
 FLOAT_SLACK = 1e-9
 """Added to each tolerance for the error of adding doubles; far below any published figure."""
 

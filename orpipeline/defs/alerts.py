@@ -46,7 +46,7 @@ def alert_text(run: dg.DagsterRun, reason: str) -> str:
 
 
 def _reason(context: dg.RunFailureSensorContext) -> str:
-    """Return the failure's own message, which tells what to do."""
+    """Return the failure's own message, which explains what to do."""
     for event in context.get_step_failure_events():
         data = event.step_failure_data
         if data.user_failure_data is not None and data.user_failure_data.description:

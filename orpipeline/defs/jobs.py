@@ -21,7 +21,7 @@ def daily_job(names: Names, *, report: bool) -> UnresolvedAssetJobDefinition:
         selection=[*names.daily_assets, *([names.report] if report else [])],
         description="Fetch a day's answer, archive it, validate it, and load the day's tables and leaderboard.",
         tags={"dagster/priority": "1"},
-        # One process: a process for each step would import everything again, which takes longer than its work.
+        # One process: importing everything again in a process for each step takes longer than the step's work.
         executor_def=dg.in_process_executor,
     )
 

@@ -33,7 +33,8 @@ def snapshot_sensor(names: Names, job: UnresolvedAssetJobDefinition, budget: Bud
         minimum_interval_seconds=30,
         description=(
             "Retries the newest completed UTC day until it is materialized. It backs off after a 429 and other "
-            "failures, and retries more often in the last 3 hours before the day is gone. A skipped tick tells why."
+            "failures, and retries more often in the last 3 hours before the day is gone. "
+            "A skipped tick shows the reason."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:

@@ -140,8 +140,8 @@ def _fetch_time(found: FoundAnswer, day: date, newest: date) -> datetime | None:
     """Return when an answer was fetched, or None if that is unknown.
 
     That is the time that the file states. Otherwise it is the time when the file was written, if that is on the day
-    after `day`, the only one on which the API serves it. A stated time in the future counts as unknown: it would make
-    the answer the newest revision for good.
+    after `day`, the only one on which the API serves it. A stated time in the future counts as unknown: with it, the
+    answer would always stay the newest revision.
     """
     if found.fetched_at is not None:
         tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)

@@ -196,7 +196,7 @@ def shared_budget(state: Path, per_minute: int, per_day: int) -> Budget:
 
 
 def _create(db: sqlite3.Connection) -> None:
-    """Create the tables where they are missing; import the requests that an older version counted."""
+    """Create missing tables; import the requests that an older version counted."""
     if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
         return
     for statement in _SCHEMA:

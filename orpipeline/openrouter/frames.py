@@ -182,7 +182,7 @@ class _Reader:
             return None
         if not value.keys() <= _KNOWN[path]:
             names = {f"{path}.{name}".lstrip(".") for name in value.keys() - _KNOWN[path]}
-            # A name can contain half of a surrogate pair, too, which no table can store.
+            # A name can contain half of a surrogate pair, too; no table can store that.
             self.unknown.setdefault(day, set()).update(_writable(name) for name in names)
         return value
 
@@ -237,7 +237,7 @@ def _is_text(value: object) -> bool:
 
 
 def _encodable(values: Iterable[str]) -> bool:
-    # JSON can contain half of a surrogate pair, which UTF-8, and so a table, cannot store.
+    # JSON can contain half of a surrogate pair. UTF-8 cannot represent it, so no table can store it.
     try:
         "".join(values).encode()
     except UnicodeEncodeError:

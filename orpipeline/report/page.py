@@ -123,7 +123,7 @@ def _charts(
 
 
 def _story(data: ReportData) -> dict[str, Any]:
-    """Return the facts of the headline and the tiles, and the tasks where the two measures differ most."""
+    """Return the facts of the headline and the tiles, and the tasks whose two measures differ most."""
     board, called = data.leaderboard.filter(scope=ALL), rows.chart_names(data)
     ranked = [row | {"name": called[row["model_id"]]} for row in board.iter_rows(named=True)]
     leaders = [row for row in ranked if row["usage_rank"] == 1]
@@ -197,7 +197,7 @@ def _gaps(data: ReportData) -> list[str]:
 
 
 def _columns(listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return rows as columns, which take less space; None where a row does not have a column.
+    """Return rows as columns, which take less space; None if a row lacks a column.
 
     A column with many repeated values is `{"of": [distinct values], "at": [the index of each row's value]}`.
     """

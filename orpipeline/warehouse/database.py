@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 # Given a file of another kind, DuckDB would look for an extension on the network before it reports an error.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
-# In one process, DuckDB does not open a file for reading while it is open for writing, nor the other way round.
+# In one process, DuckDB does not open a file for reading while it is open for writing, or the reverse.
 _SIGNS_OF_A_LOCK = {
     "Could not set lock": "another process",
     "being used by another process": "another process",
