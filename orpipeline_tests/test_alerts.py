@@ -49,7 +49,7 @@ def webhook() -> Iterator[Webhook]:
 
 def _alert(world: World, url: str | None) -> None:
     """Run a day that is rejected, and evaluate the sensor on the failed run."""
-    world.keep(answer(bend=lambda data: data.update(window_days=1)))
+    world.store(answer(bend=lambda data: data.update(window_days=1)))
     result = world.run(DAY)
     event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
     context = dg.build_run_status_sensor_context(

@@ -163,7 +163,7 @@ def test_html_instead_of_json_is_archived_as_undated(online: World, api: Scripte
 
 def test_a_range_is_one_run_and_materializes_every_day_in_every_asset(world: World) -> None:
     for day in WEEK:
-        world.keep(answer(day))
+        world.store(answer(day))
     result = world.run(*WEEK)
     assert result.success
     for asset in ASSETS:
@@ -180,7 +180,7 @@ def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
     missing, rejected = WEEK[2], WEEK[4]
     for day in WEEK:
         if day != missing:
-            world.keep(answer(day, (lambda data: data.update(window_days=1)) if day == rejected else None))
+            world.store(answer(day, (lambda data: data.update(window_days=1)) if day == rejected else None))
     failure = failure_of(world.run(*WEEK))
 
     good = {day.isoformat() for day in WEEK if day not in (missing, rejected)}
@@ -206,7 +206,7 @@ def test_a_failed_call_fails_only_the_newest_day_of_a_range(
     hole = DAY - timedelta(days=2)
     days = [DAY - timedelta(days=n) for n in range(4)]
     for day in {*days} - {DAY, hole}:
-        online.keep(answer(day))
+        online.store(answer(day))
     api.answers(reply)
     failure = failure_of(online.run(*days, fetch=Fetch.auto))
 
@@ -222,7 +222,7 @@ def test_a_failed_call_fails_only_the_newest_day_of_a_range(
 
 def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(online: World, api: ScriptedApi) -> None:
     for day in WEEK[-2:]:
-        online.keep(answer(day))
+        online.store(answer(day))
     api.answers(Reply(b"{}", 401))
     failure = failure_of(online.run(*WEEK[-2:], fetch=Fetch.always))
     assert "Not fetched: 2026-10-06" in str(failure.description)
@@ -233,7 +233,7 @@ def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(onlin
 
 def test_a_damaged_record_of_the_newest_day_fails_only_that_day(online: World, api: ScriptedApi) -> None:
     for day in WEEK[-3:]:
-        record = online.keep(answer(day)).record
+        record = online.store(answer(day)).record
     record.path.with_name("record.json").write_text("{}")
     failure = failure_of(online.run(*WEEK[-3:], fetch=Fetch.auto))
 
@@ -247,10 +247,10 @@ def test_a_damaged_record_of_the_newest_day_fails_only_that_day(online: World, a
 def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in range(89, -1, -1)]
     rejected, damaged = days[0], days[1]
-    world.keep(answer(rejected, lambda data: data.update(window_days=1)))
-    world.keep(answer(damaged)).record.path.write_bytes(b"rubbish")
+    world.store(answer(rejected, lambda data: data.update(window_days=1)))
+    world.store(answer(damaged)).record.path.write_bytes(b"rubbish")
     for day in [*days[2:22:2], days[-2]]:
-        world.keep(answer(day))
+        world.store(answer(day))
     failure = failure_of(world.run(*days))
 
     message = str(failure.description)
@@ -274,7 +274,7 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
     newest = time_machine.escape_hatch.datetime.datetime.now(UTC).date() - timedelta(days=1)
     days = [newest - timedelta(days=n) for n in range(3, -1, -1)]
     for day in (days[0], days[2]):
-        world.keep(answer(day))
+        world.store(answer(day))
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
@@ -302,7 +302,7 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
 
 
 def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(world: World) -> None:
-    records = {day.isoformat(): world.keep(answer(day)).record for day in WEEK}
+    records = {day.isoformat(): world.store(answer(day)).record for day in WEEK}
     assert world.run(*WEEK).success
     assert world.run(DAY).success
     for key in NAMES.daily_assets:
@@ -315,7 +315,7 @@ def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(wo
 
 def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downstream_stale(world: World) -> None:
     for day in WEEK:
-        world.keep(answer(day))
+        world.store(answer(day))
     assert world.run(*WEEK, extra=MINE).success
     assert world.run(WEEK[2]).success
     graph = dg.Definitions.merge(world.defs, MINE).resolve_asset_graph()
@@ -327,7 +327,7 @@ def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downst
 
 
 def test_selecting_one_table_rebuilds_the_whole_day(world: World) -> None:
-    world.keep(answer())
+    world.store(answer())
     assert world.run(DAY, selection=["task_models"]).success
     assert all(world.tables().values())
     for table in TABLES:
@@ -346,7 +346,7 @@ def test_selecting_only_the_raw_answer_leaves_the_tables_unchanged(online: World
 
 
 def test_a_damaged_archive_file_is_named_and_the_tables_are_unchanged(world: World) -> None:
-    record = world.keep(answer()).record
+    record = world.store(answer()).record
     world.run(DAY)
     before = world.tables()
     record.path.write_bytes(b"rubbish")
@@ -402,7 +402,7 @@ def test_the_raw_answer_alone_needs_no_warehouse(world: World, monkeypatch: pyte
 
 
 def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
-    world.keep(answer(), origin="demo")
+    world.store(answer(), origin="demo")
     world.run(DAY)
     (row,) = world.tables()["snapshots"]
     assert row["origin"] == "demo"
@@ -412,7 +412,7 @@ def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
 
 def test_a_users_asset_reads_and_writes_tables_through_the_io_manager(world: World) -> None:
     for day in WEEK:
-        world.keep(answer(day))
+        world.store(answer(day))
     assert world.run(WEEK[0], extra=MINE).success
     assert world.run(*WEEK, extra=MINE).success
     with world.warehouse.connect(read_only=True) as connection:

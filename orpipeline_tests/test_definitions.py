@@ -189,7 +189,7 @@ def test_the_key_is_in_no_definition() -> None:
 
 
 def test_the_readmes_asset_reads_and_writes_tables(world: World, tmp_path: Path) -> None:
-    world.keep(answer())
+    world.store(answer())
     world.make_tables(DAY)
     (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "mine.py").write_text(code)

@@ -360,7 +360,7 @@ def test_a_row_leads_to_the_archived_bytes_and_to_the_file(world: World, inbox: 
 
 
 def test_a_dry_run_returns_the_same_counts_and_changes_nothing(world: World, inbox: Path) -> None:
-    world.keep(FIGURES[0], fetched_at=served(DAY, 1))
+    world.store(FIGURES[0], fetched_at=served(DAY, 1))
     week_in(inbox, WEEK)
     write(inbox / "r2.json", envelope(FIGURES[1], fetched_at=served(DAY, 2)))
     write(inbox / "again.json", answer(WEEK[0]))

@@ -21,7 +21,7 @@ def _monthly(data: dict[str, Any]) -> None:
 
 
 def test_a_day_whose_newest_answer_is_rejected_is_not_rebuilt_by_each_import(world: World, tmp_path: Path) -> None:
-    world.keep(answer(bend=_monthly), origin="api", fetched_at=served(DAY, 9))
+    world.store(answer(bend=_monthly), origin="api", fetched_at=served(DAY, 9))
     path = write(tmp_path / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, 1)))
     assert run_job(world, path).result.success
     before = events(world.instance)
@@ -41,28 +41,28 @@ def test_an_import_replaces_a_damaged_answer_in_the_archive(world: World, tmp_pa
 
 
 def test_a_day_with_a_damaged_record_is_rejected_and_the_others_are_imported(world: World, tmp_path: Path) -> None:
-    world.keep(FIGURES[0]).record.path.with_name("record.json").unlink()
+    world.store(FIGURES[0]).record.path.with_name("record.json").unlink()
     assert counts(import_into(world.archive, week_in(tmp_path / "inbox"))) == (6, 0, 0, 1)
 
 
 @pytest.mark.parametrize("name", ["task_classifications.json.gz", "record.json"])
 def test_a_missing_file_of_the_archive_is_found_by_reading_all_of_it(world: World, name: str) -> None:
-    stored = world.keep(FIGURES[0])
-    world.keep(answer(WEEK[0]))
+    stored = world.store(FIGURES[0])
+    world.store(answer(WEEK[0]))
     stored.record.path.with_name(name).unlink()
     (error,) = damaged_answers(world.archive)
     assert name in str(error)
 
 
 def test_a_foreign_file_among_the_undated_answers_is_not_damage(world: World) -> None:
-    world.keep(b"<html>")
+    world.store(b"<html>")
     (world.archive.root / "undated" / ".DS_Store").write_bytes(b"x")
     assert damaged_answers(world.archive) == []
 
 
 def test_if_the_newest_answer_is_damaged_the_tables_get_the_newest_valid_one(world: World) -> None:
-    world.keep(FIGURES[0], fetched_at=served(DAY, 1))
-    newest = world.keep(FIGURES[1], fetched_at=served(DAY, 2)).record
+    world.store(FIGURES[0], fetched_at=served(DAY, 1))
+    newest = world.store(FIGURES[1], fetched_at=served(DAY, 2)).record
     newest.path.write_bytes(b"damaged")
     rebuilt = rebuild(world.archive, world.warehouse, now=NOON)
     assert list(rebuilt.errors) == [DAY]
@@ -71,8 +71,8 @@ def test_if_the_newest_answer_is_damaged_the_tables_get_the_newest_valid_one(wor
 
 def test_a_rebuild_names_its_days_in_order_and_those_that_only_some_tables_have(world: World) -> None:
     for day in WEEK[:3]:
-        world.keep(answer(day), fetched_at=served(day))
-    world.keep(answer(WEEK[1], _monthly), fetched_at=served(WEEK[1], 5))
+        world.store(answer(day), fetched_at=served(day))
+    world.store(answer(WEEK[1], _monthly), fetched_at=served(WEEK[1], 5))
     assert rebuild(world.archive, world.warehouse, now=NOON).days == WEEK[:3]
     with world.warehouse.transaction() as connection:
         connection.execute("DELETE FROM openrouter.snapshots")

@@ -387,7 +387,7 @@ def test_without_partitions_there_is_no_partition_row_count(store: Store) -> Non
 def test_your_assets_read_the_pipelines_tables_through_the_bound_io_manager(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in (2, 1, 0)]
     for day in days:
-        world.keep(answer(day))
+        world.store(answer(day))
     world.make_tables(*days)
     before = world.tables()
     bound: dict[str, Any] = {"key_prefix": "mine", "io_manager_key": NAMES.io_manager}

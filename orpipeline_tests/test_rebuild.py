@@ -32,9 +32,9 @@ def three_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(folder, instance)
         for day, origin in ORIGINS.items():
-            world.keep(answer(day), origin=origin, fetched_at=served(day))
-        world.keep(answer(DAY, restated(0.004)), origin="api", fetched_at=served(DAY, 20))
-        world.keep(answer(DAY, restated(0.002)), fetched_at=served(DAY, 9))
+            world.store(answer(day), origin=origin, fetched_at=served(day))
+        world.store(answer(DAY, restated(0.004)), origin="api", fetched_at=served(DAY, 20))
+        world.store(answer(DAY, restated(0.002)), fetched_at=served(DAY, 9))
         world.make_tables(*DAYS)
     return folder
 
@@ -96,7 +96,7 @@ def test_deleted_tables_are_rebuilt_row_for_row(filled: World) -> None:
 
 
 def test_rebuilt_tables_equal_those_of_a_run(world: World) -> None:
-    world.keep(answer(DAY))
+    world.store(answer(DAY))
     assert world.run(DAY).success
     before = rows(world)
     world.warehouse.path.unlink()
@@ -135,9 +135,9 @@ def test_changes_by_hand_are_counted_for_each_table_and_undone(filled: World) ->
 
 
 def test_a_newer_revision_changes_figures_and_other_bytes_change_the_source_only(filled: World) -> None:
-    filled.keep(respelt(answer(LAST)), fetched_at=served(LAST, 20))
+    filled.store(respelt(answer(LAST)), fetched_at=served(LAST, 20))
     assert [difference.table for difference in rebuild_all(filled).differences] == ["snapshots"]
-    filled.keep(answer(FIRST, restated(0.004)), fetched_at=served(FIRST, 20))
+    filled.store(answer(FIRST, restated(0.004)), fetched_at=served(FIRST, 20))
     changed = {difference.table: difference.changed for difference in rebuild_all(filled).differences}
     assert changed["snapshots"] == 1
     assert changed["task_classifications"] >= 2
@@ -183,9 +183,9 @@ def test_days_in_several_transactions_are_all_rebuilt(filled: World, monkeypatch
 
 def test_a_day_is_out_of_date_until_its_newest_valid_revision_is_in_the_tables(filled: World) -> None:
     broken = answer(FIRST, lambda data: data.update(window_days=30))
-    filled.keep(broken, fetched_at=served(FIRST, 20))
-    filled.keep(answer(LAST, restated(0.004)), fetched_at=served(LAST, 20))
-    filled.keep(answer(WEEK[3]))
+    filled.store(broken, fetched_at=served(FIRST, 20))
+    filled.store(answer(LAST, restated(0.004)), fetched_at=served(LAST, 20))
+    filled.store(answer(WEEK[3]))
     assert out_of_date(filled.archive, filled.warehouse, WEEK[:4], now=NOON) == {LAST, WEEK[3]}
     filled.make_tables(LAST, WEEK[3])
     assert out_of_date(filled.archive, filled.warehouse, WEEK[:4], now=NOON) == set()
@@ -196,8 +196,8 @@ def test_a_day_is_out_of_date_until_its_newest_valid_revision_is_in_the_tables(f
 
 def test_a_rejected_answer_falls_back_to_the_newest_valid_revision_and_is_named(filled: World) -> None:
     before = rows(filled)
-    filled.keep(answer(DAY, lambda data: data.update(window_days=30)), fetched_at=served(DAY, 23))
-    filled.keep(answer(WEEK[3], lambda data: data.update(window_days=30)))
+    filled.store(answer(DAY, lambda data: data.update(window_days=30)), fetched_at=served(DAY, 23))
+    filled.store(answer(WEEK[3], lambda data: data.update(window_days=30)))
     filled.warehouse.path.unlink()
     rebuilt = rebuild_all(filled)
     assert list(rebuilt.errors) == [DAY, WEEK[3]]
@@ -224,7 +224,7 @@ def test_a_day_with_a_damaged_answer_keeps_its_rows_and_is_named(filled: World, 
 
 
 def test_every_damaged_answer_is_found(filled: World) -> None:
-    undated = filled.keep(b"<html>").record.path
+    undated = filled.store(b"<html>").record.path
     progress: list[int] = []
     assert damaged_answers(filled.archive, progress.append) == []
     assert sum(progress) == len(filled.archive.folders()) == 6
@@ -284,7 +284,7 @@ def test_doctor_deep_counts_intact_answers_and_fails_if_one_is_damaged(filled: W
 
 
 def test_rebuilding_a_range_without_an_archived_day_is_an_error_and_creates_nothing(world: World) -> None:
-    world.keep(answer(DAY))
+    world.store(answer(DAY))
     code, output, errors = command(world, "rebuild", "--from", str(DAY + timedelta(days=1)))
     assert (code, output, len(errors)) == (1, "", 1)
     assert "no day in that range" in errors[0]

@@ -18,10 +18,10 @@ REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
 @pytest.mark.parametrize("check", REJECTING, ids=lambda check: check.name)
 def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) -> None:
     violation = ONE_PER_CHECK[check.name]
-    world.keep(answer())
+    world.store(answer())
     world.make_tables(DAY)
     before = world.tables()
-    restated = world.keep(answer(bend=violation.bend)).record
+    restated = world.store(answer(bend=violation.bend)).record
 
     result = world.run(DAY)
 
@@ -52,14 +52,14 @@ def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: Scr
 
 def test_the_other_checks_of_a_rejected_day_pass(world: World) -> None:
     violation = ONE_PER_CHECK["totals_are_one"]
-    world.keep(answer(bend=violation.bend))
+    world.store(answer(bend=violation.bend))
     checks = checks_of(world.run(DAY))
     assert not checks["task_classifications", "totals_are_one"].passed
     assert checks["task_classifications", "shares_are_fractions"].passed
 
 
 def test_a_warning_appears_in_its_check_and_the_day_is_loaded(world: World) -> None:
-    world.keep(answer(bend=lambda data: data.update(note="new")))
+    world.store(answer(bend=lambda data: data.update(note="new")))
     result = world.run(DAY)
     assert result.success
     check = checks_of(result)["raw_task_classifications", "nothing_unexpected"]

@@ -48,7 +48,7 @@ def test_a_missing_day_is_one_run_however_often_a_tick_is_evaluated(online: Worl
 
 
 def test_a_materialized_day_needs_no_run(online: World) -> None:
-    online.keep(answer())
+    online.store(answer())
     assert online.run(DAY).success
     assert "2026-10-06 is materialized; the next day is due" in reason(online.tick())
 

@@ -30,7 +30,7 @@ def _days(world: World, *before: int) -> None:
     """Archive and run the days that are this many before the newest."""
     days = [DAY - timedelta(days=n) for n in before]
     for day in days:
-        world.keep(answer(day))
+        world.store(answer(day))
     for day in sorted(days):
         assert world.run(day).success
 
@@ -108,7 +108,7 @@ def test_every_day_shows_its_counts_citation_hash_and_durations(world: World) ->
 
 
 def test_upstream_names_appear_in_tables_only(world: World) -> None:
-    world.keep(answer(bend=_hostile))
+    world.store(answer(bend=_hostile))
     assert world.run(DAY).success
     for asset in NAMES.daily_assets:
         for value in _metadata(world, asset).values():

@@ -48,7 +48,7 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path, world: World) 
         WEEK_BEFORE: stays,
         DAY: {**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2},
     }.items():
-        world.keep(one_tag_answer(day, models))
+        world.store(one_tag_answer(day, models))
         world.make_tables(day)
     environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
     table = run_command("leaderboard", folder=tmp_path, environment=environment).stdout
@@ -64,7 +64,7 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path, world: World) 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_citation_is_never_cut(world: World, width: int) -> None:
-    world.keep(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
+    world.store(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
     world.make_tables(DAY)
     text = io.StringIO()
     rows = world.warehouse.read("model_leaderboard").filter(scope="all").with_columns(moved=pl.lit(""))
@@ -97,7 +97,7 @@ def test_an_error_shows_no_control_characters(tmp_path: Path) -> None:
 
 
 def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world: World) -> None:
-    world.keep(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
+    world.store(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
     world.make_tables(DAY)
     done = run_command(
         "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}

@@ -58,7 +58,7 @@ class World:
     def defs(self) -> dg.Definitions:
         return build_defs(self.settings)
 
-    def keep(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Stored:
+    def store(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Stored:
         """Archive an answer, without calling the API."""
         return self.archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
 
