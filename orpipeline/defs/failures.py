@@ -48,7 +48,7 @@ def days_failed(
 
 
 def _kind(day: date, error: OrpipelineError, newest: date) -> str:
-    """Return the kind of a failed day: each kind needs something else from you."""
+    """Return the kind of a failed day: each kind needs a different action from you."""
     if isinstance(error, InvalidSnapshotError):
         return "Rejected"
     if isinstance(error, ArchiveError):
@@ -59,6 +59,6 @@ def _kind(day: date, error: OrpipelineError, newest: date) -> str:
 def _some_spans(days: Mapping[date, OrpipelineError]) -> str:
     """Return how many days there are, and their first spans."""
     spans = day_spans(days)
-    rest = f", and {len(spans) - _SHOWN_SPANS} more spans" if len(spans) > _SHOWN_SPANS else ""
+    rest = f", and {len(spans) - _SHOWN_SPANS} more ranges" if len(spans) > _SHOWN_SPANS else ""
     shown = ", ".join(spans[:_SHOWN_SPANS])
     return f"{shown}{rest}" if len(days) == 1 else f"{len(days)} days, {shown}{rest}"
