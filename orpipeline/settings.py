@@ -1,4 +1,4 @@
-"""The settings: a value. The environment is one way to make one, and only this module reads it (DAGSTER_HOME apart)."""
+"""The settings: a value. The environment is one way to make one, and only this module reads it, except DAGSTER_HOME."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load wrote, all of it as of one transaction.
+    """What a load wrote and read, in one transaction.
 
     `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
     tables. `trends`: the rows of `model_trends` for the loaded days and the requested number of days before. Without

@@ -368,7 +368,7 @@ def test_the_answer_is_archived_and_reported_even_if_the_warehouse_fails(online:
 
 
 def _lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every further attempt to open the warehouse find it locked."""
+    """Make every later attempt to open the warehouse fail as if it were locked."""
 
     def locked(*_: object, **__: object) -> None:
         raise WarehouseBusyError("locked by another process")
@@ -385,7 +385,7 @@ def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
         return loaded
 
     monkeypatch.setattr("orpipeline.defs.assets.load_days", load_and_lock)
-    world.keep(answer())
+    world.store(answer())
     result = world.run(DAY)
     assert result.success
     assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed
@@ -394,7 +394,7 @@ def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
 
 
 def test_the_raw_answer_alone_needs_no_warehouse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.keep(answer())
+    world.store(answer())
     world.make_tables(DAY)
     _lock(monkeypatch)
     assert world.run(DAY, selection=["raw_task_classifications"]).success

@@ -175,8 +175,8 @@ def test_empty_tables_get_the_newest_valid_revision(world: World) -> None:
 
 
 def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_one(world: World) -> None:
-    world.keep(answer())
-    world.keep(answer(bend=lambda data: data.update(window_days=30, surprise="new")), fetched_at=LATER)
+    world.store(answer())
+    world.store(answer(bend=lambda data: data.update(window_days=30, surprise="new")), fetched_at=LATER)
     assert not world.run(DAY).success
     event = world.instance.get_latest_materialization_event(NAMES.asset("snapshots"))
     assert event is not None

@@ -1,4 +1,4 @@
-"""A message to a webhook when a run fails: the run, its day, and its own reason, which tells what to do."""
+"""A message to a webhook when a run fails: the run, its day, and the reason, which explains what to do."""
 
 from __future__ import annotations
 

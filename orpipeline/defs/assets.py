@@ -149,7 +149,7 @@ class _Step:
     def _validate(
         self, days: Sequence[date], answered: date | None, revision: int | None
     ) -> tuple[Validated, Sequence[date] | None]:
-        """Return the validated days and the days in the tables; None if the warehouse fails, which stops nothing."""
+        """Return the validated days and the days in the tables. If the warehouse fails, the latter are None."""
         validated = partial(validate_days, self.archive, days, now=self.now, answered=answered, revision=revision)
         try:
             with self.warehouse.reading() as tables:

@@ -1,4 +1,4 @@
-"""The names of one pipeline in Dagster. All of them follow from its key prefix; pipelines with others share none."""
+"""The names of one pipeline in Dagster. All follow from its key prefix: two prefixes share no name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DEFAULT_PREFIX = DEFAULT_SCHEMA
 VIRTUAL_ASSETS = ("model_trends",)
 """The views that are assets."""
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # they would make a name of another pipeline
-_RESERVED = ("information_schema", "pg_catalog")  # schemas of DuckDB's own
+_RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # with these, names of two pipelines could be equal
+_RESERVED = ("information_schema", "pg_catalog")  # DuckDB's own schemas
 
 
 def asset_key(name: str, key_prefix: str = DEFAULT_PREFIX) -> dg.AssetKey:

@@ -49,7 +49,7 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
                 "The tables have no days yet, so there is nothing to report. Run or import a day first."
             )
         loaded = tables.read("snapshots", since=as_of, until=as_of)["revision"].to_list()
-        # The warnings of the revision that the figures come from, which need not be the newest.
+        # The warnings must be those of the revision in the tables, which may not be the newest one.
         validated = validate_days(archive, [as_of], tables, now=now, revision=loaded[0] if loaded else None)
     lost = lost_days(archive, days, newest_completed_day(now))
     data = read_report_data(warehouse, as_of, lost_days=lost, warnings=validated.warnings)
