@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline.leaderboard import ALL
+from orpipeline.leaderboard import ALL, DECIMALS
 
 SPARKLINE_DAYS = 30
 _WIDTH, _HEIGHT = 180, 32
@@ -46,7 +46,7 @@ def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, 
         f"top_model_last_{SPARKLINE_DAYS}_days": _sparkline(_shares_by_day(trends, top["model_id"], top["as_of"])),
         "models": len(everything),
         "top_model_usage_share": float(top["usage_share"]),
-        "top_5_usage_share": float(everything.head(5)["usage_share"].sum()),
+        "top_5_usage_share": round(float(everything.head(5)["usage_share"].sum()), DECIMALS),
     }
 
 
