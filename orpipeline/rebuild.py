@@ -51,11 +51,11 @@ class Rebuilt:
 def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> set[date]:
     """Return the days whose rows do not come from the archive's newest valid revision."""
     with warehouse.reading() as tables:
-        stored = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
-        other = {day for day in set(days) if _newest_sha256(archive, day) != stored.get(day)}
+        loaded_sha256 = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
+        other = {day for day in set(days) if _newest_sha256(archive, day) != loaded_sha256.get(day)}
         # If the newest revision is rejected, an older one is right.
-        chosen = validate_days(archive, other & stored.keys(), tables, now=now).chosen
-    return {day for day in other if day not in chosen or chosen[day].sha256 != stored.get(day)}
+        chosen = validate_days(archive, other & loaded_sha256.keys(), tables, now=now).chosen
+    return {day for day in other if day not in chosen or chosen[day].sha256 != loaded_sha256.get(day)}
 
 
 def rebuild_days(

@@ -109,8 +109,8 @@ def _walk(top: Path) -> dict[Path, str]:
     unlisted: list[OSError] = []
     visited: set[tuple[int, int]] = set()
     faults: dict[Path, str] = {}
-    for name, folders, files in os.walk(top, onerror=unlisted.append, followlinks=True):
-        folder = Path(name)
+    for root, folders, files in os.walk(top, onerror=unlisted.append, followlinks=True):
+        folder = Path(root)
         status = folder.stat()
         if (status.st_dev, status.st_ino) in visited:  # through a link
             folders.clear()

@@ -123,13 +123,13 @@ def _read_members(members: Iterator[Found], origin: Origin) -> Iterator[Found]:
 
 
 def _read_zip(stream: IO[bytes], origin: Origin) -> Iterator[Found]:
-    with zipfile.ZipFile(stream) as archive:
-        for member in archive.infolist():
+    with zipfile.ZipFile(stream) as packed:
+        for member in packed.infolist():
             name = member.filename.removeprefix("./")
             if member.is_dir() or is_hidden(name):
                 continue
             try:
-                with archive.open(member) as content:
+                with packed.open(member) as content:
                     # A zip has local times without a time zone.
                     yield from _read_member(content, origin, name, None)
             except _DAMAGED as error:
@@ -137,10 +137,10 @@ def _read_zip(stream: IO[bytes], origin: Origin) -> Iterator[Found]:
 
 
 def _read_tar(stream: IO[bytes], origin: Origin) -> Iterator[Found]:
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
+    with tarfile.open(fileobj=stream, mode="r|") as packed:
+        for member in packed:
             name = member.name.removeprefix("./")
-            content = archive.extractfile(member) if member.isfile() and not is_hidden(name) else None
+            content = packed.extractfile(member) if member.isfile() and not is_hidden(name) else None
             if content is not None:
                 yield from _read_member(content, origin, name, _from_epoch(member.mtime))
 

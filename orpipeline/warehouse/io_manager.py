@@ -121,7 +121,7 @@ class _FrameHandler(DbTypeHandler[Any]):
     def _to_arrow(self, frame: Any) -> pa.Table:
         raise NotImplementedError
 
-    def _from_arrow(self, table: pa.Table) -> Any:
+    def _from_arrow(self, rows: pa.Table) -> Any:
         raise NotImplementedError
 
 
@@ -136,8 +136,8 @@ class PolarsHandler(_FrameHandler):
     def _to_arrow(self, frame: pl.DataFrame) -> pa.Table:
         return frame.to_arrow()
 
-    def _from_arrow(self, table: pa.Table) -> pl.DataFrame:
-        return pl.DataFrame(pl.from_arrow(table))
+    def _from_arrow(self, rows: pa.Table) -> pl.DataFrame:
+        return pl.DataFrame(pl.from_arrow(rows))
 
 
 class ArrowHandler(_FrameHandler):
@@ -151,8 +151,8 @@ class ArrowHandler(_FrameHandler):
     def _to_arrow(self, frame: pa.Table) -> pa.Table:
         return frame
 
-    def _from_arrow(self, table: pa.Table) -> pa.Table:
-        return table
+    def _from_arrow(self, rows: pa.Table) -> pa.Table:
+        return rows
 
 
 class PandasHandler(_FrameHandler):
@@ -166,8 +166,8 @@ class PandasHandler(_FrameHandler):
     def _to_arrow(self, frame: Any) -> pa.Table:
         return pa.Table.from_pandas(frame, preserve_index=False)
 
-    def _from_arrow(self, table: pa.Table) -> Any:
-        return table.to_pandas()
+    def _from_arrow(self, rows: pa.Table) -> Any:
+        return rows.to_pandas()
 
 
 class WarehouseIOManager(DuckDBIOManager):

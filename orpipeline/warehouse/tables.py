@@ -112,19 +112,19 @@ class Tables:
         return pl.DataFrame(rows, schema={"as_of": pl.Date, column: pl.String}, orient="row")
 
     def _replace(self, name: str, days: Sequence[date], frame: pl.DataFrame) -> int:
-        table, columns = self._full_name(name), _names(frame.columns)
+        stored, columns = self._full_name(name), _names(frame.columns)
         if days:
             # The range lets DuckDB skip whole blocks of other days; the list is exact.
             self._connection.execute(
-                f"DELETE FROM {table} WHERE as_of BETWEEN ? AND ? AND as_of IN (SELECT unnest(?::DATE[]))",  # noqa: S608 - quoted
+                f"DELETE FROM {stored} WHERE as_of BETWEEN ? AND ? AND as_of IN (SELECT unnest(?::DATE[]))",  # noqa: S608 - quoted
                 [days[0], days[-1], days],
             ).fetchall()
         self._connection.register("incoming", frame)
         self._connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT {columns} FROM incoming"  # noqa: S608 - quoted
+            f"INSERT INTO {stored} BY NAME SELECT {columns} FROM incoming"  # noqa: S608 - quoted
         ).fetchall()
         self._connection.unregister("incoming")
-        counted = self._connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608 - quoted
+        counted = self._connection.execute(f"SELECT count(*) FROM {stored}").fetchall()  # noqa: S608 - quoted
         return int(counted[0][0])
 
     def _create_missing(self) -> None:
