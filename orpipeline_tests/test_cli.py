@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import httpx
 import pytest
 
 import orpipeline
 from orpipeline.archive.folder import Archive
+from orpipeline.build import build_defs
 from orpipeline.cli.dagster_runs import create_instance, prepare_dagster_home
 from orpipeline.settings import Settings
 from orpipeline_tests.answers import answer
@@ -313,7 +315,15 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         assert (done.returncode, done.stdout) == (0, f"{YESTERDAY} is in the archive and in the tables.\n")
     home = tmp_path / "data" / "dagster"
     assert (home / "dagster.yaml").is_file()
-    assert len(list((home / "history" / "runs").glob("*-*.db"))) == 2
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = instance.get_runs()
+    assert len(runs) == 2
+    for run in runs:
+        # What the UI needs to list a run under its job, and to re-execute it in the code location.
+        assert run.remote_job_origin is not None
+        assert run.remote_job_origin.repository_origin.get_label() == "__repository__@orpipeline"
+        job = build_defs(Settings(data_dir=tmp_path / "data")).resolve_job_def(run.job_name)
+        assert dg.validate_run_config(job, run.run_config)
     assert len(api.requests) == 1
     assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
     assert not (tmp_path / "data" / "reports").exists()
