@@ -74,13 +74,13 @@ class Loaded:
 
     `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
     tables. `trends`: the rows of `model_trends` for the loaded days and the requested number of days before. Without
-    any archived answer, the warehouse is not opened, and these four are empty.
+    any archived answer, the warehouse is not opened: `days` is None, and the others are empty.
     """
 
     validated: Validated
     frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     row_counts: Mapping[str, int] = field(default_factory=dict)
-    days: Sequence[date] = ()
+    days: Sequence[date] | None = None
     trends: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 

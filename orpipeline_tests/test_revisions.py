@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -211,6 +212,16 @@ def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> No
     assert check.severity.value == "WARN"
     assert check.metadata["lost_days"].value == 5
     assert check.metadata["newest_lost"].value == "2026-09-29, 2026-09-30, 2026-10-02, 2026-10-03, 2026-10-04"
+
+
+def test_a_day_that_only_the_tables_have_is_not_lost_even_if_the_run_has_nothing_to_load(world: World) -> None:
+    for n in (2, 1):
+        record = world.store(answer(DAY - timedelta(days=n))).record
+    world.make_tables(DAY - timedelta(days=2), DAY - timedelta(days=1))
+    shutil.rmtree(record.path.parents[1])
+    result = world.run(DAY)
+    assert not result.success
+    assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed
 
 
 def test_without_a_hole_no_day_is_lost(world: World) -> None:

@@ -65,7 +65,7 @@ def _day_rows(settings: Settings, archive: Archive, now: datetime) -> Rows:
         ("warehouse", f"{settings.warehouse}: {terminal.span(stored)}"),
         ("newest day", f"{newest}: {fetched}"),
         ("not in tables", terminal.some_days(sorted(set(archived) - set(stored)))),
-        ("lost days", terminal.some_days(lost_days(archive, warehouse.days(), newest))),
+        ("lost days", terminal.some_days(lost_days(archive, stored, newest))),
     ]
 
 

@@ -103,6 +103,8 @@ class _Step:
         if self.context.selected_asset_keys - {self.names.raw}:
             loaded = yield from self._load(days, answered, config.revision)
             validated, table_days = loaded.validated, loaded.days
+            if table_days is None:  # nothing to load, so the warehouse is not open yet
+                _, table_days = self._validate(days, answered, config.revision)
         else:
             loaded = None
             validated, table_days = self._validate(days, answered, config.revision)
