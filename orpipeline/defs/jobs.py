@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+    AssetJob: TypeAlias = UnresolvedAssetJobDefinition
 
-def daily_job(names: Names, *, report: bool) -> UnresolvedAssetJobDefinition:
+
+def daily_job(names: Names, *, report: bool) -> AssetJob:
     """Return the job `daily_snapshot`, which selects the pipeline's own assets and no others."""
     return dg.define_asset_job(
         names.job("daily_snapshot"),

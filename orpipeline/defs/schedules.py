@@ -14,8 +14,7 @@ from orpipeline.settings import api_key
 from orpipeline.snapshot import Fetch
 
 if TYPE_CHECKING:
-    # What `define_asset_job` returns has no public name.
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from orpipeline.defs.jobs import AssetJob
 
 NO_KEY = (
     "OPENROUTER_API_KEY is not set: set it and restart, or this day is lost at the next midnight UTC. "
@@ -23,7 +22,7 @@ NO_KEY = (
 )
 
 
-def daily_schedule(names: Names, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def daily_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
     """Return the schedule that fetches the day that has just ended."""
 
     @dg.schedule(
@@ -46,7 +45,7 @@ def daily_schedule(names: Names, job: UnresolvedAssetJobDefinition) -> dg.Schedu
     return daily_snapshot_schedule
 
 
-def recapture_schedule(names: Names, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def recapture_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
     """Return the schedule that fetches the newest day once more; bytes that are already archived change nothing."""
 
     @dg.schedule(

@@ -19,11 +19,10 @@ from orpipeline.settings import api_key
 from orpipeline.snapshot import Fetch
 
 if TYPE_CHECKING:
-    # What `define_asset_job` returns has no public name.
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from orpipeline.defs.jobs import AssetJob
 
 
-def snapshot_sensor(names: Names, job: UnresolvedAssetJobDefinition, budget: Budget) -> dg.SensorDefinition:
+def snapshot_sensor(names: Names, job: AssetJob, budget: Budget) -> dg.SensorDefinition:
     """Return the sensor. It reads the event log and the request budget, and never calls the API."""
 
     @dg.sensor(
