@@ -37,7 +37,7 @@ def import_(folder: str) -> float:
 def backfill(first: str, last: str) -> float:
     """Load a range of archived days in one run, as a backfill does."""
     from orpipeline.cli.dagster_runs import run_snapshot
-    from orpipeline.snapshot import Fetch
+    from orpipeline.capture import Fetch
 
     start = time.perf_counter()
     since, until = date.fromisoformat(first), date.fromisoformat(last)

@@ -1,47 +1,40 @@
-"""Loading a day, from the API to the tables: fetch and archive the answer, validate it, replace the day's rows.
+"""Loading days, from the archive to the tables: choose each day's revision, validate it, replace the day's rows.
 
 Each step works on many days at once. Does not depend on Dagster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
-from enum import Enum
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, Record
+from orpipeline.archive.records import ArchivedDay, ArchiveError, Record
+from orpipeline.capture import DayNotAvailableError
 from orpipeline.citation import citation
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.judgement import rejected_days, rejection, validate
 from orpipeline.contracts.tables import TABLES
+from orpipeline.days import day_spans
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
-from orpipeline.openrouter.client import Client
-from orpipeline.openrouter.errors import UnreadableAnswerError
 from orpipeline.openrouter.frames import Frames, parse
 from orpipeline.stopwatch import Stopwatch
+from orpipeline.unarchived import read_table_days
 from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.errors import OutdatedLayoutError
+from orpipeline.warehouse.old_rows import OldRows
 from orpipeline.warehouse.tables import Tables
 
+_log = logging.getLogger(__name__)
 
-class Fetch(Enum):
-    """When to call the API. The run config takes the members' names."""
-
-    auto = "auto"
-    """Only for the newest completed UTC day, and only if it is missing from the archive."""
-    always = "always"
-    """In any case; the answer is archived under its own `as_of`."""
-    never = "never"
-    """Not at all: use the archive alone."""
-
-
-class DayNotAvailableError(OrpipelineError):
-    """A day's answer is not archived, and the API does not serve it yet, or no longer serves it."""
+DAYS_AT_ONCE = 400
+"""How many days to parse, validate and write together: about a year, in about 200 MB of memory and some seconds."""
 
 
 @dataclass(frozen=True)
@@ -84,40 +77,6 @@ class Loaded:
     trends: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
-def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch, now: datetime) -> Record | None:
-    """Call the API if `fetch` requires it, and archive the answer before any other step.
-
-    Returns the answer's record, or None if the API was not called. Raises the client's errors (an answer that is not
-    JSON is archived as undated first), ArchiveError if the answer cannot be written, and DayNotAvailableError if the
-    answer names no day.
-    """
-    newest_day = newest_completed_day(now)
-    is_missing = newest_day in days and not _is_archived(archive, newest_day)
-    if fetch is Fetch.never or (fetch is Fetch.auto and not is_missing):
-        return None
-    try:
-        answer = client.fetch()
-    except UnreadableAnswerError as error:
-        record = archive.put(error.body, fetched_at=now, source=client.url, origin="api").record
-        raise UnreadableAnswerError(f"{error} It is archived as {record.path}.", body=error.body) from None
-    record = archive.put(answer.body, fetched_at=answer.fetched_at, source=answer.url, origin=answer.origin).record
-    if record.as_of is None:
-        raise DayNotAvailableError(
-            f"The API's answer names no day (`data.as_of`), so it belongs to no partition. It is archived as "
-            f"{record.path}. Try again later."
-        )
-    return record
-
-
-def _is_archived(archive: Archive, day: date) -> bool:
-    """Return whether the archive has an answer for the day that was fetched after the day ended."""
-    ended_at = datetime.combine(day + timedelta(days=1), time.min, UTC)
-    try:
-        return any(record.fetched_at >= ended_at for record in archive.revisions(day))
-    except ArchiveError:
-        return True  # another answer would not make the day usable; `validate_days` reports this error
-
-
 def load_days(
     archive: Archive,
     warehouse: Warehouse,
@@ -136,6 +95,9 @@ def load_days(
     answer is archived, the warehouse is not opened. `trend_days` is how many days of `model_trends` to read before the
     loaded ones. `stopwatch` measures `lock`, `validation` and `write`. If the warehouse fails, its error is raised and
     nothing is written.
+
+    If the tables are older or were changed by hand, all of them are rebuilt first, in the same transaction, and a log
+    line states why. With more than `DAYS_AT_ONCE` archived days this takes too long, and OutdatedLayoutError is raised.
     """
     watch = stopwatch or Stopwatch()
     if not any(archive.has(day) for day in days):
@@ -143,6 +105,7 @@ def load_days(
     with ExitStack() as transaction:
         with watch.measure("lock"):
             tables = transaction.enter_context(warehouse.writing())
+        _update_layout(archive, tables, now)
         with watch.measure("validation"):
             validated = validate_days(archive, days, tables, now=now, answered=answered, revision=revision)
         with watch.measure("write"):
@@ -156,14 +119,85 @@ def write_days(tables: Tables, validated: Validated, *, trend_days: int = 0) -> 
 
     `trend_days` is how many days of `model_trends` to read before the first written one.
     """
-    frames = daily_tables(validated.frames, list(validated.chosen.values()))
-    frames["model_leaderboard"] = rank(frames["task_classifications"], frames["task_models"])
+    frames = _all_tables(validated.frames, validated.chosen)
     days = sorted(validated.chosen)
     row_counts = tables.replace_days(days, frames)
     trends = pl.DataFrame()
     if trend_days and days:
         trends = tables.read("model_trends", since=days[0] - timedelta(days=trend_days), until=days[-1])
     return Loaded(validated, frames, row_counts, tables.days(), trends)
+
+
+@dataclass(frozen=True)
+class Recreated:
+    """Some days whose rows are now in tables that replaced older ones.
+
+    `days`: all of them. `loaded`: those that came from the archive. `carried`: those whose rows came from the `old`
+    tables, because the archive does not have them, or has no intact and valid answer for them. `left_out`: archived
+    days that today's contracts reject, so the tables no longer have them.
+    """
+
+    days: Sequence[date]
+    loaded: Loaded
+    carried: Sequence[date]
+    left_out: Sequence[date]
+    old: OldRows
+
+
+def recreate_tables(archive: Archive, tables: Tables, *, now: datetime) -> Iterator[Recreated]:
+    """Replace all tables and views by those that are declared, through an open transaction; yield each batch of days.
+
+    Every archived day is loaded. Days that only the tables have are carried over. Raises OutdatedLayoutError at the end
+    if that is impossible for a day: roll back then.
+    """
+    old = tables.recreate()
+    archived, stored = set(archive.days()), old.days()
+    lost: dict[date, str] = {}
+    for days in batches(archived | stored):
+        validated = validate_days(archive, archived.intersection(days), now=now)
+        loaded = write_days(tables, validated)
+        kept = read_table_days(old, sorted(stored.intersection(days) - validated.chosen.keys()))
+        if kept.records:
+            tables.replace_days(kept.records, _all_tables(kept.frames, kept.records))
+        # The archive keeps the answer of a rejected day.
+        left_out = [day for day in kept.unusable if day in validated.newest]
+        lost |= {day: reason for day, reason in kept.unusable.items() if day not in validated.newest}
+        yield Recreated(days, loaded, sorted(kept.records), left_out, old)
+    if lost:
+        raise OutdatedLayoutError(
+            f"The tables in {tables.layout.place()} must be rebuilt, but the archive has no intact answer for "
+            f"{', '.join(day_spans(lost))}, and the tables' own rows of {min(lost)} cannot be used: {lost[min(lost)]}.",
+            "Nothing was changed. Import these days if you have their answers; otherwise move the file away and run "
+            "`orpipeline rebuild`, which restores all other days.",
+        )
+
+
+def batches(days: Iterable[date]) -> Iterator[list[date]]:
+    """Yield the days in order, `DAYS_AT_ONCE` at a time."""
+    ordered = sorted(set(days))
+    for start in range(0, len(ordered), DAYS_AT_ONCE):
+        yield ordered[start : start + DAYS_AT_ONCE]
+
+
+def _update_layout(archive: Archive, tables: Tables, now: datetime) -> None:
+    """Recreate the tables if they are not as declared and it takes seconds."""
+    outdated = tables.layout.outdated()
+    if outdated is None:
+        return
+    if len(archive.days()) > DAYS_AT_ONCE:
+        raise outdated
+    days: dict[str, list[date]] = {"from the archive": [], "from the old tables": [], "no longer, rejected": []}
+    for part in recreate_tables(archive, tables, now=now):
+        for kind, of_part in zip(days, (part.loaded.validated.chosen, part.carried, part.left_out), strict=True):
+            days[kind] += of_part
+    counts = [f"{len(of_kind)} {kind} ({', '.join(day_spans(of_kind))})" for kind, of_kind in days.items() if of_kind]
+    _log.warning("%s They are rebuilt; days: %s.", outdated.reason, "; ".join(counts))
+
+
+def _all_tables(frames: Frames, records: Mapping[date, Record]) -> dict[str, pl.DataFrame]:
+    """Return the rows of all tables, by name, for the records' days."""
+    tables = daily_tables(frames, list(records.values()))
+    return {**tables, "model_leaderboard": rank(tables["task_classifications"], tables["task_models"])}
 
 
 def validate_days(
@@ -182,17 +216,23 @@ def validate_days(
     was just called: it distinguishes a day that is not published yet from a lost one. `now` is in UTC. An error of a
     day is not raised; it is in `errors`.
     """
-    archived: dict[date, list[Record]] = {}
+    archived: dict[date, ArchivedDay] = {}
     wanted: dict[date, Record] = {}
     bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
     for day in sorted(set(days)):
         try:
-            archived[day] = archive.revisions(day)
-            if not archived[day] and not revision:
-                errors[day] = _not_available(day, newest_completed_day(now), answered)
+            found = archived[day] = archive.day(day)
+            newest_record = found.revisions[-1] if found.revisions else None
+            if not revision and (damage := found.damaged_after(newest_record)):
+                errors[day] = damage  # an older revision is loaded
+            if revision:
+                wanted[day] = _revision(found, day, revision)
+            elif newest_record:
+                wanted[day] = newest_record
+            else:
+                errors.setdefault(day, _not_available(day, newest_completed_day(now), answered))
                 continue
-            wanted[day] = _revision(archived[day], day, revision) if revision else archived[day][-1]
             bodies[day] = archive.read(wanted[day])
         except OrpipelineError as error:
             errors[day] = error
@@ -204,7 +244,7 @@ def validate_days(
     chosen = {day: record for day, record in newest.items() if day not in rejected}
     unusable = [day for day in wanted if day not in chosen]
     for day in unusable:
-        older = None if revision else _newest_valid(archive, older_revisions(archived[day], wanted[day]))
+        older = None if revision else _newest_valid(archive, older_revisions(archived[day].revisions, wanted[day]))
         if older is not None:
             chosen[day], bodies[day] = older, archive.read(older)
         if day in rejected:
@@ -216,11 +256,13 @@ def validate_days(
     return Validated(newest, chosen, frames, findings, loaded_findings.filter(severity="WARN"), errors)
 
 
-def _revision(revisions: Sequence[Record], day: date, revision: int) -> Record:
-    for record in revisions:
+def _revision(found: ArchivedDay, day: date, revision: int) -> Record:
+    for record in found.revisions:
         if record.revision == revision:
             return record
-    there = ", ".join(str(record.revision) for record in revisions) or "none"
+    if revision in found.damaged:
+        raise found.damaged[revision]
+    there = ", ".join(str(record.revision) for record in found.revisions) or "none"
     raise DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import duckdb
 import pytest
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, CorruptAnswerError, Stored
+from orpipeline.archive.records import ArchiveError, CorruptAnswerError, FetchTime, Stored
 from orpipeline.testing.sample_answers import demo_answer
 
 DAY = date(2026, 10, 6)
@@ -31,8 +32,8 @@ def archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "raw")
 
 
-def put(archive: Archive, body: bytes, minutes: float = 0) -> Stored:
-    fetched_at = FETCHED + timedelta(minutes=minutes)
+def put(archive: Archive, body: bytes, minutes: float = 0, days: int = 0) -> Stored:
+    fetched_at = FETCHED + timedelta(days, minutes=minutes)
     return archive.put(body, fetched_at=fetched_at, source="https://api.test/x", origin="api")
 
 
@@ -97,10 +98,18 @@ def test_an_unknown_fetch_time_is_recorded_as_the_time_of_the_import(tmp_path: P
     archive = Archive(tmp_path / "raw", clock=lambda: imported_at)
     archive.put(FIRST, fetched_at=None, source="a file", origin="import")
     put(archive, RESTATED)
-    assert [(r.fetched_at_known, r.fetched_at) for r in archive.revisions(DAY)] == [
-        (False, imported_at),
-        (True, FETCHED),
+    assert [(r.fetch_time, r.fetched_at) for r in archive.revisions(DAY)] == [
+        (FetchTime.UNKNOWN, imported_at),
+        (FetchTime.RECORDED, FETCHED),
     ]
+
+
+def test_a_fetch_time_without_evidence_never_displaces_our_own_fetch(archive: Archive) -> None:
+    midnight = datetime(2026, 10, 7, 23, 59, 59, tzinfo=UTC)
+    archive.put(RESTATED, fetched_at=midnight, source="a.json", origin="import", fetch_time=FetchTime.STATED)
+    put(archive, FIRST)
+    assert bodies(archive) == [RESTATED, FIRST]
+    assert not put(archive, FIRST, minutes=5).new
 
 
 def test_more_than_nine_revisions_keep_their_order(archive: Archive) -> None:
@@ -114,7 +123,7 @@ def test_more_than_nine_revisions_keep_their_order(archive: Archive) -> None:
 def test_days_are_returned_oldest_first(archive: Archive) -> None:
     days = [date(2026, 10, 6), date(2025, 12, 31), date(2026, 1, 1)]
     for day in days:
-        put(archive, demo_answer(day))
+        put(archive, demo_answer(day), days=(day - DAY).days)
     put(archive, b"<html>")
     assert archive.days() == sorted(days)
 
@@ -197,27 +206,131 @@ def test_a_damaged_file_is_never_read_as_an_answer(archive: Archive, damage: Cal
     assert archive.read(other) == RESTATED
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text[:50],
-        lambda _: "[]",
-        lambda _: "[" * 100_000,
-        lambda _: "\udcff",
-        lambda text: text.replace("sha256", "sha"),
-        lambda text: text.replace("2026-10-07T00:20:03.123456+00:00", "0001-01-01T00:00:00+23:00"),
-        lambda text: text.replace(str(len(FIRST)), "Infinity"),
-    ],
-)
-def test_a_damaged_record_is_named(archive: Archive, change: Callable[[str], str]) -> None:
+UNREADABLE: list[Callable[[str], str]] = [
+    *(lambda text: text[:50], lambda _: "[]", lambda _: "[" * 100_000, lambda _: "\udcff"),
+    lambda text: text.replace("sha256", "sha"),
+    lambda text: text.replace("2026-10-07T00:20:03.123456+00:00", "0001-01-01T00:00:00+23:00"),
+    lambda text: text.replace("2026-10-07T00:20:03.123456+00:00", "1970-01-01T00:00:00+00:00"),
+    lambda text: text.replace(str(len(FIRST)), "Infinity"),
+]
+
+
+@pytest.mark.parametrize("change", UNREADABLE)
+def test_a_damaged_record_is_named_and_its_day_still_counts_as_archived(
+    archive: Archive, change: Callable[[str], str]
+) -> None:
     path = put(archive, FIRST).record.path.with_name("record.json")
     path.write_text(change(path.read_text()), errors="surrogateescape")
-    with pytest.raises(CorruptAnswerError) as caught:
-        archive.latest(DAY)
-    assert str(path) in str(caught.value)
-    with pytest.raises(CorruptAnswerError):
-        archive.put(RESTATED, fetched_at=FETCHED, source="a file", origin="import", same_content=True)
+    assert (archive.latest(DAY), archive.is_current(DAY)) == (None, False)
+    assert str(path) in str(archive.day(DAY).damaged[1])
     assert archive.days() == [DAY]
+
+
+@pytest.mark.parametrize("change", UNREADABLE[:1])
+def test_a_damaged_record_does_not_hide_an_intact_later_revision(
+    archive: Archive, change: Callable[[str], str]
+) -> None:
+    path = put(archive, FIRST).record.path.with_name("record.json")
+    second = put(archive, RESTATED, minutes=5).record
+    path.write_text(change(path.read_text()))
+    assert archive.revisions(DAY) == [second]
+    assert archive.is_current(DAY)
+    second.path.with_name("record.json").write_text("{}")
+    assert not archive.is_current(DAY)
+
+
+def test_a_record_of_a_newer_version_is_left_alone(archive: Archive) -> None:
+    path = put(archive, FIRST).record.path.with_name("record.json")
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
+    before = files(path.parent)
+    assert put(archive, RESTATED, minutes=5).record.revision == 2
+    assert files(path.parent) == before
+    assert "Upgrade orpipeline" in str(archive.day(DAY).damaged[1])
+
+
+# Repair
+
+
+def damaged_folders(archive: Archive) -> list[str]:
+    return sorted(path.name[:11] for path in (archive.root / "2026-10-06").glob("damaged-*"))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("same_content", [False, True], ids=["fetched", "imported"])
+def test_fetching_or_importing_the_same_bytes_restores_a_damaged_answer(
+    archive: Archive, damage: Callable[[Path], object], same_content: bool
+) -> None:
+    record = put(archive, FIRST).record
+    damage(record.path)
+    left = files(record.path.parent)
+    assert not archive.is_current(DAY)
+    stored = archive.put(
+        FIRST, fetched_at=FETCHED + timedelta(hours=1), source="x", origin="api", same_content=same_content
+    )
+    assert stored == Stored(record, new=True)
+    assert archive.revisions(DAY) == [record]  # with its first fetch time
+    assert archive.read(record) == FIRST
+    (aside,) = (archive.root / "2026-10-06").glob("damaged-r1-*")
+    assert files(aside) == left
+
+
+def test_another_answer_of_the_day_sets_a_damaged_one_aside_and_takes_the_next_number(archive: Archive) -> None:
+    flipped, cut = put(archive, FIRST).record, put(archive, FIRST + b" ", minutes=1).record
+    flipped.path.write_bytes(gzip.compress(RESTATED))
+    cut.path.with_name("record.json").write_text("{")
+    third = put(archive, RESTATED, minutes=5).record
+    assert third.revision == 3
+    assert damaged_folders(archive) == ["damaged-r1-", "damaged-r2-"]
+    assert archive.revisions(DAY) == [third]
+    assert put(archive, FIRST, minutes=9).record.revision == 4
+    third.path.unlink()
+    put(archive, FIRST + b"  ", minutes=10)
+    assert damaged_folders(archive) == ["damaged-r1-", "damaged-r2-", "damaged-r3-"]
+
+
+def test_figures_that_change_back_to_a_damaged_revision_restore_it_and_become_the_newest(archive: Archive) -> None:
+    record = put(archive, FIRST).record
+    put(archive, RESTATED, minutes=5)
+    record.path.write_bytes(b"")
+    put(archive, FIRST, minutes=9)
+    assert bodies(archive) == [FIRST, RESTATED, FIRST]
+
+
+def test_a_damaged_undated_answer_is_stored_again(archive: Archive) -> None:
+    record = put(archive, b"<html>").record
+    record.path.write_bytes(b"")
+    again = put(archive, b"<html>")
+    assert again.new
+    assert archive.read(again.record) == b"<html>"
+    assert record.path.read_bytes() == b""
+
+
+# Days that the API could not have had
+
+
+@pytest.mark.parametrize("as_of", ["2026-10-07", "2099-01-01", "1900-01-01", "9999-12-31", "0001-01-01", "2026-09-05"])
+def test_a_day_that_the_api_could_not_have_had_is_stored_as_undated(archive: Archive, as_of: str) -> None:
+    body = FIRST.replace(b"2026-10-06", as_of.encode())
+    record = put(archive, body).record
+    assert (record.as_of, record.path.parent.parent) == (None, archive.root / "undated")
+    assert archive.read(record) == body
+    assert archive.days() == []
+
+
+def test_an_older_day_may_be_imported(archive: Archive) -> None:
+    old = demo_answer(date(2020, 2, 29))
+    archive.put(old, fetched_at=None, source="a file", origin="import")
+    assert archive.days() == [date(2020, 2, 29)]
+
+
+@pytest.mark.parametrize("as_of", ["2026-10-07", "2099-01-01", "1900-01-01", "9999-12-31"])
+def test_a_misdated_answer_that_version_0_1_stored_belongs_to_no_day(archive: Archive, as_of: str) -> None:
+    folder = put(archive, FIRST).record.path.parent
+    (archive.root / as_of).mkdir()
+    folder.rename(archive.root / as_of / "r1")
+    assert (archive.days(), archive.revisions(date.fromisoformat(as_of))) == ([], [])
+    (misdated,) = archive.misdated()
+    assert misdated.path.parent == archive.root / as_of / "r1"
 
 
 @pytest.mark.parametrize("body", [FIRST, b"<html>"], ids=["dated", "undated"])
@@ -226,18 +339,6 @@ def test_a_changed_sha256_is_detected(archive: Archive, body: bytes) -> None:
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(CorruptAnswerError):
         archive.read(archive.record(path.parent))
-
-
-def test_an_answer_of_the_api_is_stored_beside_a_damaged_record(archive: Archive) -> None:
-    """The day is unusable until you fix the record, but the API may not serve the answer again."""
-    put(archive, FIRST)
-    (archive.root / "2026-10-06" / "r1" / "record.json").write_text("{}")
-    stored = put(archive, RESTATED, minutes=5)
-    assert (stored.new, stored.record.revision) == (True, 2)
-    assert archive.read(stored.record) == RESTATED
-    assert not put(archive, RESTATED, minutes=6).new
-    with pytest.raises(CorruptAnswerError):
-        archive.revisions(DAY)
 
 
 def test_a_source_that_is_not_valid_text_is_escaped(archive: Archive) -> None:
@@ -252,8 +353,9 @@ def test_a_source_that_is_not_valid_text_is_escaped(archive: Archive) -> None:
 
 
 def test_duckdb_reads_the_whole_archive_in_one_query(archive: Archive) -> None:
-    for body in (FIRST, RESTATED, demo_answer(date(2026, 10, 7)), b"<html>"):
+    for body in (FIRST, RESTATED, b"<html>"):
         put(archive, body)
+    put(archive, demo_answer(date(2026, 10, 7)), days=1)
     with duckdb.connect() as connection:
         found = connection.execute(
             "select data.as_of, len(data.classifications) from read_json(?, filename = true) order by filename",
@@ -265,6 +367,7 @@ def test_duckdb_reads_the_whole_archive_in_one_query(archive: Archive) -> None:
 def test_the_record_is_json_with_documented_fields(archive: Archive) -> None:
     record = put(archive, FIRST).record
     assert json.loads(record.path.with_name("record.json").read_text()) == {
+        "version": 2,
         "as_of": "2026-10-06",
         "revision": 1,
         "sha256": record.sha256,
@@ -272,7 +375,7 @@ def test_the_record_is_json_with_documented_fields(archive: Archive) -> None:
         "fetched_at": "2026-10-07T00:20:03.123456+00:00",
         "origin": "api",
         "source": "https://api.test/x",
-        "fetched_at_known": True,
+        "fetch_time": "recorded",
     }
 
 
@@ -316,7 +419,10 @@ from orpipeline.archive.folder import Archive
 body = sys.stdin.buffer.read()
 for extra in range(10):
     Archive(Path(sys.argv[1])).put(
-        body + sys.argv[2].encode() * (extra + 1), fetched_at=datetime.now(UTC), source="x", origin="api"
+        body + sys.argv[2].encode() * (extra + 1),
+        fetched_at=datetime(2026, 10, 7, 1, extra, tzinfo=UTC),
+        source="x",
+        origin="api",
     )
 """
 
@@ -381,19 +487,67 @@ def test_a_file_in_the_place_of_a_folder_stays_and_is_named(archive: Archive, pl
     assert [p for p in archive.root.rglob("*") if p.is_file()] in ([], [path])
 
 
-def test_an_incomplete_write_is_ignored_and_removed_after_an_hour(tmp_path: Path) -> None:
-    now = datetime.now(UTC)
-    archive = Archive(tmp_path / "raw", clock=lambda: now)
-    recent, old = archive.root / ".writing-recent", archive.root / ".writing-old"
-    for leftover in (recent, old):
+@pytest.mark.parametrize("link", ["2026-10-06", "undated"])
+def test_nothing_is_written_through_a_link_inside_the_archive(archive: Archive, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    archive.root.mkdir()
+    (archive.root / link).symlink_to(outside)
+    with pytest.raises(ArchiveError, match="is a link"):
+        put(archive, FIRST if link != "undated" else b"<html>")
+    assert list(outside.iterdir()) == []
+
+
+# Leftovers of killed processes
+
+
+def leave(archive: Archive, name: str, source: Path | None = None, *, minutes: float = 0) -> Path:
+    """Leave an unfinished write, `minutes` old: a copy of an archived answer's folder, or half an answer."""
+    leftover = archive.root / f".writing-{name}"
+    if source is None:
         leftover.mkdir(parents=True)
         (leftover / "task_classifications.json.gz").write_bytes(b"half")
-    os.utime(old, ((now - timedelta(minutes=61)).timestamp(),) * 2)
+    else:
+        shutil.copytree(source, leftover)
+    at = (FETCHED - timedelta(minutes=minutes)).timestamp()
+    os.utime(leftover, (at, at))
+    return leftover
+
+
+@pytest.mark.parametrize("body", [FIRST, b"<html>"], ids=["dated", "undated"])
+def test_a_complete_leftover_is_adopted_with_its_record(tmp_path: Path, body: bytes) -> None:
+    archive = Archive(tmp_path / "raw", clock=lambda: FETCHED)
+    record = put(Archive(tmp_path / "theirs"), body).record
+    leave(archive, "young", record.path.parent)
     assert archive.days() == []
-    stored = put(archive, FIRST)
-    assert archive.days() == [DAY]
-    assert archive.read(stored.record) == FIRST
-    assert (recent.exists(), old.exists()) == (True, False)
+    assert [(left.as_of, left.sha256) for left in archive.leftovers()] == [(record.as_of, record.sha256)]
+    (adopted,) = archive.adopt()
+    assert archive.read(adopted) == body
+    assert (adopted.fetched_at, adopted.source, adopted.origin) == (record.fetched_at, record.source, record.origin)
+    assert adopted.as_of == record.as_of
+    assert (archive.leftovers(), archive.adopt()) == ([], [])
+
+
+def test_a_leftover_that_was_set_aside_is_never_adopted_as_a_day(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "raw", clock=lambda: FETCHED)
+    altered = Archive(tmp_path / "theirs").put_undated(FIRST, fetched_at=FETCHED, source="x", origin="api").record
+    leave(archive, "young", altered.path.parent)
+    assert [record.as_of for record in archive.adopt()] == [None]
+    assert archive.days() == []
+
+
+def test_leftovers_are_removed_after_an_hour_once_they_are_archived(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "raw", clock=lambda: FETCHED)
+    complete = put(archive, FIRST).record.path.parent
+    kept = {leave(archive, "young"), leave(archive, "young-complete", complete)}
+    old = [leave(archive, "old", minutes=61), leave(archive, "old-complete", complete, minutes=61)]
+    without_record = leave(archive, "without-record", complete, minutes=61)
+    (without_record / "record.json").write_text('{"as_of": "20')
+    os.utime(without_record, ((FETCHED - timedelta(minutes=61)).timestamp(),) * 2)
+    assert archive.adopt() == []
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in [*old, without_record])
+    assert bodies(archive) == [FIRST]
 
 
 def test_the_archive_is_private_to_its_user(archive: Archive) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,10 +21,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE, Archive
+from orpipeline.capture import Fetch
 from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.budget import shared_budget
 from orpipeline.settings import Settings
-from orpipeline.snapshot import Fetch, load_days, validate_days, write_days
+from orpipeline.snapshot import load_days, validate_days, write_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 from orpipeline_tests.answers import answer
@@ -475,28 +475,14 @@ def test_a_run_that_cannot_lock_the_warehouse_names_the_process_that_has_it_open
 # Leftovers of killed runs
 
 
-def test_incomplete_leftovers_in_the_archive_are_removed_after_an_hour(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "raw")
-    complete = archive.put(ANSWERS[1], fetched_at=NOW, source="a test", origin="api").record.path.parent
-    old = {
-        "empty": b"",
-        "without-record": b"half",
-        "with-a-cut-record": b"half",
-        "complete": (complete / ANSWER_FILE).read_bytes(),
-    }
-    for name, content in {**old, "young": b"half"}.items():
-        leftover = archive.root / f".writing-{name}"
-        leftover.mkdir()
-        if content:
-            (leftover / ANSWER_FILE).write_bytes(content)
-    (archive.root / ".writing-with-a-cut-record" / RECORD_FILE).write_text('{"as_of": "20')
-    shutil.copy(complete / RECORD_FILE, archive.root / ".writing-complete")
-    for name in old:
-        killed_at = time.time() - 3601
-        os.utime(archive.root / f".writing-{name}", (killed_at, killed_at))
-    # Each process removes leftovers once, at its first write.
-    archive = Archive(tmp_path / "raw")
-    archive.put(ANSWERS[2], fetched_at=NOW + timedelta(seconds=1), source="a test", origin="api")
-    # A complete answer may be the only one of its day.
-    assert {path.name for path in archive.root.glob(".*")} == {".writing-young", ".writing-complete"}
-    assert [record.revision for record in archive.revisions(DAY)] == [1, 2]
+def test_an_answer_that_a_kill_left_before_its_rename_is_adopted_and_not_fetched_again(
+    api: ScriptedApi, tmp_path: Path, expected: dict[int, Frames]
+) -> None:
+    place = Place(tmp_path, api.base_url)
+    api.answers(ANSWERS[1])
+    killed = place.run("auto", at="orpipeline.archive.folder:Archive.put > pathlib:Path.rename")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (place.archive.days(), len(place.archive.leftovers())) == ([], 1)
+    assert_succeeded(place.run("auto"))
+    assert place.state(expected) == (1, 1)
+    assert len(api.requests) == 1

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 import time_machine
 
+from orpipeline.capture import DayNotAvailableError, Fetch
 from orpipeline.clock import utc_now
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import (
@@ -21,7 +22,6 @@ from orpipeline.openrouter.errors import (
     ServerError,
     UnreadableAnswerError,
 )
-from orpipeline.snapshot import DayNotAvailableError, Fetch
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.test_client import HANG

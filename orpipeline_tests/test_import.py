@@ -17,6 +17,7 @@ import dagster as dg
 import pytest
 
 from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import FetchTime
 from orpipeline.days import missing_days
 from orpipeline.defs.names import Names
 from orpipeline.importing.discover import find_files
@@ -133,8 +134,21 @@ def test_a_file_written_on_the_day_when_the_api_served_its_answer_was_fetched_th
 ) -> None:
     import_into(archive, write(inbox / "a.json", FIGURES[0], served(DAY, hours)))
     (record,) = archive.revisions(DAY)
-    assert record.fetched_at_known == known
+    assert record.fetch_time is (FetchTime.STATED if known else FetchTime.UNKNOWN)
     assert (record.fetched_at == served(DAY, hours)) == known
+
+
+def test_an_envelope_never_displaces_our_own_fetch_whatever_time_it_states(archive: Archive, inbox: Path) -> None:
+    archive.put(FIGURES[0], fetched_at=served(DAY), source="the API", origin="api")
+    path = write(inbox / "a.json", envelope(FIGURES[1], fetched_at=served(DAY, 23.99)))
+    assert outcome(archive, path) == (0, 0, 1, 0)
+    assert bodies(archive) == [FIGURES[1], FIGURES[0]]
+
+
+def test_an_answer_from_before_its_day_ended_is_rejected(archive: Archive, inbox: Path) -> None:
+    imported = import_into(archive, write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, -1))))
+    assert counts(imported) == (0, 0, 0, 1)
+    assert "could not have had 2026-10-06 yet" in imported.rejected[0].reason
 
 
 def test_a_stated_fetch_time_takes_precedence_over_the_files_time(archive: Archive, inbox: Path) -> None:

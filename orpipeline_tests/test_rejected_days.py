@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from orpipeline.capture import Fetch
 from orpipeline.contracts.rules import CHECKS, RULES, Check
-from orpipeline.snapshot import Fetch
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY, answer, tag
 from orpipeline_tests.scripted_api import ScriptedApi
 from orpipeline_tests.violations import ONE_PER_CHECK
 from orpipeline_tests.world import World, checks_of, failure_of
@@ -38,6 +38,22 @@ def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) 
     assert evaluation.blocking
     assert "first_failing_rows" in evaluation.metadata
     assert world.archive.read(restated) == answer(bend=violation.bend)
+
+
+def test_invisible_characters_of_a_rejected_day_are_visible_in_dagster(world: World) -> None:
+    world.store(answer(bend=lambda data: tag(data, "math").update(tag="math\u202e\u3164")))
+    result = world.run(DAY)
+    failure = failure_of(result)
+    check = checks_of(result)["task_classifications", "keys_are_unique"]
+    for text in (
+        failure.description,
+        str(failure.metadata["findings"].value),
+        str(check.metadata["first_failing_rows"].value),
+    ):
+        assert text is not None
+        assert "names_are_canonical" in text
+        assert "math\\u202e\\u3164" in text.replace("\\\\", "\\")
+        assert not {"\u202e", "\u3164"} & set(text)
 
 
 @pytest.mark.parametrize("stated", ["2026-10-05", "../../x", None], ids=["another day", "no date", "missing"])

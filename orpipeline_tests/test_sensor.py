@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from orpipeline.backoff import Attempts
-from orpipeline.snapshot import Fetch
+from orpipeline.capture import Fetch
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.world import NOON, World

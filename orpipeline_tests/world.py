@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ import dagster as dg
 from orpipeline.archive.folder import Archive
 from orpipeline.archive.records import Stored
 from orpipeline.build import build_defs
+from orpipeline.capture import Fetch
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.resources import api_resource
+from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.budget import Budget
 from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import Settings
-from orpipeline.snapshot import Fetch
 from orpipeline.warehouse.database import Warehouse
 
 NAMES = Names()
@@ -58,9 +59,11 @@ class World:
     def defs(self) -> dg.Definitions:
         return build_defs(self.settings)
 
-    def store(self, body: bytes, origin: str = "import", fetched_at: datetime = NOON) -> Stored:
-        """Archive an answer, without calling the API."""
-        return self.archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
+    def store(self, body: bytes, origin: str = "import", fetched_at: datetime | None = None) -> Stored:
+        """Archive an answer, without calling the API; by default as if it was fetched at noon of the following day."""
+        day = read_as_of(body) or NOON.date() - timedelta(days=1)
+        noon = datetime.combine(day + timedelta(days=1), NOON.timetz())
+        return self.archive.put(body, fetched_at=fetched_at or noon, source="a test", origin=origin)
 
     def run(
         self,

@@ -2,10 +2,11 @@
 
     raw/2026-10-06/r1/task_classifications.json.gz    the answer's bytes, gzipped
     raw/2026-10-06/r1/record.json                     sha256, fetch time, source, origin
-    raw/undated/20261007T002003.123456Z-.../           answers without a readable `data.as_of`
+    raw/2026-10-06/damaged-r1-20261008T002003/         a damaged revision that another answer has replaced
+    raw/undated/20261007T002003.123456Z-.../           answers that belong to no day
 
 A revision's folder is written under a temporary name, synced to disk and renamed. It is either complete or absent, and
-an existing one never changes. You can read the archive with ordinary tools: `gzip -dc ... | jq`, or DuckDB's
+an intact one never changes. You can read the archive with ordinary tools: `gzip -dc ... | jq`, or DuckDB's
 `read_json('raw/*/r*/*.json.gz')`.
 
 Revision numbers give the order in which answers were archived. The newest revision is the one fetched last, which can
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -23,20 +25,33 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from orpipeline.archive.records import MAX_ANSWER_BYTES, ArchiveError, CorruptAnswerError, Record, Stored
+from orpipeline.archive.records import (
+    MAX_ANSWER_BYTES,
+    ArchivedDay,
+    ArchiveError,
+    CorruptAnswerError,
+    FetchTime,
+    Record,
+    Stored,
+)
 from orpipeline.clock import Clock, utc_now
 from orpipeline.files import write_synced
 from orpipeline.openrouter.answer import iso_date, parse_json, read_as_of
+
+_log = logging.getLogger(__name__)
 
 ANSWER_FILE = "task_classifications.json.gz"
 RECORD_FILE = "record.json"
 UNDATED = "undated"
 _WRITING = ".writing-"
+_DAMAGED = "damaged-"
 _ABANDONED_AFTER = timedelta(hours=1)  # writing an answer takes far less, so its process was killed
 _REVISION = re.compile(r"r([1-9][0-9]*)")
+_SET_ASIDE = re.compile(rf"{_DAMAGED}r([1-9][0-9]*)-.*")
 
 
 class Archive:
@@ -49,82 +64,129 @@ class Archive:
     def __init__(self, root: Path, *, clock: Clock = utc_now) -> None:
         self.root = root
         self._clock = clock
-        self._swept = False
 
     def put(
-        self, body: bytes, *, fetched_at: datetime | None, source: str, origin: str, same_content: bool = False
+        self,
+        body: bytes,
+        *,
+        fetched_at: datetime | None,
+        source: str,
+        origin: str,
+        fetch_time: FetchTime = FetchTime.RECORDED,
+        same_content: bool = False,
     ) -> Stored:
         """Archive an answer's bytes under its `data.as_of`, as the day's next revision.
 
-        An answer that the archive already has is not stored again. It is compared with the revision that was the newest
-        at `fetched_at` and with those fetched since: figures that change and change back become three revisions. With
-        `fetched_at=None` (unknown) it is compared with all of the day's revisions.
+        An answer that the archive already has intact is not stored again. It is compared with the revision that was the
+        newest at `fetched_at` and with those fetched since: figures that change and change back become three revisions.
+        With `fetched_at=None` (unknown) it is compared with all of the day's revisions. `fetch_time` is how certain
+        `fetched_at` is. With `same_content`, as for imports, the same JSON in other bytes counts as the same answer.
 
-        With `same_content`, as for imports, an answer with the same JSON in other bytes counts as the same, and
-        damaged answers are not compared: importing an answer again replaces a damaged one.
+        A damaged revision with the same bytes is restored under its old record. Then the day's damaged revisions are
+        set aside in the day's folder as `damaged-r1-...`, and never deleted.
 
-        An answer without a readable `data.as_of` is stored under `undated`, once, as revision 0.
-
-        Raises ArchiveError if the answer cannot be written. With `same_content`, raises CorruptAnswerError if one of
-        the day's records is damaged.
+        An answer without a readable `data.as_of`, or with one that the API could not have had at `fetched_at`, is
+        stored as `put_undated` does. Raises ArchiveError if the answer cannot be written.
         """
-        as_of = read_as_of(body)
-        sha256 = hashlib.sha256(body).hexdigest()
-        at = fetched_at or self._clock()
-        while True:
-            if as_of is None:
-                revision, same = 0, self._same_undated(sha256)
+        about = self._about(body, fetched_at, fetch_time, source, origin)
+        if about.as_of is None or about.is_misdated:
+            return self._put_undated(body, about)
+        stored, restored = None, False
+        while stored is None:
+            # If another process adds a revision after this listing, it takes this number. The write below then fails,
+            # and the next round compares with that revision, too.
+            place = self._next_place(about.as_of)
+            day = self.day(about.as_of)
+            restored |= self._restore(day.revisions, body, about.sha256)
+            candidates = _newest_at_or_since(day.revisions, fetched_at)
+            if (same := self._same(candidates, body, about.sha256, same_content=same_content)) is not None:
+                stored = Stored(same, new=restored)
             else:
-                numbers = list(self._revision_numbers(as_of))
-                # You still have the file that you import, but an answer of the API exists only once: store it even
-                # beside a damaged record.
-                records = self._records(as_of, numbers, skip_damaged=not same_content)
-                candidates = _newest_at_or_since(records, fetched_at)
-                same = self._same(candidates, body, sha256, same_content=same_content)
-                # If another process adds a revision after this listing, it takes this number. The write below then
-                # fails, and the next round compares with that revision, too.
-                revision = max(numbers, default=0) + 1
-            if same is not None:
-                return Stored(same, new=False)
-            folder = self._place(as_of, revision, sha256, at)
-            path = folder / ANSWER_FILE
-            record = Record(as_of, revision, sha256, len(body), at, origin, source, path, fetched_at is not None)
-            if self._write(folder, body, record):
-                return Stored(record, new=True)
+                record = replace(about, revision=place[0], path=place[1])
+                stored = Stored(record, new=True) if self._write(record, body) else None
+        if day.revisions or day.damaged:
+            self._set_damaged_aside(about.as_of)
+        return stored
+
+    def put_undated(self, body: bytes, *, fetched_at: datetime, source: str, origin: str) -> Stored:
+        """Archive an answer that belongs to no day, whatever its `data.as_of` is: once, in `undated`, as revision 0.
+
+        Raises ArchiveError if it cannot be written.
+        """
+        return self._put_undated(body, self._about(body, fetched_at, FetchTime.RECORDED, source, origin))
+
+    def adopt(self) -> list[Record]:
+        """Archive the complete answers that killed processes left before they could rename them; return new ones.
+
+        Leftovers that are older than an hour are then removed: they are incomplete, or archived. Raises ArchiveError
+        if an answer cannot be written.
+        """
+        adopted = []
+        for folder in _leftovers(self.root):
+            record = _leftover_record(folder)
+            if record is not None and (body := self._intact(record)) is not None:
+                stored = self._put_leftover(body, record)
+                adopted += [stored.record] if stored.new else []
+            with suppress(OSError):  # its process may have renamed it
+                if self._clock().timestamp() - folder.stat().st_mtime > _ABANDONED_AFTER.total_seconds():
+                    shutil.rmtree(folder)
+        return adopted
+
+    def leftovers(self) -> list[Record]:
+        """Return the complete answers that `adopt` would archive."""
+        records = (_leftover_record(folder) for folder in _leftovers(self.root))
+        return [r for r in records if r is not None and self._intact(r) is not None and not self._has_bytes(r)]
 
     def days(self) -> list[date]:
         """Return the archived days, oldest first."""
-        days = [day for name in _folder_names(self.root) if (day := iso_date(name)) is not None]
         # A process that is killed before its rename can leave a day's folder empty.
-        return sorted(day for day in days if any(self._revision_numbers(day)))
+        return [day for day in self._day_folders() if self.has(day)]
 
     def has(self, day: date) -> bool:
-        """Return whether the archive has any revision of a day."""
-        return any(self._revision_numbers(day))
+        """Return whether the archive has any revision of a day, intact or damaged."""
+        return any(isinstance(record, ArchiveError) or not record.is_misdated for _, record in self._entries(day))
+
+    def day(self, day: date) -> ArchivedDay:
+        """Return all that the archive has for a day: its revisions, and what is damaged or misdated."""
+        found = ArchivedDay()
+        for number, record in self._entries(day):
+            if isinstance(record, ArchiveError):
+                found.damaged[number] = record
+            else:
+                (found.misdated if record.is_misdated else found.revisions).append(record)
+        found.revisions.sort(key=lambda record: record.age)
+        return found
 
     def revisions(self, day: date) -> list[Record]:
-        """Return a day's records in the order of their fetch times, the newest last; empty for a missing day.
-
-        Raises CorruptAnswerError if a record is damaged.
-        """
-        return self._records(day, self._revision_numbers(day))
+        """Return a day's readable records, the newest last; empty for a missing day."""
+        return self.day(day).revisions
 
     def latest(self, day: date) -> Record | None:
-        """Return the record of a day's newest revision, or None for a missing day.
-
-        Raises CorruptAnswerError if one of the day's records is damaged.
-        """
+        """Return the record of a day's newest revision, or None for a missing day."""
         revisions = self.revisions(day)
         return revisions[-1] if revisions else None
 
+    def is_current(self, day: date) -> bool:
+        """Return whether a day's newest revision is intact."""
+        found = self.day(day)
+        newest = found.revisions[-1] if found.revisions else None
+        return newest is not None and found.damaged_after(newest) is None and self._intact(newest) is not None
+
+    def misdated(self) -> list[Record]:
+        """Return the answers below a day that the API could not have had at their fetch time; they belong to no day.
+
+        `put` stores such answers in `undated`; version 0.1 did not.
+        """
+        return [record for day in self._day_folders() for record in self.day(day).misdated]
+
     def folders(self) -> list[Path]:
         """Return the folder of each answer, undated answers last."""
-        dated = [self.root / day.isoformat() for day in self.days()]
+        dated = [self.root / day.isoformat() for day in self._day_folders()]
         revisions = [folder / f"r{number}" for folder in dated for number in _numbers_in(folder)]
         return [*revisions, *(self.root / UNDATED / name for name in _folder_names(self.root / UNDATED))]
 
     def record(self, folder: Path) -> Record:
-        """Return the record in one of `folders`. Raises CorruptAnswerError if it is damaged."""
+        """Return the record in one of `folders`. Raises ArchiveError if it cannot be read."""
         day = iso_date(folder.parent.name)
         return _read_record(folder, day, int(folder.name.removeprefix("r")) if day else 0)
 
@@ -143,48 +205,129 @@ class Archive:
             raise _corrupt(record.path, "its sha256 does not match the record")
         return body
 
+    def _about(
+        self, body: bytes, fetched_at: datetime | None, fetch_time: FetchTime, source: str, origin: str
+    ) -> Record:
+        """Return what is recorded about an answer, before it has a revision and a path."""
+        return Record(
+            as_of=read_as_of(body),
+            revision=0,
+            sha256=hashlib.sha256(body).hexdigest(),
+            size=len(body),
+            fetched_at=fetched_at or self._clock(),
+            origin=origin,
+            source=source,
+            path=self.root,
+            fetch_time=fetch_time if fetched_at else FetchTime.UNKNOWN,
+        )
+
+    def _next_place(self, day: date) -> tuple[int, Path]:
+        """Return the number and the file of a day's next revision; the number of a damaged one is not used again."""
+        folder = self.root / day.isoformat()
+        number = max(_numbers_in(folder, _REVISION, _SET_ASIDE), default=0) + 1
+        return number, folder / f"r{number}" / ANSWER_FILE
+
+    def _put_undated(self, body: bytes, about: Record) -> Stored:
+        undated, name = self.root / UNDATED, f"Z-{about.sha256[:16]}"
+        at = about.fetched_at
+        while True:
+            for folder in (undated / known for known in _folder_names(undated) if known.endswith(name)):
+                with suppress(ArchiveError):  # a damaged one does not count
+                    same = _read_record(folder, None, 0)
+                    if self._intact(same) == body:
+                        return Stored(same, new=False)
+            path = undated / f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}{name}" / ANSWER_FILE
+            record = replace(about, as_of=None, revision=0, path=path)
+            if self._write(record, body):
+                return Stored(record, new=True)
+            at += timedelta(microseconds=1)  # a damaged one has this name
+
+    def _put_leftover(self, body: bytes, record: Record) -> Stored:
+        known = record.fetch_time is not FetchTime.UNKNOWN
+        if record.as_of is None:
+            return self._put_undated(body, record)
+        return self.put(
+            body,
+            fetched_at=record.fetched_at if known else None,
+            source=record.source,
+            origin=record.origin,
+            fetch_time=record.fetch_time,
+        )
+
     def _same(self, records: Iterable[Record], body: bytes, sha256: str, *, same_content: bool) -> Record | None:
         if same_content:
             return next((record for record in records if self._has_content(record, body)), None)
         return next((record for record in records if record.sha256 == sha256), None)
 
     def _has_content(self, record: Record, body: bytes) -> bool:
-        """Return whether a revision is undamaged and has the same JSON."""
+        """Return whether a revision is intact and has the same JSON."""
+        archived = self._intact(record)
         try:
-            archived = self.read(record)
-            return archived == body or bool(parse_json(archived) == parse_json(body))
-        except (CorruptAnswerError, ValueError):
+            return archived is not None and (archived == body or bool(parse_json(archived) == parse_json(body)))
+        except ValueError:
             return False
 
-    def _same_undated(self, sha256: str) -> Record | None:
-        undated = self.root / UNDATED
-        for name in _folder_names(undated):
-            if name.endswith(f"Z-{sha256[:16]}"):
-                record = _read_record(undated / name, None, 0)
-                if record.sha256 != sha256:
-                    raise _corrupt(undated / name / RECORD_FILE, "its sha256 does not match its folder's name")
-                return record
-        return None
+    def _intact(self, record: Record) -> bytes | None:
+        """Return an archived answer's bytes, or None if they are damaged or cannot be read."""
+        try:
+            return self.read(record)
+        except ArchiveError:
+            return None
 
-    def _place(self, as_of: date | None, revision: int, sha256: str, fetched_at: datetime) -> Path:
-        if as_of is None:
-            return self.root / UNDATED / f"{fetched_at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{sha256[:16]}"
-        return self.root / as_of.isoformat() / f"r{revision}"
+    def _has_bytes(self, record: Record) -> bool:
+        """Return whether the bytes of a leftover are archived."""
+        if record.as_of is None:
+            return any(name.endswith(f"Z-{record.sha256[:16]}") for name in _folder_names(self.root / UNDATED))
+        return any(r.sha256 == record.sha256 for r in self.revisions(record.as_of))
 
-    def _write(self, folder: Path, body: bytes, record: Record) -> bool:
-        """Write a revision's folder in one step; return False if another process has already written it."""
+    def _restore(self, revisions: Iterable[Record], body: bytes, sha256: str) -> bool:
+        """Replace the damaged bytes of revisions that had this answer; return whether there were any."""
+        damaged = [r for r in revisions if r.sha256 == sha256 and self._intact(r) is None]
+        for record in damaged:
+            _log.warning("Restored the damaged answer %s", record.path)
+            self._write(record, body, replaces_damaged=True)
+        return bool(damaged)
+
+    def _set_damaged_aside(self, day: date) -> None:
+        """Set a day's damaged revisions aside, after an intact answer of the day has been archived."""
+        found = self.day(day)
+        damaged = [number for number, error in found.damaged.items() if isinstance(error, CorruptAnswerError)]
+        damaged += [record.revision for record in found.revisions if self._intact(record) is None]
+        with _disk_errors("write", self.root):
+            for number in damaged:
+                folder = self.root / day.isoformat() / f"r{number}"
+                _log.warning("Set the damaged answer %s aside as %s", folder, self._set_aside(folder).name)
+
+    def _set_aside(self, folder: Path) -> Path:
+        """Rename a damaged revision's folder, and return its new path."""
+        name = f"{_DAMAGED}{folder.name}-{self._clock():%Y%m%dT%H%M%S%f}"
+        with suppress(FileNotFoundError):  # another process has just done so
+            folder.rename(folder.with_name(name))
+        return folder.with_name(name)
+
+    def _write(self, record: Record, body: bytes, *, replaces_damaged: bool = False) -> bool:
+        """Write a revision's folder in one step; return False if another process has already written it.
+
+        With `replaces_damaged`, the folder that is there now is set aside first.
+        """
+        folder = record.path.parent
         with _disk_errors("write", self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._swept:
-                self._swept = True  # once for each Archive is enough
-                self._sweep()
+            if folder.parent.is_symlink():
+                raise ArchiveError(
+                    f"{folder.parent} in the raw archive is a link, and nothing is written through links. Replace it "
+                    "with a folder."
+                )
             # mkdtemp makes the folder readable by its owner only.
             temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=self.root))
             try:
-                _write_synced(temporary / ANSWER_FILE, gzip.compress(body, compresslevel=6, mtime=0))
+                # The record comes first: a leftover with a complete answer has one, too.
                 _write_synced(temporary / RECORD_FILE, record.to_json())
+                _write_synced(temporary / ANSWER_FILE, gzip.compress(body, compresslevel=6, mtime=0))
                 _sync_folder(temporary)
                 folder.parent.mkdir(mode=0o700, exist_ok=True)
+                if replaces_damaged:
+                    self._set_aside(folder)
                 try:
                     # Renaming to a folder that has files fails, so nothing is ever overwritten.
                     temporary.rename(folder)
@@ -198,51 +341,46 @@ class Archive:
                 shutil.rmtree(temporary, ignore_errors=True)
         return True
 
-    def _sweep(self) -> None:
-        """Remove incomplete folders that killed processes left an hour ago or longer.
+    def _day_folders(self) -> list[date]:
+        return sorted(day for name in _folder_names(self.root) if (day := iso_date(name)) is not None)
 
-        A leftover with a complete answer stays: it may be the day's only one.
-        """
-        for folder in self.root.glob(f"{_WRITING}*"):
-            with suppress(OSError, ArchiveError):
-                age = self._clock().timestamp() - folder.stat().st_mtime
-                if age > _ABANDONED_AFTER.total_seconds() and not self._is_complete(folder):
-                    shutil.rmtree(folder)
-
-    def _is_complete(self, folder: Path) -> bool:
-        if not ((folder / ANSWER_FILE).exists() and (folder / RECORD_FILE).exists()):
-            return False
-        try:
-            self.read(_read_record(folder, None, 0))
-        except CorruptAnswerError:
-            return False
-        return True
-
-    def _records(self, day: date, numbers: Iterable[int], *, skip_damaged: bool = False) -> list[Record]:
-        """Return some of a day's records, the newest last."""
-        skipped = (CorruptAnswerError,) if skip_damaged else ()
-        records = []
-        for number in numbers:
-            with suppress(*skipped):
-                records.append(_read_record(self.root / day.isoformat() / f"r{number}", day, number))
-        return sorted(records, key=lambda record: record.age)
-
-    def _revision_numbers(self, day: date) -> Iterator[int]:
-        return _numbers_in(self.root / day.isoformat())
+    def _entries(self, day: date) -> Iterator[tuple[int, Record | ArchiveError]]:
+        """Yield each revision's number with its record, or with why that cannot be read."""
+        folder = self.root / day.isoformat()
+        for number in _numbers_in(folder):
+            try:
+                yield number, _read_record(folder / f"r{number}", day, number)
+            except ArchiveError as error:
+                yield number, error
 
 
 def _newest_at_or_since(revisions: list[Record], fetched_at: datetime | None) -> list[Record]:
     """Return the revision that was the newest at a time, and those fetched since; all if the time is unknown."""
     if fetched_at is None:
         return revisions
-    earlier = [r for r in revisions if not r.fetched_at_known or r.fetched_at < fetched_at]
-    return revisions[max(len(earlier) - 1, 0) :]
+    unknown = [r for r in revisions if r.fetch_time is FetchTime.UNKNOWN]
+    known = sorted((r for r in revisions if r.fetch_time is not FetchTime.UNKNOWN), key=lambda r: r.fetched_at)
+    earlier = [*unknown, *(r for r in known if r.fetched_at < fetched_at)]
+    return [*unknown, *known][max(len(earlier) - 1, 0) :]
 
 
-def _numbers_in(folder: Path) -> Iterator[int]:
-    for name in _folder_names(folder):
-        if match := _REVISION.fullmatch(name):
-            yield int(match[1])
+def _leftovers(root: Path) -> list[Path]:
+    """Return the folders of unfinished writes, oldest name first."""
+    return [root / name for name in _folder_names(root) if name.startswith(_WRITING)]
+
+
+def _leftover_record(folder: Path) -> Record | None:
+    """Return the record of an unfinished write, or None if it has none yet."""
+    try:
+        return Record.from_json((folder / RECORD_FILE).read_bytes(), path=folder / ANSWER_FILE)
+    except (OSError, ArchiveError, *_NOT_A_RECORD):
+        return None
+
+
+def _numbers_in(folder: Path, *names: re.Pattern[str]) -> list[int]:
+    """Return the numbers of a day's revisions in order; with `names`, of all folders that these match."""
+    found = (pattern.fullmatch(name) for name in _folder_names(folder) for pattern in names or (_REVISION,))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _folder_names(folder: Path) -> Iterator[str]:
@@ -251,16 +389,21 @@ def _folder_names(folder: Path) -> Iterator[str]:
             yield from sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
+_NOT_A_RECORD = (ValueError, OverflowError, KeyError, TypeError, AttributeError)
+
+
 def _read_record(folder: Path, as_of: date | None, revision: int) -> Record:
+    """Return a folder's record. Its place decides the day and the revision."""
     path = folder / RECORD_FILE
     try:
-        return Record.from_json(path.read_bytes(), as_of=as_of, revision=revision, path=folder / ANSWER_FILE)
+        record = Record.from_json(path.read_bytes(), path=folder / ANSWER_FILE)
     except FileNotFoundError:
         raise _corrupt(path, "it is missing") from None
     except OSError as error:
         raise _failed("read", path, error) from None
-    except (ValueError, OverflowError, KeyError, TypeError) as error:
+    except _NOT_A_RECORD as error:
         raise _corrupt(path, f"it is not a record ({error})") from None
+    return replace(record, as_of=as_of, revision=revision)
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -291,6 +434,6 @@ def _failed(verb: str, path: Path, error: OSError) -> ArchiveError:
 
 def _corrupt(path: Path, reason: str) -> CorruptAnswerError:
     return CorruptAnswerError(
-        f"The archived file {path} is damaged: {reason}. The tables are unchanged. Restore the file from a "
-        "backup, or move its folder away, then fetch or import the answer again."
+        f"The archived file {path} is damaged: {reason}. The tables are unchanged. Restore the file from a backup, or "
+        "fetch or import the answer again: its folder is then set aside."
     )

@@ -23,6 +23,7 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager  # it has no public name
 from dagster._core.storage.tags import (  # the UI sets these tags, too
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -31,6 +32,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from sqlalchemy.exc import SQLAlchemyError
 
 from orpipeline.build import build_defs
+from orpipeline.capture import Fetch
 from orpipeline.defs.imports import Watch, import_job
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
@@ -40,7 +42,6 @@ from orpipeline.errors import OrpipelineError, SettingsError
 from orpipeline.files import replace_file
 from orpipeline.importing.importer import Imported
 from orpipeline.settings import Settings, project_dir
-from orpipeline.snapshot import Fetch
 
 _NAMES = Names()
 _CODE_LOCATION = "orpipeline"  # as workspace.yaml and pyproject.toml name it
@@ -153,6 +154,8 @@ def _run(
 ) -> None:
     """Execute a job of the code location in this process, as one of its runs. Raises as `run_snapshot` does."""
     with _state_errors(), dg.DagsterInstance.get() as instance:
+        # The run prints nothing to capture, and the processes that capture print a traceback at the terminal's Ctrl-C.
+        instance._compute_log_manager = NoOpComputeLogManager()
         run = instance.create_run_for_job(
             job,
             # The terminal shows the command's own lines only.

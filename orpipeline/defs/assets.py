@@ -16,6 +16,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from pydantic import Field
 
 from orpipeline.archive.folder import Archive
+from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import check_specs, history_results, rule_results
@@ -26,9 +27,10 @@ from orpipeline.defs.names import Names
 from orpipeline.defs.specs import Labels, daily_specs
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.client import Client
-from orpipeline.snapshot import Fetch, Loaded, Validated, capture, load_days, validate_days
+from orpipeline.snapshot import Loaded, Validated, load_days, validate_days
 from orpipeline.stopwatch import Stopwatch
-from orpipeline.warehouse.database import Warehouse, WarehouseError
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.errors import WarehouseError
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 

@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 
 from orpipeline.archive.records import ArchiveError
+from orpipeline.capture import DayNotAvailableError
 from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.days import day_spans
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import table
 from orpipeline.errors import OrpipelineError
-from orpipeline.snapshot import DayNotAvailableError
 
 _SHOWN_SPANS = 10  # of each kind of failed days; the failure's metadata has all
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orpipeline.backoff import Attempt, Attempts, decide
+from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
@@ -16,7 +17,6 @@ from orpipeline.defs.runs import active_run, latest_ended_run, materialized
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.openrouter.budget import Budget
 from orpipeline.settings import api_key
-from orpipeline.snapshot import Fetch
 
 if TYPE_CHECKING:
     from orpipeline.defs.jobs import AssetJob

@@ -43,6 +43,8 @@ class FoundAnswer:
     """When the file was last written, in UTC, or None if that is unknown."""
     demo: bool = False
     """Whether the archive that it comes from records it as demo data."""
+    fetch_time_recorded: bool = False
+    """Whether `fetched_at` is what another orpipeline recorded when it fetched the answer."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, CorruptAnswerError, Stored
+from orpipeline.archive.records import ArchiveError, FetchTime, Stored, could_be_served
 from orpipeline.contracts.judgement import broken_rules, rejected_days, validate
 from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
@@ -77,6 +77,7 @@ class _Dated:
 
     day: date
     fetched_at: datetime | None
+    fetch_time: FetchTime
     found: FoundAnswer
 
 
@@ -131,24 +132,31 @@ def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) ->
     elif day < first:
         reason = f"{day} is before the first partition, {first}; set ORPIPELINE_START_DATE to an earlier day"
     else:
-        return _Dated(day, _fetch_time(found, day, newest), found)
+        fetched_at, fetch_time = _fetch_time(found, day, newest)
+        if fetched_at is None or could_be_served(day, fetched_at, oldest=None):
+            return _Dated(day, fetched_at, fetch_time, found)
+        reason = f"the API could not have had {day} yet at {fetched_at:%Y-%m-%d %H:%M:%S} UTC, its stated fetch time"
     imported.rejected.append(Rejected(found.source, reason))
     return None
 
 
-def _fetch_time(found: FoundAnswer, day: date, newest: date) -> datetime | None:
-    """Return when an answer was fetched, or None if that is unknown.
+def _fetch_time(found: FoundAnswer, day: date, newest: date) -> tuple[datetime | None, FetchTime]:
+    """Return when an answer was fetched, or None if that is unknown, and how certain that is.
 
-    That is the time that the file states. Otherwise it is the time when the file was written, if that is on the day
-    after `day`, the only one on which the API serves it. A stated time in the future counts as unknown: with it, the
-    answer would always stay the newest revision.
+    That is the time in the record of another archive, or the time that the file states. Otherwise it is the time when
+    the file was written, if that is on the day after `day`, the only one on which the API serves it. Only a record is
+    evidence. A time in the future counts as unknown: with it, the answer would always stay the newest revision.
     """
     if found.fetched_at is not None:
         tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
-        return found.fetched_at if found.fetched_at < tomorrow else None
+        recorded = found.fetch_time_recorded and could_be_served(day, found.fetched_at)
+        certain = FetchTime.RECORDED if recorded else FetchTime.STATED
+        return (found.fetched_at, certain) if found.fetched_at < tomorrow else (None, FetchTime.UNKNOWN)
     served_from = datetime.combine(day + timedelta(days=1), time.min, UTC)
     modified_at = found.modified_at
-    return modified_at if modified_at and served_from <= modified_at < served_from + timedelta(days=1) else None
+    if modified_at and served_from <= modified_at < served_from + timedelta(days=1):
+        return modified_at, FetchTime.STATED
+    return None, FetchTime.UNKNOWN
 
 
 def _at_most_one_for_each_day(answers: Sequence[_Dated]) -> Iterator[list[_Dated]]:
@@ -175,24 +183,20 @@ def _valid(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
 def _store(answers: Sequence[_Dated], put: _Put, imported: Imported) -> None:
     """Archive answers of different days."""
 
-    def store(answer: _Dated) -> Stored | CorruptAnswerError:
-        try:
-            return put(
-                answer.found.body,
-                fetched_at=answer.fetched_at,
-                source=answer.found.source,
-                origin="demo" if answer.found.demo else "import",
-                same_content=True,
-            )
-        except CorruptAnswerError as error:
-            return error
+    def store(answer: _Dated) -> Stored:
+        return put(
+            answer.found.body,
+            fetched_at=answer.fetched_at,
+            fetch_time=answer.fetch_time,
+            source=answer.found.source,
+            origin="demo" if answer.found.demo else "import",
+            same_content=True,
+        )
 
     # Different days are in different folders, so threads can write them at once.
     with ThreadPoolExecutor(_WRITERS) as writers:
         for answer, stored in zip(answers, writers.map(store, answers), strict=True):
-            if isinstance(stored, CorruptAnswerError):
-                imported.rejected.append(Rejected(answer.found.source, str(stored)))
-            elif not stored.new:
+            if not stored.new:
                 imported.same.append(answer.day)
             else:
                 (imported.new if stored.record.revision == 1 else imported.restated).append(answer.day)
