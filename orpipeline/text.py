@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
+# Letters, marks and symbols that Python calls printable, although nothing is drawn for them.
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
 
 def plain(text: str) -> str:
-    """Return text that is safe to print in a terminal: unprintable characters become escapes such as `\\u001b`."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    """Return text that is safe to print in a terminal: control and invisible characters become escapes: `\\u001b`."""
+    return "".join(c if c.isprintable() and not _BLANK.match(c) else f"\\u{ord(c):04x}" for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return text in one line that is safe to print: runs of white space become one space, the rest is as in `plain`."""
+    return plain(" ".join(text.split()))
 
 
 def encodable(text: str) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orpipeline.cli.app import main
+from orpipeline.cli.commands import execute
 
 ORPIPELINE = Path(sys.executable).with_name("orpipeline")
 _FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
@@ -20,9 +19,9 @@ _FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
 def run_command(
     *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Call `main` in a folder, with only the given variables of orpipeline's; return what it printed and its exit code.
+    """Execute a command in this process, in a folder; return what it printed and its exit code.
 
-    Everything that a command changes in this process is restored.
+    The command has only the given variables of orpipeline's. Everything that it changes in this process is restored.
     """
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
@@ -34,11 +33,7 @@ def run_command(
         for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
             del os.environ[name]
         os.environ.update(environment or {})
-        try:
-            main(arguments)
-        except SystemExit as ended:
-            code = ended.code
-    assert isinstance(code, int)
+        code = execute(arguments)
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
@@ -60,10 +55,9 @@ def run_program(
 
 @contextlib.contextmanager
 def _restored_process() -> Iterator[None]:
-    environment, on_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    environment = dict(os.environ)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, on_sigterm)
         os.environ.clear()
         os.environ.update(environment)

@@ -144,9 +144,9 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
 def test_help_imports_no_slow_library(tmp_path: Path) -> None:
     code = """
 import sys
-from orpipeline.cli.app import main
+from orpipeline.cli.commands import execute
 try:
-    main(["--help"])
+    execute(["--help"])
 finally:
     slow = [name for name in ("dagster", "polars", "pandera", "duckdb") if name in sys.modules]
     print(slow, file=sys.stderr)

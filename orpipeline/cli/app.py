@@ -1,90 +1,24 @@
-"""The command `orpipeline`: its group of commands, its `.env` file, and its errors, each in one line."""
+"""The program `orpipeline`. It imports the commands only when signals can no longer print a traceback."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
 
-import click
-from dotenv import load_dotenv
-
-from orpipeline.cli.demo import demo
-from orpipeline.cli.doctor import doctor
-from orpipeline.cli.leaderboard import leaderboard
-from orpipeline.cli.run import dev, run
-from orpipeline.cli.tables import export, import_, rebuild, report
-from orpipeline.errors import OrpipelineError, SettingsError
-from orpipeline.text import plain
+from orpipeline.cli.interrupts import EXIT_CODE, Interrupts
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")  # main reads it
-@click.version_option(package_name="orpipeline", message="%(prog)s %(version)s")
-@click.pass_context
-def cli(context: click.Context) -> None:
-    """Archive, validate and rank OpenRouter's daily task shares.
-
-    Every command reads the file `.env` in the current folder. Variables that are already set take precedence.
-    """
-    context.obj = _load_env_file()
-
-
-for _command in (demo, dev, run, import_, rebuild, leaderboard, export, report, doctor):
-    cli.add_command(_command)
-
-
-def _load_env_file() -> Path | None:
-    """Load the current folder's `.env` into the environment, and return its path, or None without one."""
-    path = Path.cwd() / ".env"
-    if not path.is_file():
-        return None
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    interrupts = Interrupts()
     try:
-        load_dotenv(path, override=False)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"Cannot read {path}: {error}. Fix the file, or move it away.") from error
-    return path
+        from orpipeline.cli.commands import execute
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted. Errors are one line on stderr."""
-    args = sys.argv[1:] if arguments is None else list(arguments)
-    debug = "--debug" in args
-    # SIGTERM ends a command as Ctrl-C does: cleanly, with a line on standard error.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        code = cli.main(args, prog_name="orpipeline", standalone_mode=False)
-        sys.stdout.flush()  # raises BrokenPipeError here, not at the interpreter's end
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        code = 2
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "orpipeline"
-        _print_error(f"{error.format_message()} See `{path} --help`.", debug)
-        code = 2
-    except (OrpipelineError, click.ClickException) as error:
-        _print_error(error.format_message() if isinstance(error, click.ClickException) else str(error), debug)
-        code = 1
-    except (KeyboardInterrupt, click.Abort):
-        _print_error("interrupted; the archive and the tables are consistent.", debug=False)
-        code = 130
-    except BrokenPipeError:
-        # The reader has closed our output (`| head`): end without a message, as click and Rich do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except Exception as error:
-        _print_error(f"unexpected {type(error).__name__}: {error}. Use `--debug` for a traceback.", debug)
-        code = 1
-    sys.exit(code or 0)
-
-
-def _print_error(message: str, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    print(f"orpipeline: {plain(' '.join(message.split()))}", file=sys.stderr)
+        code = execute(sys.argv[1:])
+        interrupts.finish()
+    except KeyboardInterrupt:
+        interrupts.print_line()
+        code = EXIT_CODE
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def run(at: datetime | None, fetch: str, no_report: bool) -> None:
 def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> None:
     """Run `daily_snapshot` in this process for the days from the first to the last, with one line of progress."""
     with out.status("Starting Dagster") as status:
+        from orpipeline.capture import Fetch
         from orpipeline.cli.dagster_runs import prepare_dagster_home, run_report, run_snapshot
         from orpipeline.defs.partitions import daily_partitions, known_days
-        from orpipeline.snapshot import Fetch
 
         first, newest = known_days(daily_partitions(settings))
         for day in (days[0], days[-1]):
@@ -87,6 +87,8 @@ def dev(demo: bool, host: str, port: int) -> None:
     with _child_environment(settings, demo=demo) as environment:
         # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
         code = _call(command, environment, home)
+    if code == -signal.SIGINT:  # Ctrl-C before Dagster handled it
+        raise KeyboardInterrupt
     if code:
         raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its output above shows the reason.")
 
@@ -113,11 +115,9 @@ def _variables(settings: Settings) -> Mapping[str, str]:
 
 
 def _call(command: list[str], environment: Mapping[str, str], folder: Path) -> int:
-    """Run a program until it ends, and return its exit code; SIGTERM ends it, too."""
+    """Run a program until it ends, and return its exit code. It gets the terminal's Ctrl-C, too, and ends in order."""
     with subprocess.Popen(command, env=environment, cwd=folder) as process:  # noqa: S603 - our own interpreter
+        signal.set_wakeup_fd(-1)  # a second Ctrl-C must not end this process before the program
+        signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue  # the program gets Ctrl-C, too, and ends in order
+        return process.wait()

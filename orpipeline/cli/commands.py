@@ -1,0 +1,85 @@
+"""The group of all commands, its `.env` file, and its errors, each in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from dotenv import load_dotenv
+
+from orpipeline.cli.demo import demo
+from orpipeline.cli.doctor import doctor
+from orpipeline.cli.leaderboard import leaderboard
+from orpipeline.cli.run import dev, run
+from orpipeline.cli.tables import export, import_, rebuild, report
+from orpipeline.errors import OrpipelineError, SettingsError
+from orpipeline.text import one_line
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")  # main reads it
+@click.version_option(package_name="orpipeline", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Archive, validate and rank OpenRouter's daily task shares.
+
+    Every command reads the file `.env` in the current folder. Variables that are already set take precedence.
+    """
+    context.obj = _load_env_file()
+
+
+for _command in (demo, dev, run, import_, rebuild, leaderboard, export, report, doctor):
+    cli.add_command(_command)
+
+
+def _load_env_file() -> Path | None:
+    """Load the current folder's `.env` into the environment, and return its path, or None without one."""
+    path = Path.cwd() / ".env"
+    if not path.is_file():
+        return None
+    try:
+        load_dotenv(path, override=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"Cannot read {path}: {error}. Fix the file, or move it away.") from error
+    return path
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong use. Errors are one line on stderr.
+
+    Raises KeyboardInterrupt.
+    """
+    debug = "--debug" in arguments
+    try:
+        code = cli.main(arguments, prog_name="orpipeline", standalone_mode=False)
+        sys.stdout.flush()  # raises BrokenPipeError here, not at the interpreter's end
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "orpipeline"
+        _print_error(f"{error.format_message()} See `{path} --help`.", debug)
+        return 2
+    except (OrpipelineError, click.ClickException) as error:
+        _print_error(error.format_message() if isinstance(error, click.ClickException) else str(error), debug)
+        return 1
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except BrokenPipeError:
+        # The reader has closed our output (`| head`): end without a message, as click and Rich do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _print_error(f"unexpected {type(error).__name__}: {error}. Use `--debug` for a traceback.", debug)
+        return 1
+    return code or 0
+
+
+def _print_error(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"orpipeline: {one_line(message)}", file=sys.stderr)
