@@ -43,7 +43,8 @@ def show_leaderboard(settings: Settings, day: date | None, scope: str, top: int,
     with open_warehouse(settings).reading() as tables:
         snapshot = _snapshot(tables, day, settings.warehouse)
         as_of, citation = snapshot["as_of"], snapshot["citation"]
-        rows = _ranked(tables, as_of, scope).head(top)
+        ranked = _ranked(tables, as_of, scope)
+        rows = ranked.head(min(top, len(ranked)))  # polars takes no number above 64 bits
         week_before = as_of - timedelta(days=7)
         known = week_before in tables.days()
     if form == "csv":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ out = Console()
 _BAR_WIDTH = 8
 _OTHER_COLUMNS = 56  # the width of all columns except `model`, with the space between them
 _PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
+_FORMULA = re.compile(r"(?<![^,;])(?=[=+\-@\t\r\n\x1b\uff0b\uff0d\uff1d\uff20])")  # and full-width + - = @
 
 
 def leaderboard_table(rows: pl.DataFrame, *, title: str, width: int) -> Table:
@@ -38,7 +40,7 @@ def leaderboard_table(rows: pl.DataFrame, *, title: str, width: int) -> Table:
     `rows` have the columns of `model_leaderboard`, and `moved`, the text of the column `7 days`. `usage` and its bar
     are the attributed share of requests, `at most` its upper bound, `range` the possible ranks.
     """
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(plain(title)), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", style="bold", min_width=3, no_wrap=True)
     table.add_column("range", justify="right", style="dim", min_width=6, no_wrap=True)
     # The only column that shrinks in a narrow terminal.
@@ -72,10 +74,12 @@ def print_leaderboard(console: Console, rows: pl.DataFrame, *, title: str, citat
 
 
 def as_csv(rows: pl.DataFrame, citation: str) -> str:
-    """Return the rows as CSV with a header, the citation as the last column."""
+    """Return the rows as CSV with a header, the citation as the last column. Text is safe to open in a spreadsheet."""
     import polars as pl
+    from polars import selectors
 
-    return rows.with_columns(citation=pl.lit(citation)).write_csv()
+    text = selectors.string().map_elements(_csv_cell, return_dtype=pl.String)
+    return rows.with_columns(citation=pl.lit(citation)).with_columns(text).write_csv()
 
 
 def as_json(rows: pl.DataFrame, as_of: date, scope: str, citation: str) -> str:
@@ -87,7 +91,7 @@ def as_json(rows: pl.DataFrame, as_of: date, scope: str, citation: str) -> str:
 def as_markdown(rows: pl.DataFrame, *, title: str, citation: str) -> str:
     """Return the rows as a Markdown table, with its title above and the citation below."""
     lines = [
-        f"**{title}**",
+        f"**{_markdown(title)}**",
         "",
         "| # | range | model | usage | 7 days | at most | tokens |",
         "| ---: | ---: | --- | ---: | ---: | ---: | ---: |",
@@ -95,10 +99,10 @@ def as_markdown(rows: pl.DataFrame, *, title: str, citation: str) -> str:
     for row in rows.iter_rows(named=True):
         lines.append(
             f"| {row['usage_rank']} | {_range(row)} | "
-            f"{_markdown_cell(row['model_id'])} | {row['usage_share']:.1%} | {row['moved']} | "
+            f"{_markdown(row['model_id'])} | {row['usage_share']:.1%} | {row['moved']} | "
             f"{row['usage_share_upper']:.1%} | {row['token_share']:.1%} |"
         )
-    return "\n".join([*lines, "", citation, ""])
+    return "\n".join([*lines, "", _markdown(citation), ""])
 
 
 def _fit(name: str, room: int) -> str:
@@ -132,9 +136,18 @@ def moved(row: Mapping[str, Any], since: date, *, known: bool) -> str:
     return points if points == "0.0" else f"{'▲' if change > 0 else '▼'}{points}"
 
 
-def _markdown_cell(text: str) -> str:
+def _markdown(text: str) -> str:
+    """Return text that Markdown shows literally, also in a cell of a table."""
     escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in r"\|`*_[]!" else c for c in escaped)
+    return "".join(f"\\{c}" if c in r"\|`*_~[]!" else c for c in escaped)
+
+
+def _csv_cell(text: str) -> str:
+    """Return text that a spreadsheet shows literally: a `'` precedes what it would read as the start of a formula.
+
+    OWASP's rule (CSV injection). A spreadsheet can also split a cell at `,` or `;`, so it holds after these, too.
+    """
+    return plain(_FORMULA.sub("'", text))
 
 
 def print_line(console: Console, text: str) -> None:

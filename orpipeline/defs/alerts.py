@@ -10,9 +10,15 @@ import httpx
 from pydantic import SecretStr
 
 from orpipeline.defs.names import Names
+from orpipeline.text import one_line, plain
 
 _TIMEOUT_SECONDS = 10.0
 _LENGTH = 1500
+# A reason can contain names from upstream. Slack's control sequences, such as `<!channel>` and `<url|text>`, need `<`.
+# Slack ignores a bare `@channel`, but other receivers of the same JSON (Mattermost, Discord) notify everybody.
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "\N{FULLWIDTH COMMERCIAL AT}"})
+# Slack shows `*` and `_` as they are, and loads no page or picture behind an address in the text.
+_LITERAL = {"mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
 
 
 def alert_sensor(names: Names, jobs: Sequence[Any], webhook: SecretStr | None) -> dg.SensorDefinition:
@@ -29,7 +35,8 @@ def alert_sensor(names: Names, jobs: Sequence[Any], webhook: SecretStr | None) -
             return dg.SkipReason("ORPIPELINE_ALERT_WEBHOOK is not set, so failed runs are not posted.")
         message = alert_text(context.dagster_run, _reason(context))
         try:
-            httpx.post(webhook.get_secret_value(), json={"text": message}, timeout=_TIMEOUT_SECONDS).raise_for_status()
+            body = {"text": message, **_LITERAL}
+            httpx.post(webhook.get_secret_value(), json=body, timeout=_TIMEOUT_SECONDS).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             # The URL is a secret, and the error's own text may contain it.
             context.log.warning(f"Could not post the alert to ORPIPELINE_ALERT_WEBHOOK: {type(error).__name__}")
@@ -39,10 +46,11 @@ def alert_sensor(names: Names, jobs: Sequence[Any], webhook: SecretStr | None) -
 
 
 def alert_text(run: dg.DagsterRun, reason: str) -> str:
-    """Return the message about a failed run."""
+    """Return the message about a failed run: two lines, escaped for Slack and safe to print."""
     day = run.tags.get("dagster/partition")
     what = f"orpipeline: run {run.run_id[:8]} of {run.job_name} failed{f' for {day}' if day else ''}."
-    return f"{what}\n{reason[:_LENGTH]}"
+    # Cut before escaping, or half an escape could be left at the end.
+    return f"{plain(what).translate(_ESCAPES)}\n{one_line(reason)[:_LENGTH].translate(_ESCAPES)}"
 
 
 def _reason(context: dg.RunFailureSensorContext) -> str:
