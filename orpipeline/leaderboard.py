@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import polars as pl
 
-ALL = "all"
-"""The scope of all classified traffic. The other scopes are the keys of the macro-categories."""
+from orpipeline.contracts.rules import ALL
+
 DECIMALS = 12
 _GROUP = ["as_of", "window_days", "scope"]
 _MODEL = [*_GROUP, "model_id"]

@@ -25,7 +25,7 @@ HOSTILE = (
     "a/b|c",
     "{{7*7}}/{% raw %}",
     'o\'neil/"quoted"&amp;',
-    "line\u2028break/\u202etxt",
+    "\u05d0\u05d1\u05d2/\u0645\u0631",  # right-to-left letters
 )
 
 

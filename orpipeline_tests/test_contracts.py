@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpipeline.contracts.findings import InvalidSnapshotError
-from orpipeline.contracts.judgement import Seen, check_table, rejected_days, rejection, validate
-from orpipeline.contracts.rules import RULES
+from orpipeline.contracts.judgement import Seen, check_scopes, check_table, rejected_days, rejection, validate
+from orpipeline.contracts.rules import CHECKS, RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.leaderboard import rank
 from orpipeline.openrouter.frames import parse
 from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.text import plain
 from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
 from orpipeline_tests.violations import VIOLATIONS, Violation
 
@@ -42,8 +43,14 @@ def test_a_violation_is_rejected_with_its_rule_row_and_value(violation: Violatio
 
 def test_every_rule_that_rejects_an_answer_has_a_violation() -> None:
     tested = {violation.rule for violation in VIOLATIONS}
-    # `bounds_hold` is about our leaderboard, not about an answer.
-    assert tested == {rule.name for rule in RULES.values() if rule.severity == "ERROR"} - {"bounds_hold"}
+    # These two are about our leaderboard, not about an answer.
+    of_the_leaderboard = {"bounds_hold", "scope_shares_fit_under_one"}
+    assert tested == {rule.name for rule in RULES.values() if rule.severity == "ERROR"} - of_the_leaderboard
+
+
+def test_every_rule_for_an_answer_is_in_exactly_one_check() -> None:
+    checked = [rule.name for check in CHECKS.values() for rule in check.rules]
+    assert sorted([*checked, "bounds_hold", "scope_shares_fit_under_one"]) == sorted(RULES)
 
 
 def test_one_report_names_every_violation() -> None:
@@ -237,12 +244,53 @@ def test_hostile_names_are_accepted_as_data() -> None:
         models = tag(data, "math")["models"]
         for model, name in zip(
             models,
-            ["a/'; DROP TABLE x; --", "a/<img src=x onerror=alert(1)>", "a/../../x", "a/\x1b[31mred"],
+            ["a/'; DROP TABLE x; --", "a/<img src=x onerror=alert(1)>", "a/../../x", "a/$(id) %s {0}"],
             strict=False,
         ):
             model["id"] = name
 
     assert findings(bend) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u6771\u4eac/\u5e02\u5834",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "\u0939\u093f\u0928\u094d\u0926\u0940",
+        "\u00e9t\u00e9",
+        "a:b/c.d-e+f_9 @#1",
+        "a  b",
+        "x" * 200,
+    ],
+)
+def test_unusual_names_are_canonical(name: str) -> None:
+    def bend(data: dict[str, Any]) -> None:
+        tag(data, "math").update(tag=name.replace(":", ";"), display_name=name)
+        macro(data, "code")["label"] = name
+
+    assert findings(bend) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", "  ", " a", "a ", "\ta", "a\n", "a\x00b", "a\x1b[0m", "a\x85b", "a\x7f", "x" * 201),
+        *("a\u00a0b", "a\u3000b", "a\u2028b", "a\u2029b"),  # spaces and separators
+        *("\u3164", "\u115f", "\u2800", "a\u00adb", "a\u034fb", "a\ufe0f", "a\U000e0100"),  # not drawn
+        *("\u200b", "a\u2060", "a\u200db", "a\u202eb", "\ufeffa", "a\U000e0041"),  # formats
+        *("a\ue000", "a\uffff", "a\u0378"),  # private, never a character, not assigned
+        *("e\u0301", "\u212a", "\uac00\u11a8"),  # not in the normal form C
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("column", ["display_name", "tag"])
+def test_a_name_that_is_not_canonical_is_rejected_and_shown_as_ascii_or_letters(name: str, column: str) -> None:
+    body = answer(bend=lambda data: tag(data, "math").update({column: name}))
+    found = validate(parse([(DAY, body)]))
+    assert (column, "names_are_canonical") in found.select("column", "rule").rows()
+    message = str(rejection(DAY, found, "raw"))
+    assert plain(message) == message
 
 
 def test_check_table_returns_the_columns_in_the_tables_order() -> None:
@@ -257,11 +305,13 @@ def test_check_table_returns_the_columns_in_the_tables_order() -> None:
         (lambda frame: frame.with_columns(usage_share=pl.lit(1.5)), "usage_share", "shares_are_fractions"),
         (lambda frame: pl.concat([frame, frame.head(1)]), "key", "keys_are_unique"),
         (lambda frame: frame.with_columns(label=pl.lit(None, dtype=pl.String)), "label", "required_fields"),
+        (lambda frame: frame.with_columns(label=pl.lit("\u200b")), "label", "names_are_canonical"),
+        (lambda frame: frame.with_columns(pl.col("key").replace("code", "All")), "key", "all_is_not_a_category"),
         (lambda frame: frame.with_columns(label=pl.lit(7)), "label", "required_fields"),
         (lambda frame: frame.drop("label"), "label", "required_fields"),
         (lambda frame: frame.with_columns(note=pl.lit("x")), "note", "required_fields"),
     ],
-    ids=["value", "key", "NULL", "type", "missing column", "extra column"],
+    ids=["value", "key", "NULL", "name", "scope", "type", "missing column", "extra column"],
 )
 def test_check_table_rejects_rows_that_break_the_contract(
     bend: Callable[[pl.DataFrame], pl.DataFrame], column: str, rule: str
@@ -273,9 +323,44 @@ def test_check_table_rejects_rows_that_break_the_contract(
     assert set(caught.value.findings["rule"]) == {rule}
 
 
-def test_check_table_rejects_a_rank_outside_its_bounds() -> None:
-    frames = parse([(DAY, answer())])
-    board = rank(frames.task_classifications, frames.task_models)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"usage_rank_best": pl.col("usage_rank") + 1},
+        {"usage_share": pl.col("usage_share_upper") + 1e-9},
+        {"token_share": pl.lit(-0.001)},
+        {"token_share": pl.lit(float("nan"))},
+        {"usage_share_upper": pl.lit(float("nan"))},
+        {"usage_share_upper": pl.lit(float("inf"))},
+    ],
+    ids=lambda changed: " ".join(changed),
+)
+def test_check_table_rejects_a_share_or_rank_outside_its_bounds(changed: dict[str, pl.Expr]) -> None:
+    board = day_frames()["model_leaderboard"]
     assert check_table("model_leaderboard", board).equals(board)
     with pytest.raises(InvalidSnapshotError, match="bounds_hold"):
-        check_table("model_leaderboard", board.with_columns(usage_rank_best=pl.col("usage_rank") + 1))
+        check_table("model_leaderboard", board.with_columns(**changed))
+
+
+def day_frames(bend: Bend | None = None) -> dict[str, pl.DataFrame]:
+    """Return the rows from which the leaderboard's sums are checked, and the leaderboard."""
+    frames = parse([(DAY, answer(bend=bend))])
+    tags, models = frames.task_classifications, frames.task_models
+    return {"task_classifications": tags, "task_models": models, "model_leaderboard": rank(tags, models)}
+
+
+def test_a_macro_category_merged_into_the_scope_of_all_traffic_is_not_written() -> None:
+    def bend(data: dict[str, Any]) -> None:
+        for task in data["classifications"]:
+            if task["macro_category"] == "general":
+                task["macro_category"] = "all"
+
+    with pytest.raises(InvalidSnapshotError, match=r"usage_share, row 2026-10-06 / all: summed=1\.3.* limit=1\.019"):
+        check_scopes(day_frames(bend))
+
+
+def test_a_sum_that_is_not_a_number_is_not_written() -> None:
+    frames = day_frames()
+    frames["model_leaderboard"] = frames["model_leaderboard"].with_columns(token_share=pl.lit(float("nan")))
+    with pytest.raises(InvalidSnapshotError, match="summed=NaN"):
+        check_scopes(frames)

@@ -59,7 +59,7 @@ def test_the_frames_hold_the_figures_of_the_answer() -> None:
         for task in tasks
         for position, model in enumerate(task["models"], start=1)
     ]
-    assert (frames.originals, frames.defects, frames.unknown_fields) == ({}, [], {})
+    assert (frames.originals, frames.defects, frames.unknown_fields, frames.repeated_keys) == ({}, [], {}, {})
 
 
 @pytest.mark.parametrize(
@@ -324,6 +324,25 @@ def test_an_undocumented_field_is_recorded(bend: Callable[[dict[str, Any]], obje
     frames = parse([(DAY, bent(bend)), (DAY + timedelta(days=1), demo_answer(DAY + timedelta(days=1)))])
     assert frames.unknown_fields == {DAY: {path}}
     assert (frames.defects, frames.originals) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("body", "keys"),
+    [
+        (
+            b'{"data":{"as_of":"2026-10-06","as_of":"2026-10-07","window_days":7,"window_days":7}}',
+            {"as_of", "window_days"},
+        ),
+        (b'{"data":{},"data":{}}', {"data"}),
+        (b'{"data":{"new":[[{"a":1,"\\u0061":1}]]}}', {"a"}),
+        (b'{"data":{},"\\ud800":1,"\\ud800":1}', {"\\ud800"}),
+        (b'[{"a":1},{"a":1}]', None),
+        (b'{"data":{"data":{"data":1}}}', None),
+    ],
+)
+def test_keys_that_an_object_has_twice_are_recorded_for_the_day(body: bytes, keys: set[str] | None) -> None:
+    frames = parse([(DAY, body), (DAY + timedelta(days=1), demo_answer(DAY + timedelta(days=1)))])
+    assert frames.repeated_keys == ({} if keys is None else {DAY: keys})
 
 
 # Anything at all

@@ -19,7 +19,7 @@ from orpipeline.leaderboard import rank
 from orpipeline.openrouter.frames import parse
 from orpipeline.snapshot import Loaded, load_days
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import DAY, answer, tag
+from orpipeline_tests.answers import DAY, Bend, answer, tag
 
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 HOSTILE = [
@@ -28,19 +28,24 @@ HOSTILE = [
     "a/<img src=x onerror=alert(1)>",
     "a/![](http://evil.invalid/x.png)",
     "a/../../../etc/passwd",
-    "a/\x1b[31mred\x07",
-    "a/\u202egnirts",
+    "a/%s {0} $(id)",
     "a/[bold]markup[/bold]",
     "a/| cell | cell",
     "a/\U0001f600",
 ]
+INVISIBLE = ["a/\x1b[31mred\x07", "a/\u202egnirts", "a/\u3164"]
 
 
-def _bend(data: dict[str, Any]) -> None:
-    task = tag(data, "math")
-    task["display_name"] = HOSTILE[0]
-    for model, name in zip(task["models"], HOSTILE, strict=True):
-        model["id"] = name
+def _named(*names: str) -> Bend:
+    """Return a bend that gives the first models under `math` these names."""
+
+    def bend(data: dict[str, Any]) -> None:
+        task = tag(data, "math")
+        task["display_name"] = HOSTILE[0]
+        for model, name in zip(task["models"], names, strict=False):
+            model["id"] = name
+
+    return bend
 
 
 def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
@@ -51,22 +56,23 @@ def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
 
 
 def test_hostile_names_are_stored_unchanged_and_never_executed(tmp_path: Path) -> None:
-    loaded, warehouse = _load(tmp_path, answer(bend=_bend))
+    loaded, warehouse = _load(tmp_path, answer(bend=_named(*HOSTILE)))
     assert not loaded.validated.errors
-    assert set(warehouse.read("task_models").filter(tag="math")["model_id"]) == set(HOSTILE)
+    assert set(HOSTILE) <= set(warehouse.read("task_models").filter(tag="math")["model_id"])
     assert HOSTILE[0] in set(warehouse.read("task_classifications")["display_name"])
     assert len(warehouse.read("snapshots")) == 1
 
 
 def test_hostile_names_do_not_control_the_terminal_or_break_a_markdown_table() -> None:
-    frames = parse([(DAY, answer(bend=_bend))])
+    # The contracts reject control and invisible characters; a warehouse of another program may have them.
+    frames = parse([(DAY, answer(bend=_named("a/[bold]markup[/bold]", "a/| cell", "a/<img src=x>", *INVISIBLE)))])
     board = rank(frames.task_classifications, frames.task_models).filter(scope="general")
     board = board.with_columns(moved=pl.lit(""))
     text = io.StringIO()
     print_leaderboard(Console(file=text, width=110), board, title="t", citation="c")
     markdown = as_markdown(board, title="t", citation="c")
     for printed in (text.getvalue(), markdown):
-        assert not {"\x1b", "\x07", "\u202e"} & set(printed)
+        assert not {"\x1b", "\x07", "\u202e", "\u3164"} & set(printed)
     assert "[bold]markup[/bold]" in text.getvalue()
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in lines} == {8}

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orpipeline.contracts.findings import InvalidSnapshotError
+from orpipeline.contracts.judgement import check_scopes
 from orpipeline.leaderboard import rank
 from orpipeline.openrouter.frames import parse
 from orpipeline_tests.answers import DAY, answer
@@ -221,6 +223,31 @@ def test_equal_sums_share_the_smaller_rank_whatever_the_order_of_summation() -> 
         )
     ).filter(scope="all")
     assert dict(zip(board["model_id"], board["usage_rank"], strict=True)) == {"x/sum": 1, "x/whole": 1, "x/less": 3}
+
+
+@settings(max_examples=100, deadline=None)
+@given(hidden_figures())
+def test_rounding_true_figures_never_exceeds_a_scopes_limit(hidden: Hidden) -> None:
+    tags, models = (frame.with_columns(pl.col(pl.Float64).round(3)) for frame in hidden.published())
+    check_scopes({"task_classifications": tags, "task_models": models, "model_leaderboard": rank(tags, models)})
+
+
+def test_a_sum_that_rounding_lifts_above_one_is_within_the_limit_and_a_larger_one_is_not() -> None:
+    # 28 tags with 0.03451 of the traffic and one with 0.03372; under each, 9 models with 0.1006 and one with 0.0946.
+    weights, shares = [0.035] * 28 + [0.034], [0.101] * 9 + [0.095]
+    tags, models = _published(
+        [(f"t{n}", "general", *[weight] * 4) for n, weight in enumerate(weights)],
+        [(f"t{t}", f"x/{m}", share, share) for t in range(29) for m, share in enumerate(shares)],
+    )
+    frames = {"task_classifications": tags, "task_models": models, "model_leaderboard": rank(tags, models)}
+    assert frames["model_leaderboard"].filter(scope="all")["usage_share"].sum() == pytest.approx(1.014 * 1.004)
+    check_scopes(frames)
+    # The limit is (1 + 29 x 0.0005) x (1 + 10 x 0.0005) = 1.01957.
+    board = frames["model_leaderboard"].with_columns(pl.col("token_share") * 1.0016)
+    with pytest.raises(
+        InvalidSnapshotError, match=r"token_share, row 2026-10-06 / all: summed=1\.01968, limit=1\.01957"
+    ):
+        check_scopes({**frames, "model_leaderboard": board})
 
 
 def test_a_days_rows_depend_on_that_day_alone() -> None:

@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from orpipeline.archive.folder import Archive
 from orpipeline.archive.records import Record
+from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
@@ -279,6 +280,16 @@ def test_the_error_names_table_and_columns(warehouse: Warehouse) -> None:
     frame = macros("code").rename({"label": "title"}).with_columns(pl.col("window_days").cast(pl.Int64))
     with pytest.raises(TableError, match=r"table macro_categories .*\['label'\].*window_days Int64.*title"):
         replace(warehouse, {"macro_categories": frame}, DAY)
+    assert warehouse.days() == []
+
+
+def test_a_leaderboard_that_counts_models_twice_is_not_written(warehouse: Warehouse) -> None:
+    board = frames_of(DAY)["model_leaderboard"]
+    twice = board.filter(scope="code").with_columns(pl.col("model_id") + "-again")
+    with pytest.raises(InvalidSnapshotError, match="row 2026-10-06 / code: summed=1") as raised:
+        replace(warehouse, {**frames_of(DAY), "model_leaderboard": pl.concat([board, twice])}, DAY)
+    assert set(raised.value.findings["rule"]) == {"scope_shares_fit_under_one"}
+    assert set(raised.value.findings["column"]) == {"usage_share", "token_share"}
     assert warehouse.days() == []
 
 
@@ -553,9 +564,17 @@ HOSTILE = [
 
 
 def test_hostile_text_is_unchanged(warehouse: Warehouse) -> None:
-    frame = macros(*HOSTILE)
-    replace(warehouse, {"macro_categories": frame}, DAY)
-    replace(warehouse, {"macro_categories": frame}, DAY)
-    assert_frame_equal(warehouse.read("macro_categories"), frame, check_row_order=False)
+    # In a column that the contracts do not restrict: names have no invisible characters.
+    days = [DAY + timedelta(days=n) for n in range(len(HOSTILE))]
+    frame = pl.concat(frames_of(day)["snapshots"] for day in days).with_columns(source=pl.Series(HOSTILE))
+    replace(warehouse, {"snapshots": frame}, *days)
+    replace(warehouse, {"snapshots": frame}, *days)
+    assert_frame_equal(warehouse.read("snapshots"), frame, check_row_order=False, check_column_order=False)
+
+
+def test_hostile_names_are_read_back_unchanged(warehouse: Warehouse) -> None:
+    names = ["'", '"; DELETE FROM openrouter.macro_categories; --', "$1 ? :name %s {0}", "NULL", "\\x00 \\' \\\\"]
+    replace(warehouse, {"macro_categories": macros(*names)}, DAY)
+    assert_frame_equal(warehouse.read("macro_categories"), macros(*names), check_row_order=False)
     with warehouse.reading() as tables:
-        assert set(tables.seen([DAY]).macro_categories["key"]) == set(HOSTILE)
+        assert set(tables.seen([DAY]).macro_categories["key"]) == set(names)

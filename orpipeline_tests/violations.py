@@ -49,6 +49,35 @@ def _rename_model(to: str) -> Bend:
     return bend
 
 
+class _Twin(str):
+    """A key that Python tells apart from an equal one; as JSON they are the same key."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _repeat_key(data: dict[str, Any]) -> None:
+    tag(data, "math")["models"][2][_Twin("tag_usage_share")] = 0.9
+
+
+def _rename_macro(key: str, to: str) -> Bend:
+    def bend(data: dict[str, Any]) -> None:
+        macro(data, key)["key"] = to
+        for task in data["classifications"]:
+            if task["macro_category"] == key:
+                task["macro_category"] = to
+
+    return bend
+
+
+def _same_model_in_capitals(data: dict[str, Any]) -> None:
+    tag(data, "math")["models"][3]["id"] = "demo-x/twin"
+    tag(data, "translation")["models"][3]["id"] = "demo-x/TWIN"
+
+
 def _repeat_tag(data: dict[str, Any]) -> None:
     data["classifications"].append(dict(tag(data, "math")))
 
@@ -153,32 +182,84 @@ VIOLATIONS = [
         Violation(f"a model called {name}", _rename_model(name), "no_other_bucket", f"math / {name}", name)
         for name in ("other", "x/OTHERS:free")
     ),
-    Violation("a tag listed twice", _repeat_tag, "keys_are_unique", "math", "display_name=Math"),
-    Violation("a macro-category listed twice", _repeat_macro, "keys_are_unique", "code", "label=Code"),
+    Violation("a tag listed twice", _repeat_tag, "keys_are_unique", "math", 'display_name="Math"'),
+    Violation("a macro-category listed twice", _repeat_macro, "keys_are_unique", "code", 'label="Code"'),
     Violation(
         "a model listed twice under a tag", _repeat_model, "keys_are_unique", "math / demo-x/twice", "position=3"
     ),
+    *(
+        Violation(
+            f"a macro-category called {name}", _rename_macro("general", name), "all_is_not_a_category", name, name
+        )
+        for name in ("all", "ALL")
+    ),
+    Violation(
+        "a tag in the macro-category all",
+        _set("math", "macro_category", "All"),
+        "all_is_not_a_category",
+        "math",
+        '"All"',
+    ),
+    Violation("a tag that ends with a space", _set("math", "tag", "math "), "names_are_canonical", "math ", '"math "'),
+    Violation(
+        "a macro-category that ends with a space",
+        _rename_macro("code", "code "),
+        "names_are_canonical",
+        "code ",
+        '"code "',
+    ),
+    Violation("an empty label", lambda data: macro(data, "code").update(label=""), "names_are_canonical", "code", '""'),
+    Violation("a long display name", _set("math", "display_name", "x" * 201), "names_are_canonical", "math", '"xxx'),
+    Violation(
+        "an invisible character in a model id",
+        _rename_model("demo-x/\u200bhidden"),
+        "names_are_canonical",
+        r"math / demo-x/\u200bhidden",
+        r'"demo-x/\u200bhidden"',
+    ),
+    Violation(
+        "two tags that differ in case",
+        _set("math", "tag", "TRANSLATION"),
+        "names_differ_by_more_than_case",
+        "translation",
+        '"translation", "TRANSLATION"',
+    ),
+    Violation(
+        "two macro-categories that differ in case",
+        _set("math", "macro_category", "General"),
+        "names_differ_by_more_than_case",
+        "general",
+        '"general", "General"',
+    ),
+    Violation(
+        "model ids of two tags that differ in case",
+        _same_model_in_capitals,
+        "names_differ_by_more_than_case",
+        "demo-x/TWIN",
+        '"demo-x/TWIN", "demo-x/twin"',
+    ),
+    Violation("a key twice in an object", _repeat_key, "json_keys_are_unique", "2026-10-06", '"tag_usage_share"'),
     Violation("a macro-category not listed", _unlisted_macro, "macro_category_is_listed", "data:extraction", "data"),
     Violation(
         "code under general",
         _set("code:debugging", "macro_category", "general"),
         "macro_category_follows_prefix",
         "code:debugging",
-        "macro_category=general",
+        'macro_category="general"',
     ),
     Violation(
         "no prefix under code",
         _set("math", "macro_category", "code"),
         "macro_category_follows_prefix",
         "math",
-        "macro_category=code",
+        'macro_category="code"',
     ),
     Violation(
         "a new prefix under agent",
         lambda data: tag(data, "math").update(tag="media:ocr", macro_category="agent"),
         "macro_category_follows_prefix",
         "media:ocr",
-        "prefix=media",
+        'prefix="media"',
     ),
     Violation("a macro-category's share is not the sum", _move_macro_share, "macro_shares_are_sums", "code", "summed="),
     Violation(

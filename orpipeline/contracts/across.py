@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from orpipeline.contracts import rules
-from orpipeline.contracts.findings import finding_frame, shown, shown_values
-from orpipeline.contracts.rules import FLOAT_SLACK, HALF_STEP, Rule, sum_tolerance
+from orpipeline.contracts.findings import finding_frame, shown, shown_names, shown_values
+from orpipeline.contracts.rules import ALL, FLOAT_SLACK, HALF_STEP, Rule, sum_tolerance
 from orpipeline.openrouter.client import WINDOW_DAYS
 from orpipeline.openrouter.frames import Frames
 
@@ -30,6 +30,7 @@ def findings(frames: Frames) -> Iterator[pl.DataFrame]:
     yield from _answer(frames)
     yield _size(frames)
     yield from _order(frames)
+    yield from _spelling(frames)
     tags = _finite(frames.task_classifications.drop_nulls("tag"))
     # A macro-category that is listed twice breaks `keys_are_unique`; here it must not multiply rows.
     macros = _finite(frames.macro_categories.drop_nulls("key")).unique(
@@ -95,6 +96,29 @@ def _order(frames: Frames) -> Iterator[pl.DataFrame]:
         ["tag", "model_id"],
         ["before", "tag_usage_share"],
     )
+
+
+def _spelling(frames: Frames) -> Iterator[pl.DataFrame]:
+    tags, macros = frames.task_classifications, frames.macro_categories
+    keys = [macros.select("as_of", name="key"), tags.select("as_of", name="macro_category")]
+    for table, column, names in (
+        ("task_classifications", "tag", tags.select("as_of", name="tag")),
+        ("macro_categories", "key", pl.concat(keys)),
+        ("task_models", "model_id", frames.task_models.select("as_of", name="model_id")),
+    ):
+        spellings = (
+            names.drop_nulls()
+            .unique(maintain_order=True)
+            # Some letters differ in one case only: both `ss` and the German sharp s are `SS`.
+            .group_by("as_of", name=pl.col("name").str.to_lowercase().str.to_uppercase(), maintain_order=True)
+            .agg(spellings="name")
+            .filter(pl.col("spellings").list.len() > 1)
+        )
+        yield finding_frame(
+            rules.SPELLING,
+            table,
+            ((day, column, found[0], shown_names(found)) for day, _, found in spellings.iter_rows()),
+        )
 
 
 def _totals(tags: pl.DataFrame) -> pl.DataFrame:
@@ -204,6 +228,44 @@ def _model_sums(models: pl.DataFrame) -> pl.DataFrame:
         pl.col("share"),
         ["tag"],
         ["summed", "tolerance"],
+    )
+
+
+def scope_sums(board: pl.DataFrame, tags: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
+    """Return one finding per day, scope and kind of share whose sum over the leaderboard's models is above 1.
+
+    Takes the columns of `model_leaderboard`, `task_classifications` and `task_models`. True shares sum to at most 1.
+    The limit follows from the published rounding, h = `HALF_STEP`. Let T be the number of the scope's tags, S(t) a
+    tag's share of the scope, n the largest number of models that one of the tags lists, and s(t, m) a model's share of
+    the tag. S(t) is at most h above the true share, so S sums to at most 1 + T x h; likewise, s sums to at most
+    1 + n x h under each tag. The sum over the models is the sum over the tags of S(t) x (the sum of s under t), so it
+    is at most (1 + T x h) x (1 + n x h).
+    """
+    day = ["as_of", "window_days"]
+    listed = tags.select(*day, "tag", "macro_category").join(
+        models.group_by(*day, "tag").agg(listed=pl.len()), on=[*day, "tag"], how="left"
+    )
+    sizes = (
+        pl.concat(
+            listed.select(*day, "tag", "listed", scope=scope) for scope in (pl.lit(ALL), pl.col("macro_category"))
+        )
+        .group_by(*day, "scope")
+        .agg(pl.col("tag").n_unique(), pl.col("listed").max())
+    )
+    sums = board.group_by(*day, "scope", maintain_order=True).agg(pl.col(_SHARES).sum())
+    tag_count, model_count = pl.col("tag").fill_null(0), pl.col("listed").fill_null(0)
+    limit = (1 + sum_tolerance(tag_count, stated=False)) * (1 + sum_tolerance(model_count, stated=False)) + FLOAT_SLACK
+    limited = sums.join(sizes, on=[*day, "scope"], how="left", maintain_order="left").with_columns(limit=limit)
+    by_share = pl.concat(
+        limited.select("as_of", "scope", "limit", share=pl.lit(share), summed=share) for share in _SHARES
+    )
+    return _broken(
+        rules.SCOPE_SUMS,
+        "model_leaderboard",
+        by_share.filter(pl.col("summed") > pl.col("limit")),  # NaN is above every number for polars
+        pl.col("share"),
+        ["as_of", "scope"],
+        ["summed", "limit"],
     )
 
 

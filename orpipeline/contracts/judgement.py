@@ -11,7 +11,14 @@ import polars as pl
 from pandera.errors import SchemaErrors
 
 from orpipeline.contracts import across, rules
-from orpipeline.contracts.findings import FINDINGS_SCHEMA, InvalidSnapshotError, finding_frame, shown, shown_values
+from orpipeline.contracts.findings import (
+    FINDINGS_SCHEMA,
+    InvalidSnapshotError,
+    finding_frame,
+    shown,
+    shown_names,
+    shown_values,
+)
 from orpipeline.contracts.tables import TABLES, RowRule
 from orpipeline.openrouter.frames import Frames
 
@@ -31,7 +38,7 @@ def validate(frames: Frames, seen: Seen | None = None) -> pl.DataFrame:
 
     With `seen`, new and missing tags and new macro-categories are findings too, of severity WARN.
     """
-    found = [_defects(frames), _unknown_fields(frames)]
+    found = [_defects(frames), _repeated_keys(frames), _unknown_fields(frames)]
     for table in ("task_classifications", "macro_categories", "task_models"):
         found.append(_row_findings(table, getattr(frames, table), frames.originals))
     found += across.findings(frames)
@@ -82,10 +89,28 @@ def check_table(name: str, frame: pl.DataFrame) -> pl.DataFrame:
         if dict(frame.schema) == model.polars_schema():
             rejecting = _row_findings(name, frame, {}).filter(severity="ERROR")
             findings = findings if rejecting.is_empty() else rejecting
+    raise _not_written(findings)
+
+
+def check_scopes(frames: Mapping[str, pl.DataFrame]) -> None:
+    """Check that no scope's shares sum to more than 1 in the leaderboard among `frames`, which are rows by table name.
+
+    Does nothing if one of the frames `model_leaderboard`, `task_classifications` and `task_models` is missing: the
+    limit of a sum depends on all three (see `orpipeline.contracts.across.scope_sums`). Raises InvalidSnapshotError with
+    the days, scopes and sums.
+    """
+    board, tags, models = map(frames.get, ("model_leaderboard", "task_classifications", "task_models"))
+    if board is not None and tags is not None and models is not None:
+        findings = across.scope_sums(board, tags, models)
+        if not findings.is_empty():
+            raise _not_written(findings)
+
+
+def _not_written(findings: pl.DataFrame) -> InvalidSnapshotError:
     first = findings.row(0, named=True)
-    raise InvalidSnapshotError(
-        f"The rows for table {name} break {first['rule']}, first in column {first['column']}, row {first['row']}: "
-        f"{first['found']}. Nothing was written.",
+    return InvalidSnapshotError(
+        f"The rows for table {first['table']} break {first['rule']}, first in column {first['column']}, row "
+        f"{first['row']}: {first['found']}. Nothing was written.",
         findings,
     )
 
@@ -135,6 +160,14 @@ def _defects(frames: Frames) -> pl.DataFrame:
         rules.REQUIRED_FIELDS,
         "raw_task_classifications",
         ((defect.as_of, defect.path, str(defect.as_of), defect.found) for defect in frames.defects),
+    )
+
+
+def _repeated_keys(frames: Frames) -> pl.DataFrame:
+    return finding_frame(
+        rules.JSON_KEYS,
+        "raw_task_classifications",
+        ((day, "(answer)", str(day), shown_names(sorted(keys))) for day, keys in frames.repeated_keys.items()),
     )
 
 

@@ -18,6 +18,9 @@ HALF_STEP = 0.0005
 FLOAT_SLACK = 1e-9
 """Added to each tolerance for the error of adding doubles; far below any published figure."""
 
+ALL = "all"
+"""The leaderboard's scope of all classified traffic. The other scopes are the keys of the macro-categories."""
+
 Severity = Literal["ERROR", "WARN"]
 
 
@@ -41,6 +44,7 @@ def sum_tolerance(count: pl.Expr, *, stated: bool) -> pl.Expr:
 REQUIRED_FIELDS = Rule(
     "required_fields", "Every field that the API documents is present and has its documented type.", "ERROR"
 )
+JSON_KEYS = Rule("json_keys_are_unique", "No JSON object of the answer has the same key twice.", "ERROR")
 AS_OF = Rule("as_of_is_the_partition", "`as_of` is the partition's day.", "ERROR")
 WINDOW = Rule("window_is_7_days", "`window_days` is 7.", "ERROR")
 NOT_EMPTY = Rule("has_classifications", "The answer has at least one classification.", "ERROR")
@@ -55,7 +59,23 @@ NO_OTHER = Rule(
     "Nothing is called `other`. Shares are of classified traffic, which excludes the `other` bucket.",
     "ERROR",
 )
+NOT_ALL = Rule(
+    "all_is_not_a_category",
+    f"No macro-category is called `{ALL}`, in any case: that is the leaderboard's scope of all traffic.",
+    "ERROR",
+)
 UNIQUE = Rule("keys_are_unique", "No tag, macro-category, or model under a tag is listed twice.", "ERROR")
+NAMES = Rule(
+    "names_are_canonical",
+    "Every name has 1 to 200 characters, is in Unicode's normal form C, neither starts nor ends with a space, and has "
+    "no control or invisible characters and no kind of space but the common one.",
+    "ERROR",
+)
+SPELLING = Rule(
+    "names_differ_by_more_than_case",
+    "No two tags, macro-categories or model ids of a day differ only in case.",
+    "ERROR",
+)
 TOTALS = Rule(
     "totals_are_one",
     "Shares sum to 1 over the tags (within n x 0.0005 for n tags, because shares are rounded to 3 decimals).",
@@ -90,7 +110,15 @@ MODEL_SUMS = Rule(
     "ERROR",
 )
 BOUNDS = Rule(
-    "bounds_hold", "For every model and scope: share <= upper bound, and best rank <= rank <= worst rank.", "ERROR"
+    "bounds_hold",
+    "For every model and scope: 0 <= share <= upper bound, and best rank <= rank <= worst rank.",
+    "ERROR",
+)
+SCOPE_SUMS = Rule(
+    "scope_shares_fit_under_one",
+    "For every scope of the leaderboard, the models' shares sum to at most 1; with the rounding, to at most "
+    "(1 + T x 0.0005) x (1 + n x 0.0005) for T tags that list up to n models.",
+    "ERROR",
 )
 
 NO_UNKNOWN_FIELDS = Rule(
@@ -113,13 +141,17 @@ RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
         REQUIRED_FIELDS,
+        JSON_KEYS,
         AS_OF,
         WINDOW,
         NOT_EMPTY,
         SIZE,
         SHARES,
         NO_OTHER,
+        NOT_ALL,
         UNIQUE,
+        NAMES,
+        SPELLING,
         TOTALS,
         CATEGORY_TOTALS,
         CATEGORY_SHARES,
@@ -128,6 +160,7 @@ RULES: dict[str, Rule] = {
         MACRO_SUMS,
         MODEL_SUMS,
         BOUNDS,
+        SCOPE_SUMS,
         NO_UNKNOWN_FIELDS,
         ORDER,
         SAME_TAGS,
@@ -167,9 +200,9 @@ CHECKS: dict[str, Check] = {
         Check(
             "answer_matches_request",
             "raw_task_classifications",
-            "`as_of` is the partition's day, `window_days` is 7, there is a plausible number of classifications, and "
-            "every documented field is present with its type.",
-            (AS_OF, WINDOW, NOT_EMPTY, SIZE, REQUIRED_FIELDS),
+            "`as_of` is the partition's day, `window_days` is 7, there is a plausible number of classifications, "
+            "every documented field is present with its type, and no JSON object has the same key twice.",
+            (AS_OF, WINDOW, NOT_EMPTY, SIZE, REQUIRED_FIELDS, JSON_KEYS),
         ),
         Check(
             "nothing_unexpected",
@@ -179,8 +212,8 @@ CHECKS: dict[str, Check] = {
             (NO_UNKNOWN_FIELDS, SAME_TAGS, KNOWN_MACROS, ORDER, MODEL_AUTHORS),
         ),
         _of("task_classifications", SHARES),
-        _of("task_classifications", NO_OTHER),
-        _of("task_classifications", UNIQUE),
+        _of("task_classifications", NO_OTHER, NOT_ALL),
+        _of("task_classifications", UNIQUE, NAMES, SPELLING),
         _of("task_classifications", TOTALS, CATEGORY_TOTALS),
         _of("task_classifications", CATEGORY_SHARES),
         _of("task_classifications", MACRO_PREFIX, MACRO_LISTED),
@@ -188,5 +221,5 @@ CHECKS: dict[str, Check] = {
         _of("task_models", MODEL_SUMS),
     )
 }
-"""The asset checks, by name. Every rule for an answer is in exactly one. `bounds_hold` is a rule for our own
-leaderboard: breaking it stops the write."""
+"""The asset checks, by name. Every rule for an answer is in exactly one. `bounds_hold` and `scope_shares_fit_under_one`
+are rules for our own leaderboard: breaking them stops the write."""

@@ -15,12 +15,29 @@ import pandera.polars as pa
 import polars as pl
 
 from orpipeline.contracts import rules
-from orpipeline.contracts.rules import Rule
+from orpipeline.contracts.rules import ALL, Rule
 
 Instant = Annotated[pl.Datetime, "us", "UTC"]
 
 # A part of a name (`part:part`, `part/part`) that is `other` or `others`, in any case and with any punctuation.
 _OTHER = r"(?i)(^|[:/])[^a-z0-9:/]*others?[^a-z0-9:/]*($|[:/])"
+
+# What a canonical name does not have: no text, or a space at an end; control, format, private and unassigned
+# characters; line and paragraph separators; characters that are not drawn; any space but U+0020.
+_NOT_CANONICAL = r"^ | $|^$|[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x20]]"
+_LONGEST_NAME = 200  # characters
+
+
+def _is_not_canonical(name: pl.Expr) -> pl.Expr:
+    # Normalizing is slow, and a day has few names. Without the fixed order, two evaluations could differ.
+    names = name.unique(maintain_order=True)
+    broken = (
+        names.str.contains(_NOT_CANONICAL)
+        | (names.str.len_chars() > _LONGEST_NAME)
+        | (names.str.normalize("NFC") != names)
+    )
+    return name.is_in(names.filter(broken).implode())
+
 
 _ValueRule = tuple[Rule, Callable[[pl.Expr], pl.Expr]]
 """A rule for each value of a column, and the expression that is true for a value that breaks it."""
@@ -28,6 +45,8 @@ _ValueRule = tuple[Rule, Callable[[pl.Expr], pl.Expr]]
 # NaN is larger than every number for polars, so it is outside.
 _FRACTION: _ValueRule = (rules.SHARES, lambda share: ~share.is_between(0.0, 1.0))
 _NOT_OTHER: _ValueRule = (rules.NO_OTHER, lambda name: name.str.contains(_OTHER))
+_CANONICAL: _ValueRule = (rules.NAMES, _is_not_canonical)
+_NOT_ALL: _ValueRule = (rules.NOT_ALL, lambda name: name.str.to_lowercase() == ALL)
 _HAS_AUTHOR: _ValueRule = (rules.MODEL_AUTHORS, lambda model_id: ~model_id.str.contains("^[^/]+/."))
 
 
@@ -164,10 +183,13 @@ class TaskClassifications(DayTable):
     class Config:
         description = "One row per day and tag: each task's share of requests and of tokens."
 
-    tag: str = _key("The task's name in the API, such as `code:debugging`.", _NOT_OTHER)
-    display_name: str = _column("The task's display name.", _NOT_OTHER)
+    tag: str = _key("The task's name in the API, such as `code:debugging`.", _NOT_OTHER, _CANONICAL)
+    display_name: str = _column("The task's display name.", _NOT_OTHER, _CANONICAL)
     macro_category: str = _column(
-        "The tag's group, by its prefix: `code`, `data` or `agent`, otherwise `general`.", _NOT_OTHER
+        "The tag's group, by its prefix: `code`, `data` or `agent`, otherwise `general`.",
+        _NOT_OTHER,
+        _NOT_ALL,
+        _CANONICAL,
     )
     usage_share: float = _share("The tag's share of all classified requests.")
     token_share: float = _share("The tag's share of all classified tokens.")
@@ -183,8 +205,8 @@ class MacroCategories(DayTable):
     class Config:
         description = "One row per day and macro-category: each group of tasks' share of requests and of tokens."
 
-    key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_OTHER)
-    label: str = _column("The macro-category's display name.", _NOT_OTHER)
+    key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_OTHER, _NOT_ALL, _CANONICAL)
+    label: str = _column("The macro-category's display name.", _NOT_OTHER, _CANONICAL)
     usage_share: float = _share("The macro-category's share of all classified requests.")
     token_share: float = _share("The macro-category's share of all classified tokens.")
 
@@ -195,8 +217,8 @@ class TaskModels(DayTable):
     class Config:
         description = "One row per day, tag and listed model: each task's top models by requests."
 
-    tag: str = _key("The task's name in the API.")
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.", _NOT_OTHER, _HAS_AUTHOR)
+    tag: str = _key("The task's name in the API.", _CANONICAL)
+    model_id: str = _key("The model, as `author/model` or `author/model:variant`.", _NOT_OTHER, _CANONICAL, _HAS_AUTHOR)
     position: pl.Int32 = _column("The model's place in the tag's list, from 1.")
     tag_usage_share: float = _share("The model's share of the tag's requests.")
     tag_token_share: float = _share("The model's share of the tag's tokens.")
@@ -205,7 +227,7 @@ class TaskModels(DayTable):
 class _RankedModels(DayTable):
     """The columns of everything with one row per day, scope and model."""
 
-    scope: str = _key("`all` for all classified traffic, or a macro-category's key.")
+    scope: str = _key(f"`{ALL}` for all classified traffic, or a macro-category's key.")
     model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
 
 
@@ -243,6 +265,7 @@ class ModelLeaderboard(_RankedModels):
         shares = ("usage_share", "token_share", "usage_share_upper", "token_share_upper")
         holds = (
             pl.all_horizontal(pl.col(*shares).is_finite())
+            & (pl.min_horizontal("usage_share", "token_share") >= 0)
             & (pl.col("usage_share") <= pl.col("usage_share_upper"))
             & (pl.col("token_share") <= pl.col("token_share_upper"))
             & (pl.col("usage_rank_best") <= pl.col("usage_rank"))

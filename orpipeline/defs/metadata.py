@@ -14,7 +14,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline.leaderboard import ALL, DECIMALS
+from orpipeline.contracts.rules import ALL
+from orpipeline.leaderboard import DECIMALS
 
 SPARKLINE_DAYS = 30
 _WIDTH, _HEIGHT = 180, 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -28,14 +29,14 @@ class Answer:
     """`api`, or `demo` if the stand-in of the API answered."""
 
 
-def parse_json(body: bytes) -> Any:
-    """Return the value of the JSON text `body`.
+def parse_json(body: bytes, object_of: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
+    """Return the value of the JSON text `body`. `object_of` makes each object from its names and values.
 
     Accepts `NaN` and `Infinity`, as Python's json does: the contracts reject them and name their place. Raises
     ValueError for anything else that is not JSON, and for nesting that is too deep for the parser.
     """
     try:
-        return json.loads(body)
+        return json.loads(body, object_pairs_hook=object_of)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

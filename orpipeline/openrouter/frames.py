@@ -7,6 +7,7 @@ NULL and show the original.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -68,7 +69,8 @@ class Frames:
     tables' column names, with `as_of` and `window_days`; shares are fractions of 1 as published;
     `task_models.position` counts from 1 in the answer's order. `originals` maps (frame, column, row index) to the
     JSON text of a value that did not fit its column. `unknown_fields` maps a day to the paths of fields that the
-    API does not document.
+    API does not document. `repeated_keys` maps a day to the keys that an object of its answer has more than once,
+    anywhere in the answer; the frames have the last value.
     """
 
     answers: pl.DataFrame
@@ -78,6 +80,7 @@ class Frames:
     originals: Mapping[tuple[str, str, int], str]
     defects: Sequence[Defect]
     unknown_fields: Mapping[date, frozenset[str]]
+    repeated_keys: Mapping[date, frozenset[str]]
 
 
 def parse(bodies: Iterable[tuple[date, bytes]]) -> Frames:
@@ -97,6 +100,7 @@ class _Reader:
     originals: dict[tuple[str, str, int], str] = field(default_factory=dict)
     defects: list[Defect] = field(default_factory=list)
     unknown: dict[date, set[str]] = field(default_factory=dict)
+    repeated: dict[date, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for frame, names in (
@@ -110,8 +114,16 @@ class _Reader:
 
     def read(self, day: date, body: bytes) -> None:
         """Add the rows of an answer, and record what is not as documented."""
+
+        def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            value = dict(pairs)
+            if len(value) < len(pairs):
+                counts = Counter(name for name, _ in pairs)
+                self.repeated.setdefault(day, set()).update(name for name, count in counts.items() if count > 1)
+            return value
+
         try:
-            answer = self._object(day, "", parse_json(body))
+            answer = self._object(day, "", parse_json(body, object_of))
         except ValueError:
             self.defects.append(Defect(day, _WHOLE, "(not JSON)"))
             answer = None
@@ -204,6 +216,7 @@ class _Reader:
             originals=self.originals,
             defects=self.defects,
             unknown_fields={day: frozenset(paths) for day, paths in self.unknown.items()},
+            repeated_keys={day: frozenset(map(_writable, names)) for day, names in self.repeated.items()},
         )
 
     def _frame(self, frame: str, fields: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
+from orpipeline.contracts.rules import ALL
 from orpipeline.errors import OrpipelineError
-from orpipeline.leaderboard import ALL
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from orpipeline.leaderboard import ALL
+from orpipeline.contracts.rules import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import TOP_MODELS, ReportData
 from orpipeline.report.rows import MEASURES, Row, chart_names, macro_place

@@ -19,8 +19,8 @@ import polars as pl
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from orpipeline.contracts.rules import ALL
 from orpipeline.days import missing_days
-from orpipeline.leaderboard import ALL
 from orpipeline.report import history_rows, rows, wording
 from orpipeline.report.charts.compiled import both_widths
 from orpipeline.report.charts.history import macro_history, model_history

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from orpipeline.leaderboard import ALL
+from orpipeline.contracts.rules import ALL
 from orpipeline.report.charts.leaderboard import leaderboard
 from orpipeline.report.colours import PICTURE
 from orpipeline.report.data import ReportData

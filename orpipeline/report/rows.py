@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from orpipeline.leaderboard import ALL
+from orpipeline.contracts.rules import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.wording import (

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import duckdb
 import polars as pl
 
-from orpipeline.contracts.judgement import Seen, check_table
+from orpipeline.contracts.judgement import Seen, check_scopes, check_table
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.errors import OrpipelineError
 from orpipeline.warehouse.views import VIEW_QUERIES
@@ -97,6 +97,7 @@ class Tables:
         """
         wanted = sorted(set(days))
         checked = {name: _checked(name, frame, wanted) for name, frame in frames.items()}
+        check_scopes(checked)
         self._create_missing()
         return {name: self._replace(name, wanted, frame) for name, frame in checked.items()}
 

@@ -5,7 +5,8 @@ The queries name tables without a schema: DuckDB looks for them in the view's ow
 
 from __future__ import annotations
 
-from orpipeline.leaderboard import ALL, DECIMALS
+from orpipeline.contracts.rules import ALL
+from orpipeline.leaderboard import DECIMALS
 
 # A frame by date, not by row: a missing day gives NULL, not the figure of another day.
 _DAYS_BEFORE = (
