@@ -1,0 +1,147 @@
+"""Ctrl-C and SIGTERM, once and several times, at different moments of a real command."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from orpipeline_tests.commands import ORPIPELINE
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the tests read /proc")
+
+LINE = "orpipeline: interrupted; the archive and the tables are consistent."
+Wait = Callable[[subprocess.Popen[str], ScriptedApi], None]
+
+
+def _until_it_handles_signals(process: subprocess.Popen[str], _: ScriptedApi) -> None:
+    """Wait for the command's first steps: the handler of SIGTERM, which Python itself does not have."""
+    _wait_for(lambda: bool(_handled(process.pid) >> (signal.SIGTERM - 1) & 1))
+
+
+def _until_it_imports(process: subprocess.Popen[str], api: ScriptedApi) -> None:
+    _until_it_handles_signals(process, api)
+    _wait_for(lambda: "polars" in Path(f"/proc/{process.pid}/maps").read_text())
+
+
+def _until_a_run_waits_for_the_api(process: subprocess.Popen[str], api: ScriptedApi) -> None:
+    _wait_for(lambda: bool(api.requests) or process.poll() is not None)
+    time.sleep(0.5)  # processes that Dagster may have started are ready, too
+
+
+MOMENTS: dict[str, Wait] = {
+    "it starts": _until_it_handles_signals,
+    "it imports": _until_it_imports,
+    "a run waits for the API": _until_a_run_waits_for_the_api,
+}
+
+
+def _handled(pid: int) -> int:
+    """Return the signals that a process handles, as a bit mask."""
+    (mask,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    return int(mask, 16)
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def _hang(handler: BaseHTTPRequestHandler) -> None:
+    handler.rfile.read()  # returns when the client is gone
+
+
+@pytest.fixture
+def command(tmp_path: Path, api: ScriptedApi) -> Iterator[subprocess.Popen[str]]:
+    """`orpipeline run` in a process group of its own, whose API does not answer."""
+    api.answers(Reply(act=_hang))
+    environment = {
+        **os.environ,
+        "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
+        "ORPIPELINE_BASE_URL": api.base_url,
+        "OPENROUTER_API_KEY": KEY,
+    }
+    with subprocess.Popen(
+        [str(ORPIPELINE), "run"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def _interrupted(process: subprocess.Popen[str], kind: signal.Signals, gaps: Sequence[float]) -> str:
+    """Send a signal to the whole process group, as a terminal does, and again after each gap; return stderr."""
+    for gap in (0.0, *gaps):
+        time.sleep(gap)
+        if process.poll() is None:
+            os.killpg(process.pid, kind)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.mark.parametrize(
+    ("moment", "kind", "gaps"),
+    [
+        ("it starts", signal.SIGINT, [0.0, 0.0]),
+        ("it imports", signal.SIGINT, [0.05]),
+        ("a run waits for the API", signal.SIGINT, []),
+        ("a run waits for the API", signal.SIGINT, [0.0, 0.05]),
+        ("a run waits for the API", signal.SIGTERM, [0.02]),
+        *(
+            pytest.param(moment, kind, gaps, marks=pytest.mark.slow)
+            for moment in MOMENTS
+            for kind in (signal.SIGINT, signal.SIGTERM)
+            for gaps in ([0.0], [0.003, 0.003], [0.02, 0.02], [0.1], [0.3], [0.5, 0.1])
+        ),
+    ],
+)
+def test_signals_end_a_command_with_one_line_and_no_traceback(
+    command: subprocess.Popen[str], api: ScriptedApi, moment: str, kind: signal.Signals, gaps: list[float]
+) -> None:
+    MOMENTS[moment](command, api)
+    stderr = _interrupted(command, kind, gaps)
+    assert [line for line in stderr.splitlines() if line] == [LINE]  # an empty line may close the terminal's `^C`
+    assert command.returncode == 130
+
+
+def test_a_second_signal_does_not_wait_for_the_first_one(tmp_path: Path) -> None:
+    """A finalizer that never ends stands in for any cleanup."""
+    code = """
+import sys, time
+from orpipeline.cli import app, commands
+
+def execute(arguments):
+    try:
+        print("open", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaning", flush=True)
+        time.sleep(60)
+
+commands.execute = execute
+app.main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in ("open\n", "cleaning\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10)[1] == f"{LINE}\n"
+    assert process.returncode == 130
