@@ -23,7 +23,7 @@ import pytest
 import orpipeline
 from orpipeline.archive.folder import Archive
 from orpipeline.build import build_defs
-from orpipeline.cli.dagster_runs import create_instance, prepare_dagster_home
+from orpipeline.cli.dagster_state import dagster_instance, prepare_dagster_home
 from orpipeline.settings import Settings
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import ORPIPELINE, run_command, run_program
@@ -290,7 +290,8 @@ def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DAGSTER_HOME", raising=False)
         patch.setenv("DAGSTER_HOME", str(prepare_dagster_home(Settings(data_dir=tmp_path_factory.mktemp("home")))))
-        create_instance()
+        with dagster_instance():
+            pass
         yield Path(os.environ["DAGSTER_HOME"])
 
 

@@ -13,6 +13,7 @@ from dotenv import load_dotenv
 
 from orpipeline.cli.demo import demo
 from orpipeline.cli.doctor import doctor
+from orpipeline.cli.fetch import fetch
 from orpipeline.cli.leaderboard import leaderboard
 from orpipeline.cli.run import dev, run
 from orpipeline.cli.tables import export, import_, rebuild, report
@@ -32,7 +33,7 @@ def cli(context: click.Context) -> None:
     context.obj = _load_env_file()
 
 
-for _command in (demo, dev, run, import_, rebuild, leaderboard, export, report, doctor):
+for _command in (demo, dev, run, fetch, import_, rebuild, leaderboard, export, report, doctor):
     cli.add_command(_command)
 
 

@@ -1,18 +1,14 @@
-"""How the commands use Dagster: its state, and runs in this process. Importing this module imports Dagster."""
+"""Runs of Dagster in this process. Importing this module imports Dagster."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 
 # A run that is created in this process appears on Dagster's job pages only if it names its code location. Dagster has
 # no public names for this.
@@ -29,19 +25,18 @@ from dagster._core.storage.tags import (  # the UI sets these tags, too
     ASSET_PARTITION_RANGE_START_TAG,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from sqlalchemy.exc import SQLAlchemyError
 
 from orpipeline.build import build_defs
 from orpipeline.capture import Fetch
+from orpipeline.cli.dagster_state import dagster_instance
 from orpipeline.defs.imports import Watch, import_job
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import resources
-from orpipeline.errors import OrpipelineError, SettingsError
-from orpipeline.files import replace_file
+from orpipeline.errors import OrpipelineError
 from orpipeline.importing.importer import Imported
-from orpipeline.settings import Settings, project_dir
+from orpipeline.settings import Settings
 
 _NAMES = Names()
 _CODE_LOCATION = "orpipeline"  # as workspace.yaml and pyproject.toml name it
@@ -49,41 +44,6 @@ _CODE_LOCATION = "orpipeline"  # as workspace.yaml and pyproject.toml name it
 
 class RunFailedError(OrpipelineError):
     """A run ended without success."""
-
-
-def packaged_file(name: str) -> Path:
-    """Return `dagster.yaml` or `workspace.yaml`: beside `pyproject.toml`, or from the installed wheel."""
-    return (project_dir() or Path(__file__).parents[1]) / name
-
-
-def prepare_dagster_home(settings: Settings) -> Path:
-    """Ensure that DAGSTER_HOME is a permanent folder, and return it.
-
-    A DAGSTER_HOME in the environment is used unchanged. Otherwise it is the settings' folder, with a copy of the
-    project's `dagster.yaml`. The copy has no storage paths: Dagster's defaults apply.
-    """
-    configured = os.environ.get("DAGSTER_HOME")
-    home = Path(configured).expanduser().absolute() if configured else settings.dagster_home
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not configured:
-            _write_instance_config(home / "dagster.yaml")
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot store Dagster's state in {home}: {error.strerror}. Set DAGSTER_HOME or ORPIPELINE_DATA_DIR "
-            "to a folder that you can write to."
-        ) from error
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
-
-
-def _write_instance_config(path: Path) -> None:
-    config: dict[str, Any] = yaml.safe_load(packaged_file("dagster.yaml").read_text())
-    for place in ("storage", "local_artifact_storage", "compute_logs"):
-        del config[place]
-    text = "# Written by orpipeline from its own dagster.yaml; your changes here are lost.\n" + yaml.safe_dump(config)
-    if not path.exists() or path.read_text() != text:
-        replace_file(path, text.encode())
 
 
 def run_snapshot(
@@ -153,7 +113,7 @@ def _run(
     tags: Mapping[str, str] | None = None,
 ) -> None:
     """Execute a job of the code location in this process, as one of its runs. Raises as `run_snapshot` does."""
-    with _state_errors(), dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         # The run prints nothing to capture, and the processes that capture print a traceback at the terminal's Ctrl-C.
         instance._compute_log_manager = NoOpComputeLogManager()
         run = instance.create_run_for_job(
@@ -177,24 +137,6 @@ def _origin(job: str) -> RemoteJobOrigin:
     target = LoadableTargetOrigin(module_name="orpipeline.definitions")
     location = ManagedGrpcPythonEnvCodeLocationOrigin(target, _CODE_LOCATION)
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)
-
-
-def create_instance() -> None:
-    """Create Dagster's databases, before two processes try to do it at once."""
-    with _state_errors(), dg.DagsterInstance.get():
-        pass
-
-
-@contextmanager
-def _state_errors() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise RunFailedError(
-            f"Dagster's state in {os.environ.get('DAGSTER_HOME')} failed: {reason}. Answers that were already fetched "
-            "are in the archive, and the tables are consistent."
-        ) from error
 
 
 def _reason(errors: Sequence[Any], run_id: str) -> str:

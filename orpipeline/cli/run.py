@@ -14,10 +14,11 @@ from pathlib import Path
 
 import click
 
+from orpipeline.cli.fetch import fetch_in_spite_of
 from orpipeline.cli.options import command_settings, day_option
 from orpipeline.cli.terminal import out
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import DagsterStateError, OrpipelineError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_settings
 
 
@@ -36,8 +37,11 @@ def run(at: datetime | None, fetch: str, no_report: bool) -> None:
 
     It fetches and archives the answer, validates it, writes the tables, and writes the report.
     """
-    day = at.date() if at else newest_completed_day(utc_now())
-    run_days(load_settings(), [day], fetch, report=not no_report)
+    settings, day = load_settings(), at.date() if at else newest_completed_day(utc_now())
+    try:
+        run_days(settings, [day], fetch, report=not no_report)
+    except DagsterStateError as error:
+        raise fetch_in_spite_of(error, settings, day, fetch) from error
     out.print(f"{day} is in the archive and in the tables.", soft_wrap=True)
 
 
@@ -45,7 +49,8 @@ def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bo
     """Run `daily_snapshot` in this process for the days from the first to the last, with one line of progress."""
     with out.status("Starting Dagster") as status:
         from orpipeline.capture import Fetch
-        from orpipeline.cli.dagster_runs import prepare_dagster_home, run_report, run_snapshot
+        from orpipeline.cli.dagster_runs import run_report, run_snapshot
+        from orpipeline.cli.dagster_state import prepare_dagster_home
         from orpipeline.defs.partitions import daily_partitions, known_days
 
         first, newest = known_days(daily_partitions(settings))
@@ -72,10 +77,11 @@ def dev(demo: bool, host: str, port: int) -> None:
     if importlib.util.find_spec("dagster_webserver") is None:
         raise OrpipelineError("The Dagster UI is not installed. Install it with: pip install 'orpipeline[ui]'")
     settings = command_settings(demo=demo)
-    from orpipeline.cli.dagster_runs import create_instance, packaged_file, prepare_dagster_home
+    from orpipeline.cli.dagster_state import dagster_instance, packaged_file, prepare_dagster_home
 
     home = prepare_dagster_home(settings)
-    create_instance()
+    with dagster_instance():
+        pass  # Dagster's processes must not create the databases at once
     out.print(f"Dagster's state: {home}\nData: {settings.data_dir}", soft_wrap=True)
     if not demo and api_key() is None:
         out.print(f"{API_KEY} is not set: schedules and sensors skip, and days that you miss are gone.", soft_wrap=True)

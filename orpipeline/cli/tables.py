@@ -43,7 +43,8 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
 
 def _import(settings: Settings, paths: Sequence[str]) -> None:
     from orpipeline.archive.folder import Archive
-    from orpipeline.cli.dagster_runs import prepare_dagster_home, run_import
+    from orpipeline.cli.dagster_runs import run_import
+    from orpipeline.cli.dagster_state import prepare_dagster_home
     from orpipeline.importing.importer import still_missing
 
     _find_files(paths)  # a wrong path is reported before anything is created
@@ -94,7 +95,8 @@ def _find_files(paths: Sequence[str]) -> Sequence[AnswerFile]:
 def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
     """Rebuild the tables from the archive alone.
 
-    The command shows which rows changed.
+    The command shows which rows changed. If the tables are of another version, or if the warehouse's file is damaged or
+    missing, it rebuilds all days, whatever the range is. A damaged file is kept aside.
     """
     first, last = since.date() if since else date.min, until.date() if until else date.max
     if first > last:
@@ -105,11 +107,11 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
 
     archive, warehouse = Archive(settings.archive), open_warehouse(settings)
     days = [day for day in archive.days() if first <= day <= last]
-    if not days:
-        raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     with terminal.progress_bars() as progress:
         done = terminal.watcher(progress)("Tables", len(days), "days")
         rebuilt = rebuilding.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
+    if not days and rebuilt.reason is None:
+        raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     terminal.print_rebuilt(out, rebuilt)
     if rebuilt.errors:
         raise OrpipelineError(

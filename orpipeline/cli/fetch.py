@@ -1,0 +1,67 @@
+"""The command `fetch`, and fetching without Dagster for `run`. Imports neither Dagster nor polars."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import click
+
+from orpipeline.cli.terminal import out, print_line
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.errors import DagsterStateError, OrpipelineError
+from orpipeline.settings import Settings, api_key, load_settings
+
+if TYPE_CHECKING:
+    from orpipeline.archive.records import Record
+
+
+@click.command()
+@click.option("--always", is_flag=True, help="Call the API even if the archive has the newest day.")
+def fetch(always: bool) -> None:
+    """Fetch and archive the newest day, and do nothing else.
+
+    This needs neither Dagster nor the warehouse, and suits cron as a second line of defence: without --always, it calls
+    the API only if the archive lacks the day. `orpipeline run` loads the tables later.
+    """
+    day = newest_completed_day(utc_now())
+    record = fetch_day(load_settings(), day, "always" if always else "auto")
+    if record is None:
+        print_line(out, f"The archive has {day}; the API was not called.")
+    elif record.as_of == day:
+        print_line(out, f"{day} is archived: {record.path}")
+    else:
+        raise OrpipelineError(
+            f"{day} is not published yet: the API still serves {record.as_of} (archived). Try again in a few minutes."
+        )
+
+
+def fetch_day(settings: Settings, day: date, mode: str) -> Record | None:
+    """Call the API if `mode` (`auto`, `always` or `never`) requires it, and archive the answer.
+
+    Returns the answer's record, or None if the API was not called. Raises as `orpipeline.capture.capture` does.
+    """
+    from orpipeline.archive.folder import Archive
+    from orpipeline.capture import Fetch, capture
+    from orpipeline.openrouter.client import open_client
+
+    client = open_client(settings, api_key())
+    return capture(client, Archive(settings.archive), [day], Fetch[mode], utc_now())
+
+
+def fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, mode: str) -> DagsterStateError:
+    """Fetch a day after Dagster's state has failed, and return the error with what became of the answer."""
+    from orpipeline.archive.folder import Archive
+
+    try:
+        # If the run had started, it may have called the API already; then the archive has the answer.
+        record = fetch_day(settings, day, "auto" if error.during_run and mode == "always" else mode)
+    except OrpipelineError as not_fetched:
+        return DagsterStateError(f"{error} {day} could not be fetched either: {not_fetched}")
+    if record is not None:
+        outcome = f"The answer for {record.as_of} was fetched and archived as {record.path}."
+    elif Archive(settings.archive).has(day):
+        outcome = f"The archive has {day}."
+    else:
+        outcome = f"{day} was not fetched: the API serves only the newest day."
+    return DagsterStateError(f"{outcome} {error}")

@@ -1,0 +1,224 @@
+"""Dagster's state: many processes create it at once, and a broken one does not keep a day from being fetched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orpipeline.archive.folder import Archive
+from orpipeline_tests.answers import answer
+from orpipeline_tests.commands import run_command
+from orpipeline_tests.imports import materialized
+from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+
+OPEN = """
+import os, sys
+from orpipeline.cli.dagster_state import dagster_instance
+print("ready", flush=True)
+sys.stdin.read()
+with dagster_instance():
+    pass
+"""
+
+
+def open_at_once(home: Path, count: int) -> list[int]:
+    """Open Dagster's instance in several processes at the same moment, and return their exit codes."""
+    home.mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN],
+            env={**os.environ, "DAGSTER_HOME": str(home)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(count)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    return [process.wait(timeout=120) for process in processes]
+
+
+def test_processes_that_start_at_once_in_a_new_folder_share_one_state(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert open_at_once(home, 6) == [0] * 6
+    for database in home.rglob("*.db"):
+        with sqlite3.connect(database) as connection:
+            assert len(connection.execute("SELECT * FROM alembic_version").fetchall()) == 1, database
+
+
+@pytest.fixture
+def online(tmp_path: Path, api: ScriptedApi) -> dict[str, str]:
+    """The variables of a pipeline whose API has yesterday's answer."""
+    api.answers(answer(YESTERDAY))
+    return {
+        "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
+        "ORPIPELINE_BASE_URL": api.base_url,
+        "OPENROUTER_API_KEY": KEY,
+        "DAGSTER_HOME": str(tmp_path / "home"),
+    }
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "data" / "raw")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dagster's state, created once."""
+    home = tmp_path_factory.mktemp("pristine") / "home"
+    assert open_at_once(home, 1) == [0]
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    return home
+
+
+def add_a_second_head(home: Path) -> None:
+    # What several processes leave that create the databases at once.
+    with sqlite3.connect(home / "history" / "runs.db") as connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('567bc23fd1ac')")
+
+
+def upgrade(home: Path) -> None:
+    with sqlite3.connect(home / "history" / "runs.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+
+
+def put_a_file_in_place_of_a_folder(home: Path) -> None:
+    shutil.rmtree(home / "schedules")
+    (home / "schedules").touch()
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "several heads": add_a_second_head,
+    "a damaged database": lambda home: (home / "history" / "runs.db").write_bytes(b"damaged" * 1000),
+    "a file in place of a folder": put_a_file_in_place_of_a_folder,
+    "a damaged dagster.yaml": lambda home: (home / "dagster.yaml").write_text("run_queue: ["),
+    "a missing engine": lambda home: (home / "dagster.yaml").write_text(
+        "run_storage: {module: dagster_missing, class: Missing, config: {}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("breaking", BROKEN.values(), ids=BROKEN)
+def test_run_fetches_and_archives_the_day_although_dagsters_state_cannot_be_opened(
+    tmp_path: Path,
+    api: ScriptedApi,
+    online: dict[str, str],
+    archive: Archive,
+    pristine: Path,
+    breaking: Callable[[Path], object],
+) -> None:
+    shutil.copytree(pristine, tmp_path / "home")
+    breaking(tmp_path / "home")
+    done = run_command("run", folder=tmp_path, environment=online)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"orpipeline: The answer for {YESTERDAY} was fetched and archived as ")
+    assert f"Dagster's state in {tmp_path / 'home'} cannot be opened: " in done.stderr
+    assert archive.is_current(YESTERDAY)
+    again = run_command("run", folder=tmp_path, environment=online)
+    assert again.stderr.startswith(f"orpipeline: The archive has {YESTERDAY}. Dagster's state")
+    assert len(api.requests) == 1
+
+
+def test_the_advice_for_a_corrupt_state_works(tmp_path: Path, online: dict[str, str], pristine: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(pristine, home)
+    add_a_second_head(home)
+    done = run_command("run", folder=tmp_path, environment=online)
+    assert f"Several processes created it at once. If it is damaged, move {home} away" in done.stderr
+    home.rename(tmp_path / "away")
+    assert run_command("import", str(tmp_path / "data" / "raw"), folder=tmp_path, environment=online).returncode == 0
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert materialized(instance)["model_leaderboard"] == {YESTERDAY.isoformat()}
+
+
+def test_a_state_that_breaks_during_the_run_loses_nothing(
+    tmp_path: Path, api: ScriptedApi, online: dict[str, str], archive: Archive, pristine: Path
+) -> None:
+    shutil.copytree(pristine, tmp_path / "home")
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        for database in (tmp_path / "home").rglob("*.db*"):
+            database.unlink()
+            database.mkdir()
+        body = answer(YESTERDAY)
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    api.answers(Reply(act=reply))
+    done = run_command("run", "--fetch", "always", folder=tmp_path, environment=online)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"orpipeline: The archive has {YESTERDAY}. Dagster's state")
+    assert archive.is_current(YESTERDAY)
+    assert len(api.requests) == 1
+
+
+def test_an_api_that_fails_too_is_named(tmp_path: Path, api: ScriptedApi, online: dict[str, str]) -> None:
+    api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
+    (tmp_path / "home").touch()
+    done = run_command("run", folder=tmp_path, environment=online)
+    assert "Cannot store Dagster's state" in done.stderr
+    assert f"{YESTERDAY} could not be fetched either: The API does not accept the key" in done.stderr
+
+
+# The command `fetch`
+
+
+def test_fetch_archives_the_newest_day_once_and_does_nothing_else(
+    tmp_path: Path, api: ScriptedApi, online: dict[str, str], archive: Archive
+) -> None:
+    done = run_command("fetch", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{YESTERDAY} is archived: {archive.root}")
+    again = run_command("fetch", folder=tmp_path, environment=online)
+    assert (again.returncode, len(api.requests)) == (0, 1)
+    assert "the API was not called" in again.stdout
+    assert run_command("fetch", "--always", folder=tmp_path, environment=online).returncode == 0
+    assert len(api.requests) == 2
+    assert archive.days() == [YESTERDAY]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["raw", "state"]
+
+
+def test_fetch_fails_if_the_day_is_not_published_yet(
+    tmp_path: Path, api: ScriptedApi, online: dict[str, str], archive: Archive
+) -> None:
+    api.answers(answer(YESTERDAY - timedelta(days=1)))
+    done = run_command("fetch", folder=tmp_path, environment=online)
+    assert done.returncode == 1
+    assert f"{YESTERDAY} is not published yet" in done.stderr
+    assert archive.days() == [YESTERDAY - timedelta(days=1)]
+
+
+def test_fetch_imports_neither_dagster_nor_anything_else_that_is_slow(tmp_path: Path, online: dict[str, str]) -> None:
+    code = (
+        "import sys; from orpipeline.cli.commands import execute; assert execute(['fetch']) == 0; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **online},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "httpx" in loaded
+    assert loaded.isdisjoint({"dagster", "polars", "pandera", "pandas", "pyarrow", "duckdb", "altair", "sqlalchemy"})
