@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS, DayTable
-from orpipeline.warehouse.tables import DEFAULT_SCHEMA, DUCKDB_TYPES
+from orpipeline.warehouse.layout import DUCKDB_TYPES
+from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 
 _INTRODUCTION = """# Data dictionary
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -12,11 +13,12 @@ from orpipeline.archive.folder import Archive
 from orpipeline.archive.records import ArchiveError, CorruptAnswerError
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
-from orpipeline.snapshot import Loaded, load_days, validate_days, write_days
+from orpipeline.snapshot import Loaded, Recreated, batches, load_days, recreate_tables, validate_days, write_days
 from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.errors import DamagedWarehouseError
+from orpipeline.warehouse.replacement import new_file, only_rebuild, put_in_place, set_aside
 
-DAYS_AT_ONCE = 400
-"""How many days to parse, validate and write together: about a year, in about 200 MB of memory."""
+_DAMAGED = "{} is damaged, or is not a DuckDB database"
 Progress = Callable[[int], None]
 """Is called with the amount of work done since the last call."""
 
@@ -45,7 +47,13 @@ class Rebuilt:
     errors: dict[date, OrpipelineError] = field(default_factory=dict)
     """Days whose newest answer is rejected or damaged."""
     unarchived: list[date] = field(default_factory=list)
-    """Days that only some of the tables have; their rows are unchanged."""
+    """Days that only the tables have; their rows are unchanged."""
+    left_out: list[date] = field(default_factory=list)
+    """Days that the tables no longer have, because today's contracts reject their archived answers."""
+    reason: str | None = None
+    """Why all tables were replaced, whatever the range of days was; None if they were not."""
+    set_aside: list[Path] = field(default_factory=list)
+    """Where a damaged file and its log are now. Days that only this file had are not in the tables."""
 
 
 def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> set[date]:
@@ -65,7 +73,7 @@ def rebuild_days(
 
     `trend_days` is that of `load_days`.
     """
-    for batch in _batches(days):
+    for batch in batches(days):
         yield load_days(archive, warehouse, batch, now=now, trend_days=trend_days)
 
 
@@ -82,24 +90,90 @@ def rebuild(
 
     `on_progress` is called with the number of days done since the last call. Days that are not archived keep their
     rows.
+
+    Tables of an older layout, or changed by hand, are replaced as a whole in one transaction: DuckDB commits all of it
+    or nothing, tables of your own stay, and readers see the old tables until then. Days that only the tables have are
+    carried over. A missing or damaged file is replaced by a complete new one, and a damaged one is kept aside; this
+    cannot be done inside the file. Both rebuild every archived day, whatever the range is.
+
+    Raises OutdatedLayoutError if a day that only the tables have cannot be carried over, NewerLayoutError if a newer
+    version wrote the tables, and the warehouse's other errors.
     """
-    archived = [day for day in archive.days() if since <= day <= until]
-    with warehouse.reading() as tables:
+    archived = archive.days()
+    in_range = [day for day in archived if since <= day <= until]
+    if not warehouse.exists and not in_range:
+        return Rebuilt()
+    with only_rebuild(warehouse):
+        is_damaged = False
+        if warehouse.exists:
+            try:
+                return _rebuild_inside(archive, warehouse, in_range, since, until, now, on_progress)
+            except DamagedWarehouseError as error:
+                is_damaged = True
+                if not archived:
+                    raise DamagedWarehouseError(
+                        f"{_DAMAGED.format(warehouse.path)}, and the archive has no days to rebuild it from; nothing "
+                        "was changed."
+                    ) from error
+        reason = (_DAMAGED if is_damaged else "{} does not exist").format(warehouse.path)
+        # DuckDB would apply the log of a file that is gone to any new file of its name.
+        kept = [] if is_damaged else set_aside(warehouse, now)
+        new = new_file(warehouse)
+        rebuilt = _rebuild_inside(archive, new, archived, date.min, date.max, now, on_progress)
+        if is_damaged:
+            kept = set_aside(warehouse, now)
+        if not put_in_place(new, warehouse):  # another process was faster
+            rebuilt = _rebuild_inside(archive, warehouse, archived, date.min, date.max, now, on_progress)
+        return replace(rebuilt, reason=f"{reason}.", set_aside=kept)
+
+
+def _rebuild_inside(
+    archive: Archive,
+    warehouse: Warehouse,
+    days: Sequence[date],
+    since: date,
+    until: date,
+    now: datetime,
+    on_progress: Progress,
+) -> Rebuilt:
+    """Rebuild some archived days, from `since` to `until`, in a file that is intact or does not exist yet."""
+    with warehouse.writing() as tables:
+        outdated = tables.layout.outdated()
+        if outdated is not None:
+            rebuilt = Rebuilt(reason=outdated.reason)
+            for part in recreate_tables(archive, tables, now=now):
+                _add_recreated(rebuilt, part)
+                on_progress(len(part.days))
+            return rebuilt
         in_tables = {day for name in TABLES for day in tables.days(name) if since <= day <= until}
-    rebuilt = Rebuilt(unarchived=sorted(in_tables - set(archived)))
-    for days in _batches(archived):
+    rebuilt = Rebuilt(unarchived=sorted(in_tables - set(days)))
+    for batch in batches(days):
         with warehouse.writing() as tables:
-            before = tables.read_all(since=days[0], until=days[-1])
-            loaded = write_days(tables, validate_days(archive, days, tables, now=now))
+            before = tables.read_all(since=batch[0], until=batch[-1])
+            loaded = write_days(tables, validate_days(archive, batch, tables, now=now))
         # Another process may have written days since `in_tables` was read; `before` was read under the lock.
-        stored = {day for frame in before.values() for day in frame["as_of"].unique()}
-        written = loaded.validated.chosen.keys()
-        rebuilt.errors |= loaded.validated.errors
-        rebuilt.days += sorted(written)
-        rebuilt.new += sorted(written - stored)
-        rebuilt.differences += _differences(before, loaded.frames, sorted(written & stored))
-        on_progress(len(days))
+        _add(rebuilt, before, loaded)
+        on_progress(len(batch))
     return rebuilt
+
+
+def _add(rebuilt: Rebuilt, before: Mapping[str, pl.DataFrame], loaded: Loaded) -> None:
+    """Add the outcome of some days, whose rows were `before`."""
+    stored = {day for frame in before.values() for day in frame["as_of"].unique()}
+    written = loaded.validated.chosen.keys()
+    rebuilt.errors |= loaded.validated.errors
+    rebuilt.days += sorted(written)
+    rebuilt.new += sorted(written - stored)
+    rebuilt.differences += _differences(before, loaded.frames, sorted(written & stored))
+
+
+def _add_recreated(rebuilt: Rebuilt, part: Recreated) -> None:
+    """Add the outcome of some days in tables that replaced older ones."""
+    _add(rebuilt, {name: part.old.read(name, part.days) for name in TABLES}, part.loaded)
+    errors = part.loaded.validated.errors
+    rebuilt.unarchived += [day for day in part.carried if day not in errors]
+    rebuilt.left_out += part.left_out
+    rebuilt.errors |= part.left_out
 
 
 def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[ArchiveError]:
@@ -112,13 +186,6 @@ def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) ->
             damaged.append(error)
         on_progress(1)
     return damaged
-
-
-def _batches(days: Iterable[date]) -> Iterator[list[date]]:
-    """Yield the days in order, `DAYS_AT_ONCE` at a time."""
-    ordered = sorted(set(days))
-    for start in range(0, len(ordered), DAYS_AT_ONCE):
-        yield ordered[start : start + DAYS_AT_ONCE]
 
 
 def _newest_sha256(archive: Archive, day: date) -> str | None:
@@ -137,6 +204,8 @@ def _differences(
         old = before[name].join(of_days, on="as_of", how="semi")
         new = after[name].select(old.columns).join(of_days, on="as_of", how="semi")
         key = model.primary_key()
+        if not set(key) <= set(old.columns):  # the old table cannot be compared
+            continue
         removed, added = old.join(new, on=key, how="anti"), new.join(old, on=key, how="anti")
         other = new.join(old, on=new.columns, how="anti", nulls_equal=True).join(added, on=key, how="anti")
         rows = pl.concat([other, added, removed]).select(key).sort(key)

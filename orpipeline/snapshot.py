@@ -134,13 +134,13 @@ class Recreated:
 
     `days`: all of them. `loaded`: those that came from the archive. `carried`: those whose rows came from the `old`
     tables, because the archive does not have them, or has no intact and valid answer for them. `left_out`: archived
-    days that today's contracts reject, so the tables no longer have them.
+    days that the tables no longer have, with the errors by which today's contracts reject them.
     """
 
     days: Sequence[date]
     loaded: Loaded
     carried: Sequence[date]
-    left_out: Sequence[date]
+    left_out: Mapping[date, OrpipelineError]
     old: OldRows
 
 
@@ -160,7 +160,11 @@ def recreate_tables(archive: Archive, tables: Tables, *, now: datetime) -> Itera
         if kept.records:
             tables.replace_days(kept.records, _all_tables(kept.frames, kept.records))
         # The archive keeps the answer of a rejected day.
-        left_out = [day for day in kept.unusable if day in validated.newest]
+        left_out = {
+            day: rejection(day, validated.findings, str(validated.newest[day].path), "no longer have that day")
+            for day in kept.unusable
+            if day in validated.newest
+        }
         lost |= {day: reason for day, reason in kept.unusable.items() if day not in validated.newest}
         yield Recreated(days, loaded, sorted(kept.records), left_out, old)
     if lost:

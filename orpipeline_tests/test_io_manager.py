@@ -14,7 +14,7 @@ import pytest
 
 from orpipeline import asset_key, daily_partitions
 from orpipeline.openrouter.frames import parse
-from orpipeline.warehouse.database import WarehouseBusyError, WarehouseError
+from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.io_manager import WarehouseIOManager
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.processes import assert_another_process_can_write, held_open

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline import rebuild as rebuilding
+from orpipeline import snapshot
 from orpipeline.rebuild import Difference, Rebuilt, damaged_answers, out_of_date, rebuild
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import run_command
@@ -88,7 +88,8 @@ def flip_a_byte(path: Path) -> None:
 def test_deleted_tables_are_rebuilt_row_for_row(filled: World) -> None:
     before, archived = rows(filled), files(filled.archive.root)
     filled.warehouse.path.unlink()
-    assert rebuild_all(filled) == Rebuilt(days=DAYS, new=DAYS)
+    reason = f"{filled.warehouse.path} does not exist."
+    assert rebuild_all(filled) == Rebuilt(days=DAYS, new=DAYS, reason=reason)
     assert_same_rows(filled, before)
     assert files(filled.archive.root) == archived
     assert before["snapshots"]["revision"].to_list() == [1, 2, 1]
@@ -171,7 +172,7 @@ def test_a_day_that_is_not_archived_keeps_its_rows_and_is_named(filled: World) -
 
 def test_days_in_several_transactions_are_all_rebuilt(filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows(filled)
-    monkeypatch.setattr(rebuilding, "DAYS_AT_ONCE", 2)
+    monkeypatch.setattr(snapshot, "DAYS_AT_ONCE", 2)
     execute(filled, "DELETE FROM openrouter.task_models WHERE position = 1")
     progress: list[int] = []
     rebuilt = rebuild(filled.archive, filled.warehouse, now=NOON, on_progress=progress.append)

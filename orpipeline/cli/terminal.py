@@ -179,15 +179,21 @@ def print_imported(console: Console, imported: Imported, missing: Sequence[date]
 
 
 def print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:
-    """Print what a rebuild did, and which rows changed."""
-    print_rows(
-        console,
-        [
-            ("rebuilt", span(rebuilt.days)),
-            ("new", some_days(rebuilt.new)),
-            ("only in tables", some_days(rebuilt.unarchived)),
-        ],
-    )
+    """Print what a rebuild did and why, and which rows changed."""
+    if rebuilt.reason is not None:
+        print_line(console, f"{rebuilt.reason} All tables are rebuilt.")
+    for path in rebuilt.set_aside:
+        print_line(console, f"Kept aside: {path}")
+    if rebuilt.set_aside:
+        print_line(console, "Days and tables that only this file had could not be read; the new file lacks them.")
+    rows = [
+        ("rebuilt", span(rebuilt.days)),
+        ("new", some_days(rebuilt.new)),
+        ("only in tables", some_days(rebuilt.unarchived)),
+    ]
+    if rebuilt.left_out:
+        rows.append(("now rejected", some_days(rebuilt.left_out)))
+    print_rows(console, rows)
     for d in rebuilt.differences:
         counts = f"{d.changed} rows changed, {d.added} added, {d.removed} removed"
         print_line(console, f"{d.table}: {counts}; the first: {d.first}")

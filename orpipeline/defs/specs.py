@@ -15,7 +15,7 @@ from orpipeline import leaderboard, report
 from orpipeline.archive import folder
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
-from orpipeline.warehouse.tables import DUCKDB_TYPES
+from orpipeline.warehouse.layout import DUCKDB_TYPES
 
 CODE_VERSION = "1"
 """Increase it when the same bytes give different rows: Dagster then shows the tables as outdated."""

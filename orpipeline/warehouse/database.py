@@ -12,8 +12,8 @@ import duckdb
 import polars as pl
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
-from orpipeline.errors import OrpipelineError
 from orpipeline.settings import LOCK_WAIT_SECONDS
+from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA, Tables
 
 _log = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ _SIGNS_OF_A_LOCK = {
     "being used by another process": "another process",
     "different configuration than existing connections": "another thread of this process",
 }
-
-
-class WarehouseError(OrpipelineError):
-    """The warehouse cannot be opened, read or written. Its tables are unchanged."""
-
-
-class WarehouseBusyError(WarehouseError):
-    """Another process, or another thread of this one, has locked the DuckDB file."""
+# Only what a newer DuckDB, or more memory or disk space, would not read either.
+_SIGNS_OF_DAMAGE = (
+    "not a valid DuckDB",
+    "Corrupt database file",
+    "Corrupt WAL file",
+    "data may be corrupt",
+    "Could not read enough bytes",
+)
 
 
 class Warehouse:
@@ -59,7 +59,7 @@ class Warehouse:
     def reading(self) -> Iterator[Tables]:
         """Open the tables as they are at one moment, for reading. Without a file, they are empty.
 
-        Raises WarehouseBusyError or WarehouseError.
+        Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError.
         """
         if not self.exists:
             with duckdb.connect(":memory:") as nothing:
@@ -67,17 +67,17 @@ class Warehouse:
             return
         with self.connect(read_only=True) as connection:
             connection.begin()  # later commits are not visible
-            yield Tables(connection, self.schema)
+            yield self._tables(connection)
 
     @contextmanager
     def writing(self) -> Iterator[Tables]:
         """Lock the file and open the tables for one transaction: commit at the end, roll back on any error.
 
         Until then no other process can write, so the rows that you read do not change before the commit.
-        Raises WarehouseBusyError or WarehouseError.
+        Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError.
         """
         with self.transaction() as connection:
-            yield Tables(connection, self.schema)
+            yield self._tables(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -117,6 +117,11 @@ class Warehouse:
         with self.reading() as tables:
             return tables.days(name)
 
+    def _tables(self, connection: duckdb.DuckDBPyConnection) -> Tables:
+        tables = Tables(connection, self.schema)
+        tables.layout.require_known_version()
+        return tables
+
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         attempts = Retrying(
             retry=retry_if_exception_type(WarehouseBusyError),
@@ -153,10 +158,11 @@ class Warehouse:
                     f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close the program that "
                     f"has it open, or wait until it does so. DuckDB reports: {reason}"
                 )
-        if "not a valid DuckDB" in reason:
-            return WarehouseError(
-                f"{self.path} is not a DuckDB database; it was not touched. Move it away and run `orpipeline rebuild`, "
-                "which restores the tables from the archive, or set ORPIPELINE_WAREHOUSE to another file."
+        if any(sign in reason for sign in _SIGNS_OF_DAMAGE):
+            return DamagedWarehouseError(
+                f"The warehouse {self.path} is damaged, or is not a DuckDB database; it was not touched. Run "
+                "`orpipeline rebuild`, which keeps it aside and restores the tables from the archive, or set "
+                f"ORPIPELINE_WAREHOUSE to another file. DuckDB reports: {reason}"
             )
         return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reason}")
 

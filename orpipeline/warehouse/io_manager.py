@@ -36,8 +36,9 @@ from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import Field
 
 from orpipeline.settings import LOCK_WAIT_SECONDS
-from orpipeline.warehouse.database import Warehouse, WarehouseError
-from orpipeline.warehouse.tables import full_name, quoted
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.errors import WarehouseError
+from orpipeline.warehouse.layout import full_name, quoted
 
 
 class _WarehouseClient(DuckDbClient):

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from functools import cached_property
+from typing import Any
 
 import duckdb
 import polars as pl
 
 from orpipeline.contracts.judgement import Seen, check_scopes, check_table
-from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
+from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.errors import OrpipelineError
-from orpipeline.warehouse.views import VIEW_QUERIES
+from orpipeline.warehouse.layout import Layout, create_relations, full_name, quoted_names
+from orpipeline.warehouse.old_rows import OldRows
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_SCHEMA = "openrouter"
-
-DUCKDB_TYPES: dict[pl.DataType, str] = {
-    pl.Date(): "DATE",
-    pl.Int32(): "INTEGER",
-    pl.Int64(): "BIGINT",
-    pl.Float64(): "DOUBLE",
-    pl.String(): "VARCHAR",
-    pl.Datetime("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
-}
-"""The DuckDB type of each polars type that the contracts use."""
 
 
 class TableError(OrpipelineError):
@@ -37,26 +33,25 @@ class Tables:
         self._connection = connection
         self._schema = schema
 
-    def names(self) -> set[str]:
-        """Return the names of the tables and views that exist."""
-        rows = self._connection.execute(
-            "SELECT table_name FROM information_schema.tables "
-            "WHERE table_catalog = current_database() AND table_schema = ?",
-            [self._schema],
-        ).fetchall()
-        return {name for (name,) in rows}
+    @cached_property
+    def layout(self) -> Layout:
+        """What exists in the schema, and which of it is ours. Read once; creating or dropping reads it again."""
+        return Layout(self._connection, self._schema)
 
     def days(self, name: str = "snapshots") -> list[date]:
-        """Return the days that a table has, oldest first; none if it does not exist."""
-        if name not in self.names():
+        """Return the days that a table has, oldest first; none if the warehouse is empty.
+
+        This and the other methods that read raise OutdatedLayoutError if the table or a column of it is missing.
+        """
+        if not self.layout.has(name):
             return []
         query = f"SELECT DISTINCT as_of FROM {self._full_name(name)} ORDER BY 1"  # noqa: S608 - quoted
-        return [day for (day,) in self._connection.execute(query).fetchall()]
+        return [day for (day,) in self._rows(name, query, ())]
 
     def read(self, name: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
         """Return the rows of a table or view from `since` to `until`, sorted by its key.
 
-        The frame has the contract's columns, and no rows if the table does not exist.
+        The frame has the contract's columns, and no rows if the warehouse is empty.
         """
         rows = self.select(name, "as_of BETWEEN ? AND ?", [since or date.min, until or date.max])
         return rows.sort(RELATIONS[name].primary_key())
@@ -70,13 +65,16 @@ class Tables:
     ) -> pl.DataFrame:
         """Return the rows of a table or view that meet an SQL condition (never upstream text), in a fixed order."""
         model = RELATIONS[name]
-        if name not in self.names():
+        if not self.layout.has(name):
             return pl.DataFrame(schema=model.polars_schema())
         query = (
-            f"SELECT {_names(model.columns())} FROM {self._full_name(name)} "  # noqa: S608 - quoted
+            f"SELECT {quoted_names(model.columns())} FROM {self._full_name(name)} "  # noqa: S608 - quoted
             f"WHERE {condition} ORDER BY ALL"
         )
-        rows = self._connection.sql(query, params=parameters).to_arrow_table()
+        try:
+            rows = self._connection.sql(query, params=parameters).to_arrow_table()
+        except duckdb.BinderException as error:
+            raise self.layout.unreadable(name) or error from error
         return pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
 
     def seen(self, days: Sequence[date]) -> Seen:
@@ -92,8 +90,10 @@ class Tables:
         """Replace the rows of `days` in every table of `frames` with the frame's rows.
 
         The frames, by table name, have the contract's columns and rows of these days only. They are validated first,
-        and inserted by column name; missing tables and views are created. Returns each table's row count. Raises
-        TableError or InvalidSnapshotError before anything is written.
+        and inserted by column name. An empty warehouse gets its tables and views; views that are missing or differ are
+        created again. Returns each table's row count. Raises TableError, InvalidSnapshotError, OutdatedLayoutError (if
+        the tables are not as declared) or LayoutError (if yours has the name of one of ours) before anything is
+        written.
         """
         wanted = sorted(set(days))
         checked = {name: _checked(name, frame, wanted) for name, frame in frames.items()}
@@ -101,19 +101,38 @@ class Tables:
         self._create_missing()
         return {name: self._replace(name, wanted, frame) for name, frame in checked.items()}
 
+    def recreate(self) -> OldRows:
+        """Replace our tables and views by empty ones, as declared, and return the rows that the tables had.
+
+        Everything else in the schema stays. Nothing is committed here. Raises LayoutError if something of yours has the
+        name of one of ours.
+        """
+        layout = self.layout
+        layout.require_free_names()
+        old = OldRows(self._connection)
+        for name in TABLES:
+            if name in layout.ours:
+                old.keep(name, self._full_name(name), layout.columns(name))
+        for name, kind in layout.ours.items():
+            if name in TABLES or kind == "VIEW":
+                self._connection.execute(f"DROP {kind} {self._full_name(name)}")
+        create_relations(self._connection, self._schema, RELATIONS)
+        del self.layout
+        return old
+
     def _names_around(self, table: str, column: str, days: Sequence[date]) -> pl.DataFrame:
         rows: list[tuple[date, str]] = []
-        if days and table in self.names():
+        if days and self.layout.has(table):
             stored = self._full_name(table)
-            rows = self._connection.execute(
+            query = (
                 f"SELECT min(as_of), {column} FROM {stored} GROUP BY {column} "  # noqa: S608 - quoted
-                f"UNION SELECT as_of, {column} FROM {stored} WHERE as_of BETWEEN ? AND ?",
-                [min(days) - timedelta(days=1), max(days)],
-            ).fetchall()
+                f"UNION SELECT as_of, {column} FROM {stored} WHERE as_of BETWEEN ? AND ?"
+            )
+            rows = self._rows(table, query, [min(days) - timedelta(days=1), max(days)])
         return pl.DataFrame(rows, schema={"as_of": pl.Date, column: pl.String}, orient="row")
 
     def _replace(self, name: str, days: Sequence[date], frame: pl.DataFrame) -> int:
-        stored, columns = self._full_name(name), _names(frame.columns)
+        stored, columns = self._full_name(name), quoted_names(frame.columns)
         if days:
             # The range lets DuckDB skip whole blocks of other days; the list is exact.
             self._connection.execute(
@@ -129,31 +148,26 @@ class Tables:
         return int(counted[0][0])
 
     def _create_missing(self) -> None:
-        existing = self.names()
-        if not existing:
-            self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(self._connection, self._schema)}")
-        for name in RELATIONS:  # tables first: the views read them
-            if name not in existing:
-                for statement in _create_statements(self._full_name(name), name):
-                    self._connection.execute(statement)
+        outdated = self.layout.outdated()
+        if outdated is not None:
+            raise outdated
+        names = list(RELATIONS) if self.layout.is_empty else self.layout.outdated_views()
+        if names:
+            self.layout.require_free_names()
+            for name in names:
+                if name in self.layout.ours:
+                    _log.info("Created again, because its definition differed: %s", self.layout.existing[name].sql)
+            create_relations(self._connection, self._schema, names)
+            del self.layout
+
+    def _rows(self, name: str, query: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query, parameters).fetchall()
+        except duckdb.BinderException as error:
+            raise self.layout.unreadable(name) or error from error
 
     def _full_name(self, name: str) -> str:
         return full_name(self._connection, self._schema, name)
-
-
-def full_name(connection: duckdb.DuckDBPyConnection, schema: str, *table: str) -> str:
-    """Return the quoted full name of a schema, or of a table in it.
-
-    DuckDB names the catalog after the file: in a file `openrouter.duckdb`, `openrouter.task_models` would be ambiguous
-    without the catalog.
-    """
-    catalog = connection.execute("SELECT current_database()").fetchall()[0][0]
-    return ".".join(quoted(name) for name in (catalog, schema, *table))
-
-
-def quoted(name: str) -> str:
-    """Return a name quoted for SQL, whatever characters it has."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _checked(name: str, frame: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
@@ -178,28 +192,3 @@ def _require_columns(table: str, frame: pl.DataFrame) -> None:
             f"The frame for table {table} does not have the table's columns. Missing: {missing}; unexpected columns or "
             f"types: {unexpected}. Nothing was written."
         )
-
-
-def _create_statements(full: str, name: str) -> Iterator[str]:
-    """Yield the statements that create a table with its types and primary key, or a view; both with comments."""
-    model, kind = RELATIONS[name], "VIEW" if name in VIEWS else "TABLE"
-    columns = model.columns()
-    if kind == "VIEW":
-        yield f"CREATE VIEW {full} AS {VIEW_QUERIES[name]}"
-    else:
-        declared = ", ".join(
-            f"{quoted(column)} {DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
-            for column, details in columns.items()
-        )
-        yield f"CREATE TABLE {full} ({declared}, PRIMARY KEY ({_names(model.primary_key())}))"
-    yield f"COMMENT ON {kind} {full} IS {_literal(model.summary())}"
-    for column, details in columns.items():
-        yield f"COMMENT ON COLUMN {full}.{quoted(column)} IS {_literal(details.description)}"
-
-
-def _names(columns: Iterable[str]) -> str:
-    return ", ".join(map(quoted, columns))
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
