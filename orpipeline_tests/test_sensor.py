@@ -11,6 +11,7 @@ import time_machine
 
 from orpipeline.backoff import Attempts
 from orpipeline.capture import Fetch
+from orpipeline.cli.dagster_runs import job_origin
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.world import NOON, World
@@ -55,15 +56,61 @@ def test_a_materialized_day_needs_no_run(online: World) -> None:
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
 def test_it_waits_for_an_active_run(online: World, status: dg.DagsterRunStatus) -> None:
-    online.instance.add_run(
-        dg.DagsterRun(
-            "daily_snapshot",
-            run_id="12345678-0000-4000-8000-000000000000",
-            status=status,
-            tags={"dagster/partition": "2026-10-06"},
-        )
-    )
+    _start_run(online, status)
     assert "Run 12345678 is already processing 2026-10-06" in reason(online.tick())
+
+
+def _start_run(world: World, status: dg.DagsterRunStatus, day: str = "2026-10-06") -> str:
+    """Add a run with one event that is recorded now, and return its id."""
+    run = dg.DagsterRun(
+        "daily_snapshot",
+        run_id="12345678-0000-4000-8000-000000000000",
+        status=status,
+        tags={"dagster/partition": day},
+        remote_job_origin=job_origin("daily_snapshot"),
+    )
+    world.instance.add_run(run)
+    world.instance.report_engine_event("Started.", run)
+    return run.run_id
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
+@pytest.mark.parametrize("day", ["2026-10-06", "2026-09-01"])
+def test_it_gives_up_on_a_run_that_is_silent_for_half_an_hour(
+    online: World, clock: time_machine.Traveller, status: dg.DagsterRunStatus, day: str
+) -> None:
+    # A run of another day can occupy the pool that this day's run waits for.
+    run_id = _start_run(online, status, day)
+    clock.move_to(NOON + timedelta(minutes=29))
+    online.tick()
+    assert _status(online, run_id) is status
+    clock.move_to(NOON + timedelta(minutes=31))
+    cursor = online.tick().cursor
+    assert _status(online, run_id) is dg.DagsterRunStatus.FAILURE
+    clock.move_to(NOON + timedelta(minutes=33))
+    assert online.tick(cursor).run_requests
+
+
+def test_a_queued_run_may_wait_for_any_time(online: World, clock: time_machine.Traveller) -> None:
+    _start_run(online, dg.DagsterRunStatus.QUEUED)
+    clock.move_to(NOON + timedelta(hours=5))
+    assert "is already processing" in reason(online.tick())
+
+
+def test_a_killed_run_from_a_time_when_the_clock_was_ahead_is_given_up(
+    online: World, clock: time_machine.Traveller
+) -> None:
+    clock.move_to(NOON + timedelta(days=400))
+    run_id = _start_run(online, dg.DagsterRunStatus.STARTED)
+    clock.move_to(NOON)
+    online.tick()
+    assert _status(online, run_id) is dg.DagsterRunStatus.FAILURE
+
+
+def _status(world: World, run_id: str) -> dg.DagsterRunStatus:
+    run = world.instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
 
 
 def test_after_a_429_it_shows_the_time_and_starts_no_run_before_it(
@@ -86,7 +133,7 @@ def test_a_rejected_key_is_retried_hourly_and_at_once_after_it_changes(
     online.run(DAY, fetch=Fetch.auto)
     cursor = online.tick().cursor
     clock.move_to(NOON + timedelta(minutes=59))
-    assert "OPENROUTER_API_KEY; next attempt 13:00" in reason(online.tick(cursor))
+    assert "retried hourly, next attempt 13:00:00 UTC" in reason(online.tick(cursor))
     assert cursor is not None
     assert KEY not in cursor
     clock.move_to(NOON + timedelta(minutes=61))

@@ -122,7 +122,7 @@ def _run(
             run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={**job.run_tags, **(tags or {})},
             asset_selection=frozenset(selection) if selection else None,
-            remote_job_origin=_origin(job.name),
+            remote_job_origin=job_origin(job.name),
         )
         instance.add_event_listener(run.run_id, on_event)
         result = execute_run(InMemoryJob(job), run, instance, raise_on_error=False)
@@ -133,7 +133,8 @@ def _run(
         raise RunFailedError(_reason(errors, run.run_id))
 
 
-def _origin(job: str) -> RemoteJobOrigin:
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Return where Dagster finds a job: in the stand-alone code location."""
     target = LoadableTargetOrigin(module_name="orpipeline.definitions")
     location = ManagedGrpcPythonEnvCodeLocationOrigin(target, _CODE_LOCATION)
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)

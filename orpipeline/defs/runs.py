@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
@@ -19,8 +19,11 @@ _ACTIVE = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_WITH_A_PROCESS = [status for status in _ACTIVE if status is not dg.DagsterRunStatus.QUEUED]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _MOST_RUNS = 100  # runs of other jobs on the same day are among them
+SILENT_AFTER = timedelta(minutes=30)
+"""A run that has recorded no event for this long was killed. The longest step of ours takes seconds between events."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,30 @@ def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, C
             if partition not in reported or (version is not None and version in outdated):
                 found.add(day)
     return found
+
+
+def give_up_silent_runs(instance: dg.DagsterInstance, names: Names, now: datetime) -> list[str]:
+    """Mark the pipeline's runs as failed whose process was killed, and return their ids.
+
+    Dagster's run monitoring does so, too, but only if the instance's `dagster.yaml` turns it on. Otherwise such a run
+    would count as active forever, and its day would not be retried.
+    """
+    silent = [
+        record for record in _records(instance, names, _WITH_A_PROCESS, None) if _is_silent(instance, record, now)
+    ]
+    for record in silent:
+        instance.report_run_failed(
+            record.dagster_run,
+            f"No event for {SILENT_AFTER.seconds // 60} minutes: the run's process was killed. The day is retried.",
+        )
+    return [record.dagster_run.run_id for record in silent]
+
+
+def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime) -> bool:
+    newest = instance.get_records_for_run(record.dagster_run.run_id, limit=1, ascending=False).records
+    last = newest[0].event_log_entry.timestamp if newest else record.create_timestamp.timestamp()
+    # A time that is as far ahead was recorded while the clock was ahead; since then, there was no event either.
+    return abs(now.timestamp() - last) > SILENT_AFTER.total_seconds()
 
 
 def active_run(instance: dg.DagsterInstance, names: Names, day: date | None = None) -> str | None:

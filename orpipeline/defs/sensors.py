@@ -13,7 +13,7 @@ from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import active_run, latest_ended_run, materialized
+from orpipeline.defs.runs import active_run, give_up_silent_runs, latest_ended_run, materialized
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.openrouter.budget import Budget
 from orpipeline.settings import api_key
@@ -43,6 +43,8 @@ def snapshot_sensor(names: Names, job: AssetJob, budget: Budget) -> dg.SensorDef
             return dg.SensorResult(skip_reason=NO_KEY)
         if materialized(context.instance, names, day):
             return dg.SensorResult(skip_reason=f"{day} is materialized; the next day is due after 00:00 UTC.")
+        for silent in give_up_silent_runs(context.instance, names, now):
+            context.log.warning(f"Run {silent[:8]} was killed: it is marked as failed.")
         run_id = active_run(context.instance, names, day)
         if run_id is not None:
             return dg.SensorResult(skip_reason=f"Run {run_id[:8]} is already processing {day}.")
