@@ -1,9 +1,9 @@
 """When to retry a missing day: pure decisions that the sensor acts on.
 
 You can fetch a day for 24 hours after its end. Transient failures (a timeout, a server error, an answer that is not
-published yet) are retried at growing intervals. A 429 is retried at the time that it states. An error that needs a
-person is retried at once after a change of the key, and otherwise hourly, because it may be OpenRouter's own mistake. A
-rejected answer waits for the recapture in the evening; after it, the day is retried until it is gone.
+published yet) are retried at growing intervals. A 429, or a 5XX that states a time, is retried at that time. An error
+that needs a person is retried at once after a change of the key, and otherwise hourly, because it may be OpenRouter's
+own mistake. A rejected answer waits for the recapture in the evening; after it, the day is retried until it is gone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ PERSON_DISTANCE = timedelta(hours=1)
 """The wait before the next attempt after a failure that needs a person."""
 TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the usual wait."""
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""A run that ended further ahead than this was recorded while the clock was ahead, and delays nothing."""
 
 _ORDINALS = {1: "first", 2: "second", 3: "third"}
 
@@ -103,19 +105,20 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
     left = f"{_duration(gone_at - now)} left to fetch {attempts.day}"
     ended_by = attempts.next_attempt if attempts.failures else None
     ended_at = datetime.fromtimestamp(attempts.ended_at, UTC)
+    if ended_at > now + CLOCK_TOLERANCE:
+        ended_at = now - PERSON_DISTANCE  # the longest wait is over
     if ended_by is NextAttempt.NEEDS_PERSON and attempts.key_fingerprint == key_fingerprint:
         due = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)
         if now < due:
-            why = f"{attempts.error}: fix what the failed run names, such as OPENROUTER_API_KEY"
-            return Wait(f"{why}; next attempt {due:%H:%M:%S} UTC; {left}")
-    before_recapture = attempts.ended_at < recapture_at.timestamp()
+            why = f"{attempts.error}: see the failed run, check OPENROUTER_API_KEY"
+            often = "hourly" if gone_at - now > URGENT else f"every {_minutes(URGENT_DISTANCE)} min"
+            return Wait(f"{why}; retried {often}, next attempt {due:%H:%M:%S} UTC; {left}")
+    before_recapture = ended_at < recapture_at
     # The schedule starts the recapture. If it starts none, or it fails, the attempts continue here.
     if ended_by is NextAttempt.NEEDS_OPENROUTER and before_recapture and now < recapture_at + URGENT_DISTANCE:
         return Wait(f"{attempts.day} was rejected (see the failed run); the next fetch is at 21:40 UTC; {left}")
     if budget.next_request_at is not None and now < budget.next_request_at:
-        in_a_row = budget.rate_limited_in_a_row
-        why = f"429, {_ordinal(in_a_row)} in a row" if budget.cooling_until else "Request budget spent"
-        return Wait(f"{why}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
+        return Wait(f"{_why_no_request(budget)}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
     if ended_by not in (None, NextAttempt.NEEDS_PERSON):
         due = ended_at + _distance(attempts.failures, gone_at - now)
         # A stated time has passed by now. Repeated immediate-retry answers fall back to the usual wait.
@@ -123,6 +126,14 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
         if now < due and not trusted:
             return Wait(f"{attempts.error} x {attempts.failures}, next attempt {due:%H:%M:%S} UTC; {left}")
     return Attempt(f"attempt {attempts.failures + 1}; {left}")
+
+
+def _why_no_request(budget: BudgetState) -> str:
+    if budget.cooling_after is None:
+        return "Request budget spent"
+    if budget.cooling_after == 429:
+        return f"429, {_ordinal(budget.rate_limited_in_a_row)} in a row"
+    return f"{budget.cooling_after}, the API states when to retry"
 
 
 def _distance(failures: int, left: timedelta) -> timedelta:
@@ -137,6 +148,10 @@ def _ordinal(number: int) -> str:
     return _ORDINALS.get(number, f"{number}th")
 
 
+def _minutes(duration: timedelta) -> int:
+    return int(duration.total_seconds() // 60)
+
+
 def _duration(left: timedelta) -> str:
-    minutes = max(int(left.total_seconds() // 60), 0)
+    minutes = max(_minutes(left), 0)
     return f"{minutes // 60} h {minutes % 60:02} min"

@@ -49,6 +49,7 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     reports: str | None = Field(None, description="The folder of the report; by default in `data_dir`.")
     start_date: str | None = Field(None, description="The first daily partition, as YYYY-MM-DD.")
     base_url: str | None = Field(None, description="The API's address.")
+    allow_http: bool = Field(False, description="Send the API key over http:// to another machine, unencrypted.")
     requests_per_minute: int | None = Field(None, description="Lowers the API's limit of 30 requests a minute.")
     requests_per_day: int | None = Field(None, description="Lowers the API's limit of 500 requests a day.")
     lock_wait_seconds: float | None = Field(None, description="How long to wait for a locked warehouse.")

@@ -90,6 +90,8 @@ class Settings(BaseModel):
 
     base_url: str = DEFAULT_BASE_URL
     """The API's address, without `/classifications/task`."""
+    allow_http: bool = False
+    """Whether to send the API key over `http://` to another machine, where others can read it on the way."""
     data_dir: LocalPath = Field(default_factory=_default_data_dir)
     """The folder that the next four are in by default."""
     archive: LocalPath = Field(default_factory=_in_data_dir("raw"))

@@ -15,7 +15,7 @@ KEY = "sk-or-test-0123456789abcdef"
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply: its status, body and headers; or `act`, which does anything with the connection."""
+    """One reply: its status, body and headers (`Date` only if given); or `act`, which does anything instead."""
 
     body: bytes = b""
     status: int = 200
@@ -50,7 +50,7 @@ class ScriptedApi:
                     reply.act(self)
                     self.close_connection = True
                     return
-                self.send_response(reply.status)
+                self.send_response_only(reply.status)
                 headers = {"Content-Type": "application/json", **reply.headers}
                 headers.setdefault("Content-Length", str(len(reply.body)))
                 for name, value in headers.items():
@@ -83,14 +83,3 @@ class ScriptedApi:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def drip(handler: BaseHTTPRequestHandler) -> None:
-    """Answer byte by byte for 5 s, without an end, until the client closes the connection."""
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(100):
-        try:
-            handler.wfile.write(b" ")
-        except OSError:
-            return  # the client has closed the connection
-        time.sleep(0.05)

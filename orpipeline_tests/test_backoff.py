@@ -13,15 +13,18 @@ from orpipeline.errors import NextAttempt, OrpipelineError, SettingsError
 from orpipeline.openrouter.budget import BudgetSpentError, BudgetState
 from orpipeline.openrouter.errors import (
     BadRequestError,
+    ForbiddenError,
+    InsecureUrlError,
     MissingKeyError,
     RateLimitedError,
+    ServerBusyError,
     ServerError,
     UnauthorizedError,
 )
 
 DAY = date(2026, 10, 6)
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
-FREE = BudgetState(0, 0, 30, 500, 0, None, None)
+FREE = BudgetState(0, 0, 30, 500, 0, None, None, None)
 MINUTE = timedelta(minutes=1)
 
 
@@ -47,9 +50,12 @@ def minutes_from(at: datetime, count: int) -> list[datetime]:
     [
         (ServerError, NextAttempt.TRANSIENT),
         (RateLimitedError, NextAttempt.STATES_TIME),
+        (ServerBusyError, NextAttempt.STATES_TIME),
         (BudgetSpentError, NextAttempt.STATES_TIME),
         (MissingKeyError, NextAttempt.NEEDS_PERSON),
         (UnauthorizedError, NextAttempt.NEEDS_PERSON),
+        (ForbiddenError, NextAttempt.NEEDS_PERSON),
+        (InsecureUrlError, NextAttempt.NEEDS_PERSON),
         (BadRequestError, NextAttempt.NEEDS_PERSON),
         (SettingsError, NextAttempt.NEEDS_PERSON),
         (InvalidSnapshotError, NextAttempt.NEEDS_OPENROUTER),
@@ -85,28 +91,62 @@ def test_a_stated_time_replaces_the_usual_wait_for_three_failures_in_a_row() -> 
 
 
 @pytest.mark.parametrize(
-    ("cooling", "reason"), [(True, "429, second in a row, next attempt 12:07"), (False, "Request budget spent")]
+    ("after", "reason"),
+    [
+        (429, "429, second in a row, next attempt 12:07"),
+        (503, "503, the API states when to retry, next attempt 12:07"),
+        (None, "Request budget spent, next attempt 12:07"),
+    ],
 )
-def test_no_run_starts_before_the_budget_has_room(cooling: bool, reason: str) -> None:
+def test_no_run_starts_before_the_budget_has_room(after: int | None, reason: str) -> None:
     room_at = NOON + 7 * MINUTE
-    budget = BudgetState(30, 30, 30, 500, 2, room_at if cooling else None, room_at)
+    budget = BudgetState(30, 30, 30, 500, 2, room_at if after else None, after, room_at)
     known = attempts(RateLimitedError)
     assert first_attempt(known, minutes_from(NOON, 60), budget) == room_at
     wait = decide(known, budget, "key", NOON)
     assert isinstance(wait, Wait)
     assert wait.reason.startswith(reason)
+    assert len(wait.reason) <= 150
 
 
-def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another_key() -> None:
-    known = attempts(UnauthorizedError)
+@pytest.mark.parametrize("error", [UnauthorizedError, ForbiddenError])
+def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another_key(
+    error: type[OrpipelineError],
+) -> None:
+    known = attempts(error)
     wait = decide(known, FREE, "key", NOON)
     assert isinstance(wait, Wait)
-    assert "fix what the failed run names, such as OPENROUTER_API_KEY; next attempt 13:00:00 UTC" in wait.reason
+    assert "check OPENROUTER_API_KEY; retried hourly, next attempt 13:00:00 UTC; 12 h 00 min left" in wait.reason
     assert len(wait.reason) <= 150
     assert first_attempt(known, minutes_from(NOON, 120)) == NOON + 60 * MINUTE
     assert isinstance(decide(known, FREE, "another key", NOON), Attempt)
+
+
+def test_an_error_that_needs_a_person_is_retried_every_10_minutes_in_the_last_3_hours() -> None:
     late = NOON + timedelta(hours=10)  # 2 hours are left
-    assert first_attempt(attempts(UnauthorizedError, at=late), minutes_from(late, 60)) == late + 10 * MINUTE
+    known = attempts(UnauthorizedError, at=late)
+    wait = decide(known, FREE, "key", late)
+    assert isinstance(wait, Wait)
+    assert "retried every 10 min, next attempt 22:10:00 UTC; 2 h 00 min left" in wait.reason
+    assert len(wait.reason) <= 150
+    assert first_attempt(known, minutes_from(late, 60)) == late + 10 * MINUTE
+
+
+def test_after_a_spurious_403_a_good_answer_ends_the_failures() -> None:
+    known = attempts(ForbiddenError).after("next", None, NextAttempt.TRANSIENT, NOON.timestamp(), "key")
+    assert known.failures == 0
+    assert isinstance(decide(known, FREE, "key", NOON), Attempt)
+
+
+@pytest.mark.parametrize("error", [ServerError, UnauthorizedError, RateLimitedError])
+def test_a_run_that_ended_while_the_clock_was_ahead_delays_nothing(error: type[OrpipelineError]) -> None:
+    for ahead in (timedelta(minutes=2), timedelta(days=400)):
+        assert isinstance(decide(attempts(error, 6, NOON + ahead), FREE, "key", NOON), Attempt)
+
+
+def test_a_rejected_day_waits_for_the_recapture_even_if_the_clock_was_ahead() -> None:
+    known = attempts(InvalidSnapshotError, at=NOON + timedelta(days=400))
+    assert isinstance(decide(known, FREE, "key", NOON), Wait)
 
 
 def test_a_rejected_day_waits_for_the_recapture_and_is_then_retried() -> None:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from orpipeline.errors import SettingsError
 from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, shared_budget
 from orpipeline.openrouter.client import Client
-from orpipeline.openrouter.errors import RateLimitedError
+from orpipeline.openrouter.errors import RateLimitedError, ServerBusyError
 from orpipeline.settings import load_settings
 from orpipeline_tests.answers import answer
 from orpipeline_tests.processes import run_python
@@ -104,7 +105,7 @@ waits = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(waits)
 def test_no_sequence_of_waits_gets_more_than_the_limits(sequence: list[float]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -352,23 +353,146 @@ def test_each_try_is_counted(api: ScriptedApi, path: Path, clock: ScriptedClock)
     assert len(api.requests) == 2
 
 
-@pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"Retry-After": "59.9991239"}], ids=str)
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"Retry-After": "49.4991239"}], ids=str)
 def test_the_client_waits_once_for_a_short_cool_down(
     api: ScriptedApi, path: Path, clock: ScriptedClock, headers: dict[str, str]
 ) -> None:
     rate_limited = Reply(status=429, headers=headers)
     api.answers(rate_limited, answer())
-    budget = Budget(path, clock=clock, jitter=lambda: 0.9)
+    budget = Budget(path, clock=clock, jitter=lambda: 0.8)
     client_of(api, budget, clock).fetch()
     assert len(api.requests) == 2
-    assert timedelta(seconds=54) <= clock.at - NOW <= MINUTE
+    assert timedelta(seconds=48) <= clock.at - NOW <= timedelta(seconds=49.5)
     assert budget.state().rate_limited_in_a_row == 0
 
     api.answers(rate_limited)
     with pytest.raises(RateLimitedError):
-        client_of(api, budget, clock).fetch()
+        replace(client_of(api, budget, clock), total_timeout_seconds=1000).fetch()
     assert len(api.requests) == 4
     assert budget.state().rate_limited_in_a_row == 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_client_does_not_wait_for_a_cool_down_that_leaves_too_little_of_its_deadline(
+    api: ScriptedApi, path: Path, clock: ScriptedClock, status: int
+) -> None:
+    api.answers(Reply(status=status, headers={"Retry-After": "51"}), answer())
+    with pytest.raises((RateLimitedError, ServerBusyError)) as caught:
+        client_of(api, Budget(path, clock=clock), clock).fetch()
+    assert caught.value.retry_at is not None
+    assert timedelta(seconds=51) <= caught.value.retry_at - NOW < timedelta(seconds=51.001)
+    assert (len(api.requests), clock.at) == (1, NOW)
+
+
+def test_no_process_sends_a_request_before_the_time_that_a_503_states(
+    api: ScriptedApi, path: Path, clock: ScriptedClock
+) -> None:
+    api.answers(Reply(status=503, headers={"Retry-After": "600"}), answer())
+    budget = Budget(path, clock=clock)
+    budget.cool_down(NOW)  # after a 429
+    clock.wait(0.001)
+    with pytest.raises(ServerBusyError):
+        client_of(api, budget, clock).fetch()
+    state = budget.state()
+    assert (state.cooling_after, state.rate_limited_in_a_row) == (503, 1)
+
+    another = client_of(api, Budget(path, clock=clock), clock)
+    with pytest.raises(BudgetSpentError, match=r"failed \(503\), and the pause that it asks for ends at 00:30:03"):
+        another.fetch()
+    assert len(api.requests) == 1
+    assert state.next_request_at is not None
+    clock.at = state.next_request_at
+    assert another.fetch().body == answer()
+    assert budget.state().rate_limited_in_a_row == 0
+
+
+def test_the_client_waits_for_the_time_that_a_503_states_if_it_is_short(
+    api: ScriptedApi, path: Path, clock: ScriptedClock
+) -> None:
+    api.answers(Reply(status=503, headers={"Retry-After": "20"}), answer())
+    client_of(api, Budget(path, clock=clock), clock).fetch()
+    assert len(api.requests) == 2
+    assert timedelta(seconds=20) <= clock.at - NOW < timedelta(seconds=21)
+
+
+# A clock that is wrong
+
+
+def test_a_cool_down_of_a_clock_that_was_ahead_is_ignored_with_one_warning(
+    path: Path, clock: ScriptedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = ScriptedClock()
+    ahead.wait(90 * 86_400)
+    Budget(path, clock=ahead).cool_down(ahead.at + timedelta(minutes=5))
+    budget = Budget(path, per_minute=1, clock=clock)
+    assert budget.peek().next_request_at is None
+    budget.spend()
+    rejected_until(budget)  # spent, so a transaction that changes nothing else
+    assert (budget.state().cooling_until, budget.state().rate_limited_in_a_row) == (None, 1)
+    (warning,) = caplog.messages
+    assert str(path) in warning
+    assert "on 2027-01-05" in warning
+
+
+@pytest.mark.parametrize(
+    ("recorded", "wait", "holds"),
+    [
+        (timedelta(0), DAY, True),
+        (timedelta(seconds=59), DAY, True),
+        (timedelta(seconds=61), MINUTE, False),
+        (-MINUTE, DAY + 3 * MINUTE, False),
+        (-DAY, 400 * DAY, False),
+    ],
+)
+def test_a_cool_down_holds_only_if_it_is_credible(
+    path: Path, clock: ScriptedClock, recorded: timedelta, wait: timedelta, holds: bool
+) -> None:
+    another = ScriptedClock()
+    another.at += recorded
+    until = Budget(path, clock=another).cool_down(another.at + wait)
+    budget = Budget(path, clock=clock)
+    assert budget.peek().cooling_until == budget.state().cooling_until == (until if holds else None)
+
+
+def test_requests_of_a_clock_that_was_ahead_do_not_lock_anyone_out(path: Path, clock: ScriptedClock) -> None:
+    ahead = ScriptedClock()
+    ahead.wait(90 * 86_400)
+    for _ in range(5):
+        Budget(path, per_minute=5, per_day=5, clock=ahead).spend()
+    budget = Budget(path, per_minute=5, per_day=5, clock=clock)
+    budget.spend()
+    assert budget.state().used_last_day == 1
+
+
+offsets = st.sampled_from([0, 0, 0, 1e9, 3e7, 86_400, 7200, -7200, -86_400, -1e9])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(offsets, st.sampled_from([0, 0, 1, 30, 61, 3600])), max_size=60))
+def test_requests_at_the_right_time_keep_the_limits_even_if_the_clock_goes_back_and_forth(
+    steps: list[tuple[float, float]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        right, clock, spent = NOW, ScriptedClock(), []
+        budget = Budget(Path(folder) / "budget.sqlite", per_minute=2, per_day=5, clock=clock)
+        for offset, seconds in steps:
+            right += timedelta(seconds=seconds)
+            clock.at = right + timedelta(seconds=offset)
+            if spend_or_rejected_until(budget) is None and not offset:
+                spent.append(right)
+        assert most_within(MINUTE, spent) <= 2
+        assert most_within(DAY, spent) <= 5
+
+
+def test_the_file_stays_small(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock)
+    budget.spend()
+    with closing(sqlite3.connect(path)) as db:
+        db.executemany("INSERT INTO sent VALUES (?)", [[n] for n in range(20_000)])
+        db.commit()
+    budget.spend()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM sent").fetchone() == (5000,)
 
 
 # The file
@@ -399,19 +523,42 @@ def test_a_damaged_file_is_set_aside(path: Path, clock: ScriptedClock, damage: C
     assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-20261007T002003")] == [damaged]
 
 
-def test_the_requests_that_an_older_version_counted_still_count(path: Path, clock: ScriptedClock) -> None:
+OLDER = {
+    "before 0.1": (
+        "CREATE TABLE requests (name VARCHAR, item_timestamp INTEGER)",
+        "CREATE INDEX idx_requests ON requests (item_timestamp)",
+        "CREATE TABLE cool_down (until INTEGER, in_a_row INTEGER NOT NULL)",
+        "INSERT INTO requests VALUES ('request', {now})",
+        "INSERT INTO cool_down VALUES (NULL, 2)",
+    ),
+    "0.1": (
+        "CREATE TABLE sent (at INTEGER NOT NULL)",
+        "CREATE TABLE cool_down (until INTEGER, in_a_row INTEGER NOT NULL)",
+        "INSERT INTO sent VALUES ({now})",
+        "INSERT INTO cool_down VALUES ({now} + 60000, 2)",
+        "PRAGMA user_version = 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_what_an_older_version_stored_still_counts(path: Path, clock: ScriptedClock, version: str) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as older:
-        older.execute("CREATE TABLE requests (name VARCHAR, item_timestamp INTEGER)")
-        older.execute("CREATE INDEX idx_requests ON requests (item_timestamp)")
-        older.execute("CREATE TABLE cool_down (until INTEGER, in_a_row INTEGER NOT NULL)")
-        older.execute("INSERT INTO requests VALUES ('request', ?)", [round(NOW.timestamp() * 1000)])
-        older.execute("INSERT INTO cool_down VALUES (NULL, 2)")
+        for statement in OLDER[version]:
+            older.execute(statement.format(now=round(NOW.timestamp() * 1000)))
         older.commit()
     budget = Budget(path, per_minute=2, clock=clock)
-    assert (budget.state().used_last_day, budget.state().rate_limited_in_a_row) == (1, 2)
+    peeked = budget.peek()
+    assert (peeked.used_last_day, peeked.rate_limited_in_a_row) == (1, 2)
+    assert budget.state() == peeked
+    assert (peeked.cooling_after, peeked.next_request_at is None) == (
+        (429, False) if version == "0.1" else (None, True)
+    )
+    budget.good_answer()
+    clock.wait(0 if peeked.cooling_until is None else 61)
     budget.spend()
-    rejected_until(budget)
+    assert budget.state().used_last_day == 2
 
 
 def test_an_empty_file_is_a_fresh_budget(path: Path) -> None:
@@ -496,3 +643,68 @@ def test_the_state_uses_nothing(path: Path, clock: ScriptedClock) -> None:
     clock.wait(61)
     assert (budget.state().used_last_minute, budget.state().used_last_day) == (0, 3)
     assert budget.state().next_request_at is None
+
+
+# Reading it without changing anything
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+
+
+def test_peek_shows_the_state_and_changes_nothing(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, per_minute=2, clock=clock)
+    assert (budget.peek().used_last_day, budget.peek().per_minute, budget.peek().next_request_at) == (0, 2, None)
+    assert not path.parent.exists()
+    budget.spend()
+    budget.spend()
+    budget.cool_down(NOW + timedelta(minutes=5), 503)
+    state, before = budget.state(), contents(path.parent)
+    assert budget.peek() == state
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_cut, damage_pages])
+def test_peek_does_not_repair_a_damaged_file(path: Path, clock: ScriptedClock, damage: Callable[[Path], None]) -> None:
+    budget = Budget(path, clock=clock)
+    budget.spend()
+    damage(path)
+    before = contents(path.parent)
+    with pytest.raises(BudgetError, match="cannot be read") as caught:
+        budget.peek()
+    assert str(path) in str(caught.value)
+    assert contents(path.parent) == before
+
+
+_PEEK_AS_ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from orpipeline.openrouter.budget import Budget
+if os.getuid() == 0:
+    os.setuid(65534)  # nobody
+print(Budget(Path(sys.argv[1])).peek().used_last_day)
+"""
+
+
+def test_peek_needs_no_right_to_write() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a#%20?b" / "budget.sqlite"
+        Budget(path).spend()
+        for part, mode in ((path, 0o444), (path.parent, 0o555), (Path(folder), 0o555)):
+            part.chmod(mode)
+        try:
+            assert run_python(_PEEK_AS_ANOTHER_USER, path) == "1\n"
+        finally:
+            for part in (Path(folder), path.parent):
+                part.chmod(0o755)
+
+
+def test_peek_does_not_wait_for_ever_for_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpipeline.openrouter.budget._LOCK_WAIT_SECONDS", 0.1)
+    budget = Budget(path)
+    budget.spend()
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BudgetError, match="locked"):
+            budget.peek()
+    assert budget.peek().used_last_day == 1

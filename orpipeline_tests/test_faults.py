@@ -18,7 +18,9 @@ from orpipeline.clock import utc_now
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
+    ForbiddenError,
     RateLimitedError,
+    ServerBusyError,
     ServerError,
     UnreadableAnswerError,
 )
@@ -125,7 +127,10 @@ class Fault:
 FAULTS = {
     "429": Fault(rate_limited({"Retry-After": "600"}), RateLimitedError, wait=10 * MINUTE),
     "503": Fault(Reply(b"<html>busy</html>", 503), ServerError, requests=3),
+    "503 with a time": Fault(Reply(b"<html>", 503, {"Retry-After": "600"}), ServerBusyError, wait=10 * MINUTE),
+    "a spurious 403": Fault(Reply(b"<html>no</html>", 403), ForbiddenError, wait=60 * MINUTE),
     "HTML": Fault(Reply(b"<html>Just a moment...</html>"), UnreadableAnswerError, undated=1),
+    "UTF-16": Fault(Reply(answer().decode().encode("utf-16")), UnreadableAnswerError, undated=1),
     "the day before": Fault(Reply(answer(BEFORE)), DayNotAvailableError, days=(BEFORE,)),
 }
 
@@ -165,7 +170,7 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
     random.seed(1)
     for _ in range(6):
         online.budget.cool_down(NOON)
-    api.answers(rate_limited({"Retry-After": "-1", "X-RateLimit-Reset": "99999999999999999"}))
+    api.answers(rate_limited({"Retry-After": "-1", "X-RateLimit-Reset": "soon"}))
     sensor = Sensor(online)
     failed = sensor.run()
     assert error_of(failed) == RateLimitedError.__name__
@@ -269,17 +274,7 @@ def test_the_sensor_retries_every_ten_minutes_while_the_recapture_is_rejected_to
     assert_loaded(online)
 
 
-# Answers that are unusual, but valid
-
-
-@pytest.mark.usefixtures("clock")
-def test_an_answer_in_utf_16_is_archived_unchanged_and_read(online: World, api: ScriptedApi) -> None:
-    body = answer().decode().encode("utf-16")
-    api.answers(body)
-    assert online.run(DAY, fetch=Fetch.auto).success
-    (record,) = online.archive.revisions(DAY)
-    assert online.archive.read(record) == body
-    assert_loaded(online)
+# Answers that come too early
 
 
 def test_an_answer_from_before_its_day_ended_does_not_replace_the_days_answer(

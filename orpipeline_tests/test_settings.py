@@ -30,8 +30,11 @@ def test_the_environment_is_one_way_to_make_them(tmp_path: Path) -> None:
         "ORPIPELINE_START_DATE": "2026-08-01",
         "ORPIPELINE_BASE_URL": "http://127.0.0.1:1/api/",
         "ORPIPELINE_REPORTS": "",
+        "ORPIPELINE_ALLOW_HTTP": "true",
     }
-    expected = Settings(data_dir=tmp_path, start_date=date(2026, 8, 1), base_url="http://127.0.0.1:1/api")
+    expected = Settings(
+        data_dir=tmp_path, start_date=date(2026, 8, 1), base_url="http://127.0.0.1:1/api", allow_http=True
+    )
     assert load_settings(variables) == expected
 
 
@@ -40,6 +43,7 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("ORPIPELINE_START_DATE", "2020-01-01")
     defs = build_defs(Settings(data_dir=tmp_path / "value"))
     assert (defs.resources or {})["openrouter_archive"].path == str(tmp_path / "value" / "raw")
+    assert not (defs.resources or {})["openrouter"].client().allow_http
     (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs()} - {None}
     assert partitions is not None
     assert partitions.get_first_partition_key() == "2026-06-17"
@@ -54,6 +58,7 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
         ("ORPIPELINE_BASE_URL", "ftp://host", "must be an http:// or https:// URL"),
         ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
         ("ORPIPELINE_START_DATE", "soon", "date"),
+        ("ORPIPELINE_ALLOW_HTTP", "perhaps", "boolean"),
     ],
 )
 def test_an_invalid_variable_is_named_in_one_line_without_its_value(variable: str, value: str, reason: str) -> None:

@@ -38,7 +38,7 @@ from orpipeline.defs.names import Names
 from orpipeline.defs.specs import CODE_VERSION
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.importer import PartlyImportedError
-from orpipeline.openrouter.errors import RateLimitedError
+from orpipeline.openrouter.errors import StatusError
 from orpipeline.snapshot import Loaded
 
 _SHOWN_FILES = 20  # the run's log has all
@@ -146,7 +146,7 @@ def failure(error: OrpipelineError) -> dg.Failure:
         metadata["findings"] = findings_table(error.findings)
     if isinstance(error, PartlyImportedError):
         metadata["rejected"] = table({"file": one.source, "why": one.reason} for one in error.rejected[:_SHOWN_FILES])
-    if isinstance(error, RateLimitedError) and error.retry_at:
+    if isinstance(error, StatusError) and error.retry_at:
         metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
     return dg.Failure(str(error), metadata=metadata, allow_retries=False)
 

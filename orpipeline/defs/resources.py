@@ -30,6 +30,7 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
     """
 
     base_url: str = Field(description="The API's address, without `/classifications/task`.")
+    allow_http: bool = Field(default=False, description="Send the API key over http:// to another machine.")
     state: str = Field(description="The folder of the request budget that all processes share.")
     requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, description="At most the API's own 30.")
     requests_per_day: int = Field(default=REQUESTS_PER_DAY, description="At most the API's own 500.")
@@ -50,6 +51,7 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
             app=AppHeaders(self.http_referer, self.app_title, self.app_categories),
             clock=utc_now,
             budget=self.budget,
+            allow_http=self.allow_http,
         )
 
 
@@ -89,6 +91,7 @@ def api_resource(settings: Settings) -> OpenRouterResource:
     """Return the API as the settings describe it."""
     return OpenRouterResource(
         base_url=settings.base_url,
+        allow_http=settings.allow_http,
         state=str(settings.state),
         requests_per_minute=settings.requests_per_minute,
         requests_per_day=settings.requests_per_day,

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
+from functools import cached_property
 from importlib.metadata import version
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    wait_exponential_jitter,
-)
+from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
 
 from orpipeline.clock import Clock, utc_now
+from orpipeline.errors import NextAttempt
+from orpipeline.openrouter import exchange
 from orpipeline.openrouter.answer import Answer, parse_json
-from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError
+from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, shared_budget
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
     BadRequestError,
     ConnectionFailedError,
+    ForbiddenError,
+    InsecureUrlError,
     MissingKeyError,
-    OpenRouterError,
     RateLimitedError,
+    ServerBusyError,
     ServerError,
     StatusError,
     TransportError,
@@ -37,24 +39,32 @@ from orpipeline.openrouter.errors import (
     UnexpectedStatusError,
     UnreadableAnswerError,
 )
-from orpipeline.settings import DEFAULT_BASE_URL
+from orpipeline.openrouter.redaction import PLACEHOLDER, key_pattern
+from orpipeline.openrouter.stated_time import http_date, stated_time
+from orpipeline.settings import DEFAULT_BASE_URL, Settings
 
 MAX_BODY_BYTES = 10_000_000
 """The size limit of an answer. A usual one has about 31 kB."""
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 30.0
+"""The limit for each single read."""
 TOTAL_TIMEOUT_SECONDS = 55.0
-"""The limit for all tries together, waits included."""
+"""The limit for everything together: all tries, and the waits between them."""
+SHORTEST_TRY_SECONDS = 5.0
+"""A wait for a cool-down must leave this much of the total. A longer one is left to a later run."""
 TRIES = 3
-LONGEST_WAIT_SECONDS = 60.0
-"""The client waits for a cool-down up to this long. A longer one is left to a later run."""
 WINDOW_DAYS = 7
 """The only window that the API serves today."""
 DEMO_HEADER = "X-Orpipeline-Demo"
 """The stand-in of the API marks its answers with this header. They are archived with the origin `demo`."""
 
-_MAX_COOL_DOWN = timedelta(days=1)
+CLOCK_TOLERANCE = timedelta(minutes=10)
+"""A `Date` further from this machine's clock shows that the clock is wrong; a cached answer is some minutes old."""
+
 _MESSAGE_LENGTH = 200
+_MARGIN_BYTES = 65_536
+"""How much more is read of a body that is too large: a key that the limit would cut in two is found."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,9 @@ class Client:
     """Fetches the task classifications from the API.
 
     `api_key` is sent as the bearer token and appears nowhere else. `retry_wait_seconds` is the wait before the
-    second try; it doubles, with jitter. `transport` is httpx's, for example for a proxy. With a `budget`, each request
-    is counted before it is sent, and a 429 stops all processes that share the budget. `sleep` waits for the end of a
-    short cool-down.
+    second try; it doubles, with jitter. With a `budget`, each request is counted before it is sent, and a time that the
+    API states for the next request holds for all processes that share the budget. `sleep` waits for the end of a short
+    cool-down. `allow_http` permits an `http://` address on another machine.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -92,9 +102,9 @@ class Client:
     retry_wait_seconds: float = 0.5
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS
     total_timeout_seconds: float = TOTAL_TIMEOUT_SECONDS
-    transport: httpx.BaseTransport | None = None
     budget: Budget | None = None
     sleep: Callable[[float], None] = time.sleep
+    allow_http: bool = False
 
     @property
     def url(self) -> str:
@@ -104,41 +114,38 @@ class Client:
     def fetch(self) -> Answer:
         """Send the request and return the answer. Retry transient failures.
 
-        After a failed connection, a timeout or a 5XX it retries: 3 tries, exponential waits with jitter, less than a
-        minute in total. After a 429 it waits once for a cool-down of up to 60 s. Raises `MissingKeyError` before any
-        request, `BudgetSpentError` if the budget allows no request, and the other errors of
-        `orpipeline.openrouter.errors`.
+        After a failed connection, a timeout or a 5XX it retries: 3 tries, exponential waits with jitter. If the API
+        states a time for the next request, it waits for it, once. All of this takes less than a minute. Raises
+        `MissingKeyError` and `InsecureUrlError` before any request, `BudgetSpentError` if the budget allows no request,
+        and the other errors of `orpipeline.openrouter.errors`.
         """
         headers = self._headers()
+        is_local = self._require_safe_url()
+        deadline = time.monotonic() + self.total_timeout_seconds
         try:
-            answer = self._fetch(headers)
-        except RateLimitedError as error:
-            wait = (error.retry_at - self.clock()).total_seconds() if error.retry_at and self.budget else None
-            if isinstance(error, BudgetSpentError) or wait is None or wait > LONGEST_WAIT_SECONDS:
+            answer = self._fetch(headers, deadline, is_local=is_local)
+        except StatusError as error:
+            if isinstance(error, BudgetSpentError) or error.retry_at is None:
                 raise
-            self.sleep(max(wait, 0))
-            answer = self._fetch(headers)
+            wait = max((error.retry_at - self.clock()).total_seconds(), 0)
+            if time.monotonic() + wait + SHORTEST_TRY_SECONDS > deadline:
+                raise
+            self.sleep(wait)
+            answer = self._fetch(headers, deadline, is_local=is_local)
         if self.budget is not None:
             # A budget that cannot be written must not discard a good answer.
             with suppress(BudgetError):
                 self.budget.good_answer()
         return answer
 
-    def _fetch(self, headers: dict[str, str]) -> Answer:
-        # UTF-8, because an app's title can be in any language; httpx's default is ASCII.
-        encoded = httpx.Headers(headers, encoding="utf-8")
-        with httpx.Client(transport=self.transport, follow_redirects=False, headers=encoded) as http:
-            deadline = time.monotonic() + self.total_timeout_seconds
-            tries = Retrying(
-                retry=retry_if_exception_type((TransportError, ServerError)),
-                # No try starts after the deadline that ends the current one.
-                stop=lambda state: state.attempt_number >= TRIES or time.monotonic() + state.upcoming_sleep >= deadline,
-                wait=wait_exponential_jitter(
-                    multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds
-                ),
-                reraise=True,
-            )
-            return tries(self._fetch_once, http, deadline)
+    def _fetch(self, headers: dict[str, str], deadline: float, *, is_local: bool) -> Answer:
+        tries = Retrying(
+            retry=retry_if_exception(_is_retried),
+            stop=lambda state: state.attempt_number >= TRIES or time.monotonic() + state.upcoming_sleep >= deadline,
+            wait=wait_exponential_jitter(multiplier=self.retry_wait_seconds, max=10.0, jitter=self.retry_wait_seconds),
+            reraise=True,
+        )
+        return tries(self._fetch_once, headers, deadline, is_local=is_local)
 
     def _headers(self) -> dict[str, str]:
         if not self.api_key:
@@ -161,87 +168,119 @@ class Client:
             **self.app.as_headers(),
         }
 
-    def _fetch_once(self, http: httpx.Client, deadline: float) -> Answer:
+    def _require_safe_url(self) -> bool:
+        """Return whether the API is on this machine, over `http://`. Raise before the key is sent unencrypted."""
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise self._unreachable(error) from None
+        if url.scheme != "http":
+            return False
+        if _is_loopback(url.host):
+            return True
+        if not self.allow_http:
+            raise InsecureUrlError(
+                f"{self.base_url} is not encrypted, so others could read the API key, and no request was sent. Set "
+                "ORPIPELINE_BASE_URL to an https:// address, or ORPIPELINE_ALLOW_HTTP=true if you trust the network."
+            )
+        return False
+
+    def _fetch_once(self, headers: dict[str, str], deadline: float, *, is_local: bool) -> Answer:
         if self.budget is not None:
             self.budget.spend()
-        left = max(deadline - time.monotonic(), 0.1)
-        timeout = httpx.Timeout(min(self.read_timeout_seconds, left), connect=min(CONNECT_TIMEOUT_SECONDS, left))
         try:
-            with http.stream("GET", self.url, timeout=timeout) as response:
-                try:
-                    body = self._read(response, deadline)
-                except UnreadableAnswerError:
-                    if response.status_code == httpx.codes.OK:
-                        raise
-                    body = b""  # the status is enough
+            response = exchange.get(
+                self.url,
+                headers,
+                timeout=httpx.Timeout(self.read_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+                seconds=deadline - time.monotonic(),
+                limit=MAX_BODY_BYTES + _MARGIN_BYTES,
+                # A proxy must not get a request to this machine: its own loopback address is another one.
+                trust_env=not is_local,
+            )
+        except exchange.DeadlineError:
+            raise self._timeout(f"no complete answer within {self.total_timeout_seconds:g} s") from None
+        except httpx.ConnectTimeout:
+            raise self._timeout(f"no connection within {CONNECT_TIMEOUT_SECONDS:g} s") from None
         except httpx.TimeoutException:
-            raise AnswerTimeoutError(
-                f"{self.base_url} did not answer in time ({self.read_timeout_seconds:g} s for a try). Try again later."
-            ) from None
+            raise self._timeout(f"nothing for {self.read_timeout_seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last for a host's name
-            raise ConnectionFailedError(
-                f"{self.base_url} could not be reached: {self._safe(str(error) or type(error).__name__)}. "
-                "Check the network and ORPIPELINE_BASE_URL."
-            ) from None
+            raise self._unreachable(error) from None
+        try:
+            body = self._decoded(response.body, response.headers.get("Content-Encoding", "identity"))
+        except UnreadableAnswerError:
+            if response.status == httpx.codes.OK:
+                raise
+            body = b""  # the status is enough
         self._raise_for_error(response, body)
         self._reject_echoed_key(body)
+        server_date = http_date(response.headers.get("Date"))
         return Answer(
             body=body,
-            status=response.status_code,
-            server_date=_http_date(response.headers.get("Date")),
-            fetched_at=self.clock(),
+            status=response.status,
+            server_date=server_date,
+            fetched_at=self._fetched_at(server_date),
             url=self.url,
             origin="demo" if DEMO_HEADER in response.headers else "api",
         )
 
-    def _read(self, response: httpx.Response, deadline: float) -> bytes:
-        """Read the body as sent, in bounded memory and time."""
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise self._too_large(bytes(body))
-            if time.monotonic() > deadline:
-                raise AnswerTimeoutError(
-                    f"{self.base_url} sends its answer too slowly: {len(body):,} bytes in "
-                    f"{self.total_timeout_seconds:g} s. Try again later."
-                )
-        return self._decoded(bytes(body), response.headers.get("Content-Encoding", "identity"))
+    def _fetched_at(self, server_date: datetime | None) -> datetime:
+        """Return the time of the answer: by this machine's clock or, if the answer shows that it is wrong, its own."""
+        now = self.clock()
+        if server_date is None or abs(server_date - now) <= CLOCK_TOLERANCE:
+            return now
+        _log.warning(
+            "This machine's clock shows %s UTC, but the API's answer is of %s UTC. Its time is archived as the fetch "
+            "time. Set the clock.",
+            f"{now:%Y-%m-%d %H:%M:%S}",
+            f"{server_date:%Y-%m-%d %H:%M:%S}",
+        )
+        return server_date
+
+    def _timeout(self, what: str) -> AnswerTimeoutError:
+        return AnswerTimeoutError(f"{self.base_url} did not answer in time ({what}). Try again later.")
+
+    def _unreachable(self, error: Exception) -> ConnectionFailedError:
+        return ConnectionFailedError(
+            f"{self.base_url} could not be reached: {self._safe(str(error) or type(error).__name__)}. "
+            "Check the network and ORPIPELINE_BASE_URL."
+        )
 
     def _decoded(self, body: bytes, encoding: str) -> bytes:
-        """Undo a content encoding that was not requested, up to the size limit."""
-        if encoding.lower() in ("", "identity"):
-            return body
-        if encoding.lower() not in ("gzip", "x-gzip"):
+        """Undo a content encoding that was not requested, and check the size."""
+        if encoding.lower() in ("gzip", "x-gzip"):
+            unpacker = zlib.decompressobj(wbits=31)
+            try:
+                packed, body = body, unpacker.decompress(body, MAX_BODY_BYTES + _MARGIN_BYTES)
+            except zlib.error:
+                raise self._unreadable(
+                    f"{self.base_url} sent an answer that is marked as gzip but is not. Try again later.", body
+                ) from None
+            if len(body) <= MAX_BODY_BYTES and (not unpacker.eof or unpacker.unused_data):
+                raise self._unreadable(
+                    f"{self.base_url} sent an incomplete gzip stream ({len(packed):,} bytes). Try again later.", body
+                )
+        elif encoding.lower() not in ("", "identity"):
             raise self._unreadable(
                 f"{self.base_url} sent an answer with the encoding {self._safe(encoding)}, which was not requested. "
                 "Try again later.",
                 body,
             )
-        try:
-            decoded = zlib.decompressobj(wbits=31).decompress(body, MAX_BODY_BYTES + 1)
-        except zlib.error:
-            raise self._unreadable(
-                f"{self.base_url} sent an answer that is marked as gzip but is not. Try again later.", body
-            ) from None
-        if len(decoded) > MAX_BODY_BYTES:
-            raise self._too_large(body)
-        return decoded
-
-    def _too_large(self, body: bytes) -> UnreadableAnswerError:
-        return self._unreadable(
-            f"{self.base_url} sent more than {MAX_BODY_BYTES:,} bytes, more than any answer of this endpoint. "
-            "The rest was not read. Check ORPIPELINE_BASE_URL.",
-            body,
-        )
+        if len(body) > MAX_BODY_BYTES:
+            raise UnreadableAnswerError(
+                f"{self.base_url} sent more than {MAX_BODY_BYTES:,} bytes, more than any answer of this endpoint. "
+                "The rest was not read. Check ORPIPELINE_BASE_URL.",
+                body=self._without_key(body)[:-_MARGIN_BYTES],  # its end can be the beginning of a key
+            )
+        return body
 
     def _unreadable(self, message: str, body: bytes) -> UnreadableAnswerError:
-        return UnreadableAnswerError(message, body=self._without_key(body)[:MAX_BODY_BYTES])
+        return UnreadableAnswerError(message, body=self._without_key(body))
 
-    def _raise_for_error(self, response: httpx.Response, body: bytes) -> None:
-        status = response.status_code
+    def _raise_for_error(self, response: exchange.Response, body: bytes) -> None:
+        status = response.status
         try:
-            payload = parse_json(body)
+            payload = _parse_utf8(body)
         except ValueError:
             payload = None
         error = payload.get("error") if isinstance(payload, dict) else None
@@ -255,7 +294,7 @@ class Client:
                 # Remove the key before cutting: half a key would not be found.
                 shown = self._safe(self._without_key(body)[:80].decode("utf-8", "replace"))
                 raise self._unreadable(
-                    f"{self.base_url} sent an answer that is not a JSON object; it starts with {shown!r}. "
+                    f"{self.base_url} sent an answer that is not a JSON object in UTF-8; it starts with {shown!r}. "
                     "Check ORPIPELINE_BASE_URL; if it is right, try again later.",
                     body,
                 )
@@ -264,22 +303,24 @@ class Client:
 
     def _reject_echoed_key(self, body: bytes) -> None:
         # Archived answers are permanent and shared, so they must not contain a secret.
-        if self._without_key(body) != body:
+        if self._key_pattern is not None and self._key_pattern.search(body):
             raise self._unreadable(
-                f"{self.base_url} sent an answer that contains the API key. It is archived without the key. "
-                "Check ORPIPELINE_BASE_URL and replace the key.",
+                f"{self.base_url} sent an answer that contains the API key. Check ORPIPELINE_BASE_URL and replace the "
+                "key.",
                 body,
             )
 
-    def _status_error(self, status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> OpenRouterError:
+    def _status_error(self, status: int, error: Mapping[str, Any], headers: httpx.Headers) -> StatusError:
         message = self._safe(str(error.get("message") or "")) or "no message"
         if status == 429:
-            retry_at = earliest_retry(headers, error, self.clock())
+            retry_at = stated_time(headers, error, self.clock(), with_resets=True)
             if self.budget is not None:
                 retry_at = self.budget.cool_down(retry_at)
             when = f"at {retry_at:%H:%M:%S} UTC on {retry_at:%Y-%m-%d}" if retry_at else "later"
             return RateLimitedError(
-                f"The API rejects further requests for now (429: {message}). Try again {when}.", retry_at=retry_at
+                f"The API rejects further requests for now (429: {message}). Try again {when}.",
+                status=status,
+                retry_at=retry_at,
             )
         if status == 401:
             return UnauthorizedError(
@@ -291,82 +332,78 @@ class Client:
                 f"The API does not accept the request (400: {message}). Check for a newer version of orpipeline.",
                 status=status,
             )
-        kind: Callable[..., StatusError] = ServerError if 500 <= status < 600 else UnexpectedStatusError
-        return kind(f"The API at {self.base_url} failed ({status}: {message}). Try again later.", status=status)
+        if status == 403:
+            return ForbiddenError(
+                f"The API does not allow this request with the key in OPENROUTER_API_KEY (403: {message}). Check the "
+                "key's rights and the account, or set another key.",
+                status=status,
+            )
+        if not 500 <= status < 600:
+            return UnexpectedStatusError(
+                f"The API at {self.base_url} failed ({status}: {message}). Try again later.", status=status
+            )
+        # A reset time on a 5XX is about the limits, which are not why it failed.
+        retry_at = stated_time(headers, error, self.clock(), with_resets=False)
+        if retry_at is None:
+            return ServerError(
+                f"The API at {self.base_url} failed ({status}: {message}). Try again later.", status=status
+            )
+        if self.budget is not None:
+            retry_at = self.budget.cool_down(retry_at, status)
+        return ServerBusyError(
+            f"The API at {self.base_url} failed ({status}: {message}). Try again at {retry_at:%H:%M:%S} UTC on "
+            f"{retry_at:%Y-%m-%d}, as it states.",
+            status=status,
+            retry_at=retry_at,
+        )
+
+    @cached_property
+    def _key_pattern(self) -> re.Pattern[bytes] | None:
+        return key_pattern(self.api_key) if self.api_key else None
 
     def _without_key(self, body: bytes) -> bytes:
-        for form in self._key_forms():
-            body = body.replace(form.encode(), b"[key]")
-        return body
-
-    def _key_forms(self) -> tuple[str, ...]:
-        """Return the key, and the key as JSON or a `repr` writes it."""
-        return (self.api_key, json.dumps(self.api_key)[1:-1]) if self.api_key else ()
+        return self._key_pattern.sub(PLACEHOLDER, body) if self._key_pattern is not None else body
 
     def _safe(self, text: str) -> str:
         """Return a server's text for a log: without the key and control characters, and short."""
-        for form in self._key_forms():
-            text = text.replace(form, "[key]")
+        text = self._without_key(text.encode(errors="replace")).decode(errors="replace")
         printable = "".join(c if c.isprintable() else " " for c in text)
         return " ".join(printable.split())[:_MESSAGE_LENGTH]
 
 
 def _error_code(error: object) -> int:
     """Return the status in an error body, or 500 if it has none."""
-    code = _number(error.get("code")) if isinstance(error, dict) else None
-    return int(code) if code is not None and 400 <= code < 600 else 500
+    code = error.get("code") if isinstance(error, dict) else None
+    stated = re.fullmatch(r"([45][0-9]{2})(\.0)?", str(code))
+    return int(stated[1]) if stated else 500
 
 
-def earliest_retry(headers: Mapping[str, str], error: Mapping[str, Any], now: datetime) -> datetime | None:
-    """Return the time (UTC) that a 429 states for the next request, or None if it states no usable one.
-
-    In this order: `Retry-After` in seconds or as an HTTP date; `X-RateLimit-Reset` as a header, or in the
-    error body's `metadata.headers`, in milliseconds or seconds since the epoch. A time in the past, or
-    more than a day away (the API's longest limit is per day), is ignored.
-    """
-    inner = error.get("metadata")
-    inner = inner.get("headers") if isinstance(inner, dict) else None
-    inner = {str(k).lower(): v for k, v in inner.items()} if isinstance(inner, dict) else {}
-    times = [
-        _retry_after(headers.get("Retry-After"), now),
-        _retry_after(inner.get("retry-after"), now),
-        _epoch(headers.get("X-RateLimit-Reset")),
-        _epoch(inner.get("x-ratelimit-reset")),
-    ]
-    return next((at for at in times if at is not None and now <= at <= now + _MAX_COOL_DOWN), None)
+def _parse_utf8(body: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8; raises ValueError for anything else, such as JSON in UTF-16."""
+    body.decode()
+    if b"\0" in body:  # UTF-16 and UTF-32; no JSON in UTF-8 contains it
+        raise ValueError("not UTF-8")
+    return parse_json(body)
 
 
-def _retry_after(value: object, now: datetime) -> datetime | None:
-    seconds = _number(value)
-    if seconds is None:
-        return _http_date(value) if isinstance(value, str) else None
-    return now + timedelta(seconds=seconds) if 0 <= seconds <= _MAX_COOL_DOWN.total_seconds() else None
-
-
-def _epoch(value: object) -> datetime | None:
-    number = _number(value)
-    if number is None or number < 0:
-        return None
-    seconds = number / 1000 if number > 1e11 else number  # 1e11 seconds is the year 5138
+def _is_loopback(host: str) -> bool:
     try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
-
-
-def _number(value: object) -> float | None:
-    try:
-        number = float(str(value).strip())
+        return ip_address(host).is_loopback
     except ValueError:
-        return None
-    return number if abs(number) < 1e18 else None  # also rules out NaN and infinity
+        return host == "localhost"
 
 
-def _http_date(value: str | None) -> datetime | None:
-    if not value:
-        return None
-    try:
-        parsed = parsedate_to_datetime(value)
-        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None
+def _is_retried(error: BaseException) -> bool:
+    """Return whether the client tries again by itself."""
+    return isinstance(error, TransportError | ServerError) and error.next_attempt is NextAttempt.TRANSIENT
+
+
+def open_client(settings: Settings, api_key: str | None) -> Client:
+    """Return the client of the settings' API, on the request budget of the settings' state folder."""
+    return Client(
+        api_key=api_key,
+        base_url=settings.base_url,
+        app=AppHeaders(settings.http_referer, settings.app_title, settings.app_categories),
+        budget=shared_budget(settings.state, settings.requests_per_minute, settings.requests_per_day),
+        allow_http=settings.allow_http,
+    )

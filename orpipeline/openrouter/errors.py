@@ -2,12 +2,13 @@
 
 - `OpenRouterError`
     - `MissingKeyError`: no key is set; no request was sent
+    - `InsecureUrlError`: the key would be sent unencrypted; no request was sent
     - `StatusError`: the API answered with an error
-        - `BadRequestError` (400), `UnauthorizedError` (401), `RateLimitedError` (429), `ServerError` (5XX),
-          `UnexpectedStatusError` (any other)
+        - `BadRequestError` (400), `UnauthorizedError` (401), `ForbiddenError` (403), `RateLimitedError` (429),
+          `ServerError` (5XX; `ServerBusyError` if it states a time), `UnexpectedStatusError` (any other)
     - `TransportError`: no complete answer arrived
         - `AnswerTimeoutError`, `ConnectionFailedError`
-    - `UnreadableAnswerError`: the status is 200, but the body is not the expected JSON
+    - `UnreadableAnswerError`: the status is 200, but the body is not the expected JSON, or it contains the key
 """
 
 from __future__ import annotations
@@ -27,15 +28,23 @@ class MissingKeyError(OpenRouterError):
     next_attempt = NextAttempt.NEEDS_PERSON
 
 
+class InsecureUrlError(OpenRouterError):
+    """The API's address is `http://` on another machine: the key would be readable on the way. No request was sent."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON
+
+
 class StatusError(OpenRouterError):
     """The API answered with an error.
 
-    `status` is the HTTP status, or the `error.code` of an error body with HTTP status 200.
+    `status` is the HTTP status, or the `error.code` of an error body with HTTP status 200. `retry_at` is the earliest
+    time (UTC) for the next request, or None if the API states no usable one.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int, retry_at: datetime | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_at = retry_at
 
 
 class BadRequestError(StatusError):
@@ -50,21 +59,26 @@ class UnauthorizedError(StatusError):
     next_attempt = NextAttempt.NEEDS_PERSON
 
 
-class RateLimitedError(StatusError):
-    """429: too many requests.
+class ForbiddenError(StatusError):
+    """403: the API does not allow this key the request."""
 
-    `retry_at` is the earliest time (UTC) for the next request, or None if the API states no usable one.
-    """
+    next_attempt = NextAttempt.NEEDS_PERSON
+
+
+class RateLimitedError(StatusError):
+    """429: too many requests."""
 
     next_attempt = NextAttempt.STATES_TIME
-
-    def __init__(self, message: str, *, retry_at: datetime | None) -> None:
-        super().__init__(message, status=429)
-        self.retry_at = retry_at
 
 
 class ServerError(StatusError):
     """5XX: the API or its edge failed. The client has already retried."""
+
+
+class ServerBusyError(ServerError):
+    """5XX with a `Retry-After`: the API failed, and states when to send the next request."""
+
+    next_attempt = NextAttempt.STATES_TIME
 
 
 class UnexpectedStatusError(StatusError):
@@ -84,9 +98,9 @@ class ConnectionFailedError(TransportError):
 
 
 class UnreadableAnswerError(OpenRouterError):
-    """The status is 200, but the body is not a JSON object, is too large, or has an unexpected encoding.
+    """The status is 200, but the body is not a JSON object in UTF-8, is too large, or contains the API key.
 
-    `body` is the part that was read, without the API key.
+    `body` is the part that was read, without the API key: not the bytes that OpenRouter sent.
     """
 
     def __init__(self, message: str, *, body: bytes) -> None:
