@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,6 +32,19 @@ def test_made_up_answers_break_no_rule() -> None:
     days = [DAY + timedelta(days=n) for n in range(60)]
     found = validate(parse([(day, demo_answer(day)) for day in days]))
     assert found.is_empty()
+
+
+def test_the_answers_that_an_older_version_accepted_break_no_rule() -> None:
+    folders = sorted((Path(__file__).parent / "version_0_1" / "raw").glob("2026-*/r*"))
+    bodies = [
+        (
+            date.fromisoformat(folder.parent.name),
+            gzip.decompress((folder / "task_classifications.json.gz").read_bytes()),
+        )
+        for folder in folders
+    ]
+    assert len(bodies) == 5
+    assert [validate(parse([body])).to_dicts() for body in bodies] == [[]] * 5
 
 
 @pytest.mark.parametrize("violation", VIOLATIONS, ids=str)
@@ -321,6 +336,13 @@ def test_check_table_rejects_rows_that_break_the_contract(
         check_table("macro_categories", frame)
     assert column in str(caught.value)
     assert set(caught.value.findings["rule"]) == {rule}
+
+
+def test_the_error_of_a_table_shows_invisible_characters_as_escapes() -> None:
+    frame = parse([(DAY, answer())]).macro_categories.with_columns(pl.lit("x").alias("label\u200b"))
+    with pytest.raises(InvalidSnapshotError, match=r": label\\u200b \(column_in_schema") as caught:
+        check_table("macro_categories", frame)
+    assert "\u200b" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

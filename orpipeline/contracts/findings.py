@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import date
+from itertools import islice
 from typing import Any
 
 import polars as pl
@@ -63,7 +64,7 @@ def shown_values(row: Mapping[str, Any], columns: Iterable[str]) -> str:
 
 def shown_names(names: Iterable[str]) -> str:
     """Return names as JSON, separated by commas; a long list is cut."""
-    return _brief(", ".join(map(shown, names)))
+    return _brief(", ".join(map(shown, islice(names, _LONGEST))))
 
 
 def _brief(text: str) -> str:
