@@ -16,17 +16,10 @@ from orpipeline.snapshot import load_days
 from orpipeline.testing.sample_answers import demo_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
+from orpipeline_tests.hostile import VALID
 
 NEWEST = date(2026, 10, 6)
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-HOSTILE = (
-    '<img src=x onerror="window.hacked=1">/x',
-    "</script><script>window.hacked=2</script>/y",
-    "a/b|c",
-    "{{7*7}}/{% raw %}",
-    'o\'neil/"quoted"&amp;',
-    "\u05d0\u05d1\u05d2/\u0645\u0631",  # right-to-left letters
-)
 
 
 def days_before(count: int, newest: date = NEWEST) -> list[date]:
@@ -37,8 +30,9 @@ def days_before(count: int, newest: date = NEWEST) -> list[date]:
 def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "demo") -> Warehouse:
     """Return a warehouse with these answers, loaded through the archive and the contracts."""
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
-    for body in answers.values():
-        archive.put(body, fetched_at=NOW, source="a test", origin=origin)
+    for day, body in answers.items():
+        fetched_at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
+        archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
     loaded = load_days(archive, warehouse, list(answers), now=NOW)
     assert not loaded.validated.errors
     return warehouse
@@ -51,7 +45,7 @@ def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
 
 def hostile_warehouse(folder: Path) -> Warehouse:
     """Return a warehouse with nine days whose models, task and macro-category have names that contain markup."""
-    shares = {name: round(0.2 - 0.02 * place, 3) for place, name in enumerate(HOSTILE)}
+    shares = {name: round(0.1 - 0.005 * place, 3) for place, name in enumerate(VALID)}
     answers = {
         day: one_tag_answer(day, shares, task="<b>Bold</b></script>", label="<i onclick=x>Code")
         for day in days_before(9)

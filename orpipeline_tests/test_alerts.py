@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 
 from orpipeline.build import build_defs
 from orpipeline.settings import Settings
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY, Bend, answer
 from orpipeline_tests.world import QUIET, World
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -21,7 +22,7 @@ class Webhook:
     """A real HTTP server that takes what is posted to it."""
 
     def __init__(self, status: int = 200) -> None:
-        self.posted: list[dict[str, str]] = []
+        self.posted: list[dict[str, Any]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,9 +48,9 @@ def webhook() -> Iterator[Webhook]:
     hook.server.server_close()
 
 
-def _alert(world: World, url: str | None) -> None:
+def _alert(world: World, url: str | None, bend: Bend = lambda data: data.update(window_days=1)) -> None:
     """Run a day that is rejected, and evaluate the sensor on the failed run."""
-    world.store(answer(bend=lambda data: data.update(window_days=1)))
+    world.store(answer(bend=bend))
     result = world.run(DAY)
     event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
     context = dg.build_run_status_sensor_context(
@@ -67,6 +68,19 @@ def test_a_failed_run_is_posted_with_its_day_and_reason(world: World, webhook: W
     (message,) = webhook.posted
     for part in ("failed for 2026-10-06", "window_is_7_days", "its tables are unchanged"):
         assert part in message["text"]
+
+
+def test_a_name_in_the_reason_notifies_nobody_and_slack_shows_it_as_it_is(world: World, webhook: Webhook) -> None:
+    def bend(data: dict[str, Any]) -> None:
+        data["classifications"][0]["models"][0]["id"] = "<!channel> @here & *all* \u202e http://evil.invalid/x.png"
+
+    _alert(world, webhook.url, bend)
+    (message,) = webhook.posted
+    for part in ("&lt;!channel&gt; \N{FULLWIDTH COMMERCIAL AT}here &amp; *all*", "\\u202e"):
+        assert part in message["text"]
+    assert not {"<", ">", "@", "\u202e"} & set(message["text"])
+    assert len(message["text"].splitlines()) == 2
+    assert not any(message[option] for option in ("mrkdwn", "unfurl_links", "unfurl_media"))
 
 
 def test_without_a_webhook_nothing_is_posted(world: World, webhook: Webhook) -> None:

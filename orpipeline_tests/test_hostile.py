@@ -1,51 +1,378 @@
-"""Names, days and sizes that an attacker could choose: they are stored as data, never executed, and limited in size."""
+"""Names, days and sizes that an attacker could choose: every output shows them as text, and their size is limited.
 
-from __future__ import annotations
+The contracts let in only some of the names. The others are sent to each output below the contracts: in frames.
+"""
 
+# No `from __future__ import annotations` here: Dagster reads the annotations of assets.
+
+import csv
+import html
 import io
 import json
+import re
 import time
+from collections import Counter
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import altair as alt
+import dagster as dg
 import polars as pl
 import pytest
+import vl_convert
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from orpipeline.archive.folder import Archive
-from orpipeline.cli.terminal import as_markdown, print_leaderboard
-from orpipeline.leaderboard import rank
+from orpipeline.cli.terminal import as_csv, as_json, as_markdown, print_leaderboard
+from orpipeline.contracts.findings import FINDINGS_SCHEMA
+from orpipeline.defs import metadata
+from orpipeline.defs.alerts import alert_text
 from orpipeline.openrouter.frames import parse
+from orpipeline.report.charts.drawing import named_rows
+from orpipeline.report.charts.leaderboard import leaderboard
+from orpipeline.report.charts.tasks import task_models
+from orpipeline.report.colours import PAGE, PICTURE
+from orpipeline.report.data import ReportData, read_report_data
+from orpipeline.report.page import render_page
+from orpipeline.report.picture import render_picture
+from orpipeline.report.rows import leaderboard_rows
 from orpipeline.snapshot import Loaded, load_days
+from orpipeline.text import one_line, plain
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import DAY, Bend, answer, tag
+from orpipeline.warehouse.io_manager import WarehouseIOManager
+from orpipeline_tests.answers import DAY, answer, tag
+from orpipeline_tests.commands import run_command
+from orpipeline_tests.hostile import NAMES, VALID
+from orpipeline_tests.report_data import NEWEST, Report, days_before, demo_warehouse, warehouse_of
+from orpipeline_tests.world import NAMES as ASSETS
+from orpipeline_tests.world import QUIET, World
 
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
-HOSTILE = [
-    "a/'; DROP TABLE openrouter.snapshots; --",
-    'a/"quoted"',
-    "a/<img src=x onerror=alert(1)>",
-    "a/![](http://evil.invalid/x.png)",
-    "a/../../../etc/passwd",
-    "a/%s {0} $(id)",
-    "a/[bold]markup[/bold]",
-    "a/| cell | cell",
-    "a/\U0001f600",
-]
-INVISIBLE = ["a/\x1b[31mred\x07", "a/\u202egnirts", "a/\u3164"]
+ALL_NAMES = list(NAMES.values())
+SHOWN = [plain(name) for name in ALL_NAMES]
+CITATION = "Source: a test."
 
 
-def _named(*names: str) -> Bend:
-    """Return a bend that gives the first models under `math` these names."""
+# Twenty names in the frames of a day
 
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    """A made-up day with a history of nine days, and enough models for twenty names."""
+
+    def more_models(data: dict[str, Any]) -> None:
+        for place in (1, 2):
+            model = {"id": f"demo-more/{place}", "tag_usage_share": 0.0, "tag_token_share": 0.0}
+            tag(data, "math")["models"].append(model)
+
+    answers = {day: answer(day, more_models) for day in days_before(9)}
+    return read_report_data(warehouse_of(tmp_path_factory.mktemp("hostile"), answers))
+
+
+@pytest.fixture(scope="module")
+def hostile(ordinary: ReportData) -> ReportData:
+    """The same day; the names of its twenty first models and tasks, and of all its macro-categories, are hostile."""
+    models = ordinary.leaderboard.filter(scope="all")["model_id"].to_list()
+    tasks = ordinary.tasks.sort("usage_share", "tag", descending=[True, False])
+    others = [tasks["tag"], tasks["display_name"], ordinary.macros["key"], ordinary.macros["label"]]
+    columns = [models, *(column.to_list() for column in others)]
+    new = {before: after for column in columns for before, after in zip(column, ALL_NAMES, strict=False)}
+
+    def renamed(frame: pl.DataFrame) -> pl.DataFrame:
+        frame = frame.with_columns(pl.col(pl.String).replace(new))
+        if "author" not in frame.columns:
+            return frame
+        return frame.with_columns(author=pl.col("model_id").str.extract("(?s)^(.*?)/"))
+
+    frames: dict[str, Any] = {
+        field.name: renamed(frame)
+        for field in fields(ordinary)
+        if isinstance(frame := getattr(ordinary, field.name), pl.DataFrame)
+    }
+    found = [(NEWEST, "WARN", name, "task_models", "model_id", name, name) for name in ALL_NAMES]
+    frames["warnings"] = pl.DataFrame(found, schema=FINDINGS_SCHEMA, orient="row")
+    return replace(ordinary, snapshot={**ordinary.snapshot, "source": NAMES["HTML"]}, **frames)
+
+
+@pytest.fixture(scope="module")
+def board(hostile: ReportData) -> pl.DataFrame:
+    """The leaderboard of the twenty names, in their order."""
+    rows = hostile.leaderboard.filter(scope="all").head(len(NAMES)).with_columns(moved=pl.lit(""))
+    assert rows["model_id"].to_list() == ALL_NAMES
+    return rows
+
+
+def unprintable(text: str) -> set[str]:
+    """Return the characters of a text that `plain` escapes, except for line ends."""
+    return {character for character in text if plain(character) != character} - {"\n"}
+
+
+def test_the_terminal_shows_each_name_in_one_line_without_markup(board: pl.DataFrame) -> None:
+    text = io.StringIO()
+    print_leaderboard(Console(file=text, width=110), board, title=NAMES["ANSI escapes"], citation=NAMES["line ends"])
+    assert unprintable(text.getvalue()) == set()
+    lines = [line for line in text.getvalue().splitlines() if re.match(r" +\d", line)]
+    assert len(lines) == len(SHOWN)
+    for line, name in zip(lines, SHOWN, strict=True):
+        assert name[:26] in line
+    assert text.getvalue().endswith(plain(NAMES["line ends"]) + "\n")
+
+
+def test_markdown_shows_each_name_as_the_text_of_a_cell(board: pl.DataFrame) -> None:
+    written = as_markdown(board, title=NAMES["Markdown"], citation=NAMES["HTML"])
+    assert unprintable(written) == set()
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(written)
+    cells = [token.children or [] for token in tokens if token.type == "inline"]
+    assert {part.type for cell in cells for part in cell} == {"text", "strong_open", "strong_close"}
+    title, *texts, citation = ["".join(part.content for part in cell) for cell in cells]
+    assert (title, citation) == (NAMES["Markdown"], NAMES["HTML"])
+    assert texts[2::7] == ["model", *SHOWN]  # seven columns; the model is the third
+
+
+def test_csv_shows_each_name_and_a_spreadsheet_computes_none(board: pl.DataFrame) -> None:
+    written = as_csv(board, NAMES["formulas"])
+    assert unprintable(written) == set()
+    rows = list(csv.DictReader(io.StringIO(written)))
+    shown = [name.replace("'", "") for name in SHOWN]
+    assert [row["model_id"].replace("'", "") for row in rows] == shown
+    assert all(float(row["usage_share"]) >= 0 for row in rows)
+    for separator in (",", ";"):  # a spreadsheet may be set to either
+        cells = [cell for row in csv.reader(io.StringIO(written), delimiter=separator) for cell in row]
+        assert [cell for cell in cells if re.match(r"[=@]|[+-](?![0-9.]+(e-?[0-9]+)?(,|$))", cell)] == []
+
+
+def test_json_has_each_name_unchanged(board: pl.DataFrame) -> None:
+    document = json.loads(as_json(board, NEWEST, "all", CITATION))
+    assert [row["model_id"] for row in document["rows"]] == ALL_NAMES
+
+
+def test_the_page_shows_each_name_as_text_and_gets_no_element_from_it(
+    ordinary: ReportData, hostile: ReportData
+) -> None:
+    written = render_page(hostile)
+    page, other = Report(written), Report(render_page(replace(ordinary, warnings=hostile.warnings)))
+    assert [cells[2] for cells in page.table("board", scope="all").body][: len(SHOWN)] == SHOWN
+    assert [cells[3] for cells in page.table("warnings").body] == SHOWN
+    assert Counter(name for name, _ in page.tags) == Counter(name for name, _ in other.tags)
+    assert {name for _, given in page.tags for name in given} == {name for _, given in other.tags for name in given}
+    assert written.count("</script") == sum(name == "script" for name, _ in page.tags)
+    assert unprintable(page.text) <= {"\N{NO-BREAK SPACE}"}
+    (rows,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', written, re.DOTALL)
+    drawn = json.loads(rows)["leaderboard"]["model_id"]
+    assert set(SHOWN) <= set(drawn["of"])
+
+
+def test_charts_have_names_in_their_rows_only(hostile: ReportData) -> None:
+    (found,) = re.findall(
+        r'<script type="application/json" id="charts">(.*?)</script>', render_page(hostile), re.DOTALL
+    )
+    charts = json.dumps(json.loads(found))
+    (task,) = hostile.tasks.sort("usage_share", "tag", descending=[True, False])["tag"].head(1)
+    charts = charts.replace(f'{{"name": "task", "value": {json.dumps(task)}}}', "")
+    for name in [*ALL_NAMES, *SHOWN]:
+        assert json.dumps(name)[1:-1] not in charts
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_chart_of_a_task_has_its_name_as_a_value_only(narrow: bool) -> None:
+    def compiled(task: str) -> str:
+        chart = task_models(PAGE, named_rows("task_models"), task, narrow=narrow)
+        return json.dumps(vl_convert.vegalite_to_vega(chart.to_dict()))
+
+    ordinary = compiled("code:debugging")
+    value = '{{"name": "task", "value": {}}}'
+    assert value.format('"code:debugging"') in ordinary
+    for name in ALL_NAMES:
+        signal = value.format(json.dumps(name))
+        assert compiled(name) == ordinary.replace(value.format('"code:debugging"'), signal)
+
+
+def test_the_pictures_show_each_name_as_text(ordinary: ReportData, hostile: ReportData) -> None:
+    drawn: list[ElementTree.Element] = []
+    for data in (ordinary, hostile):
+        rows = [row for row in leaderboard_rows(data, PICTURE) if (row["scope"], row["measure"]) == ("all", "usage")]
+        chart = leaderboard(PICTURE, alt.InlineData(rows), narrow=False, width=740, name_room=248)
+        drawn.append(ElementTree.fromstring(vl_convert.vegalite_to_svg(chart.to_dict())))
+        assert render_picture(data).startswith(b"\x89PNG")
+    assert {element.tag for element in drawn[1].iter()} == {element.tag for element in drawn[0].iter()}
+    texts = ["".join(element.itertext()) for element in drawn[1].iter("{http://www.w3.org/2000/svg}text")]
+    assert unprintable("".join(texts)) <= {"\N{NO-BREAK SPACE}"}
+    for row in rows:
+        start = row["name"][:8]
+        assert any(text.startswith(start) for text in texts), row["name"]
+
+
+def test_an_alert_shows_each_name_in_one_line_and_notifies_nobody() -> None:
+    run = dg.DagsterRun("daily_snapshot", tags={"dagster/partition": NAMES["Slack"]})
+    for name in ALL_NAMES:
+        message = alert_text(run, f"Rejected {name}")
+        what, reason = message.split("\n")
+        assert what.startswith(f"orpipeline: run {run.run_id[:8]} of daily_snapshot failed for a/&lt;!channel&gt; ")
+        assert html.unescape(reason) == f"Rejected {one_line(name)}"[:1500].replace("@", "\N{FULLWIDTH COMMERCIAL AT}")
+        assert not {"<", ">", "@"} & set(message)
+        assert unprintable(message) == set()
+
+
+def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: pl.DataFrame) -> None:
+    tables = {
+        "top_10": metadata.leaderboard_metadata(board, hostile.leaderboard),
+        "movers_of_7_days": metadata.trends_metadata(hostile.leaderboard, NEWEST),
+        "task_mix": metadata.tasks_metadata(hostile.tasks),
+        "groups": metadata.macros_metadata(hostile.macros),
+        "findings": {"findings": metadata.findings_table(hostile.warnings)},
+        "": metadata.task_models_metadata(hostile.task_models),
+    }
+    for name, shown in tables.items():
+        if name:
+            cells = [cell for record in shown[name].records for cell in record.data.values()]
+            assert len(set(ALL_NAMES) & set(cells)) >= 4
+        for key, value in shown.items():
+            if not isinstance(value, dg.TableMetadataValue):
+                assert not [bad for bad in ALL_NAMES if bad in f"{key} {getattr(value, 'value', value)}"]
+
+
+def test_sql_treats_each_name_as_a_name(tmp_path: Path) -> None:
+    warehouse = demo_warehouse(tmp_path, [DAY])
+    rows = {name: warehouse.read(name) for name in ("snapshots", "task_models", "model_leaderboard")}
+    rows["snapshots"] = rows["snapshots"].with_columns(source=pl.lit(NAMES["SQL"]))
+    for number, name in enumerate(NAMES.values()):
+        if "\x00" in name:  # which DuckDB allows in no identifier
+            continue
+        # DuckDB also names the catalog after the file.
+        file = re.sub(r"[/\\]", "_", name)[:60]
+        other = Warehouse(tmp_path / f"{number}{file}.duckdb", schema=name)
+        for _ in range(2):
+            with other.writing() as tables:
+                tables.replace_days([DAY], rows)
+        for table, frame in rows.items():
+            assert other.read(table).equals(frame)
+
+
+def test_an_io_manager_stores_and_loads_partitions_with_each_name(tmp_path: Path) -> None:
+    # Dagster has no partitions with control characters or `...` in their keys.
+    keys = [name for name in ALL_NAMES if not set(name) & set("\x00\x07\x08\n\r\t") and "..." not in name]
+    assert len(keys) > 14
+    partitions = dg.StaticPartitionsDefinition(keys)
+
+    @dg.asset(partitions_def=partitions, metadata={"partition_expr": "shop"})
+    def shops(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return pl.DataFrame({"shop": [context.partition_key]})
+
+    seen: list[str] = []
+
+    @dg.asset(partitions_def=partitions)
+    def reader(shops: pl.DataFrame) -> None:
+        seen.extend(shops["shop"])
+
+    io_manager = WarehouseIOManager(database=str(tmp_path / "shops.duckdb"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in [*keys, NAMES["SQL"]]:
+            dg.materialize(
+                [shops, reader],
+                partition_key=key,
+                instance=instance,
+                resources={"io_manager": io_manager},
+                run_config=QUIET,
+            )
+    assert seen == [*keys, NAMES["SQL"]]
+
+
+# The valid ones, from the answer to every file and event
+
+
+def _with_valid_names(data: dict[str, Any]) -> None:
+    ids = dict.fromkeys(model["id"] for task in data["classifications"] for model in task["models"])
+    new = dict(zip(ids, VALID, strict=False))
+    for task, name in zip(data["classifications"], VALID, strict=False):
+        task["display_name"] = name
+    for task in data["classifications"]:
+        for model in task["models"]:
+            model["id"] = new.get(model["id"], model["id"])
+    for category, name in zip(data["macro_categories"], VALID, strict=False):
+        category["label"] = name
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_names_that_the_contracts_let_in_stay_text_from_the_answer_to_every_output(
+    world: World, tmp_path: Path
+) -> None:
+    world.store(answer(bend=_with_valid_names))
+    assert world.run(DAY).success
+    assert set(VALID) <= set(world.warehouse.read("model_leaderboard")["model_id"])
+    assert set(VALID) <= set(world.warehouse.read("task_classifications")["display_name"])
+    for asset in ASSETS.daily_assets:
+        event = world.instance.get_latest_materialization_event(asset)
+        assert event is not None
+        assert event.asset_materialization is not None
+        for value in event.asset_materialization.metadata.values():
+            if not isinstance(value, dg.TableMetadataValue):
+                assert not [name for name in VALID if name in str(value.value)]
+    environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments in (
+        *(("leaderboard", "--top", str(10**30), "--format", form) for form in ("table", "csv", "json", "md")),
+        ("leaderboard", "--scope", NAMES["ANSI escapes"]),
+        ("report",),
+        ("export", "--to", "to"),
+        ("doctor",),
+    ):
+        done = run_command(*arguments, folder=tmp_path, environment=environment)
+        assert unprintable(done.stdout + done.stderr) == set()
+        assert (done.returncode, done.stderr.count("\n")) == ((1, 1) if "--scope" in arguments else (0, 0))
+    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()} - {
+        path.relative_to(tmp_path) for path in before
+    }
+    assert {path for path in written if path.parts[0] != "to"} == {
+        Path("data", "reports", f"leaderboard.{kind}") for kind in ("html", "png")
+    }
+    assert {path.parts[1] for path in written if path.parts[0] == "to"} == {
+        *world.tables(),
+        "CITATION",
+        "DATA_DICTIONARY.md",
+    }
+    assert {path.parent.name for path in written if path.suffix == ".parquet"} == {f"as_of={DAY}"}
+
+
+def test_names_that_the_contracts_reject_are_shown_in_one_line(world: World, tmp_path: Path) -> None:
     def bend(data: dict[str, Any]) -> None:
-        task = tag(data, "math")
-        task["display_name"] = HOSTILE[0]
-        for model, name in zip(task["models"], names, strict=False):
+        rejected = [name for name in ALL_NAMES if name not in VALID]
+        for model, name in zip(tag(data, "math")["models"], rejected, strict=False):
             model["id"] = name
 
-    return bend
+    world.store(answer(bend=bend))
+    done = run_command("rebuild", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)})
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "names_are_canonical" in done.stderr
+    assert unprintable(done.stdout + done.stderr) == set()
+
+
+# Days, file names and sizes
+
+
+@pytest.mark.parametrize(
+    "as_of", ["../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x", *ALL_NAMES], ids=repr
+)
+def test_a_name_in_place_of_a_day_is_archived_as_undated(tmp_path: Path, as_of: str) -> None:
+    body = answer(bend=lambda data: data.update(as_of=as_of))
+    record = Archive(tmp_path / "data" / "raw").put(body, fetched_at=NOON, source=as_of, origin="api").record
+    assert record.as_of is None
+    (file,) = tmp_path.rglob("*.json.gz")
+    assert (tmp_path / "data" / "raw" / "undated") in file.parents
+
+
+def test_a_file_with_a_hostile_name_is_named_in_one_line(tmp_path: Path) -> None:
+    names = {"f" + re.sub("[/\x00]", "_", name)[:100] for name in ALL_NAMES}
+    (tmp_path / "inbox").mkdir()
+    for name in names:
+        (tmp_path / "inbox" / f"{name}.json").write_text("{}")
+    done = run_command("import", "--dry-run", "inbox", folder=tmp_path)
+    assert done.returncode == 1
+    assert unprintable(done.stdout + done.stderr) == set()
+    assert sum(line.startswith("rejected: ") for line in done.stdout.splitlines()) == len(names)
 
 
 def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
@@ -53,39 +380,6 @@ def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
     record = archive.put(body, fetched_at=NOON, source="a test", origin="import").record
     assert record.as_of == DAY
     return load_days(archive, warehouse, [DAY], now=NOON), warehouse
-
-
-def test_hostile_names_are_stored_unchanged_and_never_executed(tmp_path: Path) -> None:
-    loaded, warehouse = _load(tmp_path, answer(bend=_named(*HOSTILE)))
-    assert not loaded.validated.errors
-    assert set(HOSTILE) <= set(warehouse.read("task_models").filter(tag="math")["model_id"])
-    assert HOSTILE[0] in set(warehouse.read("task_classifications")["display_name"])
-    assert len(warehouse.read("snapshots")) == 1
-
-
-def test_hostile_names_do_not_control_the_terminal_or_break_a_markdown_table() -> None:
-    # The contracts reject control and invisible characters; a warehouse of another program may have them.
-    frames = parse([(DAY, answer(bend=_named("a/[bold]markup[/bold]", "a/| cell", "a/<img src=x>", *INVISIBLE)))])
-    board = rank(frames.task_classifications, frames.task_models).filter(scope="general")
-    board = board.with_columns(moved=pl.lit(""))
-    text = io.StringIO()
-    print_leaderboard(Console(file=text, width=110), board, title="t", citation="c")
-    markdown = as_markdown(board, title="t", citation="c")
-    for printed in (text.getvalue(), markdown):
-        assert not {"\x1b", "\x07", "\u202e", "\u3164"} & set(printed)
-    assert "[bold]markup[/bold]" in text.getvalue()
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in lines} == {8}
-    assert "<img" not in markdown
-
-
-@pytest.mark.parametrize("as_of", ["../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x"])
-def test_a_path_in_place_of_a_day_is_archived_as_undated(tmp_path: Path, as_of: str) -> None:
-    body = answer(bend=lambda data: data.update(as_of=as_of))
-    record = Archive(tmp_path / "data" / "raw").put(body, fetched_at=NOON, source="a test", origin="api").record
-    assert record.as_of is None
-    (file,) = tmp_path.rglob("*.json.gz")
-    assert (tmp_path / "data" / "raw" / "undated") in file.parents
 
 
 def _with_models(count: int) -> bytes:

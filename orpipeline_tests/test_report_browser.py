@@ -19,8 +19,8 @@ from orpipeline.report.data import read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
+from orpipeline_tests.hostile import VALID
 from orpipeline_tests.report_data import (
-    HOSTILE,
     NEWEST,
     days_before,
     demo_warehouse,
@@ -198,10 +198,10 @@ def test_hostile_names_stay_text(tmp_path: Path, open_page: Open, width: str) ->
     opened = open_page(_written(hostile_warehouse(tmp_path), tmp_path), width)
     page = opened.page
     page.locator("#leaderboard summary").click()
-    assert page.locator("table.board:visible tbody th").all_text_contents()[:4] == list(HOSTILE[:4])
+    assert page.locator("table.board:visible tbody th").all_text_contents()[:4] == VALID[:4]
     page.locator("[data-chart=leaderboard] svg").hover(position={"x": 60, "y": 50})
     page.locator("#vg-tooltip-element.visible").wait_for()
-    assert HOSTILE[0] in (page.locator("#vg-tooltip-element").text_content() or "")
+    assert VALID[0] in (page.locator("#vg-tooltip-element").text_content() or "")
     assert page.evaluate("window.hacked") is None
     assert page.locator("img, b, i").count() == 0
     assert opened.complaints == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from orpipeline.cli.terminal import moved, print_imported, print_leaderboard, print_line
+from orpipeline.cli.terminal import as_csv, moved, print_imported, print_leaderboard, print_line
 from orpipeline.importing.importer import Imported
 from orpipeline_tests.answers import DAY, one_tag_answer
 from orpipeline_tests.commands import run_command
@@ -76,6 +77,37 @@ def test_text_is_printed_without_markup_and_control_characters() -> None:
     text = io.StringIO()
     print_line(Console(file=text, width=80), "log.jsonl:100: [red]:boom:[/red] \x1b[31m")
     assert text.getvalue() == "log.jsonl:100: [red]:boom:[/red] \\u001b[31m\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\\u0009=1"),
+        ("\r=1", "'\\u000d=1"),
+        ("\x1b=1", "'\\u001b=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("a;=1,-1", "a;'=1,'-1"),
+        ("a/b-c+d=e@f:free", "a/b-c+d=e@f:free"),
+        ("", ""),
+    ],
+)
+def test_csv_marks_text_that_a_spreadsheet_would_compute(text: str, cell: str) -> None:
+    written = as_csv(pl.DataFrame({"name": [text, None], "change": [-0.5, None]}), CITATION)
+    assert list(csv.reader(io.StringIO(written)))[1:] == [[cell, "-0.5", CITATION], ["", "", CITATION]]
+
+
+def test_the_leaderboard_takes_any_number_of_models(tmp_path: Path, world: World) -> None:
+    world.store(one_tag_answer(DAY, {"demo-a/stays": 0.4, "demo-a/more": 0.3}))
+    world.make_tables(DAY)
+    environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
+    for top, count in (("1", 1), ("99999999999999999999", 2)):
+        arguments = ("leaderboard", "--top", top, "--format", "json")
+        done = run_command(*arguments, folder=tmp_path, environment=environment)
+        assert len(json.loads(done.stdout)["rows"]) == count
 
 
 def test_an_import_counts_days_once_and_names_all_missing_ones() -> None:
