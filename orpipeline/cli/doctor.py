@@ -1,18 +1,19 @@
-"""The command `doctor`: settings, missing days and the request budget. It creates nothing."""
+"""The command `doctor`: settings, missing days and the request budget. It changes nothing, and works on bad days."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from orpipeline.cli import terminal
-from orpipeline.cli.options import command_settings, demo_option, open_warehouse
+from orpipeline.cli.options import command_settings, demo_option
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
-from orpipeline.settings import API_KEY, Settings, api_key
+from orpipeline.settings import API_KEY, PREFIX, Settings, api_key
 
 if TYPE_CHECKING:
     from orpipeline.archive.folder import Archive
@@ -28,22 +29,49 @@ Rows = list[tuple[str, str]]
 def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     """Show settings, missing days and API usage.
 
-    A lost day is one that you missed and that the API no longer serves. This command changes nothing.
+    A lost day is one that you missed and that the API no longer serves. This command changes nothing. It also works on
+    a read-only disk, and with a locked or damaged warehouse: it shows what can be read, and why the rest cannot.
     """
     from orpipeline.archive.folder import Archive
 
     settings, now = command_settings(demo=demo), utc_now()
     archive = Archive(settings.archive)
-    rows = [*_setting_rows(settings, env_file), *_day_rows(settings, archive, now), *_budget_rows(settings)]
+    report = _Report()
+    report.add(_setting_rows(settings, env_file))
+    report.try_to_add("archive", lambda: _archive_rows(archive, now))
+    report.try_to_add("days", lambda: _day_rows(settings, archive, now, report))
+    report.try_to_add("budget", lambda: _budget_rows(settings))
     damaged: list[ArchiveError] = []
     if deep:
         answers, damaged = _read_all(archive)
-        rows.append(("sha256", f"{answers - len(damaged)} of {answers} archived answers match their sha256"))
-    terminal.print_rows(terminal.out, rows)
+        report.add([("sha256", f"{answers - len(damaged)} of {answers} archived answers match their sha256")])
+    terminal.print_rows(terminal.out, report.rows)
     for error in damaged:
         terminal.print_line(terminal.out, str(error))
     if damaged:
         raise OrpipelineError(f"{len(damaged)} archived answers are damaged; they are named above.")
+    if report.failed:
+        raise OrpipelineError(f"Cannot be read: {', '.join(report.failed)}; the reason is above.")
+
+
+class _Report:
+    """The rows to print, and the names of the parts that cannot be read."""
+
+    def __init__(self) -> None:
+        self.rows: Rows = []
+        self.failed: list[str] = []
+
+    def add(self, rows: Rows) -> None:
+        """Add rows."""
+        self.rows += rows
+
+    def try_to_add(self, part: str, rows: Callable[[], Rows]) -> None:
+        """Add the rows that a function returns, or a row with its error."""
+        try:
+            self.rows += rows()
+        except OrpipelineError as error:
+            self.rows.append((part, str(error)))
+            self.failed.append(part)
 
 
 def _setting_rows(settings: Settings, env_file: Path | None) -> Rows:
@@ -54,36 +82,65 @@ def _setting_rows(settings: Settings, env_file: Path | None) -> Rows:
     ]
 
 
-def _day_rows(settings: Settings, archive: Archive, now: datetime) -> Rows:
+def _archive_rows(archive: Archive, now: datetime) -> Rows:
+    archived, newest = archive.days(), newest_completed_day(now)
+    fetched = "archived" if newest in archived else "not fetched yet; the API serves it until 24:00 UTC"
+    rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
+    unfinished = [str(record.path.parent) for record in archive.leftovers()]
+    misdated = [str(record.path.parent) for record in archive.misdated()]
+    if unfinished:
+        rows.append(("unfinished", f"{', '.join(unfinished)}: complete answers that the next run archives"))
+    if misdated:
+        rows.append(("belong to no day", f"{', '.join(misdated)}: the API could not have had that day yet"))
+    return rows
+
+
+def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Report) -> Rows:
     from orpipeline.history import lost_days
 
-    warehouse, newest = open_warehouse(settings), newest_completed_day(now)
-    archived, stored = archive.days(), warehouse.days()
-    fetched = "archived" if newest in archived else "not fetched yet; the API serves it until 24:00 UTC"
+    stored, warehouse = _table_days(settings, report)
+    lost = lost_days(archive, stored or [], newest_completed_day(now))
+    if stored is None:
+        unless = " (unless the tables have them)" if lost else ""
+        return [("warehouse", warehouse), ("lost days", f"{terminal.some_days(lost)}{unless}")]
     return [
-        ("archive", f"{settings.archive}: {terminal.span(archived)}"),
-        ("warehouse", f"{settings.warehouse}: {terminal.span(stored)}"),
-        ("newest day", f"{newest}: {fetched}"),
-        ("not in tables", terminal.some_days(sorted(set(archived) - set(stored)))),
-        ("lost days", terminal.some_days(lost_days(archive, stored, newest))),
+        ("warehouse", warehouse),
+        ("not in tables", terminal.some_days(sorted(set(archive.days()) - set(stored)))),
+        ("lost days", terminal.some_days(lost)),
     ]
+
+
+def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | None, str]:
+    """Return the days in the tables, None if they cannot be read now, and what to show about the warehouse."""
+    from orpipeline.warehouse.database import Warehouse
+    from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
+
+    try:
+        stored = Warehouse(settings.warehouse, lock_wait_seconds=0).days()
+    except WarehouseBusyError as error:
+        return None, str(error)
+    except WarehouseError as error:
+        report.failed.append("warehouse")
+        return None, str(error)
+    return stored, f"{settings.warehouse}: {terminal.span(stored)}"
 
 
 def _budget_rows(settings: Settings) -> Rows:
     from orpipeline.openrouter.budget import shared_budget
 
     budget = shared_budget(settings.state, settings.requests_per_minute, settings.requests_per_day)
-    if not budget.path.exists():  # no request was ever counted, and opening the file would create it
-        return [("requests", _requests(0, budget.per_minute, 0, budget.per_day))]
-    state = budget.state()
-    rows = [("requests", _requests(state.used_last_minute, state.per_minute, state.used_last_day, state.per_day))]
+    state = budget.peek()
+    used = (
+        f"{state.used_last_minute} of {state.per_minute} in the last minute, "
+        f"{state.used_last_day} of {state.per_day} in the last 24 hours"
+    )
+    rows = [
+        ("requests", used),
+        ("budget", f"{settings.state}: if other data folders use the same key, set {PREFIX}STATE to it in all of them"),
+    ]
     if state.next_request_at is not None:
         rows.append(("next request", f"{state.next_request_at:%Y-%m-%d %H:%M:%S} UTC"))
     return rows
-
-
-def _requests(last_minute: int, per_minute: int, last_day: int, per_day: int) -> str:
-    return f"{last_minute} of {per_minute} in the last minute, {last_day} of {per_day} in the last 24 hours"
 
 
 def _read_all(archive: Archive) -> tuple[int, list[ArchiveError]]:
