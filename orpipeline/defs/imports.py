@@ -23,7 +23,10 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
 from orpipeline.rebuild import Progress, out_of_date, rebuild_days
+from orpipeline.text import plain
 from orpipeline.warehouse.database import Warehouse
+
+_SHOWN_REJECTED = 100  # the run's log is stored in Dagster's database
 
 
 class ImportConfig(dg.Config):
@@ -71,7 +74,7 @@ def import_job(
             # Answers stay archived even if loading the tables fails.
             context.log.info(_summary(imported, still_missing(archive, imported)))
             on_imported(imported)
-            if not config.dry_run:
+            if imported.days and not config.dry_run:
                 _materialize(context, names, archive, warehouse, imported.days, watch)
             imported.raise_for_rejected(dry_run=config.dry_run)
         except OrpipelineError as error:
@@ -129,4 +132,6 @@ def _summary(imported: Imported, missing: Sequence[date]) -> str:
         f"{len(imported.new)} new, {len(imported.same)} unchanged, {len(imported.restated)} restated, "
         f"{len(imported.rejected)} rejected; days still missing in between: {', '.join(day_spans(missing)) or 'none'}"
     )
-    return "\n".join([counts, *(f"rejected: {one.source}: {one.reason}" for one in imported.rejected)])
+    shown = [plain(f"rejected: {one.source}: {one.reason}") for one in imported.rejected[:_SHOWN_REJECTED]]
+    more = [f"and {len(imported.rejected) - len(shown)} more rejected"] if len(imported.rejected) > len(shown) else []
+    return "\n".join([counts, *shown, *more])

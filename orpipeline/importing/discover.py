@@ -128,10 +128,11 @@ def _walk(top: Path) -> dict[Path, str]:
 def _is_candidate(path: Path) -> bool:
     """Return whether a file may hold answers. A file that cannot be opened may: reading it reports the error."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
+        mode = path.stat().st_mode
         if has_known_suffix(path.name):
-            return True
+            return True  # reading reports a pipe or a device
+        if not stat.S_ISREG(mode):
+            return False
         with path.open("rb") as file:
             return may_hold_answers(file.read(HEAD_BYTES))
     except OSError as error:

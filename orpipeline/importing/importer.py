@@ -10,10 +10,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,10 @@ from orpipeline.importing.formats import read_answers
 from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.frames import parse
 
-_ANSWERS_AT_ONCE = 400  # parsed and validated together: about a year, in about 200 MB of memory
+# Parsed and validated together: about a year. Memory is about ten times the answers' bytes.
+_ANSWERS_AT_ONCE = 400
+_BYTES_AT_ONCE = 14_000_000
+_MAX_REJECTED = 1_000  # of one file
 _WRITERS = 8  # archiving an answer is mostly waiting for the disk
 _SHOWN = 3
 
@@ -99,7 +101,7 @@ def import_files(
     imported = Imported()
     answers = _read_files(files, imported, on_progress)
     with _dry_run_put(archive) if dry_run else nullcontext(archive.put) as put:
-        while batch := list(islice(answers, _ANSWERS_AT_ONCE)):
+        while batch := _next_batch(answers):
             dated = [d for found in batch if (d := _dated(found, first, newest, imported)) is not None]
             for answers_of_days in _at_most_one_for_each_day(dated):
                 _store(_valid(answers_of_days, imported), put, imported)
@@ -115,11 +117,28 @@ def _read_files(
     files: Iterable[AnswerFile], imported: Imported, on_progress: Callable[[int], None]
 ) -> Iterator[FoundAnswer]:
     for file in files:
-        for item in read_answers(file, on_progress):
-            if isinstance(item, Rejected):
-                imported.rejected.append(item)
-            else:
-                yield item
+        rejected_before = len(imported.rejected)
+        with closing(read_answers(file, on_progress)) as items:
+            for item in items:
+                if isinstance(item, Rejected):
+                    imported.rejected.append(item)
+                else:
+                    yield item
+                if len(imported.rejected) - rejected_before >= _MAX_REJECTED:
+                    reason = f"the rest of it is not read: {_MAX_REJECTED:,} of its parts were rejected"
+                    imported.rejected.append(Rejected(file.name, reason))
+                    break
+
+
+def _next_batch(answers: Iterator[FoundAnswer]) -> list[FoundAnswer]:
+    batch: list[FoundAnswer] = []
+    size = 0
+    for answer in answers:
+        batch.append(answer)
+        size += len(answer.body)
+        if len(batch) == _ANSWERS_AT_ONCE or size >= _BYTES_AT_ONCE:
+            break
+    return batch
 
 
 def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) -> _Dated | None:

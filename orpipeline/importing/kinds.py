@@ -19,7 +19,12 @@ _COMPRESSED = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zst
 
 def is_hidden(name: str) -> bool:
     """Return whether a file is hidden, is in a hidden folder, or is metadata that macOS adds to a zip."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePath(name).parts)
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in PurePath(name).parts)
+
+
+def leaves_its_archive(name: str) -> bool:
+    """Return whether the path of an archive's member is absolute or has `..`."""
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def has_known_suffix(name: str) -> bool:
