@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from orpipeline.archive.folder import Archive
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import daily_step
 from orpipeline.defs.imports import import_job
@@ -69,7 +70,7 @@ def build_defs(
         assets.append(report_asset(names, used.reports, labels))
     if automation:
         schedules += [daily_schedule(names, daily), recapture_schedule(names, daily)]
-        sensors.append(snapshot_sensor(names, daily, api_resource(used).budget))
+        sensors.append(snapshot_sensor(names, daily, Archive(used.archive), api_resource(used).budget))
     if automation and report:
         sensors.append(report_sensor(names))
     if alerts:

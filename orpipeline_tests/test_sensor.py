@@ -54,6 +54,17 @@ def test_a_materialized_day_needs_no_run(online: World) -> None:
     assert "2026-10-06 is materialized; the next day is due" in reason(online.tick())
 
 
+def test_a_materialized_day_whose_archived_answer_is_damaged_is_fetched_again(online: World, api: ScriptedApi) -> None:
+    record = online.store(answer()).record
+    assert online.run(DAY).success
+    record.path.write_bytes(b"damaged")
+    (request,) = online.tick().run_requests or []
+    api.answers(answer())
+    assert online.execute(request).success
+    assert online.archive.read(record) == answer()
+    assert "2026-10-06 is materialized" in reason(online.tick())
+
+
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
 def test_it_waits_for_an_active_run(online: World, status: dg.DagsterRunStatus) -> None:
     _start_run(online, status)

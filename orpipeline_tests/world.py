@@ -38,10 +38,13 @@ class World:
     folder: Path
     instance: dg.DagsterInstance
     base_url: str = "http://127.0.0.1:1/nothing-listens-here"
+    state: Path | None = None
+    """The folder of a request budget that several pipelines share."""
 
     @cached_property
     def settings(self) -> Settings:
-        return Settings(data_dir=self.folder, base_url=self.base_url, lock_wait_seconds=1)
+        own = Settings(data_dir=self.folder, base_url=self.base_url, lock_wait_seconds=1)
+        return own.model_copy(update={"state": self.state}) if self.state else own
 
     @property
     def archive(self) -> Archive:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError
 from orpipeline.backoff import Attempt, Attempts, decide
 from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from orpipeline.defs.jobs import AssetJob
 
 
-def snapshot_sensor(names: Names, job: AssetJob, budget: Budget) -> dg.SensorDefinition:
-    """Return the sensor. It reads the event log and the request budget, and never calls the API."""
+def snapshot_sensor(names: Names, job: AssetJob, archive: Archive, budget: Budget) -> dg.SensorDefinition:
+    """Return the sensor. It reads the event log, the archive and the request budget, and never calls the API."""
 
     @dg.sensor(
         name=names.job("snapshot_sensor"),
@@ -31,8 +33,8 @@ def snapshot_sensor(names: Names, job: AssetJob, budget: Budget) -> dg.SensorDef
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description=(
-            "Retries the newest completed UTC day until it is materialized. It backs off after a 429 and other "
-            "failures, and retries more often in the last 3 hours before the day is gone. "
+            "Retries the newest completed UTC day until it is materialized and intact in the archive. It backs off "
+            "after a 429 and other failures, and retries more often in the last 3 hours before the day is gone. "
             "A skipped tick shows the reason."
         ),
     )
@@ -41,7 +43,7 @@ def snapshot_sensor(names: Names, job: AssetJob, budget: Budget) -> dg.SensorDef
         day = newest_completed_day(now)
         if key is None:
             return dg.SensorResult(skip_reason=NO_KEY)
-        if materialized(context.instance, names, day):
+        if materialized(context.instance, names, day) and not _is_damaged(archive, day):
             return dg.SensorResult(skip_reason=f"{day} is materialized; the next day is due after 00:00 UTC.")
         for silent in give_up_silent_runs(context.instance, names, now):
             context.log.warning(f"Run {silent[:8]} was killed: it is marked as failed.")
@@ -65,6 +67,14 @@ def snapshot_sensor(names: Names, job: AssetJob, budget: Budget) -> dg.SensorDef
         return dg.SensorResult(run_requests=[request], cursor=attempts.as_cursor())
 
     return sensor
+
+
+def _is_damaged(archive: Archive, day: date) -> bool:
+    """Return whether a day must be fetched again while the API still serves it."""
+    try:
+        return not archive.is_current(day)
+    except ArchiveError:
+        return False  # another answer could not be archived either
 
 
 def _attempts(context: dg.SensorEvaluationContext, names: Names, day: date, fingerprint: str) -> Attempts:
