@@ -28,6 +28,7 @@ from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import (
     DamagedWarehouseError,
+    LayoutError,
     NewerLayoutError,
     OutdatedLayoutError,
     WarehouseBusyError,
@@ -185,6 +186,14 @@ def test_an_archive_too_large_for_a_run_points_to_the_rebuild_command(
     old.assert_current()
 
 
+def test_a_run_of_the_command_line_prints_why_it_rebuilt_the_tables(old: Place) -> None:
+    done = old.command("run", "--no-report", "--fetch", "never", "--date", str(LAST))
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *_, last = done.stdout.splitlines()
+    assert f"their layout is 1, not {LAYOUT_VERSION}. They are rebuilt; days: 4 from the archive" in first
+    assert last == f"{LAST} is in the archive and in the tables."
+
+
 # Changed by hand
 
 SHARE = "openrouter.task_models ALTER tag_usage_share"
@@ -309,6 +318,17 @@ for act in (place.load, place.rebuild):
     assert all("openrouter.new_one" in line and "Rename yours" in line for line in lines)
     assert old.query("FROM openrouter.new_one") == [(1,)]
     assert old.warehouse.days() == DAYS
+
+
+def test_a_table_of_yours_with_the_name_of_one_of_ours_is_never_replaced(old: Place) -> None:
+    mine = "CREATE TABLE mine.snapshots AS SELECT DATE '2026-10-05' AS as_of, 'mine' AS owner"
+    old.execute("CREATE SCHEMA mine", mine)
+    prefixed = Warehouse(old.path, schema="mine")
+    with pytest.raises(LayoutError, match=r"mine.snapshots .* that orpipeline did not create.* Rename yours"):
+        load_days(old.archive, prefixed, DAYS, now=NOW)
+    with pytest.raises(LayoutError, match="did not create"):
+        rebuild(old.archive, prefixed, now=NOW)
+    assert old.query("SELECT owner FROM mine.snapshots") == [("mine",)]
 
 
 # Days that only the tables have
@@ -448,13 +468,19 @@ def test_a_missing_file_is_built_completely(old: Place) -> None:
 
 
 def test_a_damaged_log_is_kept_aside_with_its_file(old: Place) -> None:
-    code = (
-        "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]); c.execute('CREATE TABLE t AS SELECT 1'); os._exit(0)"
-    )
+    code = """
+import duckdb, os, sys
+connection = duckdb.connect(sys.argv[1])
+for n in range(9):
+    connection.execute(f"CREATE TABLE t{n} AS SELECT 1")
+os._exit(0)
+"""
     run_python(code, old.path)
     log = old.path.with_name("warehouse.duckdb.wal")
     content = bytearray(log.read_bytes())
-    content[len(content) // 2] ^= 0xFF
+    # Not in the last transaction: DuckDB would take that for an incomplete one.
+    quarter = len(content) // 4
+    content[quarter : 2 * quarter] = b"?" * quarter
     log.write_bytes(content)
     with pytest.raises(DamagedWarehouseError):
         old.rows()

@@ -47,13 +47,19 @@ class RunFailedError(OrpipelineError):
 
 
 def run_snapshot(
-    settings: Settings, days: Sequence[date], fetch: Fetch, on_log: Callable[[str], None], *, report: bool = True
+    settings: Settings,
+    days: Sequence[date],
+    fetch: Fetch,
+    on_log: Callable[[str], None],
+    *,
+    on_warning: Callable[[str], None] = lambda _: None,
+    report: bool = True,
 ) -> None:
     """Run the job `daily_snapshot` in this process: for one day, or for a range of days as one run.
 
     The report is not written for a range, or with `report=False`. `on_log` is called with each message that the run
-    logs. Raises RunFailedError with the run's own message, and KeyboardInterrupt if SIGINT or SIGTERM ended the run:
-    Dagster handles both, and makes them the step's failure.
+    logs, and `on_warning` with each warning. Raises RunFailedError with the run's own message, and KeyboardInterrupt if
+    SIGINT or SIGTERM ended the run: Dagster handles both, and makes them the step's failure.
     """
     first, last = min(days).isoformat(), max(days).isoformat()
     is_range = first != last
@@ -64,7 +70,13 @@ def run_snapshot(
     )
     job = build_defs(settings).resolve_job_def(_NAMES.job("daily_snapshot"))
     selection = _NAMES.daily_assets if is_range or not report else None
-    _run(job, snapshot_config(_NAMES, fetch), _LogLines(on_log), selection=selection, tags=tags)
+    listeners = (_LogLines(on_log), _LogLines(on_warning, only=logging.WARNING))
+
+    def on_event(entry: dg.EventLogEntry) -> None:
+        for listener in listeners:
+            listener(entry)
+
+    _run(job, snapshot_config(_NAMES, fetch), on_event, selection=selection, tags=tags)
 
 
 def run_report(settings: Settings) -> None:

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
 from orpipeline.cli.fetch import fetch_in_spite_of
 from orpipeline.cli.options import command_settings, day_option
-from orpipeline.cli.terminal import out
+from orpipeline.cli.terminal import out, print_line
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import DagsterStateError, OrpipelineError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_settings
@@ -59,7 +60,8 @@ def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bo
                 raise click.UsageError(f"{day} is outside the daily partitions, {first} to {newest}.")
         prepare_dagster_home(settings)
         status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
-        run_snapshot(settings, days, Fetch[fetch], status.update, report=report)
+        warn = partial(print_line, out)
+        run_snapshot(settings, days, Fetch[fetch], status.update, on_warning=warn, report=report)
         if report and len(days) > 1:  # the run of a range leaves it out
             status.update("Writing the report")
             run_report(settings)
