@@ -25,7 +25,7 @@ from orpipeline.clock import Clock, utc_now
 from orpipeline.contracts.tables import TABLES, DayTable
 from orpipeline.dictionary import data_dictionary
 from orpipeline.errors import OrpipelineError
-from orpipeline.files import replace_file, replace_files
+from orpipeline.files import is_temporary, replace_file, replace_files
 from orpipeline.warehouse.database import Warehouse
 
 _LAST = "snapshots"
@@ -97,9 +97,9 @@ def _write_days(warehouse: Warehouse, to: Path, days: Sequence[date], on_progres
 def _sweep(to: Path, clock: Clock) -> None:
     """Remove temporary files that killed exports left an hour ago or longer; a running export has newer ones."""
     oldest = (clock() - _ABANDONED_AFTER).timestamp()
-    for leftover in to.glob(".*.parquet.*"):
-        if leftover.stat().st_mtime < oldest:
-            leftover.unlink(missing_ok=True)
+    for path in to.glob(".*"):
+        if is_temporary(path) and path.is_file() and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
 
 
 def _file(to: Path, table: str, day: date) -> Path:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
+
+_TEMPORARY = re.compile(r"\.orpipeline-[0-9]+-[0-9]+-.+", re.DOTALL)  # process id, number, name
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -23,7 +26,7 @@ def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
     if it is missing; then they are renamed one right after another, in the mapping's order. Raises OSError, and then
     leaves no temporary file.
     """
-    temporary = {path: aside / f".{n}-{path.name}.{os.getpid()}" for n, path in enumerate(contents)}
+    temporary = {path: aside / f".orpipeline-{os.getpid()}-{n}-{path.name}" for n, path in enumerate(contents)}
     try:
         aside.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
@@ -36,6 +39,11 @@ def replace_files(contents: Mapping[Path, bytes], *, aside: Path) -> None:
         for written in temporary.values():
             written.unlink(missing_ok=True)
         raise
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file has the name of one of our temporary files."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def write_synced(file: IO[bytes], content: bytes) -> None:

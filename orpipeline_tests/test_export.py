@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -146,20 +148,48 @@ def test_a_failed_export_leaves_each_day_readable_and_the_next_one_completes_it(
     _assert_same(history, to)
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from orpipeline.files import replace_files
+os.fsync = lambda _: os._exit(9)
+to = Path(sys.argv[1])
+replace_files({to / "snapshots" / "snapshots.parquet": b"half"}, aside=to)
+"""
+
+
 def test_incomplete_files_of_a_killed_export_are_ignored_and_removed_after_an_hour(
     history: History, tmp_path: Path
 ) -> None:
     to = tmp_path / "out"
     export_tables(history.warehouse, to)
-    recent, old = to / ".0-snapshots.parquet.1", to / ".0-snapshots.parquet.2"
-    for leftover in (recent, old):
-        leftover.write_bytes(b"PAR1 and half a f")
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", KILLED, to], check=False).returncode == 9
+    recent, old = leftovers = list(to.glob(".*"))
     written_at = recent.stat().st_mtime
     os.utime(old, (written_at - 3700,) * 2)
     now = datetime.fromtimestamp(written_at, UTC)
     assert export_tables(history.warehouse, to, clock=lambda: now).written == []
-    assert (recent.exists(), old.exists()) == (True, False)
+    assert [path.exists() for path in leftovers] == [True, False]
     _assert_same(history, to)
+
+
+def test_an_export_removes_no_file_that_it_did_not_write(history: History, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    foreign = [
+        ".part-0.parquet.crc",
+        ".notes.parquet.bak",
+        ".0-mine.parquet.1",
+        ".orpipeline-notes",
+        ".DS_Store",
+        "x.md",
+    ]
+    to.mkdir()
+    for name in foreign:
+        (to / name).write_bytes(b"mine")
+        os.utime(to / name, (0, 0))
+    export_tables(history.warehouse, to)
+    assert all((to / name).read_bytes() == b"mine" for name in foreign)
 
 
 def test_readers_see_every_day_while_all_days_are_exported_again(history: History, tmp_path: Path) -> None:
