@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, CorruptAnswerError
+from orpipeline.archive.records import ArchiveError
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.snapshot import Loaded, Recreated, batches, load_days, recreate_tables, validate_days, write_days
@@ -92,9 +92,9 @@ def rebuild(
     rows.
 
     Tables of an older layout, or changed by hand, are replaced as a whole in one transaction: DuckDB commits all of it
-    or nothing, tables of your own stay, and readers see the old tables until then. Days that only the tables have are
-    carried over. A missing or damaged file is replaced by a complete new one, and a damaged one is kept aside; this
-    cannot be done inside the file. Both rebuild every archived day, whatever the range is.
+    or nothing, tables of your own stay, and no reader sees a part of it. Days that only the tables have are carried
+    over. A missing or damaged file is replaced by a new one when that is complete, and a damaged one is kept aside.
+    Both rebuild every archived day, whatever the range is.
 
     Raises OutdatedLayoutError if a day that only the tables have cannot be carried over, NewerLayoutError if a newer
     version wrote the tables, and the warehouse's other errors.
@@ -189,10 +189,7 @@ def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) ->
 
 
 def _newest_sha256(archive: Archive, day: date) -> str | None:
-    try:
-        record = archive.latest(day)
-    except CorruptAnswerError:
-        return None  # rebuilding the day reports it
+    record = archive.latest(day)
     return record.sha256 if record else None
 
 

@@ -16,7 +16,7 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text in one line that is safe to print: runs of white space become one space, the rest is as in `plain`."""
+    """Return text as one line that is safe to print: runs of white space become one space, the rest is `plain`."""
     return plain(" ".join(text.split()))
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpipeline.errors import SettingsError
-from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, shared_budget
+from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, open_budget
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import RateLimitedError, ServerBusyError
 from orpipeline.settings import load_settings
@@ -160,7 +160,7 @@ def test_a_setting_may_lower_the_limits(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_MINUTE", "2")
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_DAY", "7")
     lowered = load_settings()
-    budget = shared_budget(lowered.state, lowered.requests_per_minute, lowered.requests_per_day)
+    budget = open_budget(lowered)
     assert (budget.per_minute, budget.per_day) == (2, 7)
     budget.spend()
     budget.spend()
@@ -684,6 +684,24 @@ if os.getuid() == 0:
     os.setuid(65534)  # nobody
 print(Budget(Path(sys.argv[1])).peek().used_last_day)
 """
+
+
+def test_peek_does_not_undo_what_a_killed_process_left_unfinished(path: Path, clock: ScriptedClock) -> None:
+    budget = Budget(path, clock=clock)
+    budget.spend()
+    with closing(sqlite3.connect(path, isolation_level=None)) as killed:
+        killed.execute("PRAGMA cache_size = 1")  # so a part of the transaction is in the file already
+        killed.execute("BEGIN IMMEDIATE")
+        killed.executemany("INSERT INTO sent VALUES (?)", [[n] for n in range(20_000)])
+        left = {file: file.read_bytes() for file in path.parent.iterdir()}
+    for file, content in left.items():
+        file.write_bytes(content)
+    before = contents(path.parent)
+    with pytest.raises(BudgetError, match="the next fetch repairs it"):
+        budget.peek()
+    assert contents(path.parent) == before
+    budget.spend()
+    assert budget.peek().used_last_day == 2
 
 
 def test_peek_needs_no_right_to_write() -> None:

@@ -23,7 +23,7 @@ from polars.testing import assert_frame_equal
 from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE, Archive
 from orpipeline.capture import Fetch
 from orpipeline.contracts.tables import TABLES
-from orpipeline.openrouter.budget import shared_budget
+from orpipeline.openrouter.budget import open_budget
 from orpipeline.settings import Settings
 from orpipeline.snapshot import load_days, validate_days, write_days
 from orpipeline.warehouse.database import Warehouse
@@ -126,9 +126,7 @@ class Place:
 
     def requests_counted(self) -> int:
         """Return how many requests the budget has counted."""
-        settings = self.settings
-        budget = shared_budget(settings.state, settings.requests_per_minute, settings.requests_per_day)
-        return budget.state().used_last_day
+        return open_budget(self.settings).state().used_last_day
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:

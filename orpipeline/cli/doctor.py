@@ -126,10 +126,9 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
 
 
 def _budget_rows(settings: Settings) -> Rows:
-    from orpipeline.openrouter.budget import shared_budget
+    from orpipeline.openrouter.budget import open_budget
 
-    budget = shared_budget(settings.state, settings.requests_per_minute, settings.requests_per_day)
-    state = budget.peek()
+    state = open_budget(settings).peek()
     used = (
         f"{state.used_last_minute} of {state.per_minute} in the last minute, "
         f"{state.used_last_day} of {state.per_day} in the last 24 hours"

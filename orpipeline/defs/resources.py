@@ -12,10 +12,9 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from orpipeline.archive.folder import Archive
-from orpipeline.clock import utc_now
 from orpipeline.defs.names import Names
-from orpipeline.openrouter.budget import Budget, shared_budget
-from orpipeline.openrouter.client import AppHeaders, Client
+from orpipeline.openrouter.budget import Budget, open_budget
+from orpipeline.openrouter.client import Client, open_client
 from orpipeline.settings import LOCK_WAIT_SECONDS, REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings, api_key
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
@@ -41,18 +40,15 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
     @property
     def budget(self) -> Budget:
         """The shared request budget."""
-        return shared_budget(Path(self.state), self.requests_per_minute, self.requests_per_day)
+        return open_budget(self._settings())
 
     def client(self) -> Client:
         """Return a client with the API key that the environment has now, on the shared budget."""
-        return Client(
-            api_key=api_key(),
-            base_url=self.base_url,
-            app=AppHeaders(self.http_referer, self.app_title, self.app_categories),
-            clock=utc_now,
-            budget=self.budget,
-            allow_http=self.allow_http,
-        )
+        return open_client(self._settings(), api_key())
+
+    def _settings(self) -> Settings:
+        """Return the settings that this resource has a part of. Raises SettingsError for invalid values."""
+        return Settings.model_validate({name: getattr(self, name) for name in type(self).model_fields})
 
 
 class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom
@@ -89,16 +85,8 @@ class WarehouseResource(DuckDBResource):
 
 def api_resource(settings: Settings) -> OpenRouterResource:
     """Return the API as the settings describe it."""
-    return OpenRouterResource(
-        base_url=settings.base_url,
-        allow_http=settings.allow_http,
-        state=str(settings.state),
-        requests_per_minute=settings.requests_per_minute,
-        requests_per_day=settings.requests_per_day,
-        http_referer=settings.http_referer,
-        app_title=settings.app_title,
-        app_categories=settings.app_categories,
-    )
+    values = settings.model_dump(mode="json", include=set(OpenRouterResource.model_fields))
+    return OpenRouterResource(**values)
 
 
 def io_manager(settings: Settings) -> WarehouseIOManager:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -112,7 +112,7 @@ def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, know
 
 
 def _records(
-    instance: dg.DagsterInstance, names: Names, statuses: list[dg.DagsterRunStatus], day: date | None
+    instance: dg.DagsterInstance, names: Names, statuses: Sequence[dg.DagsterRunStatus], day: date | None
 ) -> list[dg.RunRecord]:
     """Return the pipeline's runs, newest first: its jobs', and those that the asset graph started."""
     tags = {} if day is None else {"dagster/partition": day.isoformat()}
@@ -120,7 +120,7 @@ def _records(
     ours = {*names.daily_assets, names.report}
     return [
         record
-        for record in instance.get_run_records(dg.RunsFilter(statuses=statuses, tags=tags), limit=_MOST_RUNS)
+        for record in instance.get_run_records(dg.RunsFilter(statuses=list(statuses), tags=tags), limit=_MOST_RUNS)
         if record.dagster_run.job_name in jobs or ours & set(record.dagster_run.asset_selection or ())
     ]
 

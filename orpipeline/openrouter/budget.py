@@ -24,7 +24,7 @@ from pathlib import Path
 from orpipeline.clock import Clock, utc_now
 from orpipeline.openrouter.errors import OpenRouterError, RateLimitedError
 from orpipeline.openrouter.stated_time import LONGEST_STATED_WAIT
-from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE
+from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings
 
 FIRST_COOL_DOWN = timedelta(minutes=1)
 LONGEST_COOL_DOWN = timedelta(hours=1)
@@ -167,8 +167,8 @@ class Budget:
                 return self._state(copy, stored if _is_credible(stored, now) else stored.without_end(), now)
         except (OSError, sqlite3.Error) as error:
             raise BudgetError(
-                f"The request budget in {self.path} cannot be read: {error}. Fix the file's permissions. If it is "
-                "damaged, the next fetch sets it aside and starts a new one."
+                f"The request budget in {self.path} cannot be read: {error}. Fix the file's permissions. If a "
+                "killed process or the disk damaged it, the next fetch repairs it or starts a new one."
             ) from error
 
     def _state(self, db: sqlite3.Connection, cool_down: _CoolDown, now: datetime) -> BudgetState:
@@ -248,9 +248,9 @@ class Budget:
         return db
 
 
-def shared_budget(state: Path, per_minute: int, per_day: int) -> Budget:
-    """Return the request budget that all processes with this state folder share."""
-    return Budget(state / "budget.sqlite", per_minute, per_day)
+def open_budget(settings: Settings) -> Budget:
+    """Return the request budget that all processes with the settings' state folder share."""
+    return Budget(settings.state / "budget.sqlite", settings.requests_per_minute, settings.requests_per_day)
 
 
 @dataclass(frozen=True)

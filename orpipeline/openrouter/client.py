@@ -22,7 +22,7 @@ from orpipeline.clock import Clock, utc_now
 from orpipeline.errors import NextAttempt
 from orpipeline.openrouter import exchange
 from orpipeline.openrouter.answer import Answer, parse_json
-from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, shared_budget
+from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, open_budget
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
     BadRequestError,
@@ -399,11 +399,11 @@ def _is_retried(error: BaseException) -> bool:
 
 
 def open_client(settings: Settings, api_key: str | None) -> Client:
-    """Return the client of the settings' API, on the request budget of the settings' state folder."""
+    """Return the client of the settings' API, on their request budget."""
     return Client(
         api_key=api_key,
         base_url=settings.base_url,
         app=AppHeaders(settings.http_referer, settings.app_title, settings.app_categories),
-        budget=shared_budget(settings.state, settings.requests_per_minute, settings.requests_per_day),
+        budget=open_budget(settings),
         allow_http=settings.allow_http,
     )
