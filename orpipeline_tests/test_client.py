@@ -315,6 +315,7 @@ def test_a_servers_message_is_one_short_printable_line(api: ScriptedApi) -> None
         b"[" * 100_000,
         b"\xff\xfe\xff",
         b'{"data": "\xe9"}',
+        b'{"data": "\xed\xa0\x80"}',  # a surrogate, which Python's json lets through
         *(ANSWER.decode().encode(encoding) for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
     ],
 )
@@ -632,6 +633,7 @@ ECHOES = {
     ),
     "too large": Reply(KEY.encode().ljust(MAX_BODY_BYTES + 1)),
     "too large, cut inside the key": Reply(b" " * (MAX_BODY_BYTES - 15) + KEY.encode() + b" " * 100_000),
+    "too large, nothing but keys": Reply(KEY.encode() * (MAX_BODY_BYTES // 20)),
     "too large, unpacked": Reply(
         gzip.compress(b" " * (MAX_BODY_BYTES - 15) + KEY.encode() + b" " * 100_000),
         headers={"Content-Encoding": "gzip"},

@@ -22,7 +22,7 @@ class Answer:
     server_date: datetime | None
     """The answer's `Date` header, in UTC."""
     fetched_at: datetime
-    """When the body was complete, in UTC: by the client's clock, or `server_date` if that shows the clock to be wrong."""
+    """When the body was complete, in UTC: by the client's clock, or `server_date` if that shows the clock is wrong."""
     url: str
     """The requested URL, with its query."""
     origin: str

@@ -42,6 +42,8 @@ def get(
     single step. `trust_env` is whether the environment's proxies apply. Raises DeadlineError, httpx.HTTPError,
     httpx.InvalidURL, and UnicodeError for an invalid host name.
     """
+    if seconds <= 0:
+        raise DeadlineError
     connection, response = _Connection(), Future[Response]()
 
     def run() -> None:
@@ -57,9 +59,9 @@ def get(
         finally:
             connection.release()
 
-    threading.Thread(target=run, name="orpipeline-request", daemon=True).start()
     try:
-        wait([response], max(seconds, 0))
+        threading.Thread(target=run, name="orpipeline-request", daemon=True).start()
+        wait([response], seconds)
         if not response.done():
             raise DeadlineError
         return response.result()
@@ -94,7 +96,7 @@ class _Connection:
         """Keep the connected socket. httpx calls this for each event of the request."""
         if event.endswith("connect_tcp.complete"):
             connected: socket.socket = info["return_value"].get_extra_info("socket")
-            with self._lock:
+            with self._lock, suppress(OSError):  # without free file descriptors, the thread ends by its timeouts
                 self._socket = socket.socket(fileno=os.dup(connected.fileno()))
                 if self._broken_off:  # while connecting; so the request with its key is never sent
                     self._shut_down()
