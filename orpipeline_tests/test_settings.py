@@ -43,10 +43,15 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("ORPIPELINE_START_DATE", "2020-01-01")
     defs = build_defs(Settings(data_dir=tmp_path / "value"))
     assert (defs.resources or {})["openrouter_archive"].path == str(tmp_path / "value" / "raw")
-    assert not (defs.resources or {})["openrouter"].client().allow_http
     (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs()} - {None}
     assert partitions is not None
     assert partitions.get_first_partition_key() == "2026-06-17"
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_client_sends_the_key_over_http_only_if_the_settings_allow_it(tmp_path: Path, allowed: bool) -> None:
+    defs = build_defs(Settings(data_dir=tmp_path, allow_http=allowed))
+    assert (defs.resources or {})["openrouter"].client().allow_http is allowed
 
 
 @pytest.mark.parametrize(
