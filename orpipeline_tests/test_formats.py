@@ -8,15 +8,19 @@ import json
 import lzma
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tarfile
 import zipfile
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import FetchTime
 from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import AnswerFile, NoSuchFileError, find_files
 from orpipeline.importing.formats import read_answers
@@ -305,9 +309,20 @@ def test_another_archives_answers_bring_their_fetch_time_and_whether_they_are_de
         archive.put(body, fetched_at=served(DAY, hours), source="their source", origin=origin)
     items = found(archive.root)
     assert [item.source for item in items] == [f"theirs/2026-10-06/r{n}/task_classifications.json.gz" for n in (1, 2)]
-    assert [(item.body, item.fetched_at, item.demo) for item in items] == [
-        (TWO, served(DAY, 0), origin == "demo"),
-        (respelt(TWO), served(DAY, 1), origin == "demo"),
+    assert [(item.body, item.fetched_at, item.demo, item.fetch_time_recorded) for item in items] == [
+        (TWO, served(DAY, 0), origin == "demo", True),
+        (respelt(TWO), served(DAY, 1), origin == "demo", True),
+    ]
+
+
+def test_a_fetch_time_that_an_archive_took_from_a_file_is_not_one_that_it_recorded(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "theirs")
+    archive.put(TWO, fetched_at=served(DAY), source="a file", origin="import", fetch_time=FetchTime.STATED)
+    write(tmp_path / "theirs" / "e.json", envelope(ONE, fetched_at=served(BEFORE)))
+    items = found(archive.root)
+    assert [(item.fetched_at, item.fetch_time_recorded) for item in items] == [
+        (served(DAY), False),
+        (served(BEFORE), False),
     ]
 
 
@@ -318,11 +333,14 @@ def test_a_fetch_time_that_another_archive_does_not_know_stays_unknown(tmp_path:
     assert [(item.fetched_at, item.modified_at) for item in found(archive.root)] == [(None, None)]
 
 
-@pytest.mark.parametrize("record", [b"[]", b"{", b'{"sha256": "of other bytes", "origin": "demo"}'])
-def test_a_record_that_is_damaged_or_of_other_bytes_is_ignored(tmp_path: Path, record: bytes) -> None:
-    write(tmp_path / "record.json", record)
+@pytest.mark.parametrize("record", ["[]", "{", '{"sha256": "?"}', "of other bytes", "very large"])
+def test_a_record_that_is_damaged_or_of_other_bytes_is_ignored(tmp_path: Path, record: str) -> None:
+    theirs = Archive(tmp_path / "theirs").put(TWO, fetched_at=served(DAY), source="demo", origin="demo").record
+    own = theirs.path.with_name("record.json").read_text()
+    content = {"of other bytes": own.replace(theirs.sha256, "0" * 64), "very large": " " * 10_000 + own}
+    write(tmp_path / "record.json", content.get(record, record).encode())
     (item,) = found(write(tmp_path / "a.json.gz", TWO))
-    assert (item.fetched_at, item.demo) == (None, False)
+    assert (item.fetched_at, item.demo, item.fetch_time_recorded) == (None, False, False)
 
 
 # Files, folders, patterns
@@ -367,6 +385,71 @@ def test_hidden_members_and_other_files_in_archives_are_skipped(tmp_path: Path, 
     ]
     path = write(tmp_path / name, zip_of(members) if name.endswith("zip") else tar_of(members))
     assert [item.source for item in found(path)] == [f"{name}/a.json", f"{name}/2026-10-05"]
+
+
+UNSAFE = [("../a.json", TWO), ("/etc/b.json", TWO), ("c/../d", ONE), ("../README", b"x"), ("../.git/e.json", ONE)]
+
+
+@pytest.mark.parametrize("name", ["z.zip", "t.tar.gz"])
+def test_members_whose_path_leaves_the_archive_are_rejected_by_name(tmp_path: Path, name: str) -> None:
+    members = [*UNSAFE, ("..a.json", b"hidden"), ("f.json", TWO)]
+    path = write(tmp_path / name, zip_of(members) if name.endswith("zip") else tar_of(members))
+    items = read(path)
+    assert [item.source for item in items] == [f"{name}/{m}" for m in ("../a.json", "/etc/b.json", "c/../d", "f.json")]
+    assert [item.source for item in rejected(path)] == [item.source for item in items[:3]]
+    assert all("its path is absolute or has `..`" in item.reason for item in rejected(path))
+
+
+KINDS = {"SYMTYPE": "link", "LNKTYPE": "link", "CHRTYPE": "device", "FIFOTYPE": "device", "GNUTYPE_SPARSE": "sparse"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_links_devices_and_sparse_members_with_an_answers_name_are_rejected(tmp_path: Path, kind: str) -> None:
+    member = tarfile.TarInfo("a.json.gz")
+    member.type, member.linkname = getattr(tarfile, kind), "b.json"
+    rest = tar_of([("b.json", TWO)], gzipped=False)
+    first, second = read(write(tmp_path / "t.tar", member.tobuf(tarfile.GNU_FORMAT) + rest))
+    assert isinstance(first, Rejected)
+    assert (first.source, second.source) == ("t.tar/a.json.gz", "t.tar/b.json")
+    assert KINDS[kind] in first.reason
+    member.name = "README"
+    if kind != "GNUTYPE_SPARSE":
+        assert len(found(write(tmp_path / "other.tar", member.tobuf() + rest))) == 1
+
+
+def test_a_link_in_a_zip_is_rejected(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("a.json")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr(link, "b.json")
+        archive.writestr("b.json", TWO)
+    assert [item.source for item in rejected(tmp_path / "z.zip")] == ["z.zip/a.json"]
+
+
+@pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_tar_format_is_read(tmp_path: Path, format_: int) -> None:
+    long = "/".join(["folder"] * 30) + "/é.json" if format_ != tarfile.USTAR_FORMAT else "folder/" * 20 + "e.json"
+    at = served(DAY, hours=2) + timedelta(seconds=0.5 if format_ == tarfile.PAX_FORMAT else 0)
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz", format=format_, pax_headers={"comment": "of all"}) as archive:
+        for name, content in ((long, ONE), ("folder", None), ("b.json", TWO)):
+            member = tarfile.TarInfo(name)
+            member.mtime = at.timestamp()
+            if content is None:
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, BytesIO(content))
+    items = found(tmp_path / "t.tar.gz")
+    assert [(item.source, item.body, item.modified_at) for item in items] == [
+        (f"t.tar.gz/{long}", ONE, at),
+        ("t.tar.gz/b.json", TWO, at),
+    ]
+
+
+def test_gzip_streams_one_after_another_and_padding_are_read(tmp_path: Path) -> None:
+    content = gzip.compress(ONE[:100]) + gzip.compress(b"") + gzip.compress(ONE[100:]) + bytes(1000)
+    assert [item.body for item in found(write(tmp_path / "a.json.gz", content))] == [ONE]
 
 
 @pytest.mark.parametrize(

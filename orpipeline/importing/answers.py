@@ -28,6 +28,8 @@ from orpipeline.archive.records import FetchTime, Record
 from orpipeline.importing.limits import (
     CHUNK_BYTES,
     MAX_ANSWER_BYTES,
+    MAX_ANSWER_COMMAS,
+    MAX_ANSWER_OBJECTS,
     MAX_ITEMS,
     MAX_LINE_BYTES,
     MAX_TEXT_BYTES,
@@ -362,6 +364,8 @@ def _answer(text: memoryview, origin: Origin, fetched_at: datetime | None) -> Fo
     if len(text) > MAX_ANSWER_BYTES:
         return Rejected(origin.name, f"it is larger than {MAX_ANSWER_BYTES:,} bytes, the limit for an imported answer")
     body, record = bytes(text), origin.record
+    if body.count(b"{") > MAX_ANSWER_OBJECTS or body.count(b",") > MAX_ANSWER_COMMAS:
+        return Rejected(origin.name, f"it has more than {MAX_ANSWER_OBJECTS:,} objects or {MAX_ANSWER_COMMAS:,} commas")
     if record is None or record.sha256 != sha256(body).hexdigest():
         return FoundAnswer(body, origin.name, fetched_at, origin.modified_at)
     demo = record.origin == "demo"

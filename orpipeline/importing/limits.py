@@ -22,7 +22,10 @@ MAX_LINE_BYTES = 16_000_000
 MAX_ITEMS = 10_000
 """Of one list."""
 MAX_ANSWER_BYTES = 2_000_000
-"""Of one answer. Twenty thousand listed models, the most that the contracts admit, fit."""
+"""Of one answer."""
+MAX_ANSWER_OBJECTS = 25_000
+MAX_ANSWER_COMMAS = 150_000
+"""Of one answer; a typical one has 325 objects and 1,090 commas. The 20,000 models that the contracts admit fit."""
 
 CHUNK_BYTES = 65_536
 """How much is read and unpacked at once."""

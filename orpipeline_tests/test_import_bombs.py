@@ -1,0 +1,213 @@
+"""Files that unpack or expand to far more than they seem to hold: an import's memory and time stay bounded."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orpipeline.archive.folder import Archive
+from orpipeline.defs import imports as import_jobs
+from orpipeline.importing.answers import FoundAnswer, Rejected
+from orpipeline.importing.discover import find_files
+from orpipeline.importing.formats import read_answers
+from orpipeline.importing.importer import Imported, import_files
+from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.commands import ORPIPELINE
+from orpipeline_tests.imports import envelope, found, read, rejected, write, zip_of
+
+MAX_MEMORY = 300_000_000  # bytes; the command needs 240,000,000 for a tiny file, nearly all of it for its imports
+MAX_SECONDS = 10  # of processor time: others may use the machine, too
+MB = 1_000_000
+
+
+def gzipped(*pieces: tuple[bytes, int]) -> Callable[[Path], None]:
+    """Return a function that writes pieces, each so many times, to a gzip file, in little memory."""
+
+    def write_to(path: Path) -> None:
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            for piece, times in pieces:
+                at_once = max(1, MB // len(piece))
+                for start in range(0, times, at_once):
+                    file.write(piece * min(at_once, times - start))
+
+    return write_to
+
+
+def tar_header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def with_hole(content: bytes, size: int) -> Callable[[Path], None]:
+    """Return a function that writes a sparse file: it takes no space on the disk after its content."""
+
+    def write_to(path: Path) -> None:
+        path.write_bytes(content)
+        os.truncate(path, size)
+
+    return write_to
+
+
+def containing(content: bytes) -> Callable[[Path], None]:
+    def write_to(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write_to
+
+
+def zipped(name: str, lines: Iterable[bytes], compression: int = zipfile.ZIP_DEFLATED) -> Callable[[Path], None]:
+    def write_to(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", compression) as archive, archive.open(name, "w") as member:
+            for line in lines:
+                member.write(line)
+
+    return write_to
+
+
+def with_a_large_record(path: Path) -> None:
+    path.mkdir()
+    write(path / "a.json", b"{}")
+    gzipped((b"x", 1))(path / "a.json.gz")
+    write(path / "record.json", b'{"sha256":[' + b"[]," * 10 * MB + b"1]}")
+
+
+BOMBS: dict[str, Callable[[Path], None]] = {
+    "newlines": gzipped((b"\n", 800 * MB)),
+    "bad lines": gzipped((b'{"data":1}\n7\n', 500_000)),
+    "lines without a day": gzipped((b'{"data":{}}\n', 500_000)),
+    "lines that are skipped": gzipped((b'{"sha256":1}\n', 10 * MB)),
+    "garbage": gzipped((b'{"data\n', 1), (b"x\n", 19 * MB)),
+    "long lines": gzipped((b'{"data":1}\n', 1), (b"[1" + b"," * 20 * MB + b"]\n", 20)),
+    "deep": gzipped((b"[", 39 * MB)),
+    "a long number": gzipped((b'{"data":', 1), (b"1", 39 * MB), (b"}", 1)),
+    "NaNs": gzipped((b"[", 1), (b"NaN,", 9 * MB), (b"1]", 1)),
+    "NaN and much else": gzipped((b"[NaN,", 1), (b"{},", 3 * MB), (b"1]", 1)),
+    "objects": gzipped((b"[", 1), (b"{},", 13 * MB), (b"{}]", 1)),
+    "requests": gzipped((b'{"requests":[', 1), (b"{},", 13 * MB), (b"{}]}", 1)),
+    "a long fetch time": gzipped((b'{"data":{},"fetched_at":[', 1), (b"[],", 13 * MB), (b"1]}", 1)),
+    "a long error": gzipped((b'{"error":[', 1), (b"[],", 13 * MB), (b"1]}", 1)),
+    "a large answer": gzipped((b'{"data":{"as_of":[', 1), (b"{},", 650_000), (b"1]}}", 1)),
+    "large answers": gzipped((b'{"data":{"as_of":[' + b"{}," * 650_000 + b"1]}}\n", 120)),
+    "unterminated strings": gzipped((b"[NaN,", 1), (b'"', 39 * MB)),
+    "backslashes": gzipped((b'{"data": NaN, "', 1), (b'\\"', 4 * MB)),
+    "padding after gzip": with_hole(gzip.compress(b"{}"), 10**10),
+    "many gzip streams": containing(gzip.compress(b"") * 200_000),
+    "a large file": with_hole(b"{", 10**12),
+    "a large member in a tar": with_hole(tar_header("a.json", 1_900_000_000), 1_900_000_512),
+    "a sparse member in a tar": containing(tar_header("a.json", 0, b"S")),
+    "a long name in a tar": gzipped((tar_header("x", 10**9, b"L"), 1), (b"a", 10**9)),
+    "many bad members in a tar": gzipped((tar_header("a.json", 0), MB)),
+    "many other members in a tar": gzipped((tar_header("README", 0), MB)),
+    "newlines in a zip": zipped("a.json", (b"\n" * MB for _ in range(1_000))),
+    "newlines in a zip with another compression": zipped("a.json", [b"\n" * MB] * 100, zipfile.ZIP_LZMA),
+    "many members in a zip": containing(zip_of([(str(n), b"") for n in range(60_000)])),
+    "a large record beside a file": with_a_large_record,
+}
+
+
+# A process that starts another one passes its own peak memory on to it; this one is small.
+MEASURE = """
+import os, sys
+pid = os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
+_, status, used = os.wait4(pid, 0)
+print(os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024, used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_the_import_of_a_bomb_ends_soon_in_little_memory_and_names_it(tmp_path: Path, bomb: str) -> None:
+    path = tmp_path / "bomb.json.gz"
+    BOMBS[bomb](path)
+    command = [sys.executable, "-c", MEASURE, str(ORPIPELINE), "import", str(path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    code, memory, seconds = done.stderr.splitlines()[-1].split()
+    assert (code, "rejected: bomb.json.gz" in done.stdout) == ("1", True), done.stderr
+    assert int(memory) < MAX_MEMORY
+    assert float(seconds) < MAX_SECONDS
+    assert len(done.stdout) < 500_000
+    state = [file for file in (tmp_path / "data" / "dagster").rglob("*") if file.is_file()]
+    assert 0 < sum(file.stat().st_size for file in state) < 2 * MB
+
+
+def test_the_rest_of_a_file_with_a_thousand_rejections_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", answer() + b"\n" + b"7\n" * 5_000 + answer(DAY - timedelta(days=1)))
+    after = write(tmp_path / "b.json", answer(DAY - timedelta(days=2)))
+    progress: list[int] = []
+    files = find_files([str(path), str(after)])
+    imported = import_files(
+        Archive(tmp_path / "raw"), files, first=DAY - timedelta(days=9), newest=DAY, on_progress=progress.append
+    )
+    assert imported.new == [DAY, DAY - timedelta(days=2)]
+    assert len(imported.rejected) == 1_001
+    assert (imported.rejected[-1].source, "not read" in imported.rejected[-1].reason) == ("a.jsonl", True)
+    assert sum(progress) == sum(file.size for file in files)
+
+
+def test_the_runs_log_names_the_first_hundred_rejections_and_counts_the_others() -> None:
+    imported = Imported(rejected=[Rejected(f"{n}.json\n", "it is bad") for n in range(250)])
+    lines = import_jobs._summary(imported, []).splitlines()
+    assert len(lines) == 102
+    assert lines[-1] == "and 150 more rejected"
+    many = Imported(rejected=[Rejected("x" * MB, "y" * MB) for _ in range(10)])
+    assert len(import_jobs._summary(many, [])) < 20_000
+
+
+def test_a_name_in_json_that_is_nan_is_found_in_linear_time(tmp_path: Path) -> None:
+    began = time.process_time()
+    for content in (b'{"data": NaN, "' + b'\\"' * 2 * MB, b"[NaN," + b'"' * 2 * MB, b"[" + b'"NaN",-' * MB):
+        (item,) = rejected(write(tmp_path / "a.json", content))
+        assert "not valid JSON" in item.reason
+    assert time.process_time() - began < 2
+
+
+def test_strings_that_contain_nan_and_escaped_quotes_are_unchanged(tmp_path: Path) -> None:
+    body = answer().replace(b'"data"', rb'"note": "\\\" NaN, -Infinity \\", "data"', 1)
+    with_nan = answer().replace(b'"data"', b'"x": [-1, NaN, -Infinity, Infinity], "data"', 1)
+    items = found(write(tmp_path / "a.json", b"[" + body + b"," + with_nan + b"," + body + b"]"))
+    assert [item.body for item in items] == [
+        body,
+        with_nan.replace(b"NaN, -Infinity, Infinity", b"null, null, null"),
+        body,
+    ]
+
+
+def test_jsonl_larger_than_the_largest_json_text_is_read_line_by_line(tmp_path: Path) -> None:
+    line = envelope(*[answer()] * 30)
+    path = tmp_path / "a.jsonl.gz"
+    gzipped((b"<<<\r\n", 1), (line + b"\r\n", 50))(path)
+    items = read(path)
+    assert len(items) == 1_501
+    assert isinstance(items[0], Rejected)
+    assert {item.body for item in items if isinstance(item, FoundAnswer)} == {answer()}
+    assert items[-1].source == "a.jsonl.gz:51[30]"
+
+
+def test_a_line_that_is_too_long_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    gzipped((answer() + b"\n", 1), (b" [" + b"1," * 25 * MB + b"1]\n\n", 1), (answer(), 1))(path)
+    assert [(item.source, isinstance(item, Rejected)) for item in read(path)] == [
+        ("a.jsonl.gz:1", False),
+        ("a.jsonl.gz:2", True),
+        ("a.jsonl.gz:4", False),
+    ]
+
+
+def test_an_abandoned_file_still_counts_as_processed(tmp_path: Path) -> None:
+    (file,) = find_files([str(write(tmp_path / "a.jsonl", b"7\n" * 100))])
+    progress: list[int] = []
+    items = read_answers(file, progress.append)
+    next(items)
+    items.close()
+    assert sum(progress) == file.size
