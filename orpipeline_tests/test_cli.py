@@ -30,7 +30,7 @@ from orpipeline_tests.commands import ORPIPELINE, run_command, run_program
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-COMMANDS = ["demo", "dev", "run", "import", "rebuild", "leaderboard", "export", "report", "doctor"]
+COMMANDS = ["demo", "dev", "run", "fetch", "import", "rebuild", "leaderboard", "export", "report", "doctor"]
 
 
 # The demo

@@ -383,10 +383,13 @@ def _numbers_in(folder: Path, *names: re.Pattern[str]) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def _folder_names(folder: Path) -> Iterator[str]:
+def _folder_names(folder: Path) -> list[str]:
     with _disk_errors("read", folder):
-        if folder.is_dir():
-            yield from sorted(path.name for path in folder.iterdir() if path.is_dir())
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 _NOT_A_RECORD = (ValueError, OverflowError, KeyError, TypeError, AttributeError)
