@@ -134,7 +134,8 @@ class Recreated:
 
     `days`: all of them. `loaded`: those that came from the archive. `carried`: those whose rows came from the `old`
     tables, because the archive does not have them, or has no intact and valid answer for them. `left_out`: archived
-    days that the tables no longer have, with the errors by which today's contracts reject them.
+    days that the tables no longer have, with the reason: today's contracts reject them, or the API could not have had
+    them when they were fetched.
     """
 
     days: Sequence[date]
@@ -152,19 +153,21 @@ def recreate_tables(archive: Archive, tables: Tables, *, now: datetime) -> Itera
     """
     old = tables.recreate()
     archived, stored = set(archive.days()), old.days()
+    misdated = {r.as_of: _misdated(r) for r in archive.misdated() if r.as_of and r.as_of in stored - archived}
     lost: dict[date, str] = {}
     for days in batches(archived | stored):
         validated = validate_days(archive, archived.intersection(days), now=now)
         loaded = write_days(tables, validated)
-        kept = read_table_days(old, sorted(stored.intersection(days) - validated.chosen.keys()))
+        kept = read_table_days(old, sorted(stored.intersection(days) - validated.chosen.keys() - misdated.keys()))
         if kept.records:
             tables.replace_days(kept.records, _all_tables(kept.frames, kept.records))
         # The archive keeps the answer of a rejected day.
-        left_out = {
+        left_out: dict[date, OrpipelineError] = {
             day: rejection(day, validated.findings, str(validated.newest[day].path), "no longer have that day")
             for day in kept.unusable
             if day in validated.newest
         }
+        left_out |= {day: misdated[day] for day in misdated.keys() & set(days)}
         lost |= {day: reason for day, reason in kept.unusable.items() if day not in validated.newest}
         yield Recreated(days, loaded, sorted(kept.records), left_out, old)
     if lost:
@@ -196,6 +199,13 @@ def _update_layout(archive: Archive, tables: Tables, now: datetime) -> None:
             days[kind] += of_part
     counts = [f"{len(of_kind)} {kind} ({', '.join(day_spans(of_kind))})" for kind, of_kind in days.items() if of_kind]
     _log.warning("%s They are rebuilt; days: %s.", outdated.reason, "; ".join(counts))
+
+
+def _misdated(record: Record) -> OrpipelineError:
+    return DayNotAvailableError(
+        f"The API could not have had {record.as_of} at {record.fetched_at:%Y-%m-%d %H:%M:%S} UTC, when the answer was "
+        f"fetched, so the tables no longer have that day. The answer's bytes are archived in {record.path}."
+    )
 
 
 def _all_tables(frames: Frames, records: Mapping[date, Record]) -> dict[str, pl.DataFrame]:

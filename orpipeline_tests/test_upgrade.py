@@ -150,6 +150,17 @@ def test_loading_a_day_rebuilds_the_tables_of_0_1_first_and_logs_one_line(
     assert not caplog.records
 
 
+def test_a_day_that_the_api_could_not_have_had_leaves_the_tables_of_0_1_and_is_named(old: Place) -> None:
+    path = old.archive.root / str(FIRST) / "r1" / "record.json"
+    path.write_text(path.read_text().replace("2026-10-06T00:20", "2026-10-05T12:20"))
+    done = old.command("rebuild")
+    assert done.returncode == 1
+    assert f"The API could not have had {FIRST}" in done.stderr
+    assert f"Not rebuilt, because the API could not have had that day yet: {path.parent}" in done.stdout
+    old.assert_current(FIRST)
+    assert FIRST not in old.warehouse.days()
+
+
 def test_a_run_rebuilds_the_tables_of_0_1(old: Place, world: World) -> None:
     assert world.folder == old.folder
     assert world.run(LAST).success
