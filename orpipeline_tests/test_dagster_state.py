@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -19,14 +20,15 @@ from orpipeline.archive.folder import Archive
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import materialized
+from orpipeline_tests.processes import let_go, started
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
 OPEN = """
-import os, sys
+import sys
 from orpipeline.cli.dagster_state import dagster_instance
-print("ready", flush=True)
+print("open", flush=True)
 sys.stdin.read()
 with dagster_instance():
     pass
@@ -36,23 +38,12 @@ with dagster_instance():
 def open_at_once(home: Path, count: int) -> list[int]:
     """Open Dagster's instance in several processes at the same moment, and return their exit codes."""
     home.mkdir()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN],
-            env={**os.environ, "DAGSTER_HOME": str(home)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(count)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-    return [process.wait(timeout=120) for process in processes]
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("DAGSTER_HOME", str(home))
+        processes = [stack.enter_context(started(OPEN)) for _ in range(count)]
+        for process in processes:
+            let_go(process)
+        return [process.wait(timeout=120) for process in processes]
 
 
 def test_processes_that_start_at_once_in_a_new_folder_share_one_state(tmp_path: Path) -> None:

@@ -145,6 +145,14 @@ def test_an_envelope_never_displaces_our_own_fetch_whatever_time_it_states(archi
     assert bodies(archive) == [FIGURES[1], FIGURES[0]]
 
 
+def test_the_record_of_another_archive_is_evidence_of_a_fetch_time(archive: Archive, tmp_path: Path) -> None:
+    archive.put(FIGURES[0], fetched_at=served(DAY), source="the API", origin="api")
+    theirs = Archive(tmp_path / "theirs")
+    theirs.put(FIGURES[1], fetched_at=served(DAY, 21), source="the API", origin="api")
+    assert outcome(archive, theirs.root) == (0, 0, 1, 0)
+    assert bodies(archive) == FIGURES[:2]
+
+
 def test_an_answer_from_before_its_day_ended_is_rejected(archive: Archive, inbox: Path) -> None:
     imported = import_into(archive, write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, -1))))
     assert counts(imported) == (0, 0, 0, 1)

@@ -125,6 +125,10 @@ def _many_models(data: dict[str, Any]) -> None:
     tag(data, "math")["models"] += [{"id": f"demo-x/{n}", **model} for n in range(20_000)]
 
 
+def _many_tags(data: dict[str, Any]) -> None:
+    data["classifications"] = [{}] * 3_000
+
+
 def _as_of(value: object) -> Bend:
     def bend(data: dict[str, Any]) -> None:
         data["as_of"] = value
@@ -281,6 +285,7 @@ VIOLATIONS = [
     Violation("another window", _window(30), "window_is_7_days", "2026-10-06", "30"),
     Violation("the window is a string", _window("7"), "window_is_7_days", "2026-10-06", '"7"'),
     Violation("an absurd number of models", _many_models, "has_a_plausible_size", "2026-10-06", "models=20290"),
+    Violation("an absurd number of tags", _many_tags, "has_a_plausible_size", "2026-10-06", "tags=3000"),
     Violation("no classifications", _no_classifications, "has_classifications", "2026-10-06", "0"),
     *(
         Violation(f"no {field}", _drop("math", field), "required_fields", "math", "(missing)")

@@ -16,8 +16,6 @@ from orpipeline.contracts.rules import ALL, FLOAT_SLACK, HALF_STEP, Rule, sum_to
 from orpipeline.openrouter.client import WINDOW_DAYS
 from orpipeline.openrouter.frames import Frames
 
-MOST_TAGS = 1_000
-MOST_MODELS = 20_000
 DOCUMENTED_PREFIXES = ("code", "data", "agent")
 
 _SHARES = ("usage_share", "token_share")
@@ -69,12 +67,14 @@ def _answer(frames: Frames) -> Iterator[pl.DataFrame]:
 
 
 def _size(frames: Frames) -> pl.DataFrame:
-    models = frames.task_models.group_by("as_of").agg(models=pl.len())
-    sizes = frames.answers.select("as_of", tags="classification_count").join(
-        models, on="as_of", how="left", maintain_order="left"
+    return finding_frame(
+        rules.SIZE,
+        "raw_task_classifications",
+        (
+            (day, "classifications", str(day), f"tags={tags}, models={models}, macro_categories={macros}")
+            for day, (tags, models, macros) in frames.oversized.items()
+        ),
     )
-    large = sizes.filter((pl.col("tags") > MOST_TAGS) | (pl.col("models") > MOST_MODELS))
-    return _broken(rules.SIZE, "raw_task_classifications", large, "classifications", ["as_of"], ["tags", "models"])
 
 
 def _order(frames: Frames) -> Iterator[pl.DataFrame]:

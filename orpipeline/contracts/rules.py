@@ -50,7 +50,8 @@ WINDOW = Rule("window_is_7_days", "`window_days` is 7.", "ERROR")
 NOT_EMPTY = Rule("has_classifications", "The answer has at least one classification.", "ERROR")
 SIZE = Rule(
     "has_a_plausible_size",
-    "The answer has at most 1,000 tags and 20,000 listed models. (A typical one has 29 and 290.)",
+    "The answer has at most 1,000 tags, 20,000 listed models and 1,000 macro-categories. "
+    "(A typical one has 29, 290 and 4.)",
     "ERROR",
 )
 SHARES = Rule("shares_are_fractions", "Every share is a finite number from 0 to 1.", "ERROR")

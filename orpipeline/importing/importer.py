@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
@@ -29,9 +30,10 @@ from orpipeline.openrouter.frames import parse
 
 # Parsed and validated together: about a year, in about 100 MB of memory. Each JSON object can become a row.
 _ANSWERS_AT_ONCE = 400
-_BYTES_AT_ONCE = 14_000_000
+_BYTES_AT_ONCE = 6_000_000
 _OBJECTS_AT_ONCE = 130_000
-_MAX_REJECTED = 1_000  # of one file
+_ANSWERS_OF_A_DAY_AT_ONCE = 50  # they are validated one after another
+_MAX_REJECTED = 300  # of one file
 _WRITERS = 8  # archiving an answer is mostly waiting for the disk
 _SHOWN = 3
 
@@ -102,9 +104,9 @@ def import_files(
     imported = Imported()
     answers = _read_files(files, imported, on_progress)
     with _dry_run_put(archive) if dry_run else nullcontext(archive.put) as put:
-        while batch := _next_batch(answers):
-            dated = [d for found in batch if (d := _dated(found, first, newest, imported)) is not None]
-            for answers_of_days in _at_most_one_for_each_day(dated):
+        dated = (d for found in answers if (d := _dated(found, first, newest, imported)) is not None)
+        while batch := _next_batch(dated):
+            for answers_of_days in _at_most_one_for_each_day(batch):
                 _store(_valid(answers_of_days, imported), put, imported)
     return imported
 
@@ -131,14 +133,17 @@ def _read_files(
                     break
 
 
-def _next_batch(answers: Iterator[FoundAnswer]) -> list[FoundAnswer]:
-    batch: list[FoundAnswer] = []
+def _next_batch(answers: Iterator[_Dated]) -> list[_Dated]:
+    batch: list[_Dated] = []
     size = objects = 0
+    of_days: Counter[date] = Counter()
     for answer in answers:
         batch.append(answer)
-        size += len(answer.body)
-        objects += answer.body.count(b"{")
-        if len(batch) >= _ANSWERS_AT_ONCE or size >= _BYTES_AT_ONCE or objects >= _OBJECTS_AT_ONCE:
+        size += len(answer.found.body)
+        objects += answer.found.body.count(b"{")
+        of_days[answer.day] += 1
+        is_full = len(batch) >= _ANSWERS_AT_ONCE or of_days[answer.day] >= _ANSWERS_OF_A_DAY_AT_ONCE
+        if is_full or size >= _BYTES_AT_ONCE or objects >= _OBJECTS_AT_ONCE:
             break
     return batch
 

@@ -15,8 +15,8 @@ MAX_FILE_BYTES = 250_000_000
 """Of one file, packed and unpacked."""
 MAX_PARTS = 50_000
 """Of one file: its members, lines and list items, whether they hold answers or not."""
-MAX_TEXT_BYTES = 40_000_000
-"""Of one JSON text, such as a list: more than three years of answers. It is in memory as a whole; JSONL is not."""
+MAX_TEXT_BYTES = 20_000_000
+"""Of one JSON text, such as a list: more than a year of answers. It is in memory as a whole; JSONL is not."""
 MAX_LINE_BYTES = 16_000_000
 """Of one line of JSONL: more than a year of answers."""
 MAX_ITEMS = 10_000

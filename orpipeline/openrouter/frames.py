@@ -11,11 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from heapq import nsmallest
 from typing import Any
 
 import polars as pl
 
 from orpipeline.openrouter.answer import iso_date, parse_json
+
+MOST_TAGS, MOST_MODELS, MOST_MACRO_CATEGORIES = 1_000, 20_000, 1_000
+"""Of one answer; a typical one has 29, 290 and 4. The contracts reject a larger one, and the frames lack its rows."""
+_MOST_UNKNOWN_FIELDS = 100  # of one answer; the others are not recorded
 
 _WHOLE = "(answer)"
 _ABSENT = object()  # the value of a field that the answer does not have
@@ -70,7 +75,8 @@ class Frames:
     `task_models.position` counts from 1 in the answer's order. `originals` maps (frame, column, row index) to the
     JSON text of a value that did not fit its column. `unknown_fields` maps a day to the paths of fields that the
     API does not document. `repeated_keys` maps a day to the keys that an object of its answer has more than once,
-    anywhere in the answer; the frames have the last value.
+    anywhere in the answer; the frames have the last value. `oversized` maps a day whose answer is too large to its
+    numbers of tags, listed models and macro-categories; the other frames have no rows of that day.
     """
 
     answers: pl.DataFrame
@@ -81,6 +87,7 @@ class Frames:
     defects: Sequence[Defect]
     unknown_fields: Mapping[date, frozenset[str]]
     repeated_keys: Mapping[date, frozenset[str]]
+    oversized: Mapping[date, tuple[int, int, int]]
 
 
 def parse(bodies: Iterable[tuple[date, bytes]]) -> Frames:
@@ -101,6 +108,7 @@ class _Reader:
     defects: list[Defect] = field(default_factory=list)
     unknown: dict[date, set[str]] = field(default_factory=dict)
     repeated: dict[date, set[str]] = field(default_factory=dict)
+    oversized: dict[date, tuple[int, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for frame, names in (
@@ -128,9 +136,11 @@ class _Reader:
             self.defects.append(Defect(day, _WHOLE, "(not JSON)"))
             answer = None
         data = self._object(day, "data", answer.get("data", _ABSENT)) if answer is not None else None
-        tasks = (data or {}).get("classifications")
-        window = self._answer(day, data or {}, len(tasks) if isinstance(tasks, list) else 0)
-        if data is not None:
+        size = tags, models, macros = _size(data or {})
+        window = self._answer(day, data or {}, tags)
+        if tags > MOST_TAGS or models > MOST_MODELS or macros > MOST_MACRO_CATEGORIES:
+            self.oversized[day] = size
+        elif data is not None:
             self._tasks(day, window, data)
             self._macros(day, window, data)
 
@@ -193,9 +203,10 @@ class _Reader:
             self._defect(day, path or _WHOLE, value)
             return None
         if not value.keys() <= _KNOWN[path]:
-            names = {f"{path}.{name}".lstrip(".") for name in value.keys() - _KNOWN[path]}
+            known = self.unknown.setdefault(day, set())
+            names = nsmallest(_MOST_UNKNOWN_FIELDS - len(known), value.keys() - _KNOWN[path])
             # A name can contain half of a surrogate pair, too; no table can store that.
-            self.unknown.setdefault(day, set()).update(_writable(name) for name in names)
+            known.update(_writable(f"{path}.{name}".lstrip(".")) for name in names)
         return value
 
     def _defect(self, day: date, path: str, value: object) -> None:
@@ -217,6 +228,7 @@ class _Reader:
             defects=self.defects,
             unknown_fields={day: frozenset(paths) for day, paths in self.unknown.items()},
             repeated_keys={day: frozenset(map(_writable, names)) for day, names in self.repeated.items()},
+            oversized=self.oversized,
         )
 
     def _frame(self, frame: str, fields: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
@@ -238,6 +250,15 @@ class _Reader:
         if dtype is pl.Float64:
             values = [None if value is None else float(value) for value in values]
         return pl.Series(name, values, dtype=dtype)
+
+
+def _size(data: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return an answer's numbers of tags, listed models and macro-categories; 0 for what is not a list."""
+    tasks, macros = data.get("classifications"), data.get("macro_categories")
+    tasks = tasks if isinstance(tasks, list) else []
+    listed = (task.get("models") for task in tasks if isinstance(task, dict))
+    models = sum(len(models) for models in listed if isinstance(models, list))
+    return len(tasks), models, len(macros) if isinstance(macros, list) else 0
 
 
 def _is_number(value: object) -> bool:
