@@ -629,6 +629,7 @@ def killed(place: Place, at: str) -> None:
 COMMIT = "duckdb:DuckDBPyConnection.commit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "at",
     [
@@ -647,11 +648,13 @@ def test_a_layout_rebuild_that_is_killed_leaves_the_old_tables(old: Place, at: s
     old.assert_current()
 
 
+@pytest.mark.slow
 def test_a_layout_rebuild_that_is_killed_after_its_commit_is_complete(old: Place) -> None:
     killed(old, f"after {COMMIT}")
     old.assert_current()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "at",
     [
