@@ -132,6 +132,9 @@ FAULTS = {
     "HTML": Fault(Reply(b"<html>Just a moment...</html>"), UnreadableAnswerError, undated=1),
     "UTF-16": Fault(Reply(answer().decode().encode("utf-16")), UnreadableAnswerError, undated=1),
     "the day before": Fault(Reply(answer(BEFORE)), DayNotAvailableError, days=(BEFORE,)),
+    "a day that is not over": Fault(Reply(answer(AFTER)), DayNotAvailableError, undated=1),
+    "a day of another century": Fault(Reply(answer(date(1900, 1, 1))), DayNotAvailableError, undated=1),
+    "the API key": Fault(Reply(answer(bend=lambda data: data.update(key=KEY))), UnreadableAnswerError, undated=1),
 }
 
 
