@@ -36,8 +36,8 @@ def import_(folder: str) -> float:
 
 def backfill(first: str, last: str) -> float:
     """Load a range of archived days in one run, as a backfill does."""
-    from orpipeline.cli.dagster_runs import run_snapshot
     from orpipeline.capture import Fetch
+    from orpipeline.cli.dagster_runs import run_snapshot
 
     start = time.perf_counter()
     since, until = date.fromisoformat(first), date.fromisoformat(last)
