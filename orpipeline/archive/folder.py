@@ -39,7 +39,7 @@ from orpipeline.archive.records import (
     Stored,
 )
 from orpipeline.clock import Clock, utc_now
-from orpipeline.files import write_synced
+from orpipeline.files import sync_folder, write_synced
 from orpipeline.openrouter.answer import iso_date, parse_json, read_as_of
 
 _log = logging.getLogger(__name__)
@@ -324,7 +324,7 @@ class Archive:
                 # The record comes first: a leftover with a complete answer has one, too.
                 _write_synced(temporary / RECORD_FILE, record.to_json())
                 _write_synced(temporary / ANSWER_FILE, gzip.compress(body, compresslevel=6, mtime=0))
-                _sync_folder(temporary)
+                sync_folder(temporary)
                 folder.parent.mkdir(mode=0o700, exist_ok=True)
                 if replaces_damaged:
                     self._set_aside(folder)
@@ -335,8 +335,8 @@ class Archive:
                     if not folder.is_dir():  # a file is in the way; the next attempt would fail, too
                         raise
                     return False
-                _sync_folder(folder.parent)
-                _sync_folder(self.root)
+                sync_folder(folder.parent)
+                sync_folder(self.root)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return True
@@ -412,14 +412,6 @@ def _read_record(folder: Path, as_of: date | None, revision: int) -> Record:
 def _write_synced(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         write_synced(file, content)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ _UP_TO_NAN = re.compile(
 _MAX_NANS = 1_000
 _MAX_NAN_TEXT_BYTES = 10_000_000  # it is copied
 _SAMPLED_LINES = 1_000
+_HEAD_BYTES = 1_000_000  # enough for the first lines of usual JSONL
 _LONGEST_SHOWN = 100  # characters of a value
 
 _Text = bytes | bytearray | memoryview | msgspec.Raw
@@ -147,8 +148,12 @@ _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 def read_text(stream: Readable, origin: Origin, allowance: Allowance) -> Iterator[Found]:
     """Yield each answer in a JSON or JSONL text, and what cannot be read as one."""
-    text = stream.read(MAX_TEXT_BYTES + 1) or b""
+    text = stream.read(_HEAD_BYTES) or b""
     start = 3 if text.startswith(b"\xef\xbb\xbf") else 0
+    if _begins_with_json_line(text, start):
+        yield from _read_lines(_filled_lines(text, start, stream), origin, allowance)
+        return
+    text += stream.read(MAX_TEXT_BYTES + 1 - len(text)) or b""
     if len(text) > MAX_TEXT_BYTES:
         reason = _too_large(MAX_TEXT_BYTES)
     else:
@@ -201,6 +206,12 @@ def _filled_lines(text: bytes, start: int, stream: Readable) -> Iterator[tuple[i
 def _without_return(line: bytearray | memoryview) -> memoryview:
     view = memoryview(line)
     return view[:-1] if view and view[-1] == ord("\r") else view
+
+
+def _begins_with_json_line(text: bytes, start: int) -> bool:
+    """Return whether a text's first line is JSON and another one follows. Then the text need not be read at once."""
+    lines = [line for _, line in islice(_filled_lines(text, start, BytesIO()), 2)]
+    return len(lines) > 1 and _is_json(lines[0])
 
 
 def _is_json_lines(text: bytes, start: int) -> bool:

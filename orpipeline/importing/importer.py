@@ -33,7 +33,7 @@ _ANSWERS_AT_ONCE = 400
 _BYTES_AT_ONCE = 6_000_000
 _OBJECTS_AT_ONCE = 130_000
 _ANSWERS_OF_A_DAY_AT_ONCE = 50  # they are validated one after another
-_MAX_REJECTED = 300  # of one file
+_MAX_REJECTED = 200  # of one file
 _WRITERS = 8  # archiving an answer is mostly waiting for the disk
 _SHOWN = 3
 

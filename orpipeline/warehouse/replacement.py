@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
 
+from orpipeline.files import sync_folder
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 
@@ -82,7 +83,7 @@ def put_in_place(new: Warehouse, warehouse: Warehouse) -> bool:
             new.path.rename(warehouse.path)
         finally:
             new.path.unlink(missing_ok=True)
-        _sync(warehouse.path.parent)
+        sync_folder(warehouse.path.parent)
     return True
 
 
@@ -98,14 +99,6 @@ def _lock(folder: int, path: Path) -> None:
         raise WarehouseBusyError(
             f"Another `orpipeline rebuild` is running in {path.parent}; {path} is unchanged. Wait until it ends."
         ) from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
