@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import date, datetime
 from enum import Enum
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, Record
+from orpipeline.archive.records import Record
 from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import UnreadableAnswerError
-
-_log = logging.getLogger(__name__)
 
 
 class Fetch(Enum):
@@ -41,11 +38,7 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
     the answer names no day, or one that the API cannot have yet. Such an answer, one that is not readable, and one
     that had to be altered to remove the API key are archived as undated.
     """
-    try:
-        for record in archive.adopt():
-            _log.warning("Archived the answer that a killed process had fetched: %s", record.path)
-    except ArchiveError as error:
-        _log.warning("A killed process left an answer that cannot be archived yet. %s", error)
+    archive.adopt()
     newest_day = newest_completed_day(now)
     is_missing = newest_day in days and not archive.is_current(newest_day)
     if fetch is Fetch.never or (fetch is Fetch.auto and not is_missing):

@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, CorruptAnswerError, FetchTime, Stored
+from orpipeline.archive.records import ArchiveError, CorruptAnswerError, FetchTime, Record, Stored
 from orpipeline.testing.sample_answers import demo_answer
 
 DAY = date(2026, 10, 6)
@@ -110,6 +110,18 @@ def test_a_fetch_time_without_evidence_never_displaces_our_own_fetch(archive: Ar
     put(archive, FIRST)
     assert bodies(archive) == [RESTATED, FIRST]
     assert not put(archive, FIRST, minutes=5).new
+
+
+@pytest.mark.parametrize("known", [FetchTime.STATED, FetchTime.UNKNOWN])
+def test_our_own_fetch_is_recorded_although_the_same_bytes_were_imported_before(
+    archive: Archive, known: FetchTime
+) -> None:
+    put(archive, FIRST)
+    at = FETCHED + timedelta(hours=1) if known is FetchTime.STATED else None
+    archive.put(RESTATED, fetched_at=at, source="a.json", origin="import", fetch_time=known)
+    assert put(archive, RESTATED, minutes=90).new
+    assert bodies(archive)[-1] == RESTATED
+    assert archive.revisions(DAY)[-1].fetch_time is FetchTime.RECORDED
 
 
 def test_more_than_nine_revisions_keep_their_order(archive: Archive) -> None:
@@ -305,6 +317,38 @@ def test_a_damaged_undated_answer_is_stored_again(archive: Archive) -> None:
     assert record.path.read_bytes() == b""
 
 
+def test_an_answer_that_cannot_be_read_now_is_not_damaged(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = put(archive, FIRST).record
+
+    def read(self: Archive, record: Record) -> bytes:
+        if record == first:
+            raise ArchiveError("Cannot read it: Input/output error.")
+        return original(self, record)
+
+    original = Archive.read
+    monkeypatch.setattr(Archive, "read", read)
+    put(archive, RESTATED, minutes=5)
+    monkeypatch.undo()
+    assert bodies(archive) == [FIRST, RESTATED]
+    assert damaged_folders(archive) == []
+
+
+def test_processes_that_restore_an_answer_at_once_restore_it_once(archive: Archive) -> None:
+    record = put(archive, FIRST).record
+    record.path.write_bytes(b"")
+    start = Barrier(8)
+
+    def fetch(_: int) -> Stored:
+        start.wait()
+        return put(Archive(archive.root), FIRST, minutes=5)
+
+    with ThreadPoolExecutor(8) as threads:
+        stored = list(threads.map(fetch, range(8)))
+    assert {one.record for one in stored} == {record}
+    assert bodies(archive) == [FIRST]
+    assert damaged_folders(archive) == ["damaged-r1-"]
+
+
 # Days that the API could not have had
 
 
@@ -476,15 +520,34 @@ def test_an_answer_that_does_not_fit_on_the_disk_leaves_nothing(archive: Archive
     assert all(put(archive, body, minutes=9).new for body in answers)
 
 
-@pytest.mark.parametrize("place", [".", "2026-10-06", "2026-10-06/r1"])
-def test_a_file_in_the_place_of_a_folder_stays_and_is_named(archive: Archive, place: str) -> None:
-    path = archive.root / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("in the way")
+def test_a_file_in_the_place_of_the_archive_stays_and_is_named(archive: Archive) -> None:
+    archive.root.write_text("in the way")
     with pytest.raises(ArchiveError, match=r"Cannot write .*/raw"):
         put(archive, FIRST)
-    assert path.read_text() == "in the way"
-    assert [p for p in archive.root.rglob("*") if p.is_file()] in ([], [path])
+    assert archive.root.read_text() == "in the way"
+
+
+def test_an_answer_whose_day_cannot_be_written_is_kept_and_adopted_later(archive: Archive) -> None:
+    archive.root.mkdir()
+    (archive.root / "2026-10-06").write_text("in the way")
+    with pytest.raises(ArchiveError, match=r"Cannot write .*/2026-10-06"):
+        put(archive, FIRST)
+    other = archive.root / ".writing-z"  # one that cannot be archived does not block the others
+    shutil.copytree(put(Archive(archive.root.with_name("theirs")), b"<html>").record.path.parent, other)
+    assert [archive.read(record) for record in archive.adopt()] == [b"<html>"]
+    (archive.root / "2026-10-06").unlink()
+    archive.adopt()
+    assert bodies(archive) == [FIRST]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("nowhere")])
+def test_a_file_or_link_in_the_place_of_a_revision_only_takes_its_number(
+    archive: Archive, make: Callable[[Path], object]
+) -> None:
+    (archive.root / "2026-10-06").mkdir(parents=True)
+    make(archive.root / "2026-10-06" / "r1")
+    assert put(archive, FIRST).record.revision == 2
+    assert bodies(archive) == [FIRST]
 
 
 @pytest.mark.parametrize("link", ["2026-10-06", "undated"])
@@ -520,7 +583,7 @@ def test_a_complete_leftover_is_adopted_with_its_record(tmp_path: Path, body: by
     record = put(Archive(tmp_path / "theirs"), body).record
     leave(archive, "young", record.path.parent)
     assert archive.days() == []
-    assert [(left.as_of, left.sha256) for left in archive.leftovers()] == [(record.as_of, record.sha256)]
+    assert [path.name for path in archive.leftovers()] == [".writing-young"]
     (adopted,) = archive.adopt()
     assert archive.read(adopted) == body
     assert (adopted.fetched_at, adopted.source, adopted.origin) == (record.fetched_at, record.source, record.origin)
@@ -534,6 +597,16 @@ def test_a_leftover_that_was_set_aside_is_never_adopted_as_a_day(tmp_path: Path)
     leave(archive, "young", altered.path.parent)
     assert [record.as_of for record in archive.adopt()] == [None]
     assert archive.days() == []
+
+
+def test_a_leftover_that_cannot_be_read_is_kept_and_listed(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "raw", clock=lambda: FETCHED)
+    newer = leave(archive, "newer", put(Archive(tmp_path / "theirs"), FIRST).record.path.parent)
+    path = newer / "record.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
+    os.utime(newer, ((FETCHED - timedelta(hours=2)).timestamp(),) * 2)
+    assert archive.adopt() == []
+    assert archive.leftovers() == [newer]
 
 
 def test_leftovers_are_removed_after_an_hour_once_they_are_archived(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
     raw/2026-10-06/r1/task_classifications.json.gz    the answer's bytes, gzipped
     raw/2026-10-06/r1/record.json                     sha256, fetch time, source, origin
-    raw/2026-10-06/damaged-r1-20261008T002003/         a damaged revision that another answer has replaced
+    raw/2026-10-06/damaged-r1-20261008T002003/         a damaged revision, or what it was before it was restored
     raw/undated/20261007T002003.123456Z-.../           answers that belong to no day
 
 A revision's folder is written under a temporary name, synced to disk and renamed. It is either complete or absent, and
@@ -27,7 +27,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
+
+from filelock import FileLock
 
 from orpipeline.archive.records import (
     MAX_ANSWER_BYTES,
@@ -48,10 +51,10 @@ ANSWER_FILE = "task_classifications.json.gz"
 RECORD_FILE = "record.json"
 UNDATED = "undated"
 _WRITING = ".writing-"
-_DAMAGED = "damaged-"
+DAMAGED = "damaged-"
 _ABANDONED_AFTER = timedelta(hours=1)  # writing an answer takes far less, so its process was killed
-_REVISION = re.compile(r"r([1-9][0-9]*)")
-_SET_ASIDE = re.compile(rf"{_DAMAGED}r([1-9][0-9]*)-.*")
+_REVISION = re.compile(r"r([1-9][0-9]{0,8})")
+_SET_ASIDE = re.compile(rf"{DAMAGED}r([1-9][0-9]{{0,8}})-.*")
 
 
 class Archive:
@@ -80,7 +83,8 @@ class Archive:
         An answer that the archive already has intact is not stored again. It is compared with the revision that was the
         newest at `fetched_at` and with those fetched since: figures that change and change back become three revisions.
         With `fetched_at=None` (unknown) it is compared with all of the day's revisions. `fetch_time` is how certain
-        `fetched_at` is. With `same_content`, as for imports, the same JSON in other bytes counts as the same answer.
+        `fetched_at` is; an answer that orpipeline fetched is compared only with others that it fetched. With
+        `same_content`, as for imports, the same JSON in other bytes counts as the same answer.
 
         A damaged revision with the same bytes is restored under its old record. Then the day's damaged revisions are
         set aside in the day's folder as `damaged-r1-...`, and never deleted.
@@ -98,8 +102,11 @@ class Archive:
             place = self._next_place(about.as_of)
             day = self.day(about.as_of)
             restored |= self._restore(day.revisions, body, about.sha256)
-            candidates = _newest_at_or_since(day.revisions, fetched_at)
-            if (same := self._same(candidates, body, about.sha256, same_content=same_content)) is not None:
+            is_recorded = about.fetch_time is FetchTime.RECORDED
+            comparable = [r for r in day.revisions if not is_recorded or r.fetch_time is FetchTime.RECORDED]
+            candidates = _newest_at_or_since(comparable, fetched_at)
+            same = self._same(candidates, body, about.sha256, same_content=same_content)
+            if same is not None and day.damaged_after(same) is None:
                 stored = Stored(same, new=restored)
             else:
                 record = replace(about, revision=place[0], path=place[1])
@@ -116,26 +123,31 @@ class Archive:
         return self._put_undated(body, self._about(body, fetched_at, FetchTime.RECORDED, source, origin))
 
     def adopt(self) -> list[Record]:
-        """Archive the complete answers that killed processes left before they could rename them; return new ones.
+        """Archive the complete answers that processes left before they could rename them, and return new ones.
 
-        Leftovers that are older than an hour are then removed: they are incomplete, or archived. Raises ArchiveError
-        if an answer cannot be written.
+        Leftovers that are older than an hour are then removed if they are archived or incomplete. Those that cannot be
+        read or archived now stay, and a warning names them.
         """
         adopted = []
-        for folder in _leftovers(self.root):
-            record = _leftover_record(folder)
-            if record is not None and (body := self._intact(record)) is not None:
-                stored = self._put_leftover(body, record)
-                adopted += [stored.record] if stored.new else []
+        for folder in self._leftover_folders():
+            try:
+                found = self._leftover(folder)
+                if found is not None:
+                    stored = self._put_leftover(*found)
+                    adopted += [stored.record] if stored.new else []
+            except ArchiveError as error:
+                _log.warning("The unfinished answer in %s stays there for now. %s", folder, error)
+                continue
             with suppress(OSError):  # its process may have renamed it
                 if self._clock().timestamp() - folder.stat().st_mtime > _ABANDONED_AFTER.total_seconds():
                     shutil.rmtree(folder)
+        for record in adopted:
+            _log.warning("Archived the answer that an earlier process had fetched: %s", record.path)
         return adopted
 
-    def leftovers(self) -> list[Record]:
-        """Return the complete answers that `adopt` would archive."""
-        records = (_leftover_record(folder) for folder in _leftovers(self.root))
-        return [r for r in records if r is not None and self._intact(r) is not None and not self._has_bytes(r)]
+    def leftovers(self) -> list[Path]:
+        """Return the folders of unfinished writes that `adopt` would archive, or that cannot be read."""
+        return [folder for folder in self._leftover_folders() if self._is_wanted(folder)]
 
     def days(self) -> list[date]:
         """Return the archived days, oldest first."""
@@ -224,7 +236,11 @@ class Archive:
     def _next_place(self, day: date) -> tuple[int, Path]:
         """Return the number and the file of a day's next revision; the number of a damaged one is not used again."""
         folder = self.root / day.isoformat()
-        number = max(_numbers_in(folder, _REVISION, _SET_ASIDE), default=0) + 1
+        with _disk_errors("read", folder):
+            # Of files and links, too: they are in the way.
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        taken = (pattern.fullmatch(name) for name in names for pattern in (_REVISION, _SET_ASIDE))
+        number = max((int(match[1]) for match in taken if match), default=0) + 1
         return number, folder / f"r{number}" / ANSWER_FILE
 
     def _put_undated(self, body: bytes, about: Record) -> Stored:
@@ -242,6 +258,29 @@ class Archive:
                 return Stored(record, new=True)
             at += timedelta(microseconds=1)  # a damaged one has this name
 
+    def _leftover_folders(self) -> list[Path]:
+        return [self.root / name for name in _folder_names(self.root) if name.startswith(_WRITING)]
+
+    def _leftover(self, folder: Path) -> tuple[bytes, Record] | None:
+        """Return the complete answer of an unfinished write, or None if it is incomplete.
+
+        Raises ArchiveError if it cannot be read.
+        """
+        try:
+            record = Record.from_json((folder / RECORD_FILE).read_bytes(), path=folder / ANSWER_FILE)
+            return self.read(record), record
+        except (FileNotFoundError, CorruptAnswerError, *_NOT_A_RECORD):
+            return None
+        except OSError as error:
+            raise _failed("read", folder, error) from None
+
+    def _is_wanted(self, folder: Path) -> bool:
+        try:
+            found = self._leftover(folder)
+            return found is not None and not self._has_intact(found[1])
+        except ArchiveError:
+            return True
+
     def _put_leftover(self, body: bytes, record: Record) -> Stored:
         known = record.fetch_time is not FetchTime.UNKNOWN
         if record.as_of is None:
@@ -257,7 +296,8 @@ class Archive:
     def _same(self, records: Iterable[Record], body: bytes, sha256: str, *, same_content: bool) -> Record | None:
         if same_content:
             return next((record for record in records if self._has_content(record, body)), None)
-        return next((record for record in records if record.sha256 == sha256), None)
+        same = (record for record in records if record.sha256 == sha256)
+        return next((record for record in same if self._intact(record) is not None), None)
 
     def _has_content(self, record: Record, body: bytes) -> bool:
         """Return whether a revision is intact and has the same JSON."""
@@ -274,72 +314,112 @@ class Archive:
         except ArchiveError:
             return None
 
-    def _has_bytes(self, record: Record) -> bool:
-        """Return whether the bytes of a leftover are archived."""
-        if record.as_of is None:
-            return any(name.endswith(f"Z-{record.sha256[:16]}") for name in _folder_names(self.root / UNDATED))
-        return any(r.sha256 == record.sha256 for r in self.revisions(record.as_of))
+    def _has_intact(self, record: Record) -> bool:
+        """Return whether the bytes of an unfinished write are archived, and intact."""
+        if record.as_of is not None:
+            archived = self.revisions(record.as_of)
+        else:
+            undated = (self.root / UNDATED / name for name in _folder_names(self.root / UNDATED))
+            archived = [replace(record, path=folder / ANSWER_FILE) for folder in undated]
+        return any(r.sha256 == record.sha256 and self._intact(r) is not None for r in archived)
 
     def _restore(self, revisions: Iterable[Record], body: bytes, sha256: str) -> bool:
-        """Replace the damaged bytes of revisions that had this answer; return whether there were any."""
+        """Replace the damaged bytes of revisions that had this answer, and return whether one was replaced.
+
+        A copy of the damaged folder is set aside first. If that is impossible, the revision stays as it is.
+        """
         damaged = [r for r in revisions if r.sha256 == sha256 and self._intact(r) is None]
+        restored = False
         for record in damaged:
-            _log.warning("Restored the damaged answer %s", record.path)
-            self._write(record, body, replaces_damaged=True)
-        return bool(damaged)
+            with self._repairing():
+                if self._intact(record) is not None:  # another process has just restored it
+                    continue
+                try:
+                    aside = self._unused_name(record.path.parent)
+                    shutil.copytree(record.path.parent, aside, symlinks=True)
+                    _replace(record.path, gzip.compress(body, compresslevel=6, mtime=0))
+                except OSError as error:
+                    _log.warning("Cannot restore the damaged answer %s: %s", record.path, error)
+                    continue
+            _log.warning("Restored the damaged answer %s; its damaged copy is %s", record.path, aside.name)
+            restored = True
+        return restored
 
     def _set_damaged_aside(self, day: date) -> None:
         """Set a day's damaged revisions aside, after an intact answer of the day has been archived."""
-        found = self.day(day)
-        damaged = [number for number, error in found.damaged.items() if isinstance(error, CorruptAnswerError)]
-        damaged += [record.revision for record in found.revisions if self._intact(record) is None]
-        with _disk_errors("write", self.root):
-            for number in damaged:
+        if not self._damaged_numbers(self.day(day)):
+            return
+        with self._repairing(), _disk_errors("write", self.root):
+            for number in self._damaged_numbers(self.day(day)):  # another process may have restored one
                 folder = self.root / day.isoformat() / f"r{number}"
-                _log.warning("Set the damaged answer %s aside as %s", folder, self._set_aside(folder).name)
+                aside = self._unused_name(folder)
+                folder.rename(aside)
+                _log.warning("Set the damaged answer %s aside as %s", folder, aside.name)
 
-    def _set_aside(self, folder: Path) -> Path:
-        """Rename a damaged revision's folder, and return its new path."""
-        name = f"{_DAMAGED}{folder.name}-{self._clock():%Y%m%dT%H%M%S%f}"
-        with suppress(FileNotFoundError):  # another process has just done so
-            folder.rename(folder.with_name(name))
-        return folder.with_name(name)
+    def _damaged_numbers(self, day: ArchivedDay) -> list[int]:
+        """Return the numbers of a day's revisions that are damaged, and not only unreadable now."""
+        numbers = [number for number, error in day.damaged.items() if isinstance(error, CorruptAnswerError)]
+        for record in day.revisions:
+            try:
+                self.read(record)
+            except CorruptAnswerError:
+                numbers.append(record.revision)
+            except ArchiveError:
+                pass
+        return numbers
 
-    def _write(self, record: Record, body: bytes, *, replaces_damaged: bool = False) -> bool:
+    def _unused_name(self, folder: Path) -> Path:
+        """Return the path that a damaged revision's folder gets."""
+        name = f"{DAMAGED}{folder.name}-{self._clock():%Y%m%dT%H%M%S}"
+        names = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))
+        return next(path for path in names if not path.exists())
+
+    @contextmanager
+    def _repairing(self) -> Iterator[None]:
+        """Let one process at a time repair the archive."""
+        with _disk_errors("write", self.root), FileLock(self.root / ".repair.lock", mode=0o600):
+            yield
+
+    def _write(self, record: Record, body: bytes) -> bool:
         """Write a revision's folder in one step; return False if another process has already written it.
 
-        With `replaces_damaged`, the folder that is there now is set aside first.
+        If only the last step fails, the complete answer stays under its temporary name, and `adopt` archives it.
         """
         folder = record.path.parent
         with _disk_errors("write", self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = self._write_aside(record, body)
             if folder.parent.is_symlink():
                 raise ArchiveError(
                     f"{folder.parent} in the raw archive is a link, and nothing is written through links. Replace it "
-                    "with a folder."
+                    f"with a folder. The answer is in {temporary}, and the next run archives it."
                 )
-            # mkdtemp makes the folder readable by its owner only.
-            temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=self.root))
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
             try:
-                # The record comes first: a leftover with a complete answer has one, too.
-                _write_synced(temporary / RECORD_FILE, record.to_json())
-                _write_synced(temporary / ANSWER_FILE, gzip.compress(body, compresslevel=6, mtime=0))
-                sync_folder(temporary)
-                folder.parent.mkdir(mode=0o700, exist_ok=True)
-                if replaces_damaged:
-                    self._set_aside(folder)
-                try:
-                    # Renaming to a folder that has files fails, so nothing is ever overwritten.
-                    temporary.rename(folder)
-                except OSError:
-                    if not folder.is_dir():  # a file is in the way; the next attempt would fail, too
-                        raise
-                    return False
-                sync_folder(folder.parent)
-                sync_folder(self.root)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                # Renaming to a folder that has files fails, so nothing is ever overwritten.
+                temporary.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                shutil.rmtree(temporary)
+                return False
+            sync_folder(folder.parent)
+            sync_folder(self.root)
         return True
+
+    def _write_aside(self, record: Record, body: bytes) -> Path:
+        """Write a revision's folder under a temporary name. If that fails, nothing is left."""
+        # mkdtemp makes the folder readable by its owner only.
+        temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=self.root))
+        try:
+            # The record comes first: a leftover with a complete answer has one, too.
+            _write_synced(temporary / RECORD_FILE, record.to_json())
+            _write_synced(temporary / ANSWER_FILE, gzip.compress(body, compresslevel=6, mtime=0))
+            sync_folder(temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return temporary
 
     def _day_folders(self) -> list[date]:
         return sorted(day for name in _folder_names(self.root) if (day := iso_date(name)) is not None)
@@ -364,23 +444,9 @@ def _newest_at_or_since(revisions: list[Record], fetched_at: datetime | None) ->
     return [*unknown, *known][max(len(earlier) - 1, 0) :]
 
 
-def _leftovers(root: Path) -> list[Path]:
-    """Return the folders of unfinished writes, oldest name first."""
-    return [root / name for name in _folder_names(root) if name.startswith(_WRITING)]
-
-
-def _leftover_record(folder: Path) -> Record | None:
-    """Return the record of an unfinished write, or None if it has none yet."""
-    try:
-        return Record.from_json((folder / RECORD_FILE).read_bytes(), path=folder / ANSWER_FILE)
-    except (OSError, ArchiveError, *_NOT_A_RECORD):
-        return None
-
-
-def _numbers_in(folder: Path, *names: re.Pattern[str]) -> list[int]:
-    """Return the numbers of a day's revisions in order; with `names`, of all folders that these match."""
-    found = (pattern.fullmatch(name) for name in _folder_names(folder) for pattern in names or (_REVISION,))
-    return sorted(int(match[1]) for match in found if match)
+def _numbers_in(folder: Path) -> list[int]:
+    """Return the numbers of a day's revisions, in order."""
+    return sorted(int(match[1]) for name in _folder_names(folder) if (match := _REVISION.fullmatch(name)))
 
 
 def _folder_names(folder: Path) -> list[str]:
@@ -409,6 +475,15 @@ def _read_record(folder: Path, as_of: date | None, revision: int) -> Record:
     return replace(record, as_of=as_of, revision=revision)
 
 
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file in one step."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    _write_synced(temporary, content)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def _write_synced(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         write_synced(file, content)
@@ -419,7 +494,7 @@ def _disk_errors(verb: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _failed(verb, Path(error.filename or path), error) from None
+        raise _failed(verb, Path(error.filename2 or error.filename or path), error) from None
 
 
 def _failed(verb: str, path: Path, error: OSError) -> ArchiveError:

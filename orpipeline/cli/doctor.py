@@ -86,7 +86,7 @@ def _archive_rows(archive: Archive, now: datetime) -> Rows:
     archived, newest = archive.days(), newest_completed_day(now)
     fetched = "archived" if newest in archived else "not fetched yet; the API serves it until 24:00 UTC"
     rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
-    unfinished = [str(record.path.parent) for record in archive.leftovers()]
+    unfinished = [str(folder) for folder in archive.leftovers()]
     misdated = [str(record.path.parent) for record in archive.misdated()]
     if unfinished:
         rows.append(("unfinished", f"{', '.join(unfinished)}: complete answers that the next run archives"))
