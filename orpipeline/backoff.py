@@ -29,6 +29,7 @@ TRUSTED_STATED_TIMES = 3
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """A run that ended further ahead than this was recorded while the clock was ahead, and delays nothing."""
 
+_ERRORS_OF_THE_KEY = ("MissingKeyError", "UnauthorizedError", "ForbiddenError")
 _ORDINALS = {1: "first", 2: "second", 3: "third"}
 
 
@@ -69,8 +70,8 @@ class Attempts:
             read = replace(read, next_attempt=NextAttempt(read.next_attempt))
             datetime.fromtimestamp(read.ended_at, UTC)
             date.fromisoformat(read.day)
-            if not isinstance(read.failures, int):
-                raise TypeError("failures is not a number")
+            if not isinstance(read.failures, int) or read.failures < 0:
+                raise TypeError("failures is not a number from 0")
         except (TypeError, ValueError, OverflowError, OSError, RecursionError) as error:
             raise ValueError(f"not a cursor: {error}") from None
         return read if read.day == day.isoformat() else cls(day.isoformat())
@@ -98,8 +99,13 @@ class Attempt:
     reason: str
 
 
-def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: datetime) -> Wait | Attempt:
-    """Decide whether to start a run now, for a day that is not materialized and has no active run."""
+def decide(
+    attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: datetime, *, damaged: bool = False
+) -> Wait | Attempt:
+    """Decide whether to start a run now, for a day that has no active run.
+
+    The day is not materialized or, with `damaged`, it is, but its archived answer is damaged.
+    """
     over_at = datetime.combine(date.fromisoformat(attempts.day), datetime.min.time(), UTC) + timedelta(days=1)
     gone_at, recapture_at = over_at + timedelta(days=1), over_at + RECAPTURE_AT
     left = f"{_duration(gone_at - now)} left to fetch {attempts.day}"
@@ -110,9 +116,12 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
     if ended_by is NextAttempt.NEEDS_PERSON and attempts.key_fingerprint == key_fingerprint:
         due = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)
         if now < due:
-            why = f"{attempts.error}: see the failed run, check OPENROUTER_API_KEY"
-            often = "hourly" if gone_at - now > URGENT else f"every {_minutes(URGENT_DISTANCE)} min"
-            return Wait(f"{why}; retried {often}, next attempt {due:%H:%M:%S} UTC; {left}")
+            key = ", check OPENROUTER_API_KEY" if attempts.error in _ERRORS_OF_THE_KEY else ""
+            return Wait(f"{attempts.error}: see the failed run{key}; {_retried(due, gone_at - now)}; {left}")
+    if damaged and attempts.run_id is not None and not attempts.failures:
+        due = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)  # the last run has not repaired it
+        if now < due:
+            return Wait(f"{attempts.day} is damaged in the archive; {_retried(due, gone_at - now)}; {left}")
     before_recapture = ended_at < recapture_at
     # The schedule starts the recapture. If it starts none, or it fails, the attempts continue here.
     if ended_by is NextAttempt.NEEDS_OPENROUTER and before_recapture and now < recapture_at + URGENT_DISTANCE:
@@ -126,6 +135,11 @@ def decide(attempts: Attempts, budget: BudgetState, key_fingerprint: str, now: d
         if now < due and not trusted:
             return Wait(f"{attempts.error} x {attempts.failures}, next attempt {due:%H:%M:%S} UTC; {left}")
     return Attempt(f"attempt {attempts.failures + 1}; {left}")
+
+
+def _retried(due: datetime, left: timedelta) -> str:
+    often = "hourly" if left > URGENT else f"every {_minutes(URGENT_DISTANCE)} min"
+    return f"retried {often}, next attempt {due:%H:%M:%S} UTC"
 
 
 def _why_no_request(budget: BudgetState) -> str:

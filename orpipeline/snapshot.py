@@ -258,9 +258,10 @@ def validate_days(
     chosen = {day: record for day, record in newest.items() if day not in rejected}
     unusable = [day for day in wanted if day not in chosen]
     for day in unusable:
-        older = None if revision else _newest_valid(archive, older_revisions(archived[day].revisions, wanted[day]))
-        if older is not None:
-            chosen[day], bodies[day] = older, archive.read(older)
+        valid = None if revision else _newest_valid(archive, older_revisions(archived[day].revisions, wanted[day]))
+        older = valid and valid[0]
+        if valid is not None:
+            chosen[day], bodies[day] = valid
         if day in rejected:
             stored = f"use revision {older.revision}, the newest valid one" if older else "are unchanged"
             errors[day] = rejection(day, findings, str(newest[day].path), stored)
@@ -285,11 +286,12 @@ def older_revisions(revisions: Sequence[Record], record: Record) -> list[Record]
     return [r for r in revisions if r.age < record.age]
 
 
-def _newest_valid(archive: Archive, revisions: Sequence[Record]) -> Record | None:
+def _newest_valid(archive: Archive, revisions: Sequence[Record]) -> tuple[Record, bytes] | None:
     for record in reversed(revisions):
         with suppress(ArchiveError):
-            if record.as_of and not rejected_days(validate(parse([(record.as_of, archive.read(record))]))):
-                return record
+            body = archive.read(record)
+            if record.as_of and not rejected_days(validate(parse([(record.as_of, body)]))):
+                return record, body
     return None
 
 

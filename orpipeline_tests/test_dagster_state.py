@@ -133,7 +133,8 @@ def test_the_advice_for_a_corrupt_state_works(tmp_path: Path, online: dict[str, 
     shutil.copytree(pristine, home)
     add_a_second_head(home)
     done = run_command("run", folder=tmp_path, environment=online)
-    assert f"Several processes created it at once. If it is damaged, move {home} away" in done.stderr
+    assert "Several processes created it at once." in done.stderr
+    assert f"move {home} away" in done.stderr
     home.rename(tmp_path / "away")
     assert run_command("import", str(tmp_path / "data" / "raw"), folder=tmp_path, environment=online).returncode == 0
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -163,8 +164,7 @@ def test_a_state_that_breaks_during_the_run_loses_nothing(
 
 def test_an_api_that_fails_too_is_named(tmp_path: Path, api: ScriptedApi, online: dict[str, str]) -> None:
     api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
-    (tmp_path / "home").touch()
-    done = run_command("run", folder=tmp_path, environment=online)
+    done = run_command("run", folder=tmp_path, environment={**online, "DAGSTER_HOME": "~nobody-has-this-name/x"})
     assert "Cannot store Dagster's state" in done.stderr
     assert f"{YESTERDAY} could not be fetched either: The API does not accept the key" in done.stderr
 

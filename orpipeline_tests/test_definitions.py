@@ -137,14 +137,15 @@ def test_the_schedule_requests_the_day_that_has_just_ended_once(
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         request = evaluate("daily_snapshot_schedule", AT_0020, instance)
-        instance.add_run(
-            dg.DagsterRun(
-                "daily_snapshot",
-                run_id="12345678-0000-4000-8000-000000000000",
-                status=dg.DagsterRunStatus.STARTED,
-                tags={"dagster/partition": "2026-10-06"},
-            )
+        run = dg.DagsterRun(
+            "daily_snapshot",
+            run_id="12345678-0000-4000-8000-000000000000",
+            status=dg.DagsterRunStatus.STARTED,
+            tags={"dagster/partition": "2026-10-06"},
         )
+        instance.add_run(run)
+        with time_machine.travel(AT_0020):
+            instance.report_engine_event("Started.", run)
         skipped = evaluate("daily_snapshot_schedule", AT_0020, instance)
         recapture = evaluate("recapture_schedule", AT_2140, instance)
     assert isinstance(request, dg.RunRequest)

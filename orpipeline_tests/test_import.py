@@ -153,10 +153,25 @@ def test_the_record_of_another_archive_is_evidence_of_a_fetch_time(archive: Arch
     assert bodies(archive) == FIGURES[:2]
 
 
+def test_importing_an_archive_makes_no_day_of_what_it_has_set_aside(archive: Archive, tmp_path: Path) -> None:
+    theirs = Archive(tmp_path / "theirs")
+    theirs.put_undated(FIGURES[0], fetched_at=served(DAY), source="altered", origin="api")
+    for figures in FIGURES[:2]:  # the first one is damaged, and set aside when the second one comes
+        path = theirs.put(figures, fetched_at=served(DAY), source="the API", origin="api").record.path
+        path.write_bytes(gzip.compress(FIGURES[2]))
+    imported = import_into(archive, theirs.root)
+    assert counts(imported) == (0, 0, 0, 2)
+    assert [
+        next(part for part in ("belongs to no day", "does not match the record") if part in one.reason)
+        for one in sorted(imported.rejected, key=lambda one: one.source, reverse=True)
+    ] == ["belongs to no day", "does not match the record"]
+    assert archive.days() == []
+
+
 def test_an_answer_from_before_its_day_ended_is_rejected(archive: Archive, inbox: Path) -> None:
     imported = import_into(archive, write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, -1))))
     assert counts(imported) == (0, 0, 0, 1)
-    assert "could not have had 2026-10-06 yet" in imported.rejected[0].reason
+    assert "could not have had 2026-10-06 at" in imported.rejected[0].reason
 
 
 def test_a_stated_fetch_time_takes_precedence_over_the_files_time(archive: Archive, inbox: Path) -> None:

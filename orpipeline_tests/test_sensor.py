@@ -14,7 +14,7 @@ from orpipeline.capture import Fetch
 from orpipeline.cli.dagster_runs import job_origin
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
-from orpipeline_tests.world import NOON, World
+from orpipeline_tests.world import NAMES, NOON, World
 
 pytestmark = pytest.mark.usefixtures("clock")
 FINGERPRINT = hashlib.blake2b(KEY.encode(), digest_size=4).hexdigest()
@@ -54,10 +54,14 @@ def test_a_materialized_day_needs_no_run(online: World) -> None:
     assert "2026-10-06 is materialized; the next day is due" in reason(online.tick())
 
 
-def test_a_materialized_day_whose_archived_answer_is_damaged_is_fetched_again(online: World, api: ScriptedApi) -> None:
+def test_a_materialized_day_whose_archived_answer_is_damaged_is_fetched_again_hourly(
+    online: World, api: ScriptedApi, clock: time_machine.Traveller
+) -> None:
     record = online.store(answer()).record
     assert online.run(DAY).success
     record.path.write_bytes(b"damaged")
+    assert "is damaged in the archive; retried hourly, next attempt 13:00:00 UTC" in reason(online.tick())
+    clock.move_to(NOON + timedelta(hours=1))
     (request,) = online.tick().run_requests or []
     api.answers(answer())
     assert online.execute(request).success
@@ -100,6 +104,23 @@ def test_it_gives_up_on_a_run_that_is_silent_for_half_an_hour(
     assert _status(online, run_id) is dg.DagsterRunStatus.FAILURE
     clock.move_to(NOON + timedelta(minutes=33))
     assert online.tick(cursor).run_requests
+
+
+def test_a_silent_run_that_also_has_assets_of_yours_is_left_alone_and_does_not_block_the_day(
+    online: World, clock: time_machine.Traveller
+) -> None:
+    run = dg.DagsterRun(
+        "__ASSET_JOB",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "2026-10-06"},
+        asset_selection=frozenset({*NAMES.daily_assets, dg.AssetKey("training")}),
+    )
+    online.instance.add_run(run)
+    online.instance.report_engine_event("Started.", run)
+    assert "is already processing" in reason(online.tick())
+    clock.move_to(NOON + timedelta(minutes=31))
+    assert online.tick().run_requests
+    assert _status(online, run.run_id) is dg.DagsterRunStatus.STARTED
 
 
 def test_a_queued_run_may_wait_for_any_time(online: World, clock: time_machine.Traveller) -> None:
@@ -173,7 +194,9 @@ def test_it_waits_for_the_request_budget(online: World) -> None:
     assert reason(online.tick()).startswith("Request budget spent, next attempt 12:01:00 UTC")
 
 
-@pytest.mark.parametrize("garbled", ["{", '{"day": "x", "failures": 1}', "[" * 9999])
+@pytest.mark.parametrize(
+    "garbled", ["{", '{"day": "x", "failures": 1}', '{"day": "2026-10-06", "failures": -50}', "[" * 9999]
+)
 def test_an_unreadable_cursor_is_ignored(online: World, garbled: str) -> None:
     result = online.tick(garbled)
     assert result.run_requests

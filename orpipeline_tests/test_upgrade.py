@@ -156,7 +156,7 @@ def test_a_day_that_the_api_could_not_have_had_leaves_the_tables_of_0_1_and_is_n
     done = old.command("rebuild")
     assert done.returncode == 1
     assert f"The API could not have had {FIRST}" in done.stderr
-    assert f"Not rebuilt, because the API could not have had that day yet: {path.parent}" in done.stdout
+    assert f"Not rebuilt, because the API could not have had that day then: {path.parent}" in done.stdout
     old.assert_current(FIRST)
     assert FIRST not in old.warehouse.days()
 

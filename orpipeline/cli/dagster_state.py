@@ -34,15 +34,16 @@ def prepare_dagster_home(settings: Settings) -> Path:
     folder cannot be written.
     """
     configured = os.environ.get("DAGSTER_HOME")
-    home = Path(configured).expanduser().absolute() if configured else settings.dagster_home
+    home = Path(configured) if configured else settings.dagster_home
     try:
+        home = home.expanduser().absolute()
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not configured:
             _write_instance_config(home / "dagster.yaml")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter for `~user` of an unknown user
         raise DagsterStateError(
-            f"Cannot store Dagster's state in {home}: {error.strerror}. Set DAGSTER_HOME or ORPIPELINE_DATA_DIR "
-            "to a folder that you can write to."
+            f"Cannot store Dagster's state in {home}: {getattr(error, 'strerror', None) or error}. Set DAGSTER_HOME or "
+            "ORPIPELINE_DATA_DIR to a folder that you can write to."
         ) from error
     os.environ["DAGSTER_HOME"] = str(home)
     return home
@@ -53,7 +54,7 @@ def _write_instance_config(path: Path) -> None:
     for place in ("storage", "local_artifact_storage", "compute_logs"):
         del config[place]
     text = "# Written by orpipeline from its own dagster.yaml; your changes here are lost.\n" + yaml.safe_dump(config)
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         replace_file(path, text.encode())
 
 
@@ -92,6 +93,7 @@ def _reason(error: Exception) -> str:
 def _advice(home: Path, error: Exception) -> str:
     cause = "Several processes created it at once. " if "more than one head" in str(error) else ""
     return (
-        f"{cause}If it is damaged, move {home} away: the next run creates it again, and `orpipeline import` of your "
-        "archive's folder records the archived days in it. Only the history of runs is lost."
+        f"{cause}Fix `dagster.yaml` there or, if the databases are damaged, move {home} away: the next run creates "
+        "them again, and `orpipeline import` of your archive's folder records the archived days. Only the history of "
+        "runs is lost."
     )

@@ -43,8 +43,7 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     report.try_to_add("budget", lambda: _budget_rows(settings))
     damaged: list[ArchiveError] = []
     if deep:
-        answers, damaged = _read_all(archive)
-        report.add([("sha256", f"{answers - len(damaged)} of {answers} archived answers match their sha256")])
+        report.try_to_add("sha256", lambda: _sha256_rows(archive, damaged))
     terminal.print_rows(terminal.out, report.rows)
     for error in damaged:
         terminal.print_line(terminal.out, str(error))
@@ -85,13 +84,15 @@ def _setting_rows(settings: Settings, env_file: Path | None) -> Rows:
 def _archive_rows(archive: Archive, now: datetime) -> Rows:
     archived, newest = archive.days(), newest_completed_day(now)
     fetched = "archived" if newest in archived else "not fetched yet; the API serves it until 24:00 UTC"
+    if newest in archived and not archive.is_current(newest):
+        fetched = "archived, but damaged: fetch it again before 24:00 UTC"
     rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
     unfinished = [str(folder) for folder in archive.leftovers()]
     misdated = [str(record.path.parent) for record in archive.misdated()]
     if unfinished:
         rows.append(("unfinished", f"{', '.join(unfinished)}: complete answers that the next run archives"))
     if misdated:
-        rows.append(("belong to no day", f"{', '.join(misdated)}: the API could not have had that day yet"))
+        rows.append(("belong to no day", f"{', '.join(misdated)}: the API could not have had that day then"))
     return rows
 
 
@@ -142,10 +143,11 @@ def _budget_rows(settings: Settings) -> Rows:
     return rows
 
 
-def _read_all(archive: Archive) -> tuple[int, list[ArchiveError]]:
-    """Read every archived answer; return how many there are, and the errors of the damaged ones."""
+def _sha256_rows(archive: Archive, damaged: list[ArchiveError]) -> Rows:
+    """Read every archived answer, and add the errors of those that are damaged to `damaged`."""
     from orpipeline.rebuild import damaged_answers
 
     total = len(archive.folders())
     with terminal.progress_bars() as progress:
-        return total, damaged_answers(archive, terminal.watcher(progress)("Reading the archive", total, "answers"))
+        damaged += damaged_answers(archive, terminal.watcher(progress)("Reading the archive", total, "answers"))
+    return [("sha256", f"{total - len(damaged)} of {total} archived answers match their sha256")]

@@ -28,8 +28,8 @@ def fetch(always: bool) -> None:
     record = fetch_day(load_settings(), day, "always" if always else "auto")
     if record is None:
         print_line(out, f"The archive has {day}; the API was not called.")
-    elif record.as_of == day:
-        print_line(out, f"{day} is archived: {record.path}")
+    elif record.as_of and record.as_of >= day:  # it is later if midnight has passed meanwhile
+        print_line(out, f"{record.as_of} is archived: {record.path}")
     else:
         raise OrpipelineError(
             f"{day} is not published yet: the API still serves {record.as_of} (archived). Try again in a few minutes."
@@ -56,11 +56,12 @@ def fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, m
     try:
         # If the run had started, it may have called the API already; then the archive has the answer.
         record = fetch_day(settings, day, "auto" if error.during_run and mode == "always" else mode)
+        has_day = Archive(settings.archive).is_current(day)
     except OrpipelineError as not_fetched:
         return DagsterStateError(f"{error} {day} could not be fetched either: {not_fetched}")
     if record is not None:
         outcome = f"The answer for {record.as_of} was fetched and archived as {record.path}."
-    elif Archive(settings.archive).has(day):
+    elif has_day:
         outcome = f"The archive has {day}."
     else:
         outcome = f"{day} was not fetched: the API serves only the newest day."

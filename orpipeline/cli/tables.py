@@ -114,7 +114,7 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
         raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     terminal.print_rebuilt(out, rebuilt)
     for record in archive.misdated():
-        terminal.print_line(out, f"Not rebuilt, because the API could not have had that day yet: {record.path.parent}")
+        terminal.print_line(out, f"Not rebuilt, because the API could not have had that day then: {record.path.parent}")
     if rebuilt.errors:
         raise OrpipelineError(
             f"Days whose newest answer cannot be used: {terminal.some_days(sorted(rebuilt.errors))}. "

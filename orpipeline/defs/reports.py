@@ -93,7 +93,7 @@ def report_sensor(names: Names) -> dg.SensorDefinition:
             return dg.SkipReason("No day is materialized yet.")
         if newest_event(context.instance, names.report) > newest:
             return dg.SkipReason("The report shows the newest tables.")
-        run_id = active_run(context.instance, names)
+        run_id = active_run(context.instance, names, utc_now())
         if run_id is not None:
             return dg.SkipReason(f"Run {run_id[:8]} is still changing the tables or the report.")
         return dg.RunRequest(run_key=f"report-{newest}", asset_selection=[names.report])

@@ -73,17 +73,19 @@ def give_up_silent_runs(instance: dg.DagsterInstance, names: Names, now: datetim
     """Mark the pipeline's runs as failed whose process was killed, and return their ids.
 
     Dagster's run monitoring does so, too, but only if the instance's `dagster.yaml` turns it on. Otherwise such a run
-    would count as active forever, and its day would not be retried.
+    would count as active forever, and its day would not be retried. Runs that also have assets of yours are left alone:
+    those may work for long without an event.
     """
     silent = [
-        record for record in _records(instance, names, _WITH_A_PROCESS, None) if _is_silent(instance, record, now)
+        record.dagster_run
+        for record in _records(instance, names, _WITH_A_PROCESS, None)
+        if _is_ours_alone(record, names) and _is_silent(instance, record, now)
     ]
-    for record in silent:
+    for run in silent:
         instance.report_run_failed(
-            record.dagster_run,
-            f"No event for {SILENT_AFTER.seconds // 60} minutes: the run's process was killed. The day is retried.",
+            run, f"No event for {SILENT_AFTER.seconds // 60} minutes: the run's process was killed. The day is retried."
         )
-    return [record.dagster_run.run_id for record in silent]
+    return [run.run_id for run in silent]
 
 
 def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime) -> bool:
@@ -93,10 +95,16 @@ def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime
     return abs(now.timestamp() - last) > SILENT_AFTER.total_seconds()
 
 
-def active_run(instance: dg.DagsterInstance, names: Names, day: date | None = None) -> str | None:
-    """Return the id of a queued or running run of the pipeline, of one day or of any; None if there is none."""
-    records = _records(instance, names, _ACTIVE, day)
-    return records[0].dagster_run.run_id if records else None
+def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: date | None = None) -> str | None:
+    """Return the id of a queued or running run of the pipeline, of one day or of any; None if there is none.
+
+    A silent run does not count: its process was killed.
+    """
+    for record in _records(instance, names, _ACTIVE, day):
+        is_queued = record.dagster_run.status is dg.DagsterRunStatus.QUEUED
+        if is_queued or not _is_silent(instance, record, now):
+            return record.dagster_run.run_id
+    return None
 
 
 def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, known: str | None) -> EndedRun | None:
@@ -116,13 +124,23 @@ def _records(
 ) -> list[dg.RunRecord]:
     """Return the pipeline's runs, newest first: its jobs', and those that the asset graph started."""
     tags = {} if day is None else {"dagster/partition": day.isoformat()}
-    jobs = {names.job("daily_snapshot"), names.job("import_archive")}
-    ours = {*names.daily_assets, names.report}
     return [
         record
         for record in instance.get_run_records(dg.RunsFilter(statuses=list(statuses), tags=tags), limit=_MOST_RUNS)
-        if record.dagster_run.job_name in jobs or ours & set(record.dagster_run.asset_selection or ())
+        if _is_of_our_jobs(record, names) or _ours(names) & set(record.dagster_run.asset_selection or ())
     ]
+
+
+def _is_ours_alone(record: dg.RunRecord, names: Names) -> bool:
+    return _is_of_our_jobs(record, names) or set(record.dagster_run.asset_selection or ()) <= _ours(names)
+
+
+def _is_of_our_jobs(record: dg.RunRecord, names: Names) -> bool:
+    return record.dagster_run.job_name in {names.job("daily_snapshot"), names.job("import_archive")}
+
+
+def _ours(names: Names) -> set[dg.AssetKey]:
+    return {*names.daily_assets, names.report}
 
 
 def _error(instance: dg.DagsterInstance, run_id: str) -> tuple[str, NextAttempt]:

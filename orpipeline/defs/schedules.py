@@ -37,7 +37,7 @@ def daily_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
         if api_key() is None:
             return dg.SkipReason(NO_KEY)
         day = newest_completed_day(context.scheduled_execution_time)
-        run_id = active_run(context.instance, names, day)
+        run_id = active_run(context.instance, names, context.scheduled_execution_time, day)
         if run_id is not None:
             return dg.SkipReason(f"Run {run_id[:8]} is already processing {day}.")
         return dg.RunRequest(run_key=f"daily-{day}", partition_key=day.isoformat())

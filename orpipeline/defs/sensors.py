@@ -43,16 +43,17 @@ def snapshot_sensor(names: Names, job: AssetJob, archive: Archive, budget: Budge
         day = newest_completed_day(now)
         if key is None:
             return dg.SensorResult(skip_reason=NO_KEY)
-        if materialized(context.instance, names, day) and not _is_damaged(archive, day):
-            return dg.SensorResult(skip_reason=f"{day} is materialized; the next day is due after 00:00 UTC.")
         for silent in give_up_silent_runs(context.instance, names, now):
             context.log.warning(f"Run {silent[:8]} was killed: it is marked as failed.")
-        run_id = active_run(context.instance, names, day)
+        is_materialized = materialized(context.instance, names, day)
+        if is_materialized and not _is_damaged(archive, day):
+            return dg.SensorResult(skip_reason=f"{day} is materialized; the next day is due after 00:00 UTC.")
+        run_id = active_run(context.instance, names, now, day)
         if run_id is not None:
             return dg.SensorResult(skip_reason=f"Run {run_id[:8]} is already processing {day}.")
         fingerprint = hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
         attempts = _attempts(context, names, day, fingerprint)
-        decision = decide(attempts, budget.state(), fingerprint, now)
+        decision = decide(attempts, budget.state(), fingerprint, now, damaged=is_materialized)
         if not isinstance(decision, Attempt):
             return dg.SensorResult(skip_reason=decision.reason, cursor=attempts.as_cursor())
         context.log.info(f"{day}: {decision.reason}")

@@ -377,8 +377,12 @@ def _answer(text: memoryview, origin: Origin, fetched_at: datetime | None) -> Fo
     body, record = bytes(text), origin.record
     if body.count(b"{") > MAX_ANSWER_OBJECTS or body.count(b",") > MAX_ANSWER_COMMAS:
         return Rejected(origin.name, f"it has more than {MAX_ANSWER_OBJECTS:,} objects or {MAX_ANSWER_COMMAS:,} commas")
-    if record is None or record.sha256 != sha256(body).hexdigest():
+    if record is None:
         return FoundAnswer(body, origin.name, fetched_at, origin.modified_at)
+    if record.sha256 != sha256(body).hexdigest():
+        return Rejected(origin.name, "it is damaged: its sha256 does not match the record beside it")
+    if record.as_of is None:
+        return Rejected(origin.name, "the archive that it comes from records that it belongs to no day")
     demo = record.origin == "demo"
     if record.fetch_time is FetchTime.UNKNOWN:
         return FoundAnswer(body, origin.name, fetched_at, None, demo)  # the file's time is that of its import there

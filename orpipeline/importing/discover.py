@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path, PurePath
 
+from orpipeline.archive.folder import DAMAGED
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.kinds import HEAD_BYTES, has_known_suffix, is_hidden, may_hold_answers
 from orpipeline.text import encodable
@@ -45,9 +46,9 @@ def find_files(paths: Sequence[str]) -> list[AnswerFile]:
     """Return the files that `paths` name, each file once.
 
     A path is a file, a folder (with everything below it), or a pattern such as `2026-*.json.gz`. Below a folder, links
-    are followed; hidden files are skipped, and so are files that neither their names nor their first bytes identify as
-    possible answers. A folder below it that cannot be listed is returned with its fault. Raises NoSuchFileError for a
-    path that names no such file or that you may not read.
+    are followed; hidden files are skipped, and so are damaged answers that an archive has set aside, and files that
+    neither their names nor their first bytes identify as possible answers. A folder below it that cannot be listed is
+    returned with its fault. Raises NoSuchFileError for a path that names no such file or that you may not read.
     """
     found: dict[Path, AnswerFile] = {}
     for path in paths:
@@ -116,7 +117,7 @@ def _walk(top: Path) -> dict[Path, str]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and not name.startswith(DAMAGED))
         faults |= {folder / name: "" for name in files if not is_hidden(name) and _is_candidate(folder / name)}
     for error in unlisted:
         if Path(error.filename) == top:

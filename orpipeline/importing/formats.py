@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from orpipeline.archive.folder import RECORD_FILE
+from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE
 from orpipeline.archive.records import ArchiveError, Record
 from orpipeline.importing.answers import Found, FoundAnswer, Origin, Rejected, read_text
 from orpipeline.importing.discover import AnswerFile
@@ -83,7 +83,7 @@ def _read_file(file: AnswerFile, stream: BufferedReader) -> Iterator[Found]:
 def _record_beside(path: Path) -> Record | None:
     record = path.parent / RECORD_FILE
     try:
-        if _not_a_file(record):
+        if path.name != ANSWER_FILE or _not_a_file(record):
             return None
         with record.open("rb") as file:
             return Record.from_json(file.read(_MAX_RECORD_BYTES), path=path)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError, FetchTime, Stored, could_be_served
+from orpipeline.archive.records import LONGEST_DELAY, ArchiveError, FetchTime, Stored, could_be_served
 from orpipeline.contracts.judgement import broken_rules, rejected_days, validate
 from orpipeline.days import missing_days
 from orpipeline.errors import OrpipelineError
@@ -159,9 +159,10 @@ def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) ->
         reason = f"{day} is before the first partition, {first}; set ORPIPELINE_START_DATE to an earlier day"
     else:
         fetched_at, fetch_time = _fetch_time(found, day, newest)
-        if fetched_at is None or could_be_served(day, fetched_at, oldest=None):
+        oldest = LONGEST_DELAY if fetch_time is FetchTime.RECORDED else None
+        if fetched_at is None or could_be_served(day, fetched_at, oldest=oldest):
             return _Dated(day, fetched_at, fetch_time, found)
-        reason = f"the API could not have had {day} yet at {fetched_at:%Y-%m-%d %H:%M:%S} UTC, its stated fetch time"
+        reason = f"the API could not have had {day} at {fetched_at:%Y-%m-%d %H:%M:%S} UTC, its fetch time"
     imported.rejected.append(Rejected(found.source, reason))
     return None
 
@@ -175,8 +176,7 @@ def _fetch_time(found: FoundAnswer, day: date, newest: date) -> tuple[datetime |
     """
     if found.fetched_at is not None:
         tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
-        recorded = found.fetch_time_recorded and could_be_served(day, found.fetched_at)
-        certain = FetchTime.RECORDED if recorded else FetchTime.STATED
+        certain = FetchTime.RECORDED if found.fetch_time_recorded else FetchTime.STATED
         return (found.fetched_at, certain) if found.fetched_at < tomorrow else (None, FetchTime.UNKNOWN)
     served_from = datetime.combine(day + timedelta(days=1), time.min, UTC)
     modified_at = found.modified_at
