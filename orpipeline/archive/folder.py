@@ -51,10 +51,11 @@ ANSWER_FILE = "task_classifications.json.gz"
 RECORD_FILE = "record.json"
 UNDATED = "undated"
 _WRITING = ".writing-"
-DAMAGED = "damaged-"
+_DAMAGED = "damaged-"
 _ABANDONED_AFTER = timedelta(hours=1)  # writing an answer takes far less, so its process was killed
 _REVISION = re.compile(r"r([1-9][0-9]{0,8})")
-_SET_ASIDE = re.compile(rf"{DAMAGED}r([1-9][0-9]{{0,8}})-.*")
+SET_ASIDE = re.compile(rf"{_DAMAGED}r([1-9][0-9]{{0,8}})-[0-9]{{8}}T.*")
+"""Matches the name of a damaged revision's folder after it was set aside."""
 
 
 class Archive:
@@ -239,7 +240,7 @@ class Archive:
         with _disk_errors("read", folder):
             # Of files and links, too: they are in the way.
             names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        taken = (pattern.fullmatch(name) for name in names for pattern in (_REVISION, _SET_ASIDE))
+        taken = (pattern.fullmatch(name) for name in names for pattern in (_REVISION, SET_ASIDE))
         number = max((int(match[1]) for match in taken if match), default=0) + 1
         return number, folder / f"r{number}" / ANSWER_FILE
 
@@ -370,7 +371,7 @@ class Archive:
 
     def _unused_name(self, folder: Path) -> Path:
         """Return the path that a damaged revision's folder gets."""
-        name = f"{DAMAGED}{folder.name}-{self._clock():%Y%m%dT%H%M%S}"
+        name = f"{_DAMAGED}{folder.name}-{self._clock():%Y%m%dT%H%M%S}"
         names = (folder.with_name(name if n == 1 else f"{name}-{n}") for n in count(1))
         return next(path for path in names if not path.exists())
 

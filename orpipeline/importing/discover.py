@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path, PurePath
 
-from orpipeline.archive.folder import DAMAGED
+from orpipeline.archive.folder import SET_ASIDE
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.kinds import HEAD_BYTES, has_known_suffix, is_hidden, may_hold_answers
 from orpipeline.text import encodable
@@ -117,7 +117,7 @@ def _walk(top: Path) -> dict[Path, str]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not is_hidden(name) and not name.startswith(DAMAGED))
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and not SET_ASIDE.fullmatch(name))
         faults |= {folder / name: "" for name in files if not is_hidden(name) and _is_candidate(folder / name)}
     for error in unlisted:
         if Path(error.filename) == top:
