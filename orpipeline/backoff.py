@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
+from orpipeline.clock import OWN_CLOCK_TOLERANCE
 from orpipeline.errors import NextAttempt
 from orpipeline.openrouter.budget import BudgetState
 
@@ -26,8 +27,6 @@ PERSON_DISTANCE = timedelta(hours=1)
 """The wait before the next attempt after a failure that needs a person."""
 TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the usual wait."""
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""A run that ended further ahead than this was recorded while the clock was ahead, and delays nothing."""
 
 _ERRORS_OF_THE_KEY = ("MissingKeyError", "UnauthorizedError", "ForbiddenError")
 _ORDINALS = {1: "first", 2: "second", 3: "third"}
@@ -111,7 +110,7 @@ def decide(
     left = f"{_duration(gone_at - now)} left to fetch {attempts.day}"
     ended_by = attempts.next_attempt if attempts.failures else None
     ended_at = datetime.fromtimestamp(attempts.ended_at, UTC)
-    if ended_at > now + CLOCK_TOLERANCE:
+    if ended_at > now + OWN_CLOCK_TOLERANCE:  # the clock was ahead
         ended_at = now - PERSON_DISTANCE  # the longest wait is over
     if ended_by is NextAttempt.NEEDS_PERSON and attempts.key_fingerprint == key_fingerprint:
         due = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)

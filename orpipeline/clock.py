@@ -9,6 +9,12 @@ Clock = Callable[[], datetime]
 """A function that returns the current time as an aware datetime in UTC."""
 
 
+OWN_CLOCK_TOLERANCE = timedelta(minutes=1)
+"""A stored time further ahead than this was recorded while this machine's clock was ahead."""
+API_CLOCK_TOLERANCE = timedelta(minutes=10)
+"""How far this machine's clock and the API's `Date` may differ: a cached answer is some minutes old."""
+
+
 def utc_now() -> datetime:
     """Return the current time in UTC."""
     return datetime.now(UTC)

@@ -27,8 +27,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orpipeline.clock import API_CLOCK_TOLERANCE
 from orpipeline.openrouter.budget import Budget
-from orpipeline.openrouter.client import CLOCK_TOLERANCE, DEMO_HEADER, MAX_BODY_BYTES, AppHeaders, Client
+from orpipeline.openrouter.client import DEMO_HEADER, MAX_BODY_BYTES, AppHeaders, Client
 from orpipeline.openrouter.errors import (
     AnswerTimeoutError,
     BadRequestError,
@@ -190,7 +191,7 @@ def test_if_this_machines_clock_is_wrong_the_servers_time_is_the_fetch_time(
 
 
 def test_the_time_of_a_cached_answer_is_not_the_fetch_time(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
-    cached = NOW.replace(microsecond=0) - CLOCK_TOLERANCE + timedelta(seconds=1)
+    cached = NOW.replace(microsecond=0) - API_CLOCK_TOLERANCE + timedelta(seconds=1)
     api.answers(raw(f"Date: {format_datetime(cached, usegmt=True)}"))
     assert client_of(api).fetch().fetched_at == NOW
     assert not caplog.messages

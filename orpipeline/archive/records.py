@@ -9,6 +9,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from orpipeline.clock import API_CLOCK_TOLERANCE
 from orpipeline.errors import NextAttempt, OrpipelineError
 from orpipeline.openrouter.answer import iso_date, parse_json
 from orpipeline.text import encodable
@@ -17,8 +18,6 @@ MAX_ANSWER_BYTES = 20_000_000
 """The archive reads no more than this of an answer, twice the client's limit: a damaged file cannot fill memory."""
 RECORD_VERSION = 2
 """The version of `record.json`. Version 1, that of orpipeline 0.1, has no field `version`."""
-CLOCK_TOLERANCE = timedelta(minutes=10)
-"""How far this machine's clock and the API's may differ around midnight UTC."""
 LONGEST_DELAY = timedelta(days=31)
 """How old the newest day that the API serves can be. It is yesterday, or a few days old if OpenRouter is late."""
 
@@ -56,7 +55,7 @@ def could_be_served(as_of: date, at: datetime, *, oldest: timedelta | None = LON
 
     `oldest` is how long ago it may have ended, or None for any time. Source: "as_of ... yesterday in UTC".
     """
-    age = (at + CLOCK_TOLERANCE).date() - as_of
+    age = (at + API_CLOCK_TOLERANCE).date() - as_of
     return age >= timedelta(days=1) and (oldest is None or age <= oldest)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orpipeline.clock import Clock, utc_now
+from orpipeline.clock import OWN_CLOCK_TOLERANCE, Clock, utc_now
 from orpipeline.openrouter.errors import OpenRouterError, RateLimitedError
 from orpipeline.openrouter.stated_time import LONGEST_STATED_WAIT
 from orpipeline.settings import REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings
@@ -30,8 +30,6 @@ FIRST_COOL_DOWN = timedelta(minutes=1)
 LONGEST_COOL_DOWN = timedelta(hours=1)
 
 _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""How far ahead of the process's own clock a stored time may be."""
 _LOCK_WAIT_SECONDS = 10.0
 _LAST_MOMENT = 253_402_300_799_000  # the end of the year 9999: a clock can be wrong by any amount
 _KEPT = 10 * REQUESTS_PER_DAY
@@ -272,7 +270,7 @@ _NO_COOL_DOWN = _CoolDown(until=_EPOCH, in_a_row=0, status=429, recorded_at=_EPO
 
 
 def _is_credible(cool_down: _CoolDown, now: datetime) -> bool:
-    ahead = now + CLOCK_TOLERANCE
+    ahead = now + OWN_CLOCK_TOLERANCE
     return cool_down.recorded_at <= ahead and cool_down.until <= ahead + LONGEST_STATED_WAIT
 
 
@@ -314,7 +312,7 @@ def _create(db: sqlite3.Connection) -> None:
 
 def _bounds(now: datetime, window: timedelta) -> tuple[int, int]:
     """Return the times, oldest and newest, of the requests that count in the window until now."""
-    return _milliseconds(now - window), _milliseconds(now + CLOCK_TOLERANCE)
+    return _milliseconds(now - window), _milliseconds(now + OWN_CLOCK_TOLERANCE)
 
 
 def _used(db: sqlite3.Connection, now: datetime, window: timedelta) -> int:

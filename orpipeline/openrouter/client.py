@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 from ipaddress import ip_address
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
 
-from orpipeline.clock import Clock, utc_now
+from orpipeline.clock import API_CLOCK_TOLERANCE, Clock, utc_now
 from orpipeline.errors import NextAttempt
 from orpipeline.openrouter import exchange
 from orpipeline.openrouter.answer import Answer, parse_json
@@ -57,9 +57,6 @@ WINDOW_DAYS = 7
 """The only window that the API serves today."""
 DEMO_HEADER = "X-Orpipeline-Demo"
 """The stand-in of the API marks its answers with this header. They are archived with the origin `demo`."""
-
-CLOCK_TOLERANCE = timedelta(minutes=10)
-"""A `Date` further from this machine's clock shows that the clock is wrong; a cached answer is some minutes old."""
 
 _MESSAGE_LENGTH = 200
 _MARGIN_BYTES = 65_536
@@ -227,7 +224,7 @@ class Client:
     def _fetched_at(self, server_date: datetime | None) -> datetime:
         """Return the time of the answer: by this machine's clock or, if the answer shows that it is wrong, its own."""
         now = self.clock()
-        if server_date is None or abs(server_date - now) <= CLOCK_TOLERANCE:
+        if server_date is None or abs(server_date - now) <= API_CLOCK_TOLERANCE:
             return now
         _log.warning(
             "This machine's clock shows %s UTC, but the API's answer is of %s UTC. Its time is archived as the fetch "
