@@ -35,7 +35,7 @@ def capture(client: Client, archive: Archive, days: Sequence[date], fetch: Fetch
 
     A complete answer that a killed process left is archived first. Returns the answer's record, or None if the API was
     not called. Raises the client's errors, ArchiveError if the answer cannot be written, and DayNotAvailableError if
-    the answer names no day, or one that the API cannot have yet. Such an answer, one that is not readable, and one
+    the answer names no day, or one that the API could not have had. Such an answer, one that is not readable, and one
     that had to be altered to remove the API key are archived as undated.
     """
     archive.adopt()
