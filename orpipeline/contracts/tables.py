@@ -224,6 +224,16 @@ class TaskModels(DayTable):
     tag_token_share: float = _share("The model's share of the tag's tokens.")
 
 
+_RANK_BEST = (
+    "The best possible rank by {} among the scope's listed models: 1 + the number of models that certainly have more, "
+    "whatever the unlisted and unrounded figures are."
+)
+_RANK_WORST = (
+    "The worst possible rank by {} among the scope's listed models: 1 + the number of other models that could have "
+    "more, given the unlisted and unrounded figures."
+)
+
+
 class _RankedModels(DayTable):
     """The columns of everything with one row per day, scope and model."""
 
@@ -250,12 +260,18 @@ class ModelLeaderboard(_RankedModels):
         "The share of the scope's tokens that the published lists attribute to the model. A lower bound. Rounded to "
         "12 decimals."
     )
-    usage_share_upper: float = _column("The largest share of requests that the published lists allow for the model.")
-    token_share_upper: float = _column("The largest share of tokens that the published lists allow for the model.")
-    usage_rank_best: pl.Int32 = _column("1 + the number of models whose usage_share exceeds this usage_share_upper.")
-    usage_rank_worst: pl.Int32 = _column(
-        "1 + the number of other models whose usage_share_upper exceeds this usage_share."
+    usage_share_upper: float = _column(
+        "The largest share of requests that the published lists allow for the model, as a sum of published figures: "
+        "their rounding to 3 decimals can move it by up to about 0.002."
     )
+    token_share_upper: float = _column(
+        "The largest share of tokens that the published lists allow for the model, as a sum of published figures, like "
+        "usage_share_upper."
+    )
+    usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests"))
+    usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests"))
+    token_rank_best: pl.Int32 = _column(_RANK_BEST.format("tokens"))
+    token_rank_worst: pl.Int32 = _column(_RANK_WORST.format("tokens"))
     task_count: pl.Int32 = _column("The number of the scope's tags that list the model.")
     top_task: str = _column("The tag that contributes most to the model's usage_share.")
 
@@ -270,6 +286,8 @@ class ModelLeaderboard(_RankedModels):
             & (pl.col("token_share") <= pl.col("token_share_upper"))
             & (pl.col("usage_rank_best") <= pl.col("usage_rank"))
             & (pl.col("usage_rank") <= pl.col("usage_rank_worst"))
+            & (pl.col("token_rank_best") <= pl.col("token_rank"))
+            & (pl.col("token_rank") <= pl.col("token_rank_worst"))
         )
         return [*super().row_rules(columns), RowRule(rules.BOUNDS, "model_id", ~holds, shows_row=True)]
 

@@ -22,7 +22,7 @@ from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.warehouse.errors import LayoutError, NewerLayoutError, OutdatedLayoutError
 from orpipeline.warehouse.views import VIEW_QUERIES
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Grows when tables of an older version must be rebuilt: other columns, or other figures in the same columns.
 
 orpipeline 0.1 stored no version, so its layout counts as 1.
