@@ -88,31 +88,55 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
-    base_url: str = DEFAULT_BASE_URL
-    """The API's address, without `/classifications/task`."""
-    allow_http: bool = False
-    """Whether to send the API key over `http://` to another machine, where others can read it on the way."""
-    data_dir: LocalPath = Field(default_factory=_default_data_dir)
-    """The folder that the next four are in by default."""
-    archive: LocalPath = Field(default_factory=_in_data_dir("raw"))
-    """The folder of the raw archive."""
-    warehouse: LocalPath = Field(default_factory=_in_data_dir("warehouse.duckdb"))
-    """The DuckDB file of the tables."""
-    state: LocalPath = Field(default_factory=_in_data_dir("state"))
-    """The folder of the shared request budget."""
-    reports: LocalPath = Field(default_factory=_in_data_dir("reports"))
-    """The folder of the report's page and picture."""
-    requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, ge=1, le=REQUESTS_PER_MINUTE)
-    requests_per_day: int = Field(default=REQUESTS_PER_DAY, ge=1, le=REQUESTS_PER_DAY)
-    lock_wait_seconds: float = Field(default=LOCK_WAIT_SECONDS, ge=0)
-    """How long to wait for another process that has locked the warehouse."""
-    start_date: date = FIRST_DOCUMENTED_DAY
-    """The first daily partition."""
-    alert_webhook: SecretStr | None = None
-    """Where to post failed runs; a secret."""
-    http_referer: str | None = None
-    app_title: str | None = None
-    app_categories: str | None = None
+    data_dir: LocalPath = Field(
+        default_factory=_default_data_dir, description="The folder of all data. Use an absolute path, or one with `~`."
+    )
+    archive: LocalPath = Field(default_factory=_in_data_dir("raw"), description="The folder of the raw archive.")
+    warehouse: LocalPath = Field(
+        default_factory=_in_data_dir("warehouse.duckdb"), description="The DuckDB file of the tables."
+    )
+    state: LocalPath = Field(
+        default_factory=_in_data_dir("state"),
+        description="The folder of the shared request budget. Pipelines that use the same key need the same folder.",
+    )
+    reports: LocalPath = Field(
+        default_factory=_in_data_dir("reports"), description="The folder of the report's page and pictures."
+    )
+    start_date: date = Field(
+        default=FIRST_DOCUMENTED_DAY,
+        description="The first daily partition, as YYYY-MM-DD. The default is the first day that the API documents.",
+    )
+    lock_wait_seconds: float = Field(
+        default=LOCK_WAIT_SECONDS,
+        ge=0,
+        description="How many seconds to wait for another process that has locked the warehouse.",
+    )
+    base_url: str = Field(default=DEFAULT_BASE_URL, description="The API's address, without `/classifications/task`.")
+    allow_http: bool = Field(
+        default=False,
+        description="Whether to send the API key over `http://` to another machine, where others can read it on the "
+        "way. To this machine, it is always allowed.",
+    )
+    requests_per_minute: int = Field(
+        default=REQUESTS_PER_MINUTE,
+        ge=1,
+        le=REQUESTS_PER_MINUTE,
+        description="The most requests in a minute, for all processes with the same state folder. "
+        "OpenRouter's limit is for a key.",
+    )
+    requests_per_day: int = Field(
+        default=REQUESTS_PER_DAY,
+        ge=1,
+        le=REQUESTS_PER_DAY,
+        description="The most requests in 24 hours, for all processes with the same state folder. "
+        "OpenRouter's limit is for an account.",
+    )
+    alert_webhook: SecretStr | None = Field(
+        default=None, description="The URL to which `alert_sensor` posts failed runs."
+    )
+    http_referer: str | None = Field(default=None, description="Sent to the API as `HTTP-Referer`.")
+    app_title: str | None = Field(default=None, description="Sent to the API as `X-OpenRouter-Title`.")
+    app_categories: str | None = Field(default=None, description="Sent to the API as `X-OpenRouter-Categories`.")
 
     @model_validator(mode="wrap")
     @classmethod
