@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -68,6 +70,28 @@ def long_warehouse(folder: Path, count: int) -> Warehouse:
     return warehouse
 
 
+def rows_of(html: str) -> dict[str, dict[str, list[Any]]]:
+    """Return the rows of a page's charts by name, as columns of plain values."""
+    return {
+        name: {
+            column: values if isinstance(values, list) else [values["of"][place] for place in values["at"]]
+            for column, values in columns.items()
+        }
+        for name, columns in _json_of(html, "rows").items()
+    }
+
+
+def series_of(html: str) -> dict[str, Any]:
+    """Return the series of a page's history."""
+    return _json_of(html, "series")
+
+
+def _json_of(html: str, name: str) -> dict[str, Any]:
+    (found,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', html, re.DOTALL)
+    document: dict[str, Any] = json.loads(found)
+    return document
+
+
 @dataclass
 class Table:
     """A table of a page: the text of its cells, and the exact figures of `data` elements."""
@@ -127,7 +151,7 @@ class Report(HTMLParser):
         if self._inside_cell:
             self.tables[-1].rows[-1][-1] += data
 
-    def table(self, kind: str, **within: Any) -> Table:
+    def table(self, kind: str, /, **within: Any) -> Table:
         """Return the one table with this id or class, inside an element with these `data-` attributes."""
         (found,) = (
             table

@@ -7,29 +7,30 @@ import math
 import re
 import struct
 from datetime import UTC, date, datetime, timedelta
-from itertools import combinations, pairwise
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
+import altair
+import jsonschema
 import polars as pl
 import pytest
+import vl_convert
 
 from orpipeline.archive.folder import Archive
+from orpipeline.certainty import certain_count, known_until
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.report import page as report_page
-from orpipeline.report import wording
-from orpipeline.report.charts.drawing import named_rows
-from orpipeline.report.charts.history import macro_history, model_history
-from orpipeline.report.charts.leaderboard import leaderboard
-from orpipeline.report.charts.movers import movers
-from orpipeline.report.charts.tasks import task_mix, task_models
+from orpipeline.report import picture, wording
+from orpipeline.report.charts import history as history_charts
+from orpipeline.report.charts import mix, movers, ranking
+from orpipeline.report.charts.parts import Spec
 from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.data import NoReportError, ReportData, read_report_data
 from orpipeline.report.files import ReportError, write_report
-from orpipeline.report.history_rows import drawn_days, spread, top_series
+from orpipeline.report.history import leaders
 from orpipeline.report.page import render_page
-from orpipeline.report.picture import render_picture
-from orpipeline.report.rows import leaderboard_rows, task_model_rows
+from orpipeline.report.periods import DrawnDay, drawn_days, periods
+from orpipeline.report.ranking import model_rows, smallest_moves, task_rows
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.report_data import (
@@ -39,12 +40,13 @@ from orpipeline_tests.report_data import (
     demo_warehouse,
     hostile_warehouse,
     long_warehouse,
+    rows_of,
+    series_of,
     warehouse_of,
 )
 
 MISSING = [date(2026, 9, 14), date(2026, 9, 20), date(2026, 9, 21)]
 TWO_MEGABYTES = 2_000_000
-REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
 
 
 @pytest.fixture(scope="module")
@@ -68,55 +70,76 @@ def one_day(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return read_report_data(demo_warehouse(tmp_path_factory.mktemp("day"), [NEWEST]))
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_every_part_of_every_chart_matches_vega_lites_schema(month_data: ReportData, narrow: bool) -> None:
-    rows, labels = named_rows("rows"), named_rows("labels")
-    for chart in (
-        leaderboard(PAGE, rows, narrow=narrow),
-        task_mix(PAGE, rows, narrow=narrow),
-        model_history(PAGE, rows, labels, top_series(month_data, PAGE), narrow=narrow),
-        macro_history(PAGE, rows, labels, narrow=narrow),
-        movers(PAGE, rows, narrow=narrow),
-        task_models(PAGE, rows, "code:debugging", narrow=narrow),
-    ):
-        assert chart.to_dict()["layer"]  # Altair validates here, and raises
+def test_every_chart_matches_vega_lites_schema(month_data: ReportData) -> None:
+    file = Path(altair.__file__).parent / "vegalite" / "v6" / "schema" / "vega-lite-schema.json"
+    schema = json.loads(file.read_text(encoding="utf-8"))
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    specs = [ranking.authors(PAGE), ranking.task_authors(PAGE, "code:debugging")]
+    for narrow in (False, True):
+        specs += [
+            ranking.models(PAGE, narrow=narrow, since="since 29 Sep"),
+            ranking.task(PAGE, "code:debugging", narrow=narrow),
+            history_charts.stack(PAGE, narrow=narrow),
+            history_charts.lines(PAGE, narrow=narrow),
+            mix.mix(PAGE, narrow=narrow),
+            movers.movers(PAGE, narrow=narrow),
+        ]
+    specs += [picture.picture(month_data), picture.card(month_data)]
+    for spec in specs:
+        assert spec["layer"]
+        assert [jsonschema.exceptions.best_match([error]).message for error in validator.iter_errors(spec)] == []
+    assert not validator.is_valid(specs[0] | {"height": "tall"})
+
+
+def test_the_pages_vega_is_the_one_that_the_charts_are_compiled_for() -> None:
+    vega = (Path(report_page.__file__).parent / "vega" / "vega.min.js").read_text(encoding="utf-8")
+    assert f't.version="{vl_convert.get_vega_version()}"' in vega
 
 
 @pytest.mark.parametrize("scope", ["all", "code", "data", "agent", "general"])
-def test_the_leaderboards_table_has_the_warehouses_figures(month: Warehouse, month_page: str, scope: str) -> None:
-    rows = month.read("model_leaderboard", since=NEWEST).filter(scope=scope).sort("usage_rank", "model_id")
-    table = Report(month_page).table("board", scope=scope)
-    assert [cells[2] for cells in table.body] == rows["model_id"].to_list()
-    shares = rows.select("usage_share", "usage_share_upper", "token_share", "token_share_upper")
-    assert table.figures[1:] == [list(row) for row in shares.iter_rows()]
-    for cells, row in zip(table.body, rows.iter_rows(named=True), strict=True):
-        best, worst = row["usage_rank_best"], row["usage_rank_worst"]
-        assert cells[0] == str(row["usage_rank"])
-        assert cells[1] == (str(best) if best == worst else f"{best}\N{EN DASH}{worst}")
-        assert (cells[3], cells[7], cells[10]) == (row["author"], str(row["token_rank"]), str(row["task_count"]))
-        digits = 1 if row["usage_share"] >= 0.01 else 2
-        assert cells[4] == f"{row['usage_share']:.{digits}%}"
-
-
-def test_published_shares_have_the_digits_that_are_published(month_page: str) -> None:
+def test_the_tables_have_the_warehouses_figures(month: Warehouse, month_page: str, scope: str) -> None:
     page = Report(month_page)
-    published = [page.table("mix-table"), *(table for table in page.tables if table.attributes.get("class") == "task")]
-    shown = [cell for table in published for cells in table.body for cell in cells if cell.endswith(("%", "pp"))]
-    assert all(re.fullmatch(r"0%|[+\N{MINUS SIGN}]?\d+\.\d(%|\N{NO-BREAK SPACE}pp)", cell) for cell in shown)
-    rows = _rows(month_page)
-    drawn = [*rows["mix"]["usage_text"], *rows["mix"]["token_text"], *rows["task_models"]["share_text"]]
-    assert all(re.fullmatch(r"0%|\d+\.\d%", text) for text in drawn)
+    rows = month.read("model_leaderboard", since=NEWEST).filter(scope=scope).sort("usage_rank", "model_id")
+    table = page.table("board", scope=scope)
+    assert [cells[2] for cells in table.body] == rows["model_id"].to_list()
+    for cells, figures, row in zip(table.body, table.figures[1:], rows.iter_rows(named=True), strict=True):
+        shares = [row[name] for name in ("usage_share", "usage_share_upper", "token_share", "token_share_upper")]
+        assert [*figures[2:4], *figures[-2:]] == shares
+        ranges = [(row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]) for measure in ("usage", "token")]
+        assert cells[:2] == [wording.rank_range(*of) for of in ranges]
+        assert (cells[3], cells[9]) == (row["author"], str(row["task_count"]))
+        assert cells[4] == f"{row['usage_share']:.1%}" or row["usage_share"] < 0.0005
+    authors = month.read("author_leaderboard", since=NEWEST).filter(scope=scope).sort("usage_rank", "author")
+    table = page.table("authors", scope=scope)
+    assert [cells[2] for cells in table.body] == authors["author"].to_list()
+    shares = authors.select("usage_share", "usage_share_upper", "token_share", "token_share_upper")
+    assert [figures[2:] for figures in table.figures[1:]] == [list(row) for row in shares.iter_rows()]
+
+
+def test_every_column_of_percentages_has_one_number_of_decimals(month_page: str) -> None:
+    page = Report(month_page)
+    shown = [cell for table in page.tables for cells in table.body for cell in cells if cell.endswith(("%", "pp"))]
+    assert len(shown) > 1000
+    assert all(re.fullmatch(r"[+\N{MINUS SIGN}<]?\d+\.\d(%|\N{NO-BREAK SPACE}pp)", cell) for cell in shown)
+    drawn = [
+        text
+        for rows in rows_of(month_page).values()
+        for name in ("share_text", "upper_text", "usage_text")
+        for text in rows.get(name, [])
+        if text
+    ]
+    assert all(re.fullmatch(r"<?\d+\.\d%", text) for text in drawn)
 
 
 def test_the_task_mix_and_each_tasks_models_match_the_warehouse(month: Warehouse, month_page: str) -> None:
     page = Report(month_page)
     tasks = month.read("task_classifications", since=NEWEST)
-    mix = {
+    mixed = {
         cells[0]: figures
         for cells, figures in zip(page.table("mix-table").body, page.table("mix-table").figures[1:], strict=True)
     }
     for row in tasks.iter_rows(named=True):
-        assert mix[row["display_name"]] == [row["usage_share"], row["token_share"]]
+        assert mixed[row["display_name"]][:2] == [row["usage_share"], row["token_share"]]
         models = month.read("task_models", since=NEWEST).filter(tag=row["tag"]).sort("position")
         table = page.table("task", task=row["tag"])
         assert [cells[1] for cells in table.body[:-1]] == models["model_id"].to_list()
@@ -125,25 +148,42 @@ def test_the_task_mix_and_each_tasks_models_match_the_warehouse(month: Warehouse
         assert table.figures[-1][0] == pytest.approx(max(0, 1 - models["tag_usage_share"].sum()), abs=1e-6)
 
 
-def test_changes_movers_newcomers_and_departures_match_the_views(month: Warehouse, month_page: str) -> None:
+def test_changes_newcomers_and_departures_match_the_views(month: Warehouse, month_page: str) -> None:
     page = Report(month_page)
     trends = month.read("model_trends", since=NEWEST).filter(scope="all")
-    known = trends.filter(pl.col("usage_share_change_7d").is_not_null())
-    largest = known.sort(pl.col("usage_share_change_7d").abs(), descending=True).head(10)
-    shown = page.table("movers-table")
-    assert {cells[0]: figures for cells, figures in zip(shown.body, shown.figures[1:], strict=True)} == {
-        row["model_id"]: [row["usage_share_change_7d"]] for row in largest.iter_rows(named=True)
-    }
     fresh = trends.filter(pl.col("first_seen") > NEWEST - timedelta(days=7))["model_id"].to_list()
-    assert [cells[0] for cells in page.table("newcomers").body] == fresh
+    assert {cells[0] for cells in page.table("newcomers").body} == set(fresh)
     board = {cells[2]: cells[6] for cells in page.table("board", scope="all").body}
+    assert "Since 29 Sep" in page.table("board", scope="all").rows[0]
     for row in trends.iter_rows(named=True):
         change = row["usage_share_change_7d"]
-        assert board[row["model_id"]].startswith("new" if change is None else "▲" if change > 0 else "▼")
-    assert all(board[model] == "new" for model in fresh)
+        assert board[row["model_id"]] == ("new" if change is None else wording.points(change))
     lately = month.read("model_leaderboard", since=NEWEST - timedelta(days=7)).filter(scope="all")
     gone = set(lately["model_id"]) - set(trends["model_id"])
     assert {cells[0] for cells in page.table("departed").body} == gone != set()
+
+
+def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_path: Path) -> None:
+    then = NEWEST - timedelta(days=7)
+    # A week before, an unlisted model had at most 0.05; now it has at most 0.1.
+    models = {then: {"a/x": 0.4, "b/gone": 0.5, "c/low": 0.05}, NEWEST: {"a/x": 0.42, "d/new": 0.3, "c/low": 0.1}}
+    data = read_report_data(
+        warehouse_of(tmp_path, {day: one_tag_answer(day, listed) for day, listed in models.items()})
+    )
+    moves = {move["model_id"]: (move["kind"], pytest.approx(move["change"])) for move in smallest_moves(data)}
+    assert moves == {
+        "b/gone": ("gone", 0.1 - 0.5),
+        "d/new": ("new", 0.3 - 0.05),
+        "c/low": ("listed", 0.05),
+        "a/x": ("listed", 0.02),
+    }
+    table = Report(render_page(data)).table("movers-table")
+    points = [wording.points(change) for change in (0.25, 0.05, 0.02, -0.4)]
+    assert [cells[2] for cells in table.body] == points
+    assert [cells[3] for cells in table.body] == ["new, at least", "", "", "gone, at least"]
+    assert f"The largest change since 29 Sep is gone: gone, at least {points[-1]}" in " ".join(
+        Report(render_page(data)).text.split(" ")
+    ).replace("\n", " ")
 
 
 def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
@@ -156,59 +196,66 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
     assert [cells[0] for cells in page.table("newcomers").body] == ["c/new"]
 
 
-@pytest.mark.parametrize(
-    ("then", "message"),
-    [
-        ({"b/y": 0.5}, "No model is listed on both 29 Sep 2026 and 6 Oct 2026"),
-        ({"a/x": 0.5}, "No model's share changed between 29 Sep 2026 and 6 Oct 2026"),
-    ],
-)
-def test_no_change_and_no_model_to_compare_have_their_own_messages(
-    tmp_path: Path, then: dict[str, float], message: str
-) -> None:
+def test_without_a_change_the_page_says_so(tmp_path: Path) -> None:
     week_before = NEWEST - timedelta(days=7)
-    answers = {week_before: one_tag_answer(week_before, then), NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}
+    answers = {day: one_tag_answer(day, {"a/x": 0.5}) for day in (week_before, NEWEST)}
     text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, answers)))).text.split())
-    assert message in text
-    tile = text.partition("Largest change in 7 days")[2].partition("Models listed")[0]
-    assert ("no model is listed on both days" in tile) == ("a/x" not in then)
+    assert "share changed between 29 Sep 2026 and 6 Oct 2026" in text
 
 
-def test_a_day_that_is_missing_is_a_gap_in_the_lines_and_in_the_table(month_page: str) -> None:
-    history = Report(month_page).table("history", measure="usage")
-    assert [cells for cells in history.body if cells[0] == "14 Sep 2026"] == [["14 Sep 2026", "missing"]]
-    lines = _rows(month_page)["lines"]
-    by_day = {day: [s for d, s in zip(lines["day"], lines["share"], strict=True) if d == day] for day in lines["day"]}
-    assert len(by_day) == 30
-    assert all(set(by_day[day.isoformat()]) == {None} for day in MISSING)
-    areas = _rows(month_page)["areas"]
-    assert not {day.isoformat() for day in MISSING} & set(areas["day"])
-    assert len(set(areas["segment"])) == 3  # before, between and after the gaps
+def test_a_day_that_is_missing_is_a_gap_in_the_series_and_in_the_tables(month_page: str) -> None:
+    for measure in ("usage", "token"):
+        history = Report(month_page).table("history", measure=measure, kind="models")
+        assert [cells for cells in history.body if cells[0] == "2026-09-14"] == [["2026-09-14", "missing"]]
+    past = series_of(month_page)
+    missing = [past["days"].index(day.isoformat()) for day in MISSING]
+    assert [index for index, known in enumerate(past["known"]) if not known] == missing
+    for kind in ("models", "authors", "macros"):
+        for series in past[kind]["series"]:
+            first, *shares = series["usage"]
+            assert all(shares[index - first] is None for index in missing if 0 <= index - first < len(shares))
 
 
-def test_a_day_between_two_gaps_is_drawn_as_a_point(tmp_path: Path) -> None:
-    data = read_report_data(demo_warehouse(tmp_path, [NEWEST - timedelta(days=4), NEWEST - timedelta(days=2), NEWEST]))
-    lines = _rows(render_page(data))["lines"]
-    assert {alone for alone, share in zip(lines["alone"], lines["share"], strict=True) if share is not None} == {True}
+def test_the_history_has_every_models_share_of_every_day(month: Warehouse, month_page: str) -> None:
+    past = series_of(month_page)
+    rows = month.read("model_leaderboard").filter(scope="all")
+    for measure in ("usage", "token"):
+        drawn = {
+            (date.fromisoformat(past["days"][series[measure][0] + place]), series["id"]): share / 1_000_000
+            for series in past["models"]["series"]
+            for place, share in enumerate(series[measure][1:])
+            if share is not None
+        }
+        stored = rows.select("as_of", "model_id", f"{measure}_share").rows()
+        assert drawn == {(day, model): pytest.approx(share, abs=1e-9) for day, model, share in stored}
 
 
-def test_with_one_day_the_page_explains_what_more_days_add(one_day: ReportData) -> None:
+def test_the_history_shows_those_who_led_in_any_period() -> None:
+    early, late, low = [0, *[9] * 100, *[0] * 100], [100, *[8] * 100], [0, *[1] * 200]
+    others = [[0, *[0.5] * 200] for _ in range(30)]
+    assert [len(points) for points in periods(200)] == [16, 17, 17] * 4
+    assert leaders([low, early, late, *others], 200)[:2] == [1, 2]
+    assert len(leaders([low, early, late, *others], 200)) <= 12
+
+
+def test_with_one_day_the_page_leaves_out_what_needs_a_second_one(one_day: ReportData) -> None:
     page = Report(render_page(one_day))
-    assert "The history starts with this day, 6 Oct 2026" in page.text
-    assert "This section compares with 29 Sep 2026" in page.text
-    assert {cells[6] for cells in page.table("board", scope="all").body} == {"\N{EN DASH}"}
+    text = " ".join(page.text.split())
+    assert "This is the first recorded day. The history appears with the second day, and the changes appear" in text
+    assert len(page.table("board", scope="all").rows[0]) == len(page.table("board", scope="all").body[0]) == 10
     charts = {given["data-chart"] for _, given in page.tags if "data-chart" in given}
-    assert charts == {"leaderboard", "mix", "task_models"}
+    assert charts == {"models", "authors", "mix", "task_models", "task_authors"}
+    assert "movers" not in {given.get("id") for _, given in page.tags}
 
 
 def test_an_earlier_day_is_shown_as_it_was_then(month: Warehouse) -> None:
     day = date(2026, 9, 25)
     data = read_report_data(month, day)
-    assert (data.as_of, max(data.days), max(data.model_history["as_of"])) == (day, day, day)
+    assert (data.as_of, max(data.days), max(data.history["as_of"])) == (day, day, day)
     board = Report(render_page(data)).table("board", scope="all")
     rows = month.read("model_leaderboard", since=day, until=day).filter(scope="all")
     assert {cells[2] for cells in board.body} == set(rows["model_id"])
-    assert "by day: the top 8 models of 25 Sep 2026" in Report(render_page(data)).text
+    assert "19 to 25 Sep 2026" in Report(render_page(data)).text
 
 
 def test_a_missing_day_and_an_empty_warehouse_raise_an_error(month: Warehouse, tmp_path: Path) -> None:
@@ -231,7 +278,7 @@ def test_the_page_shows_the_source_of_its_figures(month: Warehouse) -> None:
     assert snapshot["sha256"] in text
     assert "Revision1 Fetched" in text
     assert "14 Sep 2026, 20 Sep 2026 to 21 Sep 2026 (2 days)" in text
-    assert "Window7 days, up to and including 6 Oct 2026" in text
+    assert "Window7 days, 30 Sep to 6 Oct 2026" in text
     assert page.table("warnings").body == [
         ["6 Oct 2026", "sorted (WARN)", "task_classifications.usage_share [math]", "0.1 <b>"]
     ]
@@ -252,17 +299,77 @@ def test_the_time_of_an_import_is_not_labelled_as_its_fetch_time(tmp_path: Path,
     assert f"<dt>{word}</dt>" in render_page(read_report_data(warehouse))
 
 
-def test_the_headline_shows_a_tie_and_a_certain_lead(tmp_path: Path) -> None:
+def test_the_headline_names_its_share_and_window_a_tie_and_a_certain_lead(tmp_path: Path) -> None:
     tied = warehouse_of(tmp_path / "tied", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(tied))).text.split())
-    assert "2 models tie for first place with 30.0% of requests each" in text
-    assert "By tokens, 2 models tie for first place with 30.0% each." in text
-    assert "First by requests 30.0%2 models tie First by tokens 30.0%2 models tie" in text
+    assert "2 models tie for first place with 30.0% of classified requests each, 30 Sep to 6 Oct 2026" in text
+    assert "They are x, y. By tokens, 2 models tie for first place with 30.0% each." in text
     sure = warehouse_of(tmp_path / "sure", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
-    text = " ".join(Report(render_page(read_report_data(sure))).text.split())
-    assert "x leads with 50.0% of requests" in text
-    assert "20.0\N{NO-BREAK SPACE}pp" in Report(render_page(read_report_data(sure))).text
-    assert "first place among the listed models is certain" in text
+    text = " ".join(Report(render_page(read_report_data(sure))).text.split(" ")).replace("\n", " ")
+    assert "x leads with 50.0% of classified requests, 30 Sep to 6 Oct 2026" in text
+    assert "first place among the listed models is certain, and it is 20.0\N{NO-BREAK SPACE}pp ahead of y" in text
+    assert "attribute 80.0% of requests and 80.0% of tokens to 2 models" in text
+
+
+def test_a_lead_that_rounding_or_unlisted_requests_could_turn_is_not_called_certain(tmp_path: Path) -> None:
+    near = {"a/x": 0.301, "b/y": 0.3, "c/z": 0.2}
+    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, near)})
+    # Only x's own rounding and that of the tag's share are open, so the two intervals overlap.
+    page = render_page(read_report_data(warehouse))
+    text = " ".join(Report(page).text.split())
+    best = warehouse.read("model_leaderboard").filter(scope="all", model_id="a/x")
+    assert (best["usage_rank_worst"][0] > 1) == ("Its first place is not certain" in text)
+    assert best["usage_rank_worst"][0] == 2
+
+
+@pytest.mark.parametrize(
+    ("ranks", "known", "certain"),
+    [
+        ([(1, 1), (2, 2), (3, 3)], 3, 3),
+        ([(1, 2), (1, 2), (3, 3), (4, 7), (4, 7), (4, 7), (4, 7)], 3, 1),
+        ([(1, 3), (1, 3), (1, 3)], 0, 0),
+        ([(1, 1), (1, 1), (3, 3)], 3, 3),  # a certain tie
+        ([(1, 1), (2, 4), (2, 4), (2, 4), (5, 5)], 1, 2),
+        ([], 0, 0),
+    ],
+)
+def test_the_divider_is_before_the_largest_group_of_unknown_order(
+    ranks: list[tuple[int, int]], known: int, certain: int
+) -> None:
+    assert known_until(ranks) == known
+    assert certain_count(ranks) == certain
+
+
+def test_the_chart_has_the_divider_and_possible_ranks_in_place_of_unknown_ones(month_data: ReportData) -> None:
+    for scope, measure in product(("all", "code"), ("usage", "token")):
+        rows = [row for row in model_rows(month_data, PAGE) if (row["scope"], row["measure"]) == (scope, measure)]
+        board = month_data.leaderboard.filter(scope=scope).sort(
+            f"{measure}_share", "model_id", descending=[True, False]
+        )
+        ranks = board.select(f"{measure}_rank_best", f"{measure}_rank_worst").rows()
+        bars = [row for row in rows if row["kind"] == "bar"]
+        assert [row["ranks"] for row in bars] == [wording.rank_range(*of) for of in ranks[:20]]
+        places = [place for place, row in enumerate(rows) if row["kind"] == "divider"]
+        assert places == [known_until(ranks)]
+        assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_within_a_task_only_equal_shares_have_an_unknown_order_and_by_tokens_unlisted_models_can_lead(
+    tmp_path: Path,
+) -> None:
+    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.4, "b/y": 0.2, "c/z": 0.2})})
+    rows = task_rows(read_report_data(warehouse), PAGE)
+    by_requests = [(row["kind"], row.get("ranks")) for row in rows if row["measure"] == "usage"]
+    assert by_requests == [
+        ("bar", "1"),
+        ("divider", None),
+        ("bar", "2\N{EN DASH}3"),
+        ("bar", "2\N{EN DASH}3"),
+        ("rest", ""),
+    ]
+    # The list leaves 20% of the tokens, which one unlisted model can have.
+    kinds = [row["kind"] for row in rows if row["measure"] == "token"]
+    assert kinds == ["bar", "divider", "bar", "bar", "rest"]
 
 
 def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_lost(tmp_path: Path) -> None:
@@ -271,7 +378,9 @@ def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_
     noon = datetime(2026, 10, 7, 12, tzinfo=UTC)
     newest = write_report(tmp_path / "reports", archive, warehouse, day=None, now=noon)
     assert (newest.as_of, newest.page.name, newest.picture.name) == (NEWEST, "leaderboard.html", "leaderboard.png")
-    assert newest.picture.read_bytes().startswith(b"\x89PNG")
+    assert newest.card.name == "leaderboard-card.png"
+    for picture_file in (newest.picture, newest.card):
+        assert picture_file.read_bytes().startswith(b"\x89PNG")
     assert newest.citation in newest.page.read_text(encoding="utf-8")
     assert "Lost days5 Oct 2026." in Report(newest.page.read_text(encoding="utf-8")).text
     later = write_report(tmp_path / "reports", archive, warehouse, day=days[0], now=noon + timedelta(days=2))
@@ -303,67 +412,71 @@ def test_the_page_loads_nothing(month_page: str, tmp_path: Path, origin: str) ->
 
 def test_the_same_data_gives_the_same_bytes(month_data: ReportData, month_page: str) -> None:
     assert render_page(month_data) == month_page
-    assert render_picture(month_data) == render_picture(month_data)
+    assert picture.render_picture(month_data) == picture.render_picture(month_data)
 
 
-def test_ten_years_of_days_stay_below_two_megabytes(tmp_path: Path, month_page: str) -> None:
+def test_four_hundred_days_and_ten_years_stay_below_two_megabytes(tmp_path: Path) -> None:
     data = read_report_data(long_warehouse(tmp_path, 3650))
     page = render_page(data)
     assert len(page.encode()) < TWO_MEGABYTES
-    assert len(month_page.encode()) < TWO_MEGABYTES
     assert "each point covers 7 days" in " ".join(page.split())
     drawn = drawn_days(data.days, data.as_of)
     assert len(drawn) == 522
-    assert drawn[-1] == (NEWEST, True)
+    assert drawn[-1] == DrawnDay(NEWEST, True)
     for measure in ("usage", "token"):
-        history = Report(page).table("history", measure=measure)
-        assert [cells[0] for cells in history.body] == [wording.day_text(day) for day, _ in reversed(drawn)]
-    assert "Shares of requests by day, one day of each 7;" in Report(page).text
+        history = Report(page).table("history", measure=measure, kind="models")
+        assert [cells[0] for cells in history.body] == [str(one.day) for one in reversed(drawn)]
+    assert "Models by share of requests, one day of each 7;" in Report(page).text
+    year = render_page(read_report_data(demo_warehouse(tmp_path / "year", days_before(400))))
+    assert len(year.encode()) < TWO_MEGABYTES
 
 
 def test_a_week_is_drawn_as_its_newest_day_and_a_missing_week_as_a_gap() -> None:
     days = [day for day in days_before(500) if not NEWEST - timedelta(days=20) < day <= NEWEST - timedelta(days=7)]
     assert drawn_days(days, NEWEST)[-4:] == [
-        (NEWEST - timedelta(days=21), True),
-        (NEWEST - timedelta(days=20), True),  # the newest of the week that ends 14 days before
-        (NEWEST - timedelta(days=7), False),
-        (NEWEST, True),
+        DrawnDay(NEWEST - timedelta(days=21), True),
+        DrawnDay(NEWEST - timedelta(days=20), True),  # the newest of the week that ends 14 days before
+        DrawnDay(NEWEST - timedelta(days=7), False),
+        DrawnDay(NEWEST, True),
     ]
 
 
-def test_the_picture_is_a_png_of_a_sensible_size(month_data: ReportData, one_day: ReportData) -> None:
+def test_the_pictures_are_pngs_of_a_sensible_size(month_data: ReportData, one_day: ReportData) -> None:
     for data in (month_data, one_day):
-        picture = render_picture(data)
-        assert picture.startswith(b"\x89PNG\r\n\x1a\n")
-        width, height = struct.unpack(">II", picture[16:24])
-        assert 1200 <= width <= 1600
-        assert 1000 <= height <= 2600
-        assert 20_000 < len(picture) < 1_000_000
+        for png, expected in ((picture.render_picture(data), 1520), (picture.render_card(data), 1200)):
+            assert png.startswith(b"\x89PNG\r\n\x1a\n")
+            width, height = struct.unpack(">II", png[16:24])
+            assert width == expected
+            assert height == 675 if width == 1200 else 1000 <= height <= 2600
+            assert 20_000 < len(png) < 1_000_000
 
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.1087, "10.9%"), (0.01, "1.0%"), (0.0099, "0.99%"), (0.0, "0%"), (0.00001, "<0.01%"), (1.0, "100.0%")],
+    [(0.1087, "10.9%"), (0.0099, "1.0%"), (0.0, "0.0%"), (0.0004, "<0.1%"), (0.0005, "0.1%"), (1.0, "100.0%")],
 )
-def test_shares_have_one_decimal_and_below_one_percent_two(share: float, text: str) -> None:
+def test_shares_have_one_decimal(share: float, text: str) -> None:
     assert wording.percent(share) == text
-
-
-@pytest.mark.parametrize(
-    ("share", "text"), [(0.109, "10.9%"), (0.007, "0.7%"), (0.0, "0%"), (0.0004, "<0.1%"), (1.0, "100.0%")]
-)
-def test_published_shares_have_one_decimal(share: float, text: str) -> None:
-    assert wording.published_percent(share) == text
 
 
 def test_changes_are_percentage_points_with_their_sign() -> None:
     space = "\N{NO-BREAK SPACE}"
-    assert wording.change(0.0123) == f"+1.2{space}pp"
-    assert wording.change(-0.0042) == f"\N{MINUS SIGN}0.42{space}pp"
-    assert wording.change(0.0) == f"0.0{space}pp"
-    assert wording.change(None) == "\N{EN DASH}"
-    assert wording.published_change(0.012 - 0.005) == f"+0.7{space}pp"
-    assert wording.published_change(0.1 + 0.2 - 0.3) == f"0.0{space}pp"
+    assert wording.points(0.0123) == f"+1.2{space}pp"
+    assert wording.points(-0.0042) == f"\N{MINUS SIGN}0.4{space}pp"
+    assert wording.points(-0.0002) == wording.points(0.1 + 0.2 - 0.3) == f"0.0{space}pp"
+
+
+@pytest.mark.parametrize(
+    ("last", "days", "text"),
+    [
+        (date(2026, 11, 22), 7, "16 to 22 Nov 2026"),
+        (date(2026, 10, 6), 7, "30 Sep to 6 Oct 2026"),
+        (date(2027, 1, 4), 7, "29 Dec 2026 to 4 Jan 2027"),
+        (date(2026, 10, 6), 1, "6 Oct 2026"),
+    ],
+)
+def test_a_window_is_named_by_its_first_and_last_day(last: date, days: int, text: str) -> None:
+    assert wording.window_text(last, days) == text
 
 
 def test_short_names_drop_author_and_date_only_where_one_model_has_the_name() -> None:
@@ -395,12 +508,23 @@ def test_any_two_colours_differ_for_people_with_any_colour_vision(kind: str, the
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+def test_an_authors_colour_is_never_a_macro_categorys(theme: str) -> None:
+    colours = _page_colours(theme)
+    authors, macros = (
+        [c for name, c in colours.items() if name.startswith(f"--{kind}-")] for kind in ("author", "macro")
+    )
+    for author, macro in product(authors, macros):
+        assert _difference(_lab(author, VISIONS["normal"]), _lab(macro, VISIONS["normal"])) >= 10, (author, macro)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_mark_contrasts_with_the_background(month_data: ReportData, theme: str) -> None:
     colours = _page_colours(theme)
     marks = {name: colour for name, colour in colours.items() if name.startswith(("--author-", "--macro-", "--muted"))}
     assert len(marks) == 17
     assert {name: colour for name, colour in marks.items() if _contrast(colour, colours["--paper"]) < 3} == {}
-    drawn = {row["colour"] for row in [*leaderboard_rows(month_data, PAGE), *task_model_rows(month_data, PAGE)]}
+    rows = [*model_rows(month_data, PAGE), *task_rows(month_data, PAGE)]
+    drawn = {row["colour"] for row in rows if row["kind"] != "divider"}
     assert {colour.removeprefix("var(").removesuffix(")") for colour in drawn} <= set(marks)
 
 
@@ -416,7 +540,7 @@ def test_the_distance_of_colours_is_ciede2000() -> None:
 
 
 def test_on_a_narrow_page_the_zero_line_does_not_cross_the_names() -> None:
-    layers = movers(PAGE, named_rows("movers"), narrow=True).to_dict()["layer"]
+    layers: list[Spec] = movers.movers(PAGE, narrow=True)["layer"]
     (zero,) = (layer["mark"] for layer in layers if layer["mark"]["type"] == "tick")
     (bar,) = (layer["mark"] for layer in layers if layer["mark"]["type"] == "bar")
     texts = [layer["mark"] for layer in layers if layer["mark"]["type"] == "text"]
@@ -425,40 +549,9 @@ def test_on_a_narrow_page_the_zero_line_does_not_cross_the_names() -> None:
     assert all(text["dy"] + text["fontSize"] / 2 < zero["yOffset"] - zero["size"] / 2 for text in texts)
 
 
-def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
-    places = spread([0.5, 0.49, 0.48, 0.0, 0.0], 0.1, 1.0)
-    assert all(above - below >= 0.1 - 1e-9 for above, below in pairwise(places))
-    assert places[0] == 0.5
-    assert min(places) >= 0
-
-
-@pytest.mark.skipif(
-    not REAL.exists(), reason="the real answer is not part of the project, and ../shared/real does not have it"
-)
-def test_the_real_answer_becomes_a_page(tmp_path: Path) -> None:
-    warehouse = warehouse_of(tmp_path, {NEWEST: REAL.read_bytes()}, origin="api")
-    page = Report(render_page(read_report_data(warehouse)))
-    rows = warehouse.read("model_leaderboard").filter(scope="all").sort("usage_rank", "model_id")
-    table = page.table("board", scope="all")
-    assert [cells[2] for cells in table.body] == rows["model_id"].to_list()
-    assert [figures[0] for figures in table.figures[1:]] == rows["usage_share"].to_list()
-
-
-def _rows(html: str) -> dict[str, dict[str, list[Any]]]:
-    """Return the rows of the page's charts by name, as columns of plain values."""
-    (found,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', html, re.DOTALL)
-    return {
-        name: {
-            column: values if isinstance(values, list) else [values["of"][place] for place in values["at"]]
-            for column, values in columns.items()
-        }
-        for name, columns in json.loads(found).items()
-    }
-
-
 def _page_colours(theme: str) -> dict[str, str]:
     """Return the page's CSS variables with their colour in a theme."""
-    css = (Path(report_page.__file__).parent / "page.css").read_text(encoding="utf-8")
+    css = (Path(report_page.__file__).parent / "html" / "page.css").read_text(encoding="utf-8")
     grounds = dict(re.findall(r"(--\w+): (light-dark\(.+?\));", css))
     place = ("light", "dark").index(theme)
     return {name: re.findall("#[0-9a-f]{6}", pair)[place] for name, pair in (grounds | {**page_variables()}).items()}

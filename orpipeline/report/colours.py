@@ -1,9 +1,10 @@
 """Colours of authors and macro-categories. They depend on the name alone, so they are the same on every day.
 
 Author colours are close to Petroff's ten ("Accessible Color Sequences for Data Visualization", 2021; `petroff10` in
-Matplotlib), macro-category colours to Okabe and Ito's. Both are adjusted, separately for light and dark pages. Each
-colour has a contrast of at least 3:1 with the background. Any two are at least 10 apart in CIEDE2000, for normal vision
-and for people who lack one type of cone (Machado, Oliveira and Fernandes, 2009). A test checks this.
+Matplotlib). Macro-categories have greens and purples that no author has. Light and dark pages have their own colours.
+Each one has a contrast of at least 3:1 with the background. Any two authors, and any two macro-categories, are at least
+10 apart in CIEDE2000, for normal vision and for people who lack one type of cone (Machado, Oliveira and Fernandes,
+2009). An author and a macro-category are at least 10 apart for normal vision. Tests check this.
 
 Ten colours cannot distinguish all authors: the best known have one each, some share these, and every other author gets
 one by the hash of its name. Therefore every colour has a name beside it, and lines of the same colour have different
@@ -64,8 +65,8 @@ _AUTHORS_ON_DARK = (
 )
 _MACROS = ("code", "data", "agent", "general")
 # The last two are for macro-categories that are new in the API.
-_MACROS_ON_LIGHT = ("#0172b2", "#c88300", "#009668", "#bc7eaa", "#bd5300", "#0c9adf")
-_MACROS_ON_DARK = ("#2094e8", "#e8a006", "#049365", "#cb77a6", "#d55e00", "#54c3fe")
+_MACROS_ON_LIGHT = ("#006644", "#779977", "#554466", "#887799", "#110022", "#002200")
+_MACROS_ON_DARK = ("#3ca578", "#a5c3a5", "#9678c3", "#c3b4d2", "#e1e1f0", "#5a785a")
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ import polars as pl
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.rules import ALL
 from orpipeline.errors import OrpipelineError
+from orpipeline.report.periods import DrawnDay, drawn_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 
-TOP_MODELS = 8
-"""The number of models, by requests and by tokens, whose history is read."""
 COMPARED_DAYS = 7
 """Changes compare with the day this many days before, as in `model_trends`."""
 
@@ -29,13 +28,15 @@ class NoReportError(OrpipelineError):
 class ReportData:
     """The tables' rows of one day, and its history. Shares are fractions of 1.
 
-    `snapshot`: the day's row of `snapshots`. `tasks`, `macros`, `task_models`: the day's rows of
-    `task_classifications`, `macro_categories` and `task_models`. `leaderboard`: the day's rows of `model_leaderboard`
-    in every scope, with the columns of `model_trends`. `days`: every day in the tables, up to this one.
-    `model_history`: `as_of`, `model_id`, `usage_share` and `token_share` in scope `all`, for the day's top `TOP_MODELS`
-    models. `macro_history`: `macro_categories` up to this day. `departed`: the last leaderboard row, in scope `all`, of
-    each model listed in the `COMPARED_DAYS` days before but not on this day. `lost_days`: missing days that the API no
-    longer serves. `warnings`: findings with the columns of `FINDINGS_SCHEMA`.
+    `snapshot`: the day's row of `snapshots`. `tasks`, `macros`, `task_models`, `authors`: the day's rows of
+    `task_classifications`, `macro_categories`, `task_models` and `author_leaderboard`. `coverage`: the day's row of
+    `leaderboard_coverage` for each scope. `leaderboard`: the day's rows of `model_leaderboard` in every scope, with the
+    columns of `model_trends`. `days`: every day in the tables, up to this one. `drawn`: the days that the charts of the
+    history draw, and `history`, `macro_history`: the rows of these days in `model_leaderboard` (scope `all`) and in
+    `macro_categories`. `before`: the most that an unlisted model could have `COMPARED_DAYS` days before, as a share of
+    requests; None if that day is missing. `departed`: the last row in `model_leaderboard`, scope `all`, of each model
+    listed in the `COMPARED_DAYS` days before but not on this day. `lost_days`: missing days that the API no longer
+    serves. `warnings`: findings with the columns of `FINDINGS_SCHEMA`.
     """
 
     as_of: date
@@ -43,10 +44,14 @@ class ReportData:
     tasks: pl.DataFrame
     macros: pl.DataFrame
     task_models: pl.DataFrame
+    authors: pl.DataFrame
+    coverage: dict[str, dict[str, Any]]
     leaderboard: pl.DataFrame
     days: Sequence[date]
-    model_history: pl.DataFrame
+    drawn: Sequence[DrawnDay]
+    history: pl.DataFrame
     macro_history: pl.DataFrame
+    before: float | None
     departed: pl.DataFrame
     lost_days: Sequence[date]
     warnings: pl.DataFrame
@@ -76,32 +81,46 @@ def read_report_data(
     if not warehouse.exists:
         raise NoReportError(f"The warehouse {warehouse.path} has no tables yet, so there is nothing to report.")
     with warehouse.reading() as tables:
-        reader, days = _Reader(tables), tables.days()
-        as_of = day or max(days, default=None)
-        if as_of is None or as_of not in days:
-            raise NoReportError(_nothing_of(as_of, days))
+        reader, known = _Reader(tables), tables.days()
+        as_of = day or max(known, default=None)
+        if as_of is None or as_of not in known:
+            raise NoReportError(_nothing_of(as_of, known))
         snapshot = reader.rows("snapshots", "as_of = $day", day=as_of).row(0, named=True)
         reader.window_days = snapshot["window_days"]
         of_day = {name: reader.rows(name, "as_of = $day", day=as_of) for name in _OF_DAY}
         if of_day["task_classifications"].is_empty():
             raise NoReportError(f"The table task_classifications has no rows of {as_of}. Materialize that day first.")
+        days = [one for one in known if one <= as_of]
+        drawn = drawn_days(days, as_of)
         return ReportData(
             as_of=as_of,
             snapshot=snapshot,
             tasks=of_day["task_classifications"],
             macros=of_day["macro_categories"],
             task_models=of_day["task_models"].sort("tag", "position"),
+            authors=of_day["author_leaderboard"].sort("scope", "usage_rank", "author"),
+            coverage={row["scope"]: row for row in of_day["leaderboard_coverage"].iter_rows(named=True)},
             leaderboard=_with_trends(of_day["model_leaderboard"], of_day["model_trends"]),
-            days=[known for known in days if known <= as_of],
-            model_history=reader.model_history(as_of, of_day["model_leaderboard"]),
-            macro_history=reader.rows("macro_categories", "as_of <= $day", day=as_of).sort("as_of", "key"),
+            days=days,
+            drawn=drawn,
+            history=reader.history(drawn),
+            macro_history=reader.on("macro_categories", drawn).sort("as_of", "key"),
+            before=reader.unlisted_upper(as_of - timedelta(days=COMPARED_DAYS)),
             departed=reader.departed(as_of),
             lost_days=sorted(lost_days),
             warnings=pl.DataFrame(schema=FINDINGS_SCHEMA) if warnings is None else warnings,
         )
 
 
-_OF_DAY = ("task_classifications", "macro_categories", "task_models", "model_leaderboard", "model_trends")
+_OF_DAY = (
+    "task_classifications",
+    "macro_categories",
+    "task_models",
+    "model_leaderboard",
+    "model_trends",
+    "author_leaderboard",
+    "leaderboard_coverage",
+)
 
 
 class _Reader:
@@ -116,13 +135,20 @@ class _Reader:
         window = "" if self.window_days is None else f" AND window_days = {self.window_days:d}"
         return self._tables.select(table, condition + window, values)
 
-    def model_history(self, day: date, leaderboard: pl.DataFrame) -> pl.DataFrame:
-        """Return the shares by day of the day's top models by requests and by tokens."""
-        of_all = leaderboard.filter(scope=ALL)
-        top = {model for share in ("usage_share", "token_share") for model in _top(of_all, share)}
-        condition = "scope = $scope AND as_of <= $day AND model_id IN (SELECT unnest($models::VARCHAR[]))"
-        rows = self.rows("model_leaderboard", condition, scope=ALL, day=day, models=sorted(top))
-        return rows.select("as_of", "model_id", "usage_share", "token_share").sort("as_of", "model_id")
+    def on(self, table: str, drawn: Sequence[DrawnDay], condition: str = "true", **values: object) -> pl.DataFrame:
+        """Return a table's rows of the drawn days that are not gaps."""
+        days = [one.day for one in drawn if one.is_known]
+        return self.rows(table, f"{condition} AND as_of IN (SELECT unnest($days::DATE[]))", days=days, **values)
+
+    def history(self, drawn: Sequence[DrawnDay]) -> pl.DataFrame:
+        """Return the shares of every model on the drawn days."""
+        rows = self.on("model_leaderboard", drawn, "scope = $scope", scope=ALL)
+        return rows.select("as_of", "model_id", "author", "usage_share", "token_share").sort("as_of", "model_id")
+
+    def unlisted_upper(self, day: date) -> float | None:
+        """Return the most that a model on no list could have of a day's requests; None if the day is missing."""
+        row = self.rows("leaderboard_coverage", "as_of = $day AND scope = $scope", day=day, scope=ALL)
+        return None if row.is_empty() else float(row["unlisted_usage_upper"][0])
 
     def departed(self, day: date) -> pl.DataFrame:
         """Return the last row of each model that was listed in the days before but not on this day."""
@@ -130,11 +156,6 @@ class _Reader:
         rows = self.rows("model_leaderboard", condition, scope=ALL, since=day - timedelta(days=COMPARED_DAYS), day=day)
         last = rows.sort("as_of").group_by("model_id").last()
         return last.filter(pl.col("as_of") < day).sort("usage_share", "model_id", descending=[True, False])
-
-
-def _top(leaderboard: pl.DataFrame, share: str) -> list[str]:
-    ordered = leaderboard.sort(share, "model_id", descending=[True, False])
-    return ordered["model_id"].head(TOP_MODELS).to_list()
 
 
 def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from orpipeline.files import replace_file
 from orpipeline.history import lost_days
 from orpipeline.report.data import NoReportError, read_report_data
 from orpipeline.report.page import render_page
-from orpipeline.report.picture import render_picture
+from orpipeline.report.picture import render_card, render_picture
 from orpipeline.snapshot import validate_days
 from orpipeline.warehouse.database import Warehouse
 
@@ -25,6 +25,7 @@ class Written:
 
     page: Path
     picture: Path
+    card: Path
     as_of: date
     citation: str
     sha256: str
@@ -35,11 +36,11 @@ class ReportError(OrpipelineError):
 
 
 def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime) -> Written:
-    """Write the page and the picture of the newest day in the tables, or of `day`, into `folder`.
+    """Write the page and the pictures of the newest day in the tables, or of `day`, into `folder`.
 
-    The files are `leaderboard.html` and `leaderboard.png`; with a `day`, `leaderboard-<day>.html` and `.png`. The page
-    shows as lost every missing day that the API no longer serves at `now`. Raises NoReportError if the tables do not
-    have the day, ReportError if a file cannot be written.
+    The files are `leaderboard.html`, `leaderboard.png` and the landscape `leaderboard-card.png`; with a `day`,
+    `leaderboard-<day>.html` and so on. The page shows as lost every missing day that the API no longer serves at `now`.
+    Raises NoReportError if the tables do not have the day, ReportError if a file cannot be written.
     """
     with warehouse.reading() as tables:
         days = tables.days()
@@ -57,12 +58,14 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
     written = Written(
         page=folder / f"{name}.html",
         picture=folder / f"{name}.png",
+        card=folder / f"{name}-card.png",
         as_of=as_of,
         citation=str(data.snapshot["citation"]),
         sha256=hashlib.sha256(page).hexdigest(),
     )
     _write(written.page, page)
     _write(written.picture, render_picture(data))
+    _write(written.card, render_card(data))
     return written
 
 

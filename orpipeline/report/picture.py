@@ -1,55 +1,115 @@
-"""The report's picture: the day's top models as a PNG."""
+"""The report's pictures, dark on white: the ranking for a page or a chat, and a landscape one for a social post."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
-import vl_convert
-
 from orpipeline.contracts.rules import ALL
-from orpipeline.report.charts.leaderboard import leaderboard
+from orpipeline.report.charts import parts
+from orpipeline.report.charts.ranking import models
 from orpipeline.report.colours import PICTURE
+from orpipeline.report.compiled import to_png
 from orpipeline.report.data import ReportData
-from orpipeline.report.rows import leaderboard_rows
-from orpipeline.report.wording import count_text, day_text
+from orpipeline.report.ranking import Row, model_rows, since_text
+from orpipeline.report.wording import count_text, percent, window_text
 from orpipeline.text import plain
 
-_WIDTH = 740
-_NAME_ROOM = 248
+CARD_WIDTH, CARD_HEIGHT = 1200, 675
+"""The size of the landscape picture in pixels."""
+_WIDTH = 760
+_CARD_ROWS = 6
+_CARD_MARGIN = 40
 
 
 def render_picture(data: ReportData) -> bytes:
-    """Return the day's top 20 models by requests as a PNG, about 1,500 pixels wide, dark on white."""
-    rows = [row for row in leaderboard_rows(data, PICTURE) if (row["scope"], row["measure"]) == (ALL, "usage")]
-    chart = leaderboard(PICTURE, alt.InlineData(rows), narrow=False, width=_WIDTH, name_room=_NAME_ROOM)
-    chart.layer = alt.layer(*chart.layer, _citation(data), data=chart.data).layer
-    chart = chart.properties(title=_title(data, len(rows)), padding=24, background=PICTURE.paper)
-    return vl_convert.vegalite_to_png(chart.to_dict(), scale=2)
+    """Return the day's top 20 models by requests as a PNG, 1,520 pixels wide."""
+    return to_png(picture(data), scale=2)
 
 
-def _citation(data: ReportData) -> Any:
-    return (
-        alt.Chart(alt.InlineData([{"text": plain(data.snapshot["citation"])}]))
-        .mark_text(align="left", baseline="top", fontSize=11, limit=_WIDTH)
-        .encode(x=alt.value(0), y=alt.value(alt.expr("height + 16")), text="text:N", color=alt.value(PICTURE.muted))
+def render_card(data: ReportData) -> bytes:
+    """Return the day's first models by requests as a PNG of 1,200 x 675 pixels, legible in a social post."""
+    return to_png(card(data), scale=1)
+
+
+def picture(data: ReportData) -> parts.Spec:
+    """Return the chart of `render_picture`."""
+    spec = models(
+        PICTURE,
+        narrow=False,
+        since=since_text(data),
+        name_room=240,
+        width=_WIDTH,
+        padding=24,
+        background=PICTURE.paper,
+        title=_title(data, size=22, line=True),
     )
+    spec["layer"].append(_citation(data))
+    return _with_rows(spec, _rows(data))
 
 
-def _title(data: ReportData, model_count: int) -> Any:
-    demo = ["DEMO, made-up data"] if data.is_demo else []
-    requests = "Made-up requests" if data.is_demo else "Requests that OpenRouter classified"
-    return alt.TitleParams(
-        [*demo, f"Top {count_text(model_count, 'model')} by share of requests, {day_text(data.as_of)}"],
-        subtitle=[
-            f"{requests} in the {count_text(data.snapshot['window_days'], 'day')} up to that day.",
-            "Bar: the share that the published task lists attribute to the model. Whisker: its upper bound.",
+def card(data: ReportData) -> parts.Spec:
+    """Return the chart of `render_card`."""
+    rows = [row for row in _rows(data) if row["kind"] == "bar"][:_CARD_ROWS]
+    scale = parts.scale_between("470", "width - 130")
+    spec = parts.chart(
+        [
+            parts.text("ranks", 36, PICTURE, align="center", size=24, weight=700),
+            parts.text("name", 84, PICTURE, dy=-11, size=25, weight=700, limit=370),
+            parts.dot(92, dy=18, size=130),
+            parts.text("about", 106, PICTURE, dy=18, size=18, quiet=True, limit=340),
+            *parts.whisker("share", "upper", scale, PICTURE, tick=22),
+            parts.bar("share", scale, size=34),
+            parts.text("share_text", "width", PICTURE, align="right", size=30, weight=700),
+            _citation(data, size=17),
         ],
-        anchor="start",
-        color=PICTURE.ink,
-        fontSize=22,
-        offset=26,
-        subtitleColor=PICTURE.muted,
-        subtitleFontSize=13,
-        subtitlePadding=8,
+        PICTURE,
+        width=CARD_WIDTH,
+        height=CARD_HEIGHT,
+        fit="fit",
+        padding={"left": _CARD_MARGIN, "right": _CARD_MARGIN, "top": 28, "bottom": 50},
+        background=PICTURE.paper,
+        title=_title(data, size=34, line=False),
     )
+    return _with_rows(spec, rows)
+
+
+def _rows(data: ReportData) -> list[Row]:
+    return [row for row in model_rows(data, PICTURE) if (row["scope"], row["measure"]) == (ALL, "usage")]
+
+
+def _with_rows(spec: parts.Spec, rows: list[Row]) -> parts.Spec:
+    return spec | {"data": {"values": rows}}
+
+
+def _title(data: ReportData, *, size: int, line: bool) -> parts.Spec:
+    window = window_text(data.as_of, data.snapshot["window_days"])
+    demo = ["DEMO, made-up data"] if data.is_demo else []
+    cover = data.coverage[ALL]
+    covered, cap = percent(cover["usage_attributed"]), percent(cover["unlisted_usage_upper"])
+    return {
+        "text": [*demo, f"Share of {'made-up' if data.is_demo else 'classified OpenRouter'} requests, {window}"],
+        "subtitle": [
+            "Bar: the share that the published task lists attribute to the model. Whisker: its upper bound.",
+            f"The lists attribute {covered} of requests to {count_text(cover['model_count'], 'model')}.",
+            *([f"Vertical line: the most that a model on no list can have, {cap}."] if line else []),
+        ],
+        "anchor": "start",
+        "color": PICTURE.ink,
+        "fontSize": size,
+        "offset": size,
+        "subtitleColor": PICTURE.muted,
+        "subtitleFontSize": round(size * 0.58),
+        "subtitlePadding": 8,
+    }
+
+
+def _citation(data: ReportData, size: int = 11) -> parts.Spec:
+    """Return the source as a layer below the chart."""
+    mark: dict[str, Any] = {"type": "text", "align": "left", "baseline": "top", "fontSize": size}
+    encoding = {
+        "x": {"value": 0},
+        "y": {"value": {"expr": "height + 16"}},
+        "text": {"field": "text", "type": "nominal"},
+        "color": {"value": PICTURE.muted},
+    }
+    return {"data": {"values": [{"text": plain(data.snapshot["citation"])}]}, "mark": mark, "encoding": encoding}

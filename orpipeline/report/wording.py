@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 
 from orpipeline.days import day_ranges
 from orpipeline.text import plain
@@ -19,52 +19,16 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def percent(share: float) -> str:
-    """Return a fraction of 1 in percent, with 1 decimal; 2 decimals below 1%."""
+    """Return a fraction of 1 in percent, with 1 decimal: OpenRouter publishes fractions with 3 decimals."""
     value = 100 * share
-    if value == 0:
-        return "0%"
-    if round(value, 2) < 0.01:
-        return "<0.01%"
-    return f"{value:.1f}%" if round(value, 2) >= 1 else f"{value:.2f}%"
+    return "<0.1%" if 0 < round(value, 9) < 0.05 else f"{value:.1f}%"
 
 
-def published_percent(share: float) -> str:
-    """Return a published share in percent, with 1 decimal: OpenRouter publishes fractions with 3 decimals."""
-    value = 100 * share
-    if value == 0:
-        return "0%"
-    return "<0.1%" if round(value, 1) < 0.1 else f"{value:.1f}%"
-
-
-def points(change: float) -> str:
-    """Return the difference of two shares (fractions of 1) in percentage points, without its sign."""
-    value = abs(100 * change)
-    if 0 < round(value, 4) < 0.01:
-        return f"<0.01{_NO_BREAK}pp"
-    digits = 1 if value == 0 or round(value, 2) >= 1 else 2
-    return f"{value:.{digits}f}{_NO_BREAK}pp"
-
-
-def change(difference: float | None) -> str:
-    """Return a change in percentage points, with its sign; `UNKNOWN` for None."""
-    return UNKNOWN if difference is None else _sign(difference) + points(difference)
-
-
-def published_change(difference: float) -> str:
-    """Return the difference of two published shares in percentage points, with its sign and 1 decimal."""
+def points(difference: float) -> str:
+    """Return the difference of two shares (fractions of 1) in percentage points, with its sign and 1 decimal."""
     rounded = round(100 * difference, 1)
-    return f"{_sign(rounded)}{abs(rounded):.1f}{_NO_BREAK}pp"
-
-
-def _sign(difference: float) -> str:
-    return "" if difference == 0 else "+" if difference > 0 else "\N{MINUS SIGN}"
-
-
-def arrow(difference: float | None) -> str:
-    """Return an arrow up or down for a change; an empty string if it is zero or unknown."""
-    if not difference:
-        return ""
-    return "▲" if difference > 0 else "▼"
+    sign = "" if rounded == 0 else "+" if rounded > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{abs(rounded):.1f}{_NO_BREAK}pp"
 
 
 def rank_range(best: int, worst: int) -> str:
@@ -75,6 +39,21 @@ def rank_range(best: int, worst: int) -> str:
 def day_text(day: date) -> str:
     """Return a day as `6 Oct 2026`, in any locale."""
     return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def short_day_text(day: date) -> str:
+    """Return a day as `6 Oct`, in any locale."""
+    return f"{day.day} {_MONTHS[day.month - 1]}"
+
+
+def window_text(last: date, days: int) -> str:
+    """Return the window of `days` days that ends with `last`: `30 Sep to 6 Oct 2026`, `16 to 22 Nov 2026`."""
+    first = last - timedelta(days=days - 1)
+    if first == last:
+        return day_text(last)
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first.day} to {day_text(last)}"
+    return f"{short_day_text(first) if first.year == last.year else day_text(first)} to {day_text(last)}"
 
 
 def size_text(count: int) -> str:

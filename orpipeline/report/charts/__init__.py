@@ -1,5 +1,5 @@
-"""The report's charts: Vega-Lite through Altair, compiled to Vega.
+"""The report's charts as Vega-Lite specifications: plain data, validated against Vega-Lite's schema by a test.
 
-Each chart has a wide and a narrow form. It refers to its rows by name (`alt.NamedData`), because the page contains them
-once for both forms. The reader's choices are the charts' parameters `measure` (`usage` or `token`), `scope` and `task`.
+Most charts have a wide and a narrow form. A chart refers to its rows by the name `rows`, which the page or the picture
+fills in. The reader's choices are the parameters `measure` (`usage` or `token`), `scope` and `task`.
 """

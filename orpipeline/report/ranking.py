@@ -1,0 +1,340 @@
+"""The rows of the rankings: the models and authors of each scope, and the models of each task, by requests and tokens.
+
+A rank is certain if the bounds allow no other; every other row has its possible ranks in place of a rank. A divider is
+before the largest group of rows whose order is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from orpipeline.certainty import Ranks, known_until
+from orpipeline.contracts.rules import ALL, HALF_STEP
+from orpipeline.leaderboard import model_id_parts
+from orpipeline.report.colours import Theme
+from orpipeline.report.data import ReportData
+from orpipeline.report.wording import (
+    UNKNOWN,
+    count_text,
+    new_or_back,
+    percent,
+    points,
+    rank_range,
+    short_day_text,
+    short_names,
+)
+from orpipeline.text import plain
+
+TOP_ROWS = 20
+TOP_AUTHORS = 14
+MEASURES = {"usage": "requests", "token": "tokens"}
+"""The two measures: the prefix of their columns, and their name on the page."""
+
+_MACRO_ORDER = ("code", "data", "agent", "general")
+_DIVIDER = "The order below this line is not known"
+
+Row = dict[str, Any]
+
+
+def model_names(data: ReportData) -> dict[str, str]:
+    """Return the short name of each model that the report mentions."""
+    frames = (data.leaderboard, data.task_models, data.departed, data.history)
+    return short_names(sorted({model for frame in frames for model in frame["model_id"]}))
+
+
+def scopes(data: ReportData) -> dict[str, str]:
+    """Return the scopes of the day's leaderboard and their labels, `all` first."""
+    labels = dict(zip(data.macros["key"], data.macros["label"], strict=True))
+    keys = set(data.leaderboard["scope"]) - {ALL}
+    return {ALL: "All tasks"} | {key: plain(labels.get(key, key)) for key in sorted(keys, key=macro_place)}
+
+
+def macro_place(key: str) -> tuple[int, str]:
+    """Return the sort key of a macro-category: the documented ones first, then new ones by key."""
+    return (_MACRO_ORDER.index(key) if key in _MACRO_ORDER else len(_MACRO_ORDER), key)
+
+
+def author_name(author: str | None) -> str:
+    """Return an author as text; None, for a model id without author, is `author unknown`."""
+    return "author unknown" if author is None else plain(author)
+
+
+def author_of(model_id: str) -> str | None:
+    """Return the part of a model id before the `/`; None if there is no `/`."""
+    author, slash, _ = model_id.partition("/")
+    return author if slash else None
+
+
+def ranked(rows: pl.DataFrame, measure: str, key: str) -> list[Row]:
+    """Return rows by a measure, the largest share first, with `ranks`: the possible ranks as text."""
+    ordered = rows.sort(f"{measure}_share", key, descending=[True, False])
+    return [row | {"ranks": _ranks(row, measure)} for row in ordered.iter_rows(named=True)]
+
+
+def possible_ranks(rows: Iterable[Mapping[str, Any]], measure: str) -> list[Ranks]:
+    """Return the best and the worst possible rank of each row."""
+    return [(row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]) for row in rows]
+
+
+def _ranks(row: Mapping[str, Any], measure: str) -> str:
+    return rank_range(row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"])
+
+
+def since_text(data: ReportData) -> str:
+    """Return the heading of the column of changes; an empty text if the day to compare with is missing."""
+    return f"since {short_day_text(data.compared_day)}" if data.compared_day in data.days else ""
+
+
+def moved_text(row: Mapping[str, Any], data: ReportData) -> str:
+    """Return a leaderboard row's change over 7 days in percentage points.
+
+    If the day 7 days before did not list the model: `new`, or `back` if an earlier day did. If that day is missing:
+    `UNKNOWN`.
+    """
+    difference = row["usage_share_change_7d"]
+    if data.compared_day not in data.days:
+        return UNKNOWN
+    if difference is None:
+        return new_or_back(row["first_seen"], data.compared_day)
+    return points(difference)
+
+
+def model_rows(data: ReportData, theme: Theme) -> list[Row]:
+    """Return the top models of every scope, by requests and by tokens, with a divider below the certain ones."""
+    names, tasks = model_names(data), dict(data.tasks.select("tag", "display_name").rows())
+    rows: list[Row] = []
+    for scope in scopes(data):
+        of_scope = data.leaderboard.filter(scope=scope)
+        for measure in MEASURES:
+            listed = ranked(of_scope, measure, "model_id")
+            cap = {"cap": data.coverage[scope][f"unlisted_{measure}_upper"]}
+            words = [cap | _model(row, measure, data, names, tasks, theme) for row in listed[:TOP_ROWS]]
+            rows += _placed(words, known_until(possible_ranks(listed, measure)), scope=scope, measure=measure)
+    return rows
+
+
+def _model(
+    row: Row, measure: str, data: ReportData, names: Mapping[str, str], tasks: Mapping[str, str], theme: Theme
+) -> Row:
+    return {
+        "id": plain(row["model_id"]),
+        "name": names[row["model_id"]],
+        "about": author_name(row["author"]),
+        "colour": theme.author(row["author"]),
+        "change": row["usage_share_change_7d"] if measure == "usage" else None,
+        "moved": moved_text(row, data) if measure == "usage" else "",
+        "listed": count_text(row["task_count"], "task"),
+        "top": plain(tasks.get(row["top_task"]) or row["top_task"]),
+        **_figures(row, measure),
+    }
+
+
+def author_rows(data: ReportData, theme: Theme) -> list[Row]:
+    """Return the top authors of every scope, by requests and by tokens, with a divider below the certain ones."""
+    names = model_names(data)
+    rows: list[Row] = []
+    for scope in scopes(data):
+        of_scope = data.authors.filter(scope=scope)
+        for measure in MEASURES:
+            listed = ranked(of_scope, measure, "author")
+            words = [_author(row, measure, names, theme) for row in listed[:TOP_AUTHORS]]
+            rows += _placed(words, known_until(possible_ranks(listed, measure)), scope=scope, measure=measure)
+    return rows
+
+
+def _author(row: Row, measure: str, names: Mapping[str, str], theme: Theme) -> Row:
+    return {
+        "id": author_name(row["author"]),
+        "name": author_name(row["author"]),
+        "about": count_text(row["model_count"], "model"),
+        "colour": theme.author(row["author"]),
+        "moved": "",
+        "top": names[row["top_model"]],
+        **_figures(row, measure),
+    }
+
+
+def _figures(row: Row, measure: str) -> Row:
+    share, upper = row[f"{measure}_share"], row[f"{measure}_share_upper"]
+    return {
+        "ranks": row["ranks"],
+        "share": share,
+        "upper": upper,
+        "share_text": percent(share),
+        "upper_text": percent(upper),
+        "up_to": f"up to {percent(upper)}" if percent(upper) != percent(share) else "",
+    }
+
+
+def _placed(rows: Sequence[Row], known: int, **choice: str) -> list[Row]:
+    """Return rows with their place in the chart, and a divider after the first `known` ones."""
+    kinds: list[Row] = [{"kind": "bar", **row} for row in rows]
+    if known < len(rows):
+        kinds.insert(known, {"kind": "divider", "name": _DIVIDER})
+    return [{**choice, "place": place, **row} for place, row in enumerate(kinds, start=1)]
+
+
+@dataclass(frozen=True)
+class TaskRanking:
+    """A task's listed models by a measure, and the shares that the list leaves open.
+
+    `rows`: `model_id`, `share` and `ranks`, the best and the worst possible rank among the listed models. `rest`: the
+    share of all unlisted models. `unlisted`: the most that one unlisted model can have. `above`: how many of the first
+    rows no unlisted model can reach.
+    """
+
+    rows: Sequence[Row]
+    rest: float
+    unlisted: float
+    above: int
+
+    @property
+    def known(self) -> int:
+        """How many of the first rows are in a known order that holds against every model."""
+        return min(known_until([row["ranks"] for row in self.rows]), self.above)
+
+
+def task_ranking(listed: pl.DataFrame, measure: str) -> TaskRanking:
+    """Rank one task's rows of `task_models`.
+
+    Rounding keeps the order of different shares, so only listed models with equal published shares can be in any order.
+    The list has the top models by requests: an unlisted model has at most the smallest listed share of requests, but it
+    can have all tokens that the listed ones leave.
+    """
+    column = f"tag_{measure}_share"
+    ordered = listed.sort(column, "position", descending=[True, False])
+    shares = ordered[column].to_list()
+    rows = [
+        {
+            "model_id": model_id,
+            "share": share,
+            "ranks": (1 + sum(other > share for other in shares), sum(other >= share for other in shares)),
+        }
+        for model_id, share in zip(ordered["model_id"], shares, strict=True)
+    ]
+    rest = max(0.0, round(1 - sum(shares), 6))
+    if measure == "usage":
+        return TaskRanking(rows, rest, min(rest, shares[-1]), len(rows))
+    left = 1 - sum(max(0.0, share - HALF_STEP) for share in shares)
+    return TaskRanking(rows, rest, rest, sum(round(share - HALF_STEP - left, 9) > 0 for share in shares))
+
+
+def task_rows(data: ReportData, theme: Theme) -> list[Row]:
+    """Return each task's models by requests and by tokens, then the share of all models that it does not list."""
+    names, rows = model_names(data), list[Row]()
+    for (tag,), listed in data.task_models.partition_by("tag", as_dict=True, maintain_order=True).items():
+        for measure in MEASURES:
+            ranking = task_ranking(listed, measure)
+            words = [_task_model(row, names, theme) for row in ranking.rows]
+            placed = _placed(words, ranking.known, task=tag, measure=measure)
+            rows += placed
+            rows.append({"task": tag, "measure": measure, "place": len(placed) + 1, **_unlisted(ranking.rest, theme)})
+    return rows
+
+
+def _task_model(row: Row, names: Mapping[str, str], theme: Theme) -> Row:
+    author = author_of(row["model_id"])
+    return {
+        "id": plain(row["model_id"]),
+        "name": names[row["model_id"]],
+        "about": author_name(author),
+        "colour": theme.author(author),
+        "ranks": rank_range(*row["ranks"]),
+        "share": row["share"],
+        "share_text": percent(row["share"]),
+    }
+
+
+def _unlisted(rest: float, theme: Theme) -> Row:
+    return {
+        "kind": "rest",
+        "id": "all others",
+        "name": "Not listed",
+        "about": "all models that the list omits",
+        "colour": theme.muted,
+        "ranks": "",
+        "share": rest,
+        "share_text": percent(rest),
+    }
+
+
+def task_author_rows(data: ReportData, theme: Theme) -> list[Row]:
+    """Return each task's authors by requests and by tokens: the sums over their listed models.
+
+    The models that a list omits can belong to any author, so an author can have all that the other authors' listed
+    models leave.
+    """
+    rows: list[Row] = []
+    for (tag,), listed in data.task_models.partition_by("tag", as_dict=True, maintain_order=True).items():
+        authored = listed.with_columns(**model_id_parts()).drop_nulls("author")
+        for measure in MEASURES:
+            column = pl.col(f"tag_{measure}_share")
+            lowest = (column - HALF_STEP).clip(lower_bound=0.0).sum()
+            left = 1 - listed.select(lowest).item()
+            sums = authored.group_by("author").agg(share=column.sum().round(6), low=lowest, model_count=pl.len())
+            ordered = sums.sort("share", "author", descending=[True, False]).to_dicts()
+            ranks = [_author_ranks(row, left, ordered) for row in ordered]
+            words = [_task_author(row, of_row, theme) for row, of_row in zip(ordered, ranks, strict=True)]
+            rows += _placed(words, known_until(ranks), task=tag, measure=measure)
+    return rows
+
+
+def _author_ranks(row: Row, left: float, authors: Sequence[Row]) -> Ranks:
+    lead = [round(other["low"] - row["low"], 9) for other in authors]
+    # The author itself counts once in `worst`, as it can have more than its own lowest share.
+    return 1 + sum(ahead > left for ahead in lead), sum(ahead > -left for ahead in lead) + (left <= 0)
+
+
+def _task_author(row: Row, ranks: Ranks, theme: Theme) -> Row:
+    return {
+        "id": plain(row["author"]),
+        "name": plain(row["author"]),
+        "about": count_text(row["model_count"], "listed model"),
+        "colour": theme.author(row["author"]),
+        "ranks": rank_range(*ranks),
+        "share": row["share"],
+        "share_text": percent(row["share"]),
+    }
+
+
+def smallest_moves(data: ReportData) -> list[Row]:
+    """Return the changes of scope `all` over 7 days by requests, the largest first: `model_id`, `change`, `kind`.
+
+    `change` compares attributed shares if both days list the model (`kind` is `listed`). A model that only one of the
+    two days lists could have up to the bound of an unlisted model on the other day, so its change is the smallest
+    possible one: `new` and `back` gained at least that, `gone` lost at least that. Models without a certain change are
+    left out. Without the day 7 days before, the list is empty.
+    """
+    if data.before is None:
+        return []
+    board = data.leaderboard.filter(scope=ALL)
+    moves = [
+        {"model_id": row["model_id"], "author": row["author"], "change": change, "kind": kind}
+        for row in board.iter_rows(named=True)
+        for change, kind in [_move(row, data.before, data.compared_day)]
+        if change
+    ]
+    now = data.coverage[ALL]["unlisted_usage_upper"] if ALL in data.coverage else 0.0
+    moves += [
+        {
+            "model_id": row["model_id"],
+            "author": row["author"],
+            "change": round(now - row["usage_share"], 12),
+            "kind": "gone",
+        }
+        for row in data.departed.iter_rows(named=True)
+        if row["as_of"] == data.compared_day and row["usage_share"] > now
+    ]
+    return sorted(moves, key=lambda move: (-abs(move["change"]), move["model_id"]))
+
+
+def _move(row: Mapping[str, Any], before: float, compared: date) -> tuple[float, str]:
+    change = row["usage_share_change_7d"]
+    if change is not None:
+        return change, "listed"
+    return max(0.0, round(row["usage_share"] - before, 12)), new_or_back(row["first_seen"], compared)
