@@ -81,6 +81,12 @@ def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.Da
     )
 
 
+def lows(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.DataFrame:
+    """Return low(m) of every row of the leaderboard: `usage_low` and `token_low` by day, scope and model."""
+    listed = _listed(_scoped_tags(task_classifications, task_models), task_models)
+    return listed.group_by(_MODEL, maintain_order=True).agg(pl.col("usage_low", "token_low").sum().round(DECIMALS))
+
+
 def model_id_parts(model_id: str = "model_id") -> dict[str, pl.Expr]:
     """Return expressions for `author`, `model` and `variant` of ids `author/model:variant`.
 

@@ -19,6 +19,7 @@ from orpipeline.build import build_defs
 from orpipeline.contracts.rules import CHECKS, RULES
 from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.defs.checks import HISTORY_CHECKS
+from orpipeline.defs.names import VIRTUAL_ASSETS
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
@@ -63,10 +64,11 @@ def test_dagsters_own_commands_accept_the_code_location(command: list[str], expe
 
 def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    assert specs.keys() == {*NAMES.daily_assets, NAMES.asset("model_trends"), NAMES.report}
+    views = {NAMES.asset(name) for name in ("model_trends", "author_leaderboard", "leaderboard_coverage")}
+    assert specs.keys() == {*NAMES.daily_assets, *views, NAMES.report}
     partitions = daily_partitions()
     assert all(spec.partitions_def == (None if key == NAMES.report else partitions) for key, spec in specs.items())
-    assert [key for key, spec in specs.items() if spec.is_virtual] == [NAMES.asset("model_trends")]
+    assert {key for key, spec in specs.items() if spec.is_virtual} == views
     assert partitions.get_first_partition_key() == "2026-06-17"
     with time_machine.travel(datetime(2026, 10, 7, 0, 0, 1, tzinfo=UTC)):
         assert partitions.get_last_partition_key() == "2026-10-06"
@@ -90,7 +92,7 @@ def test_the_project_that_embeds_it_can_set_group_owners_and_tags(tmp_path: Path
 
 def test_column_schemas_come_from_the_contracts(defs: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    for name, model in [*TABLES.items(), ("model_trends", VIEWS["model_trends"])]:
+    for name, model in [*TABLES.items(), *((view, VIEWS[view]) for view in VIRTUAL_ASSETS)]:
         metadata = specs[NAMES.asset(name)].metadata
         columns = metadata["dagster/column_schema"].columns
         assert [column.name for column in columns] == list(model.columns())

@@ -225,12 +225,12 @@ class TaskModels(DayTable):
 
 
 _RANK_BEST = (
-    "The best possible rank by {} among the scope's listed models: 1 + the number of models that certainly have more, "
+    "The best possible rank by {0} among the scope's listed {1}: 1 + the number of {1} that certainly have more, "
     "whatever the unlisted and unrounded figures are."
 )
 _RANK_WORST = (
-    "The worst possible rank by {} among the scope's listed models: 1 + the number of other models that could have "
-    "more, given the unlisted and unrounded figures."
+    "The worst possible rank by {0} among the scope's listed {1}: 1 + the number of other {1} that could have more, "
+    "given the unlisted and unrounded figures."
 )
 
 
@@ -268,10 +268,10 @@ class ModelLeaderboard(_RankedModels):
         "The largest share of tokens that the published lists allow for the model, as a sum of published figures, like "
         "usage_share_upper."
     )
-    usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests"))
-    usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests"))
-    token_rank_best: pl.Int32 = _column(_RANK_BEST.format("tokens"))
-    token_rank_worst: pl.Int32 = _column(_RANK_WORST.format("tokens"))
+    usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests", "models"))
+    usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests", "models"))
+    token_rank_best: pl.Int32 = _column(_RANK_BEST.format("tokens", "models"))
+    token_rank_worst: pl.Int32 = _column(_RANK_WORST.format("tokens", "models"))
     task_count: pl.Int32 = _column("The number of the scope's tags that list the model.")
     top_task: str = _column("The tag that contributes most to the model's usage_share.")
 
@@ -327,6 +327,75 @@ class ModelTrends(_RankedModels):
     )
 
 
+class LeaderboardCoverage(DayTable):
+    """The view `leaderboard_coverage`.
+
+    The scopes are `all` and the macro-categories of the day's tags. A scope has a row even if its lists are empty.
+    """
+
+    class Config:
+        description = "One row per day and scope: how much the lists tell, and what they leave open."
+
+    scope: str = _key(f"`{ALL}` for all classified traffic, or a macro-category's key.")
+    model_count: pl.Int32 = _column("The number of models that the scope's lists name.")
+    usage_attributed: float = _column("The share of the scope's requests that the lists attribute to models.")
+    token_attributed: float = _column("The share of the scope's tokens that the lists attribute to models.")
+    unlisted_usage_upper: float = _column(
+        "The largest share of requests that a model on none of the scope's lists can have, as a sum of published "
+        "figures."
+    )
+    unlisted_token_upper: float = _column(
+        "The largest share of tokens that a model on none of the scope's lists can have, as a sum of published figures."
+    )
+    usage_models_above_unlisted: pl.Int32 = _column(
+        "The number of models that certainly have more requests than any model on none of the scope's lists. Their "
+        "possible ranks hold against every model; the others' are among listed models only."
+    )
+    token_models_above_unlisted: pl.Int32 = _column(
+        "The number of models that certainly have more tokens than any model on none of the scope's lists."
+    )
+
+
+class AuthorLeaderboard(DayTable):
+    """The view `author_leaderboard`.
+
+    A model id that names no author (`author` is NULL or empty in `model_leaderboard`) is in no row. Its share could
+    belong to any author, so it counts as open: it is part of every author's upper bound.
+
+    Under a tag with share w, an author has at least the listed shares of its models, and at most what the other
+    authors' listed models leave: it can have any number of unlisted models, so the smallest listed share is not a cap.
+    With `own` and `others` as sums of listed shares s, `usage_share_upper` is the sum of w x max(own, 1 - others) over
+    the scope's tags. Possible ranks allow for the rounding h of each published share, as those of models do: low is the
+    sum of (w - h) x the author's sum of (s - h), no factor below 0, and up is the sum of
+    (w + h) x max(own, 1 - the other authors' sum of (s - h)). Then low <= usage_share <= usage_share_upper <= up, and
+    best rank <= rank <= worst rank. Tokens likewise.
+    """
+
+    class Config:
+        description = "One row per day, scope and author: the shares of all its listed models, and its rank."
+
+    scope: str = _key(f"`{ALL}` for all classified traffic, or a macro-category's key.")
+    author: str = _key("The part of its models' ids before the `/`. Models without an author are in no row.")
+    usage_share: float = _column(
+        "The sum of usage_share over the author's models in `model_leaderboard`: a lower bound, because only the top "
+        "models are listed."
+    )
+    token_share: float = _column("The sum of token_share over the author's models in `model_leaderboard`.")
+    usage_rank: pl.Int32 = _column("1 for the scope's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
+    token_rank: pl.Int32 = _column("1 for the scope's largest token_share. Ties get the same rank, as in 1, 1, 3.")
+    model_count: pl.Int32 = _column("The number of the author's models that the scope's lists name.")
+    top_model: str = _column("The author's model with the largest usage_share.")
+    usage_share_upper: float = _column(
+        "The largest share of requests that the published lists allow for all of the author's models, listed or not, "
+        "as a sum of published figures."
+    )
+    token_share_upper: float = _column("The same for tokens.")
+    usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests", "authors"))
+    usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests", "authors"))
+    token_rank_best: pl.Int32 = _column(_RANK_BEST.format("tokens", "authors"))
+    token_rank_worst: pl.Int32 = _column(_RANK_WORST.format("tokens", "authors"))
+
+
 class LatestLeaderboard(ModelLeaderboard):
     """The view `latest_leaderboard`."""
 
@@ -334,7 +403,12 @@ class LatestLeaderboard(ModelLeaderboard):
         description = "One row per model: the leaderboard of all classified traffic on the newest day."
 
 
-VIEWS: dict[str, type[DayTable]] = {"model_trends": ModelTrends, "latest_leaderboard": LatestLeaderboard}
+VIEWS: dict[str, type[DayTable]] = {
+    "model_trends": ModelTrends,
+    "author_leaderboard": AuthorLeaderboard,
+    "leaderboard_coverage": LeaderboardCoverage,
+    "latest_leaderboard": LatestLeaderboard,
+}
 """Every view of the schema `openrouter`, by name. You read them like tables."""
 RELATIONS: dict[str, type[DayTable]] = {**TABLES, **VIEWS}
 """Tables and views, by name."""

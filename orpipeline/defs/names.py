@@ -12,7 +12,7 @@ from orpipeline.errors import SettingsError
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 
 DEFAULT_PREFIX = DEFAULT_SCHEMA
-VIRTUAL_ASSETS = ("model_trends",)
+VIRTUAL_ASSETS = ("model_trends", "author_leaderboard", "leaderboard_coverage")
 """The views that are assets."""
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # with these, names of two pipelines could be equal

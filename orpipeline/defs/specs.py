@@ -33,6 +33,14 @@ _DESCRIPTIONS = {
         "Changes from 1 and 7 days before, the first day, and the number of days that list the model. A view: it "
         "includes an older day as soon as you import it."
     ),
+    "author_leaderboard": (
+        "For all traffic and for each macro-category: an author can have more models, and so a larger share, than the "
+        "author of the first single model."
+    ),
+    "leaderboard_coverage": (
+        "Ranks of the models above the line of unlisted models hold against every model; other ranks are among listed "
+        "models only."
+    ),
 }
 
 
@@ -67,12 +75,18 @@ def daily_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: 
 
 def view_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
     """Return the specs of the views. A view is computed when you read it, so no step materializes it."""
-    deps = [names.asset("model_leaderboard")]
+    deps = {
+        "model_trends": ["model_leaderboard"],
+        "author_leaderboard": ["task_classifications", "task_models", "model_leaderboard"],
+        "leaderboard_coverage": ["task_classifications", "task_models"],
+    }
     with warnings.catch_warnings():
         # Virtual assets are a preview in Dagster 1.13. A user of the UI cannot act on the warning.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [
-            _table_spec(name, names, partitions, labels.of("analysis"), deps=deps, is_virtual=True)
+            _table_spec(
+                name, names, partitions, labels.of("analysis"), deps=list(map(names.asset, deps[name])), is_virtual=True
+            )
             for name in VIRTUAL_ASSETS
         ]
 
