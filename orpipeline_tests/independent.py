@@ -1,0 +1,173 @@
+"""The leaderboard, its coverage and the authors of one answer, calculated a second time.
+
+Plain loops over exact fractions, straight from the API's answer, without any code of orpipeline: what the tables, the
+views, the page and the terminal show must equal these figures. Each function takes an answer as the API returns it
+(`{"data": {...}}`) and returns rows with the columns of the table or view, in its order of scopes and ranks. Shares are
+the doubles that are nearest to the exact sums; ranks compare the exact sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from fractions import Fraction
+from typing import Any
+
+H = Fraction(5, 10_000)
+"""How far a published share can be from the true one."""
+KINDS = ("usage", "token")
+Answer = Mapping[str, Any]
+Row = dict[str, Any]
+
+
+def leaderboard(answer: Answer, h: Fraction = H) -> list[Row]:
+    """Return the rows of `model_leaderboard`."""
+    rows = []
+    for scope, tags in _scopes(answer).items():
+        models = sorted({model for tag in tags for model in tag["models"]})
+        of_scope = []
+        for model in models:
+            listing = [tag for tag in tags if model in tag["models"]]
+            bounds = {kind: _model_bounds(model, tags, kind, h) for kind in KINDS}
+            author, name, variant = _parts(model)
+            row = {
+                **_day(answer),
+                "scope": scope,
+                "model_id": model,
+                "author": author,
+                "model": name,
+                "variant": variant,
+                "task_count": len(listing),
+                "top_task": min(listing, key=lambda t: (-t["usage"] * t["models"][model]["usage"], t["tag"]))["tag"],
+            }
+            of_scope.append((row, bounds))
+        rows += _ranked(of_scope, "model_id")
+    return rows
+
+
+def authors(answer: Answer, h: Fraction = H) -> list[Row]:
+    """Return the rows of `author_leaderboard`."""
+    rows = []
+    for scope, tags in _scopes(answer).items():
+        of_scope = []
+        names = {_author(model) for tag in tags for model in tag["models"]}
+        for author in sorted(name for name in names if name):
+            models = sorted({model for tag in tags for model in tag["models"] if _author(model) == author})
+            shares = {model: _model_bounds(model, tags, "usage", h)["share"] for model in models}
+            row = {
+                **_day(answer),
+                "scope": scope,
+                "author": author,
+                "model_count": len(models),
+                "top_model": min(models, key=lambda model: (-shares[model], model)),
+            }
+            of_scope.append((row, {kind: _author_bounds(author, tags, kind, h) for kind in KINDS}))
+        rows += _ranked(of_scope, "author")
+    return rows
+
+
+def coverage(answer: Answer, h: Fraction = H) -> list[Row]:
+    """Return the rows of `leaderboard_coverage`."""
+    rows = []
+    for scope, tags in _scopes(answer).items():
+        models = {model for tag in tags for model in tag["models"]}
+        row = {**_day(answer), "scope": scope, "model_count": len(models)}
+        for kind in KINDS:
+            bounds = [_model_bounds(model, tags, kind, h) for model in models]
+            row[f"{kind}_attributed"] = float(sum(bound["share"] for bound in bounds))
+            row[f"unlisted_{kind}_upper"] = float(sum(tag[kind] * _unlisted(tag, kind, Fraction(0)) for tag in tags))
+            line = sum((tag[kind] + h) * _unlisted(tag, kind, h) for tag in tags)
+            row[f"{kind}_models_above_unlisted"] = sum(bound["low"] > line for bound in bounds)
+        rows.append(row)
+    return rows
+
+
+def _scopes(answer: Answer) -> dict[str, list[Row]]:
+    """Return each scope's tags: `tag`, the tag's `usage` and `token` share of the scope, and its models' shares."""
+    scopes: dict[str, list[Row]] = {"all": []}
+    for task in answer["data"]["classifications"]:
+        models = {
+            model["id"]: {"usage": _exact(model["tag_usage_share"]), "token": _exact(model["tag_token_share"])}
+            for model in task["models"]
+        }
+        for scope, prefix in (("all", ""), (task["macro_category"], "category_")):
+            weights = {kind: _exact(task[f"{prefix}{kind}_share"]) for kind in KINDS}
+            scopes.setdefault(scope, []).append({"tag": task["tag"], **weights, "models": models})
+    return {"all": scopes.pop("all"), **dict(sorted(scopes.items()))}
+
+
+def _model_bounds(model: str, tags: list[Row], kind: str, h: Fraction) -> dict[str, Fraction]:
+    """Return a model's attributed share, its upper bound, and the interval that allows for rounding."""
+    share = upper = low = up = Fraction(0)
+    for tag in tags:
+        weight = tag[kind]
+        if model in tag["models"]:
+            own = tag["models"][model][kind]
+            share += weight * own
+            upper += weight * own
+            low += max(weight - h, Fraction(0)) * max(own - h, Fraction(0))
+            up += (weight + h) * (own + h)
+        else:
+            upper += weight * _unlisted(tag, kind, Fraction(0))
+            up += (weight + h) * _unlisted(tag, kind, h)
+    return {"share": share, "upper": upper, "low": low, "up": up}
+
+
+def _unlisted(tag: Row, kind: str, h: Fraction) -> Fraction:
+    """Return the most that a model can have under a tag that does not list it."""
+    shares: list[Fraction] = [model[kind] for model in tag["models"].values()]
+    if not shares:
+        return Fraction(1)
+    left = 1 - sum((share - h for share in shares), Fraction(0))
+    if kind == "usage":
+        left = min(left, min(shares) + h)
+    return max(left, Fraction(0))
+
+
+def _author_bounds(author: str, tags: list[Row], kind: str, h: Fraction) -> dict[str, Fraction]:
+    """Return an author's attributed share, its upper bound, and the interval that allows for rounding.
+
+    Models without an author could be anyone's, so they are not among the others.
+    """
+    share = upper = low = up = Fraction(0)
+    for tag in tags:
+        weight = tag[kind]
+        own = [figures[kind] for model, figures in tag["models"].items() if _author(model) == author]
+        others = [figures[kind] for model, figures in tag["models"].items() if _author(model) not in ("", None, author)]
+        share += weight * sum(own)
+        upper += weight * max(sum(own), 1 - sum(others))
+        low += max(weight - h, Fraction(0)) * sum(max(figure - h, Fraction(0)) for figure in own)
+        up += (weight + h) * max(sum(own), 1 - sum(max(figure - h, Fraction(0)) for figure in others))
+    return {"share": share, "upper": upper, "low": low, "up": up}
+
+
+def _ranked(of_scope: list[tuple[Row, dict[str, dict[str, Fraction]]]], name: str) -> list[Row]:
+    """Return a scope's rows with their shares and ranks, best rank by requests first."""
+    for place, (row, bounds) in enumerate(of_scope):
+        others = [other for at, (_, other) in enumerate(of_scope) if at != place]
+        for kind, own in bounds.items():
+            row[f"{kind}_share"] = float(own["share"])
+            row[f"{kind}_share_upper"] = float(own["upper"])
+            row[f"{kind}_rank"] = 1 + sum(other[kind]["share"] > own["share"] for other in others)
+            row[f"{kind}_rank_best"] = 1 + sum(other[kind]["low"] > own["up"] for other in others)
+            row[f"{kind}_rank_worst"] = 1 + sum(other[kind]["up"] > own["low"] for other in others)
+    return sorted((row for row, _ in of_scope), key=lambda row: (row["usage_rank"], row[name]))
+
+
+def _day(answer: Answer) -> Row:
+    data = answer["data"]
+    return {"as_of": date.fromisoformat(data["as_of"]), "window_days": data["window_days"]}
+
+
+def _parts(model_id: str) -> tuple[str | None, str, str | None]:
+    author, slash, rest = model_id.partition("/")
+    model, colon, variant = (rest if slash else model_id).partition(":")
+    return (author if slash else None), model, (variant if colon else None)
+
+
+def _author(model_id: str) -> str | None:
+    return _parts(model_id)[0]
+
+
+def _exact(share: float) -> Fraction:
+    return Fraction(str(share))
