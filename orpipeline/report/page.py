@@ -115,9 +115,8 @@ def _charts(
     if has_movers:
         specs["movers"] = _forms(lambda narrow: movers.movers(PAGE, narrow=narrow))
     if tasks:
-        first = tasks[0]["tag"]
-        specs["task_models"] = _forms(lambda narrow: ranking_charts.task(PAGE, first, narrow=narrow))
-        specs["task_authors"] = {"narrow": to_vega(ranking_charts.task_authors(PAGE, first))}
+        specs["task_models"] = _forms(lambda narrow: ranking_charts.task(PAGE, narrow=narrow))
+        specs["task_authors"] = {"narrow": to_vega(ranking_charts.task_authors(PAGE))}
     return specs
 
 

@@ -58,7 +58,7 @@ def authors(theme: Theme, **frame: Any) -> Spec:
     )
 
 
-def task(theme: Theme, first: str, *, narrow: bool) -> Spec:
+def task(theme: Theme, *, narrow: bool) -> Spec:
     """Return the models of the chosen task, and the share of all models that it does not list."""
     height = NARROW if narrow else WIDE
     scale = parts.scale_between("30", "width - 4") if narrow else parts.scale_between("330", "width - 76")
@@ -82,17 +82,17 @@ def task(theme: Theme, first: str, *, narrow: bool) -> Spec:
         ]
     tooltips = {"id": "Model", "about": "Author", "share_text": "Share of the task", "ranks": "Possible ranks"}
     layers.append(parts.touch(height, tooltips, _BAR))
-    return parts.chart(layers, theme, height={"step": height}, params={"measure": "usage", "task": first})
+    return parts.chart(layers, theme, height={"step": height}, params={"measure": "usage", "task": ""})
 
 
-def task_authors(theme: Theme, first: str) -> Spec:
+def task_authors(theme: Theme) -> Spec:
     """Return the authors of the chosen task."""
     tooltips = {"id": "Author", "about": "Listed", "share_text": "Share of the task", "ranks": "Possible ranks"}
     return parts.chart(
         [*_narrow(theme, whiskers=False), parts.touch(NARROW, tooltips, _BAR)],
         theme,
         height={"step": NARROW},
-        params={"measure": "usage", "task": first},
+        params={"measure": "usage", "task": ""},
     )
 
 
