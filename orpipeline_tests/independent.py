@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def leaderboard(answer: Answer, h: Fraction = H) -> list[Row]:
     """Return the rows of `model_leaderboard`."""
     rows = []
-    for scope, tags in _scopes(answer).items():
+    for scope, tags in _scopes(answer, h).items():
         models = sorted({model for tag in tags for model in tag["models"]})
         of_scope = []
         for model in models:
@@ -48,7 +48,7 @@ def leaderboard(answer: Answer, h: Fraction = H) -> list[Row]:
 def authors(answer: Answer, h: Fraction = H) -> list[Row]:
     """Return the rows of `author_leaderboard`."""
     rows = []
-    for scope, tags in _scopes(answer).items():
+    for scope, tags in _scopes(answer, h).items():
         of_scope = []
         names = {_author(model) for tag in tags for model in tag["models"]}
         for author in sorted(name for name in names if name):
@@ -69,30 +69,35 @@ def authors(answer: Answer, h: Fraction = H) -> list[Row]:
 def coverage(answer: Answer, h: Fraction = H) -> list[Row]:
     """Return the rows of `leaderboard_coverage`."""
     rows = []
-    for scope, tags in _scopes(answer).items():
+    for scope, tags in _scopes(answer, h).items():
         models = {model for tag in tags for model in tag["models"]}
         row = {**_day(answer), "scope": scope, "model_count": len(models)}
         for kind in KINDS:
             bounds = [_model_bounds(model, tags, kind, h) for model in models]
             row[f"{kind}_attributed"] = float(sum(bound["share"] for bound in bounds))
-            row[f"unlisted_{kind}_upper"] = float(sum(tag[kind] * _unlisted(tag, kind, Fraction(0)) for tag in tags))
-            line = sum((tag[kind] + h) * _unlisted(tag, kind, h) for tag in tags)
+            row[f"unlisted_{kind}_upper"] = float(sum(tag[kind] * tag["unlisted"][kind][0] for tag in tags))
+            line = sum((tag[kind] + h) * tag["unlisted"][kind][1] for tag in tags)
             row[f"{kind}_models_above_unlisted"] = sum(bound["low"] > line for bound in bounds)
         rows.append(row)
     return rows
 
 
-def _scopes(answer: Answer) -> dict[str, list[Row]]:
-    """Return each scope's tags: `tag`, the tag's `usage` and `token` share of the scope, and its models' shares."""
+def _scopes(answer: Answer, h: Fraction) -> dict[str, list[Row]]:
+    """Return each scope's tags: `tag`, the tag's `usage` and `token` share of the scope, and its models' shares.
+
+    `unlisted` is the most that a model can have that the tag does not list, of each kind: by the published shares, and
+    with `h` as their rounding.
+    """
     scopes: dict[str, list[Row]] = {"all": []}
     for task in answer["data"]["classifications"]:
         models = {
             model["id"]: {"usage": _exact(model["tag_usage_share"]), "token": _exact(model["tag_token_share"])}
             for model in task["models"]
         }
+        unlisted = {kind: (_unlisted(models, kind, Fraction(0)), _unlisted(models, kind, h)) for kind in KINDS}
         for scope, prefix in (("all", ""), (task["macro_category"], "category_")):
             weights = {kind: _exact(task[f"{prefix}{kind}_share"]) for kind in KINDS}
-            scopes.setdefault(scope, []).append({"tag": task["tag"], **weights, "models": models})
+            scopes.setdefault(scope, []).append({"tag": task["tag"], **weights, "models": models, "unlisted": unlisted})
     return {"all": scopes.pop("all"), **dict(sorted(scopes.items()))}
 
 
@@ -108,14 +113,15 @@ def _model_bounds(model: str, tags: list[Row], kind: str, h: Fraction) -> dict[s
             low += max(weight - h, Fraction(0)) * max(own - h, Fraction(0))
             up += (weight + h) * (own + h)
         else:
-            upper += weight * _unlisted(tag, kind, Fraction(0))
-            up += (weight + h) * _unlisted(tag, kind, h)
+            published, rounded = tag["unlisted"][kind]
+            upper += weight * published
+            up += (weight + h) * rounded
     return {"share": share, "upper": upper, "low": low, "up": up}
 
 
-def _unlisted(tag: Row, kind: str, h: Fraction) -> Fraction:
-    """Return the most that a model can have under a tag that does not list it."""
-    shares: list[Fraction] = [model[kind] for model in tag["models"].values()]
+def _unlisted(models: Mapping[str, Mapping[str, Fraction]], kind: str, h: Fraction) -> Fraction:
+    """Return the most that a model can have under a tag that lists only other `models`."""
+    shares = [model[kind] for model in models.values()]
     if not shares:
         return Fraction(1)
     left = 1 - sum((share - h for share in shares), Fraction(0))
