@@ -58,13 +58,13 @@ def text(
 
 def name(x: X, room: X, theme: Theme, *, dy: float, only: str = "") -> Spec:
     """Return each row's `name`, shortened in the middle to fit `room`."""
-    size = 14
+    size = 14  # bold characters are wider
     shown = text("fitted", x, theme, dy=dy, size=size, weight=600, limit=str(room))
-    transform = [{"filter": only}] if only else []
-    return shown | {"transform": [*transform, {"calculate": fitted("name", str(room), size, theme), "as": "fitted"}]}
+    shorten = {"calculate": fitted("name", str(room), 1.06 * size, theme), "as": "fitted"}
+    return shown | {"transform": [*([{"filter": only}] if only else []), shorten]}
 
 
-def fitted(field: str, room: str, size: int, theme: Theme) -> str:
+def fitted(field: str, room: str, size: float, theme: Theme) -> str:
     """Return an expression for the text of `field`, shortened in the middle to fit `room` at a font size.
 
     Names of one model family differ at their end, which Vega's own `limit` would cut off. This function estimates the

@@ -31,7 +31,7 @@ function csvCell(value) {
 }
 
 function csv(name) {
-  const rows = exported(name).map((row) => ({ ...row, source: `${facts.demo ? "DEMO, made-up data. " : ""}${facts.citation}` }));
+  const rows = exported(name).map((row) => ({ ...row, source: facts.citation }));
   const columns = rows.length ? Object.keys(rows[0]) : ["source"];
   return [columns, ...rows.map((row) => columns.map((column) => row[column]))].map((cells) => cells.map(csvCell).join(",")).join("\r\n") + "\r\n";
 }
@@ -69,12 +69,13 @@ async function picture(place) {
   const chart = await view.toCanvas(scale);
   view.finalize();
   const title = captionOf(place);
+  const span = place.closest("section").id === "history" ? `${dayText(past.days[0])} to ${dayText(facts.as_of)}` : facts.window;
   const canvas = element("canvas");
   const context = canvas.getContext("2d");
   const font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
   const bold = `650 17px ${font}`;
   context.font = bold;
-  const lines = wrapped(context, `${facts.demo ? "DEMO, made-up data: " : ""}${title}, ${facts.window}`, width);
+  const lines = wrapped(context, `${facts.demo ? "DEMO, made-up data: " : ""}${title}, ${span}`, width);
   const top = margin + lines.length * 24 + 14;
   canvas.width = scale * width + 2 * scale * margin;
   canvas.height = scale * (top + margin + 34) + chart.height;

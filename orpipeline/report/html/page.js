@@ -36,8 +36,8 @@ function followTheme() {
   showTheme();
 }
 
-function goTo(id) {
-  document.getElementById(id)?.scrollIntoView();
+function goTo(id, behavior = "auto") {
+  document.getElementById(id)?.scrollIntoView({ behavior });
 }
 
 // An embedded page shows one section without what is around it.
@@ -90,5 +90,5 @@ makeSortable();
 followButtons();
 followTheme();
 followAddress();
-redraw().then(() => goTo(section));
+redraw().then(() => goTo(section, "instant"));
 if (past) for (const place of document.querySelectorAll("[data-chart=lines], [data-chart=macros]")) followDays(place);
