@@ -349,6 +349,7 @@ def test_the_error_of_a_table_shows_invisible_characters_as_escapes() -> None:
     "changed",
     [
         {"usage_rank_best": pl.col("usage_rank") + 1},
+        {"token_rank_worst": pl.col("token_rank") - 1},
         {"usage_share": pl.col("usage_share_upper") + 1e-9},
         {"token_share": pl.lit(-0.001)},
         {"token_share": pl.lit(float("nan"))},

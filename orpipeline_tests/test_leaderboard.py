@@ -170,7 +170,9 @@ def test_a_leaderboard_calculated_by_hand() -> None:
         "usage_share_upper": 0.31,  # + 0.1 x 0.1 under code:b
         "token_share_upper": 0.42,  # + 0.2 x 0.2
         "usage_rank_best": 1,
-        "usage_rank_worst": 1,  # y/mid:free has at most 0.26
+        "usage_rank_worst": 1,  # at least 0.3995 x 0.4995 + 0.4995 x 0.1995 = 0.2992; y/mid:free at most 0.2612
+        "token_rank_best": 1,
+        "token_rank_worst": 2,  # at least 0.5995 x 0.5995 + 0.1995 x 0.0995 = 0.3793; y/mid:free at most 0.4615
         "task_count": 2,
         "top_task": "code:a",
     }
@@ -187,7 +189,6 @@ def test_a_leaderboard_calculated_by_hand() -> None:
     assert set(code) == {"x/big", "y/mid:free"}
     assert (code["y/mid:free"]["usage_share"], code["y/mid:free"]["usage_rank"]) == (0.42, 1)  # 0.24 + 0.18
     assert (code["x/big"]["usage_share"], code["x/big"]["usage_share_upper"]) == (0.4, 0.42)
-    # 0.42 does not exceed 0.42: x/big may share the first rank.
     assert (code["x/big"]["usage_rank_best"], code["x/big"]["usage_rank_worst"]) == (1, 2)
 
 
@@ -200,6 +201,25 @@ def test_a_tag_without_models_bounds_nothing() -> None:
     row = board.filter(scope="all").row(0, named=True)
     assert (row["usage_share"], row["usage_share_upper"]) == (0.6, 1.0)
     assert (row["token_share"], row["token_share_upper"]) == (0.6, 1.0)
+
+
+def test_models_that_rounding_could_reorder_have_a_common_range_of_ranks() -> None:
+    # Complete lists leave nothing open, so only the rounding does.
+    tags = [("a", "general", 0.5, 0.5, 0.5, 0.5), ("b", "general", 0.5, 0.5, 0.5, 0.5)]
+    close = [(tag, model, share, share) for tag in "ab" for model, share in (("x/m", 0.5), ("x/n", 0.499))]
+    clear = [(tag, model, share, share) for tag in "ab" for model, share in (("x/m", 0.502), ("x/n", 0.498))]
+    for models, ranges in ((close, [(1, 2), (1, 2)]), (clear, [(1, 1), (2, 2)])):
+        board = rank(*_published(tags, models)).filter(scope="all")
+        for kind in ("usage", "token"):
+            assert list(zip(board[f"{kind}_rank_best"], board[f"{kind}_rank_worst"], strict=True)) == ranges
+
+
+def test_a_published_share_of_0_bounds_nothing_from_below() -> None:
+    board = rank(*_published([("a", "general", 0.0, 1.0, 0.0, 1.0)], [("a", "x/m", 1.0, 0.0), ("a", "x/n", 0.0, 0.0)]))
+    rows = board.filter(scope="all").select(
+        "usage_rank_best", "usage_rank_worst", "token_rank_best", "token_rank_worst"
+    )
+    assert rows.unique().rows() == [(1, 2, 1, 2)]
 
 
 def test_lists_that_sum_to_more_than_one_add_nothing_to_a_bound() -> None:

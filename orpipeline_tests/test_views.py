@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,24 @@ def test_a_view_has_the_columns_and_types_of_its_contract(history: History, view
     history.add({1: {"a/x": 0.5, "noauthor": 0.2}})
     VIEWS[view].validate(history.warehouse.read(view))
     assert dict(history.warehouse.read(view).schema) == VIEWS[view].polars_schema()
+
+
+@pytest.mark.parametrize("view", ["author_leaderboard", "leaderboard_coverage"])
+def test_reading_a_day_of_a_summary_reads_only_that_days_rows(history: History, view: str) -> None:
+    history.add({1: {"a/x": 0.5}, 2: {"a/x": 0.6}})
+    with duckdb.connect(history.warehouse.path, read_only=True) as connection:
+        query = f"EXPLAIN (FORMAT json) SELECT * FROM openrouter.{view} WHERE as_of BETWEEN ? AND ?"
+        ((_, plan),) = connection.execute(query, [_day(1), _day(1)]).fetchall()
+    scans = list(_scans(json.loads(plan)))
+    assert len(scans) > 1
+    assert all("as_of" in str(scan["extra_info"].get("Filters")) for scan in scans)
+
+
+def _scans(nodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for node in nodes:
+        if node["name"].strip() == "SEQ_SCAN":
+            yield node
+        yield from _scans(node["children"])
 
 
 def test_views_work_in_a_renamed_file_that_is_attached_under_another_name(tmp_path: Path) -> None:
