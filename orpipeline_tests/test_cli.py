@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import click
 import dagster as dg
 import duckdb
 import httpx
@@ -23,6 +25,7 @@ import pytest
 import orpipeline
 from orpipeline.archive.folder import Archive
 from orpipeline.build import build_defs
+from orpipeline.cli.commands import cli
 from orpipeline.cli.dagster_state import dagster_instance, prepare_dagster_home
 from orpipeline.settings import Settings
 from orpipeline_tests.answers import answer
@@ -63,8 +66,9 @@ def _leaderboard(demo: tuple[Path, str], *arguments: str) -> str:
 
 def test_the_demo_prints_a_leaderboard_and_the_next_steps(demo: tuple[Path, str]) -> None:
     _, printed = demo
-    assert "DEMO, made-up data" in printed
-    assert "demo-aurora/" in printed
+    assert "DEMO: made-up data\nShare of classified requests by model, all tasks, " in printed
+    assert len(re.findall(r"^ *\d+(?:\S\d+)?  \w.*%", printed, re.MULTILINE)) == 10
+    assert re.search(r"\n  /.*leaderboard.html  \(open it in a browser\)\n", printed)
     assert "orpipeline dev --demo" in printed
     assert "Source: OpenRouter" not in printed
 
@@ -100,8 +104,8 @@ def test_the_leaderboards_formats_have_the_same_figures_and_the_citation(demo: t
     assert (as_json["as_of"], as_json["scope"], len(as_csv)) == (YESTERDAY.isoformat(), "code", 5)
     assert [row["model_id"] for row in as_json["rows"]] == [row["model_id"] for row in as_csv]
     assert [row["usage_share"] for row in as_json["rows"]] == [float(row["usage_share"]) for row in as_csv]
-    assert all(row["model_id"].replace("_", r"\_") in markdown for row in as_csv)
-    assert f"**DEMO, made-up data: Model leaderboard, scope code, 7 days up to {YESTERDAY}**" in markdown
+    assert all(f"| {row['author']} | {float(row['usage_share']):.1%} | " in markdown for row in as_csv)
+    assert markdown.startswith("**DEMO: made-up data. Share of classified requests by model, scope code, ")
     for text in (as_json["citation"], as_csv[0]["citation"], markdown):
         assert "made up by orpipeline" in text
 
@@ -134,11 +138,70 @@ def test_a_closed_pipe_ends_a_command_without_a_message(demo: tuple[Path, str], 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(tmp_path: Path, command: str) -> None:
+def test_every_command_has_help_with_whole_sentences_and_two_examples(tmp_path: Path, command: str) -> None:
     done = run_command(command, "--help", folder=tmp_path)
     assert done.returncode == 0
     assert f"Usage: orpipeline {command}" in done.stdout
-    assert command in run_command("--help", folder=tmp_path).stdout
+    texts = [option.help for option in cli.commands[command].params if isinstance(option, click.Option)]
+    assert [text for text in texts if not re.match(r"[A-Z].*\.(  \[default: .*\])?$", text or "")] == []
+    _, examples = done.stdout.split("\n  Examples:\n")
+    assert len(re.findall(rf"^    orpipeline {command}(?: |$)", examples, re.MULTILINE)) == 2
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_every_example_is_a_valid_command() -> None:
+    """Click parses each one as the shell passes it on, and runs nothing."""
+    epilogs = [command.epilog or "" for command in (cli, *cli.commands.values())]
+    lines = [line for epilog in epilogs for line in re.findall(r"^ *orpipeline (.*)$", epilog, re.MULTILINE)]
+    assert len(lines) == 2 * len(epilogs)
+    for line in lines:
+        name, *arguments = shlex.split(re.split(r" +(?:#|>|\|\|)", line)[0])
+        with cli.commands[name].make_context(name, arguments):
+            pass
+
+
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_the_list_of_commands_cuts_no_sentence(tmp_path: Path, width: str) -> None:
+    done = run_program("--help", folder=tmp_path, environment={"COLUMNS": width})
+    _, commands = done.stdout.split("\nCommands:\n")
+    assert max(map(len, commands.split("\n\n")[0].splitlines())) <= int(width)
+    listed = " ".join(commands.split())
+    for name in COMMANDS:
+        assert f"{name} {cli.commands[name].short_help} " in listed
+        assert (cli.commands[name].short_help or "").endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("orpipeline lea", ["plain,leaderboard"]),
+        ("orpipeline leaderboard --by t", ["plain,tokens"]),
+        ("orpipeline leaderboard --for", ["plain,--format"]),
+        ("orpipeline export --to ", ["dir,"]),
+        ("orpipeline import ", ["file,"]),
+    ],
+)
+def test_bash_completes_commands_options_and_values(tmp_path: Path, words: str, expected: list[str]) -> None:
+    environment = {"_ORPIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = run_program(folder=tmp_path, environment=environment)
+    assert (done.returncode, done.stdout.split()) == (0, expected)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not here")
+def test_the_completion_that_bash_loads_completes_a_command(tmp_path: Path) -> None:
+    script = """
+eval "$(_ORPIPELINE_COMPLETE=bash_source orpipeline)"
+complete -p orpipeline
+COMP_WORDS=(orpipeline doc) COMP_CWORD=1
+_orpipeline_completion orpipeline
+echo "${COMPREPLY[@]}"
+"""
+    environment = {"PATH": f"{ORPIPELINE.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "complete -o nosort -F _orpipeline_completion orpipeline\ndoctor\n"
 
 
 def test_help_imports_no_slow_library(tmp_path: Path) -> None:
@@ -159,7 +222,13 @@ finally:
     ("arguments", "code", "message"),
     [
         (["leaderboard"], 1, "is empty. Run `orpipeline run` first."),
-        (["leaderboard", "--date", "2026-13-01"], 2, "'2026-13-01' does not match"),
+        (["leaderboard", "--demo"], 1, "data/demo yet. Run `orpipeline demo` first."),
+        (["dev", "--demo"], 1, "Run `orpipeline demo` first."),
+        (["doctor", "--demo"], 1, "Run `orpipeline demo` first."),
+        (["import", "--demo", "."], 1, "Run `orpipeline demo` first."),
+        (["leaderboard", "--date", "2026-13-01"], 2, "'--date': '2026-13-01' is not a date in the form YYYY-MM-DD"),
+        (["run", "--date", "6 Oct"], 2, "'--date': '6 Oct' is not a date in the form YYYY-MM-DD"),
+        (["rebuild", "--to", "20261006"], 2, "'--to': '20261006' is not a date in the form YYYY-MM-DD"),
         (["leaderboard", "--top", "0"], 2, "--top"),
         (["run", "--date", "2020-01-01"], 2, "2020-01-01 is outside the daily partitions, 2026-06-17 to"),
         (["run", "--date", "2999-01-01"], 2, "outside the daily partitions"),
@@ -239,6 +308,7 @@ def test_the_same_command_from_three_folders_uses_the_same_archive(tmp_path: Pat
         **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
         "HOME": str(tmp_path / "home"),
         "PYTHONPATH": str(tmp_path / "site"),
+        "OPENROUTER_API_KEY": KEY,
     }
     printed = set()
     for name in ("one", "two", "three"):
@@ -272,8 +342,9 @@ def test_readers_change_nothing_in_a_filled_data_folder(demo: tuple[Path, str], 
     shutil.copytree(demo[0] / "data" / "demo", tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "state")
     before = _files(tmp_path)
-    for arguments in (["doctor", "--deep"], ["leaderboard"]):
-        assert run_command(*arguments, folder=tmp_path, environment=_data(tmp_path)).returncode == 0
+    for arguments in (["doctor", "--deep"], ["leaderboard"], ["leaderboard", "--authors"]):
+        environment = {**_data(tmp_path), "OPENROUTER_API_KEY": KEY}
+        assert run_command(*arguments, folder=tmp_path, environment=environment).returncode == 0
     assert _files(tmp_path) == before
 
 
@@ -313,7 +384,14 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
     del online["DAGSTER_HOME"]
     for _ in range(2):
         done = run_command("run", "--no-report", folder=tmp_path, environment=online)
-        assert (done.returncode, done.stdout) == (0, f"{YESTERDAY} is in the archive and in the tables.\n")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"{YESTERDAY} is in the archive and in the tables.\n")
+        named = {name: Path(path) for name, path in (line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])}
+        assert named == {
+            "answer": next((tmp_path / "data" / "raw").rglob("*.gz")),
+            "warehouse": tmp_path / "data" / "warehouse.duckdb",
+        }
+        assert named["warehouse"].is_file()
     home = tmp_path / "data" / "dagster"
     assert (home / "dagster.yaml").is_file()
     with dg.DagsterInstance.from_config(str(home)) as instance:

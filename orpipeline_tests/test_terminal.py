@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from orpipeline.cli.terminal import as_csv, moved, print_imported, print_leaderboard, print_line
+from orpipeline.cli import terminal
+from orpipeline.cli.board import moved
+from orpipeline.cli.formats import as_csv
+from orpipeline.cli.terminal import print_imported, print_line
 from orpipeline.importing.importer import Imported
-from orpipeline_tests.answers import DAY, one_tag_answer
+from orpipeline_tests.answers import DAY, answer, one_tag_answer
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.world import World
 
@@ -23,54 +29,180 @@ CITATION = "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licen
 
 
 @pytest.mark.parametrize(
-    ("change", "first_seen", "known", "shown"),
+    ("change", "first_seen", "shown"),
     [
-        (0.0123, WEEK_BEFORE, True, "▲1.2"),
-        (-0.0123, WEEK_BEFORE, True, "▼1.2"),
-        (0.0004, WEEK_BEFORE, True, "0.0"),
-        (None, DAY, True, "new"),
-        (None, WEEK_BEFORE + timedelta(days=1), True, "new"),
-        (None, WEEK_BEFORE - timedelta(days=1), True, "back"),
-        (None, DAY, False, ""),
+        (0.0123, WEEK_BEFORE, "▲1.2"),
+        (-0.0123, WEEK_BEFORE, "▼1.2"),
+        (0.0004, WEEK_BEFORE, "0.0"),
+        (None, DAY, "new"),
+        (None, WEEK_BEFORE + timedelta(days=1), "new"),
+        (None, WEEK_BEFORE - timedelta(days=1), "back"),
     ],
 )
-def test_a_change_is_up_down_new_back_or_unknown(
-    change: float | None, first_seen: date, known: bool, shown: str
-) -> None:
-    row = {"usage_share_change_7d": change, "first_seen": first_seen}
-    assert moved(row, WEEK_BEFORE, known=known) == shown
+def test_a_change_is_up_down_new_or_back(change: float | None, first_seen: date, shown: str) -> None:
+    assert moved({"usage_share_change_7d": change, "first_seen": first_seen}, WEEK_BEFORE) == shown
 
 
-def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path, world: World) -> None:
+def load(world: World, *bodies: bytes) -> Path:
+    """Load answers into the tables, and return the data folder."""
+    for body in bodies:
+        as_of = world.store(body).record.as_of
+        assert as_of
+        world.make_tables(as_of)
+    return world.folder
+
+
+def leaderboard(data: Path, *arguments: str, width: int = 80) -> str:
+    """Return what the command prints in a terminal of a width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal.out, "width", width)
+        done = run_command("leaderboard", *arguments, folder=data, environment={"ORPIPELINE_DATA_DIR": str(data)})
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def table_rows(printed: str) -> dict[str, list[str]]:
+    """Return a table's cells by the name in the second column; without the bar and the lines between rows."""
+    lines = printed.split("─\n", 1)[1].split("\n\n")[0].splitlines()
+    cells = [[cell for cell in re.split(r" {2,}", line.strip()) if not re.match("[█▏▎▍▌▋▊▉]", cell)] for line in lines]
+    return {row[1]: row for row in cells if len(row) > 2}
+
+
+def test_a_model_that_returns_is_back_and_not_new(world: World) -> None:
     """One model is listed 8 days ago, not 7 days ago, and now; another one is listed for the first time."""
     stays = {"demo-a/stays": 0.4}
-    for day, models in {
-        DAY - timedelta(days=8): {**stays, "demo-a/returns": 0.3},
-        WEEK_BEFORE: stays,
-        DAY: {**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2},
-    }.items():
-        world.store(one_tag_answer(day, models))
-        world.make_tables(day)
-    environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
-    table = run_command("leaderboard", folder=tmp_path, environment=environment).stdout
-    column = {line.split()[2]: line.split()[5] for line in table.splitlines() if "demo-a/" in line}
-    assert column == {"demo-a/stays": "0.0", "demo-a/returns": "back", "demo-a/comes": "new"}
-    markdown = run_command("leaderboard", "--format", "md", folder=tmp_path, environment=environment).stdout
-    assert markdown.startswith(f"**Model leaderboard, scope all, 7 days up to {DAY}**\n\n| # |")
-    assert "| 2 | demo-a/returns | 30.0% | back |" in markdown
-    other = run_command("leaderboard", "--date", "2026-09-01", folder=tmp_path, environment=environment)
+    data = load(
+        world,
+        one_tag_answer(DAY - timedelta(days=8), {**stays, "demo-a/returns": 0.3}),
+        one_tag_answer(WEEK_BEFORE, stays),
+        one_tag_answer(DAY, {**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2}),
+    )
+    printed = leaderboard(data)
+    assert re.search(r"since\n *rank .* 29 Sep\n", printed)
+    assert {name: row[-1] for name, row in table_rows(printed).items()} == {
+        "stays": "0.0",
+        "returns": "back",
+        "comes": "new",
+    }
+    markdown = leaderboard(data, "--format", "md")
+    assert markdown.startswith(
+        "**Share of classified requests by model, all tasks, 30 Sep to 6 Oct 2026**\n\nThe lists"
+    )
+    assert "| 2 | returns | demo-a | 30.0% | 30.0% | 30.0% | back |" in markdown
+    # By tokens, and without the day to compare with, no change is known, so the column is not there.
+    assert "since" not in leaderboard(data, "--by", "tokens")
+    assert "since" not in leaderboard(data, "--date", str(WEEK_BEFORE))
+    environment = {"ORPIPELINE_DATA_DIR": str(data)}
+    other = run_command("leaderboard", "--date", "2026-09-01", folder=data, environment=environment)
     assert (other.returncode, len(other.stderr.splitlines())) == (1, 1)
     assert "no rows for 2026-09-01: they have 3 days" in other.stderr
 
 
+UNKNOWN = "From here on, the order is not known."
+LISTED_ONLY = "From here on, ranks are among listed models only: a model on no list has at most 5.0% of requests."
+BOTH = (
+    "From here on, the order is not known, and ranks are among listed models only: a model on no list has at most 5.0% "
+    "of requests."
+)
+
+
+@pytest.mark.parametrize(
+    ("shares", "place", "note"),
+    [
+        ((0.5, 0.2, 0.1, 0.1, 0.1), 2, UNKNOWN),  # the lists leave nothing open
+        ((0.5, 0.2, 0.05), 2, LISTED_ONLY),
+        ((0.5, 0.2, 0.05, 0.05), 2, BOTH),
+        ((0.5, 0.3, 0.2), None, None),
+    ],
+)
+def test_a_line_divides_what_is_known_from_what_is_not(
+    world: World, shares: Sequence[float], place: int | None, note: str | None
+) -> None:
+    data = load(world, one_tag_answer(DAY, {f"demo-a/m{n}": share for n, share in enumerate(shares, start=1)}))
+    known = place or len(shares)
+    certain = [str(n) for n in range(1, known + 1)]
+    printed = leaderboard(data)
+    parts = re.split(r"─+\n", printed.split("\n\n")[1] + "\n")
+    assert len(parts) == 2 + (note is not None)
+    assert [line.split()[0] for line in parts[1].splitlines()] == certain
+    if note is not None:
+        words = " ".join(parts[2].split())
+        assert words.startswith(note)
+        # A rank that is not certain is never printed as if it was.
+        below = [row[0] for row in list(table_rows(printed).values())[known:]]
+        assert below == ([f"3–{len(shares)}"] * (len(shares) - 2) if note != LISTED_ONLY else ["3"])  # noqa: RUF001
+    markdown = [line for line in leaderboard(data, "--format", "md").splitlines() if line.startswith("| ")][2:]
+    assert [n for n, line in enumerate(markdown) if "From here on" in line] == ([] if place is None else [place])
+    if note is not None:
+        assert note in markdown[known]
+
+
+def test_without_any_certain_rank_the_lead_tells_so_instead_of_a_line(world: World) -> None:
+    data = load(world, one_tag_answer(DAY, {"demo-a/m1": 0.1, "demo-a/m2": 0.1}))
+    lead = " ".join(leaderboard(data).split("\n\n")[0].splitlines()[1:]).replace("  ", " ")
+    assert lead == (
+        "The lists attribute 20.0% of requests to 2 models. A model on no list has at most 10.0% of requests, so all "
+        "ranks are among listed models only. The order is not known: each row shows its possible ranks."
+    )
+
+
+def test_ranks_hold_against_every_model_only_above_the_line_of_unlisted_models(world: World) -> None:
+    """Rounding can move the first model's share, on 19 lists, below what an unlisted model can have; not the second's.
+
+    `leaderboard_coverage` counts one model above that line, which is the second.
+    """
+    lists = {f"t{n}": {"demo-a/first": 0.053, f"demo-b/m{n}": 0.051} for n in range(19)}
+    data = load(world, tags_answer({**lists, "t19": {"demo-a/second": 1.0}}))
+    document = json.loads(leaderboard(data, "--format", "json"))
+    assert document["coverage"]["usage_models_above_unlisted"] == 1
+    assert [row["model"] for row in document["rows"][:2]] == ["first", "second"]
+    printed = leaderboard(data)
+    assert "so all ranks are among listed models only" in " ".join(printed.split())
+    assert "From here on, ranks are among listed models only" not in " ".join(printed.split())
+
+
+def tags_answer(lists: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Return an answer whose tags have equal shares, and these models."""
+    share = 1 / len(lists)
+    shares = dict.fromkeys(("usage_share", "token_share", "category_usage_share", "category_token_share"), share)
+    tags = [
+        {
+            "tag": tag,
+            "display_name": tag,
+            "macro_category": "general",
+            **shares,
+            "models": [{"id": name, "tag_usage_share": s, "tag_token_share": s} for name, s in models.items()],
+        }
+        for tag, models in lists.items()
+    ]
+    macros = [{"key": "general", "label": "General", "usage_share": 1.0, "token_share": 1.0}]
+    data = {"as_of": str(DAY), "window_days": 7, "classifications": tags, "macro_categories": macros}
+    return json.dumps({"data": data}).encode()
+
+
+def test_a_name_is_whole_if_it_fits_and_keeps_its_beginning_and_end(world: World) -> None:
+    names = ["qwen3-next-80b-a3b-instruct-2509", "nemotron-3-ultra-550b-a55b:free", "a" * 70 + "-mini"]
+    shares = {f"demo-a/{name}": 0.4 - place / 10 for place, name in enumerate(names)}
+    data = load(world, one_tag_answer(DAY, {**shares, "demo-a/ember-20261001:free": 0.01}))
+    wide = list(table_rows(leaderboard(data, width=150)))
+    assert wide[:2] == names[:2]
+    narrow = list(table_rows(leaderboard(data)))
+    assert (narrow[0], narrow[1], narrow[3]) == (names[0], names[1], "ember:free")
+    assert re.fullmatch(r"a+…a+-mini", narrow[2])
+    # There is room for the author, whose name was left out.
+    assert [row[2] for row in table_rows(leaderboard(data, width=150)).values()] == ["demo-a"] * 4
+    assert "demo-a" not in leaderboard(data)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--by", "tokens"), ("--authors",), ("--scope", "code")])
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_citation_is_never_cut(world: World, width: int) -> None:
-    world.store(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
-    world.make_tables(DAY)
-    text = io.StringIO()
-    rows = world.warehouse.read("model_leaderboard").filter(scope="all").with_columns(moved=pl.lit(""))
-    print_leaderboard(Console(file=text, width=width), rows, title="t", citation=CITATION)
-    assert text.getvalue().endswith(f"\n{CITATION}\n")
+def test_the_table_fits_its_terminal_and_the_citation_is_never_cut(
+    world: World, width: int, arguments: Sequence[str]
+) -> None:
+    data = load(world, answer(WEEK_BEFORE), answer())
+    *lines, last = leaderboard(data, *arguments, width=width).splitlines()
+    assert last.startswith("Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0.")
+    assert max(map(cell_len, lines)) <= width
 
 
 def test_text_is_printed_without_markup_and_control_characters() -> None:

@@ -15,20 +15,28 @@ from orpipeline.cli.demo import demo
 from orpipeline.cli.doctor import doctor
 from orpipeline.cli.fetch import fetch
 from orpipeline.cli.leaderboard import leaderboard
+from orpipeline.cli.options import examples
 from orpipeline.cli.run import dev, run
 from orpipeline.cli.tables import export, import_, rebuild, report
 from orpipeline.errors import OrpipelineError, SettingsError
 from orpipeline.text import one_line
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "orpipeline demo                  # all of it on made-up data, without a key",
+        "orpipeline leaderboard --demo    # the demo's leaderboard",
+    ),
+)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")  # main reads it
 @click.version_option(package_name="orpipeline", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Archive, validate and rank OpenRouter's daily task shares.
 
-    Every command reads the file `.env` in the current folder. Variables that are already set take precedence.
+    The API serves only the newest day, so a day that you miss is gone. Every command reads the file `.env` in the
+    current folder. Variables that are already set take precedence.
     """
     context.obj = _load_env_file()
 

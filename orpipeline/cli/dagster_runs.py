@@ -54,10 +54,11 @@ def run_snapshot(
     *,
     on_warning: Callable[[str], None] = lambda _: None,
     report: bool = True,
-) -> None:
+) -> Mapping[str, str]:
     """Run the job `daily_snapshot` in this process: for one day, or for a range of days as one run.
 
-    The report is not written for a range, or with `report=False`. `on_log` is called with each message that the run
+    Returns the paths of the report's files by name, as the run recorded them. The report is not written for a range, or
+    with `report=False`. `on_log` is called with each message that the run
     logs, and `on_warning` with each warning. Raises RunFailedError with the run's own message, and KeyboardInterrupt if
     SIGINT or SIGTERM ended the run: Dagster handles both, and makes them the step's failure.
     """
@@ -76,13 +77,23 @@ def run_snapshot(
         for listener in listeners:
             listener(entry)
 
-    _run(job, snapshot_config(_NAMES, fetch), on_event, selection=selection, tags=tags)
+    return _report_files(_run(job, snapshot_config(_NAMES, fetch), on_event, selection=selection, tags=tags))
 
 
-def run_report(settings: Settings) -> None:
-    """Materialize the report in this process. Raises as `run_snapshot` does."""
+def run_report(settings: Settings) -> Mapping[str, str]:
+    """Materialize the report in this process. Returns and raises as `run_snapshot` does."""
     job = build_defs(settings).resolve_job_def(_NAMES.job("daily_snapshot"))
-    _run(job, {}, _LogLines(lambda _: None), selection=[_NAMES.report])
+    return _report_files(_run(job, {}, _LogLines(lambda _: None), selection=[_NAMES.report]))
+
+
+def _report_files(result: dg.JobExecutionResult) -> Mapping[str, str]:
+    return {
+        name: value.value
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == _NAMES.report
+        for name, value in event.materialization.metadata.items()
+        if isinstance(value, dg.PathMetadataValue) and value.value
+    }
 
 
 def run_import(
@@ -123,7 +134,7 @@ def _run(
     *,
     selection: Sequence[dg.AssetKey] | None = None,
     tags: Mapping[str, str] | None = None,
-) -> None:
+) -> dg.JobExecutionResult:
     """Execute a job of the code location in this process, as one of its runs. Raises as `run_snapshot` does."""
     with dagster_instance() as instance:
         # The run prints nothing to capture, and the processes that capture print a traceback at the terminal's Ctrl-C.
@@ -143,6 +154,7 @@ def _run(
         raise KeyboardInterrupt
     if not result.success:
         raise RunFailedError(_reason(errors, run.run_id))
+    return result
 
 
 def job_origin(job: str) -> RemoteJobOrigin:

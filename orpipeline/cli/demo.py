@@ -11,19 +11,26 @@ from datetime import date, timedelta
 import click
 
 from orpipeline.cli.leaderboard import show_leaderboard
-from orpipeline.cli.options import demo_settings
+from orpipeline.cli.options import demo_settings, examples
 from orpipeline.cli.run import run_days
 from orpipeline.cli.terminal import out
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.settings import API_KEY, Settings, load_settings
 
 
-@click.command()
-@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="The number of days.")
+@click.command(
+    short_help="Run the whole pipeline on made-up data.",
+    epilog=examples(
+        "orpipeline demo               # 30 days",
+        "orpipeline demo --days 400    # more than a year",
+    ),
+)
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Make up this many days.")
 def demo(days: int) -> None:
     """Run the whole pipeline on made-up data.
 
-    The demo needs no API key and no network, and has its own data folder.
+    The demo needs no API key and no network, and has its own data folder. At the end, it prints the leaderboard and
+    what to open next.
     """
     from orpipeline.testing.api import KEY, DemoApi
 
@@ -34,11 +41,11 @@ def demo(days: int) -> None:
     with DemoApi() as api:
         os.environ[API_KEY] = KEY  # of this process only: the key is read when the API is called
         _archive_history(settings, wanted[:-1], newest)
-        run_days(settings.model_copy(update={"base_url": api.base_url}), wanted, "auto")
-    show_leaderboard(settings, None, "all", 10, "table")
+        reported = run_days(settings.model_copy(update={"base_url": api.base_url}), wanted, "auto")
+    show_leaderboard(settings, top=10, demo=True)
     me = "orpipeline" if shutil.which("orpipeline") else sys.argv[0]
     out.print(
-        f"\nNext steps:\n  {settings.reports / 'leaderboard.html'}  (open it in a browser)\n"
+        f"\nNext steps:\n  {reported['page']}  (open it in a browser)\n"
         f"  {me} dev --demo  (the same data in the Dagster UI)\n"
         f"  {me} leaderboard --demo --scope code  (the leaderboard of code tasks)\n"
         f"  export {API_KEY}=...; {me} run  (real data, for yesterday)",

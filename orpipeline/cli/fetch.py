@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orpipeline.cli.options import examples
 from orpipeline.cli.terminal import out, print_line
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import DagsterStateError, OrpipelineError
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from orpipeline.archive.records import Record
 
 
-@click.command()
+@click.command(
+    short_help="Fetch and archive the newest day, and do nothing else.",
+    epilog=examples(
+        "orpipeline fetch             # if the archive lacks the newest day",
+        "orpipeline fetch --always    # to find out whether it was restated",
+    ),
+)
 @click.option("--always", is_flag=True, help="Call the API even if the archive has the newest day.")
 def fetch(always: bool) -> None:
     """Fetch and archive the newest day, and do nothing else.

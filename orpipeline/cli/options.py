@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from datetime import date
 from typing import TYPE_CHECKING
 
 import click
 
+from orpipeline.errors import OrpipelineError
 from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
 
 if TYPE_CHECKING:
     from orpipeline.warehouse.database import Warehouse
 
-DAY = click.DateTime(["%Y-%m-%d"])
+
+def examples(*lines: str) -> str:
+    """Return a command's examples as the end of its help, one a line: click does not wrap a paragraph after `\\b`."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def iso_day(text: str) -> date:
+    """Return the day that is written as YYYY-MM-DD. Raises click's BadParameter for any other text."""
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise click.BadParameter(f"{text!r} is not a date in the form YYYY-MM-DD.")
+
+
 day_option = click.option(
-    "--date", "at", type=DAY, metavar="YYYY-MM-DD", help="The day, by its `as_of`.  [default: the newest]"
+    "--date", "day", type=iso_day, metavar="YYYY-MM-DD", help="The day, by its `as_of`.  [default: the newest]"
 )
-demo_option = click.option("--demo", is_flag=True, help="Use the demo's data folder.")
+demo_option = click.option("--demo", is_flag=True, help="Use the demo's data folder instead of yours.")
 
 
 def command_settings(*, demo: bool) -> Settings:
-    """Return the environment's settings, or with `demo`, those of the demo."""
+    """Return the environment's settings, or with `demo`, those of the demo.
+
+    Raises OrpipelineError if `demo` is wanted and was never run.
+    """
     settings = load_settings()
-    return demo_settings(settings) if demo else settings
+    if not demo:
+        return settings
+    own = demo_settings(settings)
+    if not own.data_dir.is_dir():
+        raise OrpipelineError(f"There is no demo in {own.data_dir} yet. Run `orpipeline demo` first.")
+    return own
 
 
 def demo_settings(settings: Settings, first: date | None = None) -> Settings:

@@ -9,21 +9,27 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from functools import partial
 from pathlib import Path
 
 import click
 
 from orpipeline.cli.fetch import fetch_in_spite_of
-from orpipeline.cli.options import command_settings, day_option
-from orpipeline.cli.terminal import out, print_line
+from orpipeline.cli.options import command_settings, day_option, demo_option, examples
+from orpipeline.cli.terminal import out, print_line, print_rows
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import DagsterStateError, OrpipelineError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_settings
 
 
-@click.command()
+@click.command(
+    short_help="Run the job `daily_snapshot` for one day.",
+    epilog=examples(
+        "orpipeline run                      # the newest day, fetched if needed",
+        "orpipeline run --date 2026-10-06    # a day that the archive has",
+    ),
+)
 @day_option
 @click.option(
     "--fetch",
@@ -32,22 +38,31 @@ from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_setting
     show_default=True,
     help="When to call the API. `auto` calls it only for the newest day, and only if the archive lacks that day.",
 )
-@click.option("--no-report", is_flag=True, help="Skip the report, which takes longer than everything else.")
-def run(at: datetime | None, fetch: str, no_report: bool) -> None:
+@click.option("--no-report", is_flag=True, help="Skip the report.")
+def run(day: date | None, fetch: str, no_report: bool) -> None:
     """Run the job `daily_snapshot` for one day.
 
-    It fetches and archives the answer, validates it, writes the tables, and writes the report.
+    It fetches and archives the answer, validates it, writes the tables, and writes the report of the newest day. The
+    command prints the files that it wrote, which suits cron and CI.
     """
-    settings, day = load_settings(), at.date() if at else newest_completed_day(utc_now())
+    settings, day = load_settings(), day or newest_completed_day(utc_now())
     try:
-        run_days(settings, [day], fetch, report=not no_report)
+        reported = run_days(settings, [day], fetch, report=not no_report)
     except DagsterStateError as error:
         raise fetch_in_spite_of(error, settings, day, fetch) from error
-    out.print(f"{day} is in the archive and in the tables.", soft_wrap=True)
+    print_line(out, f"{day} is in the archive and in the tables.")
+    from orpipeline.archive.folder import Archive
+
+    newest = Archive(settings.archive).latest(day)
+    archived = [("answer", str(newest.path))] if newest else []
+    print_rows(out, [*archived, ("warehouse", str(settings.warehouse)), *reported.items()])
 
 
-def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> None:
-    """Run `daily_snapshot` in this process for the days from the first to the last, with one line of progress."""
+def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> Mapping[str, str]:
+    """Run `daily_snapshot` in this process for the days from the first to the last, with one line of progress.
+
+    Returns the paths of the report's files by name (`page`, `picture`, ...); none without the report.
+    """
     with out.status("Starting Dagster") as status:
         from orpipeline.capture import Fetch
         from orpipeline.cli.dagster_runs import run_report, run_snapshot
@@ -61,14 +76,21 @@ def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bo
         prepare_dagster_home(settings)
         status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
         warn = partial(print_line, out)
-        run_snapshot(settings, days, Fetch[fetch], status.update, on_warning=warn, report=report)
+        written = run_snapshot(settings, days, Fetch[fetch], status.update, on_warning=warn, report=report)
         if report and len(days) > 1:  # the run of a range leaves it out
             status.update("Writing the report")
-            run_report(settings)
+            written = run_report(settings)
+    return written
 
 
-@click.command()
-@click.option("--demo", is_flag=True, help="Show the demo's data instead of yours.")
+@click.command(
+    short_help="Start the Dagster UI.",
+    epilog=examples(
+        "orpipeline dev                       # http://127.0.0.1:3000/asset-groups",
+        "orpipeline dev --demo --port 3001    # the demo's data",
+    ),
+)
+@demo_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address that the UI listens on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="The UI's port.")
 def dev(demo: bool, host: str, port: int) -> None:

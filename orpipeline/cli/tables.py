@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orpipeline.cli import terminal
-from orpipeline.cli.options import DAY, command_settings, day_option, demo_option, open_warehouse
+from orpipeline.cli.options import command_settings, day_option, demo_option, examples, iso_day, open_warehouse
 from orpipeline.cli.terminal import out
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from orpipeline.importing.importer import Imported
 
 
-@click.command("import")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.command(
+    "import",
+    short_help="Import answers that you or others have saved.",
+    epilog=examples(
+        "orpipeline import answers/ backup.tar.gz",
+        "orpipeline import --dry-run 'answers/2026-1*.json.gz'",
+    ),
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Show what would be imported, and change nothing.")
 @demo_option
 def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
@@ -88,17 +95,25 @@ def _find_files(paths: Sequence[str]) -> Sequence[AnswerFile]:
         raise click.UsageError(str(error)) from None
 
 
-@click.command()
-@click.option("--from", "since", type=DAY, metavar="YYYY-MM-DD", help="The first day.  [default: the archive's first]")
-@click.option("--to", "until", type=DAY, metavar="YYYY-MM-DD", help="The last day.  [default: the archive's last]")
+@click.command(
+    short_help="Rebuild the tables from the archive alone.",
+    epilog=examples(
+        "orpipeline rebuild",
+        "orpipeline rebuild --from 2026-10-01 --to 2026-10-31",
+    ),
+)
+@click.option(
+    "--from", "since", type=iso_day, metavar="YYYY-MM-DD", help="The first day.  [default: the archive's first]"
+)
+@click.option("--to", "until", type=iso_day, metavar="YYYY-MM-DD", help="The last day.  [default: the archive's last]")
 @demo_option
-def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
+def rebuild(since: date | None, until: date | None, demo: bool) -> None:
     """Rebuild the tables from the archive alone.
 
     The command shows which rows changed. If the tables are of another version, or if the warehouse's file is damaged or
     missing, it rebuilds all days, whatever the range is. A damaged file is kept aside.
     """
-    first, last = since.date() if since else date.min, until.date() if until else date.max
+    first, last = since or date.min, until or date.max
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}.")
     settings = command_settings(demo=demo)
@@ -122,7 +137,13 @@ def rebuild(since: datetime | None, until: datetime | None, demo: bool) -> None:
         )
 
 
-@click.command()
+@click.command(
+    short_help="Export the tables as Parquet files.",
+    epilog=examples(
+        "orpipeline export --to parquet/          # the days that changed",
+        "orpipeline export --to parquet/ --all    # every day",
+    ),
+)
 @click.option("--to", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write to.")
 @click.option("--all", "everything", is_flag=True, help="Write all days, not only those that changed.")
 @demo_option
@@ -143,19 +164,27 @@ def export(to: Path, everything: bool, demo: bool) -> None:
     )
 
 
-@click.command()
+@click.command(
+    short_help="Write a day's report.",
+    epilog=examples(
+        "orpipeline report                      # leaderboard.html, of the newest day",
+        "orpipeline report --date 2026-10-06    # leaderboard-2026-10-06.html",
+    ),
+)
 @day_option
 @demo_option
-def report(at: datetime | None, demo: bool) -> None:
+def report(day: date | None, demo: bool) -> None:
     """Write a day's report.
 
-    The report is a page to open in a browser, and a picture.
+    The report is a page to open in a browser, and its pictures. The command prints the files that it wrote.
     """
     settings = command_settings(demo=demo)
     with out.status("Writing the report"):
         from orpipeline.archive.folder import Archive
         from orpipeline.report.files import write_report
 
-        archive, day = Archive(settings.archive), at.date() if at else None
+        archive = Archive(settings.archive)
         written = write_report(settings.reports, archive, open_warehouse(settings), day=day, now=utc_now())
-    terminal.print_rows(out, [("page", str(written.page)), ("picture", str(written.picture))])
+    terminal.print_rows(
+        out, [("page", str(written.page)), ("picture", str(written.picture)), ("card", str(written.card))]
+    )
