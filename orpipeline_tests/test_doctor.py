@@ -1,11 +1,11 @@
-"""`orpipeline doctor` on bad days: it shows what can be read, why the rest cannot, and changes nothing."""
+"""`orpipeline doctor`: its verdict, and bad days: it shows what can be read, why the rest cannot; it changes nothing."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.commands import ORPIPELINE, run_command
 from orpipeline_tests.processes import held_open
+from orpipeline_tests.scripted_api import KEY
 from orpipeline_tests.world import World
 
 
@@ -26,8 +27,18 @@ def filled(world: World) -> World:
     return world
 
 
-def doctor(world: World) -> subprocess.CompletedProcess[str]:
-    return run_command("doctor", folder=world.folder.parent, environment={"ORPIPELINE_DATA_DIR": str(world.folder)})
+def doctor(
+    world: World, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    variables = {"ORPIPELINE_DATA_DIR": str(world.folder), "OPENROUTER_API_KEY": KEY, **(environment or {})}
+    return run_command("doctor", *arguments, folder=world.folder.parent, environment=variables)
+
+
+def verdict(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+    """Return the exit code and the last line: on standard output if all works, else on standard error."""
+    printed = done.stderr.removeprefix("orpipeline: ") if done.returncode else done.stdout
+    assert (done.stderr == "") == (done.returncode == 0)
+    return done.returncode, printed.splitlines()[-1]
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -52,7 +63,9 @@ def assert_the_rest_is_shown(shown: dict[str, str], *failed: str) -> None:
 def test_a_locked_warehouse_is_named_at_once_and_is_not_a_failure(filled: World) -> None:
     with held_open(filled.settings.warehouse) as holder:
         done = doctor(filled)
-    assert done.returncode == 0, done.stderr
+    code, line = verdict(done)
+    assert code == 0
+    assert f"the warehouse is locked by another process (PID {holder.pid})" in line
     assert_the_rest_is_shown(rows(done), "warehouse")
     assert f"PID {holder.pid}" in rows(done)["warehouse"]
     assert "(unless the tables have them)" in rows(done)["lost days"]
@@ -66,21 +79,79 @@ def damage_the_budget(world: World) -> None:
     world.budget.path.write_bytes(b"damaged" * 1000)
 
 
+@pytest.mark.usefixtures("at_noon")
 @pytest.mark.parametrize(
-    ("damage", "failed"),
-    [(damage_the_warehouse, ["warehouse"]), (damage_the_budget, ["requests"])],
+    ("damage", "failed", "expected"),
+    [
+        (damage_the_warehouse, "warehouse", (1, "Not ready: the warehouse cannot be read (the reason is above).")),
+        # The next fetch sets a damaged budget aside.
+        (
+            damage_the_budget,
+            "requests",
+            (0, "Works, with 1 warning: the request budget cannot be read (the reason is above)."),
+        ),
+    ],
     ids=["warehouse", "budget"],
 )
 def test_a_damaged_part_is_named_and_the_rest_is_shown(
-    filled: World, damage: Callable[[World], None], failed: list[str]
+    filled: World, damage: Callable[[World], None], failed: str, expected: tuple[int, str]
 ) -> None:
     damage(filled)
     before = files(filled.folder)
     done = doctor(filled)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert "Cannot be read: " in done.stderr
-    assert_the_rest_is_shown(rows(done), *failed)
+    assert verdict(done) == expected
+    assert_the_rest_is_shown(rows(done), failed)
     assert files(filled.folder) == before
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_a_recorded_day_and_a_key_are_ready(filled: World) -> None:
+    assert verdict(doctor(filled)) == (0, "Ready.")
+
+
+@pytest.mark.usefixtures("at_noon")
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"OPENROUTER_API_KEY": ""}, "OPENROUTER_API_KEY is not set"),
+        ({"OPENROUTER_API_KEY": "a key"}, "OPENROUTER_API_KEY contains a space"),
+        ({"ORPIPELINE_BASE_URL": "http://example.invalid/api/v1"}, "http://example.invalid/api/v1 is not encrypted"),
+        ({"DAGSTER_HOME": "/dev/null/home"}, "cannot write to /dev/null (Dagster's state)"),
+    ],
+    ids=["no key", "wrong key", "http", "not a folder"],
+)
+def test_what_prevents_daily_recording_is_not_ready(filled: World, environment: dict[str, str], problem: str) -> None:
+    code, line = verdict(doctor(filled, environment=environment))
+    assert code == 1
+    assert line.startswith(f"Not ready: {problem}")
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_days_to_fetch_load_or_look_at_are_warnings(world: World) -> None:
+    for age in (8, 4, 1):  # the lost days in between: three of the last seven, and two earlier ones
+        world.store(answer(DAY - timedelta(days=age)))
+    world.make_tables(DAY - timedelta(days=8), DAY - timedelta(days=4))
+    assert verdict(doctor(world)) == (
+        0,
+        "Works, with 3 warnings: 2026-10-06 is not archived yet: use `orpipeline run` before 24:00 UTC; "
+        "1 archived day is not in the tables: use `orpipeline rebuild`; "
+        "4 of the last 7 days are lost (is the schedule running?).",
+    )
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_damaged_answers_are_not_ready_with_deep(filled: World) -> None:
+    path = filled.archive.revisions(DAY)[0].path
+    path.write_bytes(path.read_bytes()[:-10])
+    code, line = verdict(doctor(filled, "--deep"))
+    assert (code, line) == (1, "Not ready: 1 archived answer is damaged (named above).")
+
+
+def test_the_demo_needs_no_key(world: World) -> None:
+    (world.folder / "demo").mkdir(parents=True)
+    code, line = verdict(doctor(world, "--demo", environment={"OPENROUTER_API_KEY": ""}))
+    assert code == 0
+    assert "is not archived yet: use `orpipeline demo`" in line
 
 
 def test_without_a_budget_file_nothing_is_used(world: World) -> None:
@@ -115,5 +186,7 @@ def test_it_works_on_a_read_only_disk(filled: World, tmp_path: Path) -> None:
     )
     if "mount" in done.stderr:
         pytest.skip(f"this machine does not allow it: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
+    code, line = verdict(done)
+    assert code == 1
+    assert f"cannot write to {disk}/warehouse.duckdb (warehouse)" in line
     assert_the_rest_is_shown(rows(done))

@@ -19,6 +19,7 @@ from orpipeline.rebuild import Difference, Rebuilt, damaged_answers, out_of_date
 from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import WEEK, files, respelt, restated, served
+from orpipeline_tests.scripted_api import KEY
 from orpipeline_tests.world import NOON, World
 
 FIRST, DAY, LAST = DAYS = WEEK[:3]
@@ -248,7 +249,7 @@ def test_every_damaged_answer_is_found(filled: World) -> None:
 
 def command(world: World, *arguments: str) -> tuple[int, str, list[str]]:
     """Run a command; return its exit code, its output, and the lines on standard error."""
-    environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
+    environment = {"ORPIPELINE_DATA_DIR": str(world.folder), "OPENROUTER_API_KEY": KEY}
     done = run_command(*arguments, folder=world.folder, environment=environment)
     return done.returncode, done.stdout, [line for line in done.stderr.splitlines() if line]
 

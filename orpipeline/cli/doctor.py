@@ -1,16 +1,20 @@
-"""The command `doctor`: settings, missing days and the request budget. It changes nothing, and works on bad days."""
+"""The command `doctor`: settings, missing days, the request budget, and a verdict. It changes nothing."""
 
 from __future__ import annotations
 
+import os
+import re
+import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from orpipeline.cli import terminal
-from orpipeline.cli.options import command_settings, demo_option
+from orpipeline.cli.options import command_settings, demo_option, examples
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key
@@ -20,72 +24,134 @@ if TYPE_CHECKING:
     from orpipeline.archive.records import ArchiveError
 
 Rows = list[tuple[str, str]]
+_RECENT_DAYS = 7
 
 
-@click.command()
+@click.command(
+    short_help="Show settings, lost days, and whether all is ready.",
+    epilog=examples(
+        "orpipeline doctor",
+        "orpipeline doctor --deep || echo 'look at orpipeline'    # for a monitor",
+    ),
+)
 @click.option("--deep", is_flag=True, help="Also read every archived answer and compare its sha256.")
 @demo_option
 @click.pass_obj
 def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
-    """Show settings, missing days and API usage.
+    """Show settings, lost days and API usage, and end with a verdict.
 
-    A lost day is one that you missed and that the API no longer serves. This command changes nothing. It also works on
-    a read-only disk, and with a locked or damaged warehouse: it shows what can be read, and why the rest cannot.
+    "Ready." and "Works, with ... warnings" exit with 0; "Not ready", which names what prevents daily recording, exits
+    with 1. A lost day is one that you missed and that the API no longer serves.
+
+    This command changes nothing and makes no API calls. It also works on a read-only disk, and with a locked or damaged
+    warehouse: it shows what can be read, and why the rest cannot.
     """
     from orpipeline.archive.folder import Archive
 
     settings, now = command_settings(demo=demo), utc_now()
     archive = Archive(settings.archive)
-    report = _Report()
-    report.add(_setting_rows(settings, env_file))
-    report.try_to_add("archive", lambda: _archive_rows(archive, now))
+    report = _Report(demo=demo)
+    report.rows += _setting_rows(settings, env_file, demo=demo)
+    if not demo:  # its API is a stand-in, with a key of its own
+        _check_api(settings, report)
+    _check_places(settings, report)
+    report.try_to_add("archive", lambda: _archive_rows(archive, now, report))
     report.try_to_add("days", lambda: _day_rows(settings, archive, now, report))
-    report.try_to_add("budget", lambda: _budget_rows(settings))
+    _add_budget(settings, report)
     damaged: list[ArchiveError] = []
     if deep:
-        report.try_to_add("sha256", lambda: _sha256_rows(archive, damaged))
+        report.try_to_add("sha256", lambda: _sha256_rows(archive, damaged, report))
     terminal.print_rows(terminal.out, report.rows)
     for error in damaged:
         terminal.print_line(terminal.out, str(error))
-    if damaged:
-        raise OrpipelineError(f"{len(damaged)} archived answers are damaged; they are named above.")
-    if report.failed:
-        raise OrpipelineError(f"Cannot be read: {', '.join(report.failed)}; the reason is above.")
+    terminal.out.print()
+    if report.problems:
+        raise OrpipelineError(f"Not ready: {'; '.join(report.problems)}.")
+    terminal.print_line(terminal.out, report.verdict())
 
 
+@dataclass
 class _Report:
-    """The rows to print, and the names of the parts that cannot be read."""
+    """The rows to print, the problems that prevent daily recording, and the warnings."""
 
-    def __init__(self) -> None:
-        self.rows: Rows = []
-        self.failed: list[str] = []
+    demo: bool
+    rows: Rows = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def add(self, rows: Rows) -> None:
-        """Add rows."""
-        self.rows += rows
+    @property
+    def run(self) -> str:
+        """The command that records the newest day."""
+        return "`orpipeline demo`" if self.demo else "`orpipeline run`"
 
     def try_to_add(self, part: str, rows: Callable[[], Rows]) -> None:
-        """Add the rows that a function returns, or a row with its error."""
+        """Add the rows that a function returns, or a row with its error and a problem."""
         try:
             self.rows += rows()
         except OrpipelineError as error:
             self.rows.append((part, str(error)))
-            self.failed.append(part)
+            self.problems.append(f"the {part} cannot be read (the reason is above)")
+
+    def verdict(self) -> str:
+        """Return the last line, if there is no problem."""
+        if not self.warnings:
+            return "Ready."
+        count = "1 warning" if len(self.warnings) == 1 else f"{len(self.warnings)} warnings"
+        return f"Works, with {count}: {'; '.join(self.warnings)}."
 
 
-def _setting_rows(settings: Settings, env_file: Path | None) -> Rows:
+def _setting_rows(settings: Settings, env_file: Path | None, *, demo: bool) -> Rows:
+    key = "set" if api_key() else f"{API_KEY} is not set: nothing can be fetched"
     return [
         ("settings file", str(env_file) if env_file else "none (no `.env` in the current folder)"),
-        ("key", "set" if api_key() else f"{API_KEY} is not set: nothing can be fetched"),
-        ("API", settings.base_url),
+        ("key", "not needed: the demo's API is made up" if demo else key),
+        ("API", "the demo's own, on this machine" if demo else settings.base_url),
     ]
 
 
-def _archive_rows(archive: Archive, now: datetime) -> Rows:
+def _check_api(settings: Settings, report: _Report) -> None:
+    """Add what makes every request fail before it is sent."""
+    from orpipeline.openrouter.client import open_client
+
+    if api_key() is None:
+        report.problems.append(f"{API_KEY} is not set: set it to a key from openrouter.ai/settings/keys")
+        return
+    try:
+        open_client(settings, api_key()).check()
+    except OrpipelineError as error:
+        report.problems.append(str(error).rstrip("."))
+
+
+def _check_places(settings: Settings, report: _Report) -> None:
+    """Add the files and folders that a run writes and that this process cannot write."""
+    home = os.environ.get("DAGSTER_HOME")
+    places = {
+        "archive": settings.archive,
+        "warehouse": settings.warehouse,
+        "warehouse's folder": settings.warehouse.parent,
+        "request budget": settings.state / "budget.sqlite",
+        "request budget's folder": settings.state,
+        "reports": settings.reports,
+        "Dagster's state": Path(home).expanduser() if home else settings.dagster_home,
+    }
+    locked: dict[Path, list[str]] = {}
+    for name, path in places.items():
+        existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        is_wrong_kind = existing != path and not existing.is_dir()
+        if is_wrong_kind or not os.access(existing, os.W_OK | (os.X_OK if existing.is_dir() else 0)):
+            locked.setdefault(existing, []).append(name)
+    report.problems += [f"cannot write to {path} ({', '.join(names)})" for path, names in locked.items()]
+
+
+def _archive_rows(archive: Archive, now: datetime, report: _Report) -> Rows:
     archived, newest = archive.days(), newest_completed_day(now)
-    fetched = "archived" if newest in archived else "not fetched yet; the API serves it until 24:00 UTC"
-    if newest in archived and not archive.is_current(newest):
+    fetched = "archived"
+    if newest not in archived:
+        fetched = "not fetched yet; the API serves it until 24:00 UTC"
+        report.warnings.append(f"{newest} is not archived yet: use {report.run} before 24:00 UTC")
+    elif not archive.is_current(newest):
         fetched = "archived, but damaged: fetch it again before 24:00 UTC"
+        report.warnings.append(f"{newest} is damaged in the archive: use {report.run} before 24:00 UTC")
     rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
     unfinished = [str(folder) for folder in archive.leftovers()]
     misdated = [str(record.path.parent) for record in archive.misdated()]
@@ -100,13 +166,20 @@ def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Repo
     from orpipeline.history import lost_days
 
     stored, warehouse = _table_days(settings, report)
-    lost = lost_days(archive, stored or [], newest_completed_day(now))
+    newest = newest_completed_day(now)
+    lost = lost_days(archive, stored or [], newest)
     if stored is None:
         unless = " (unless the tables have them)" if lost else ""
         return [("warehouse", warehouse), ("lost days", f"{terminal.some_days(lost)}{unless}")]
+    unloaded = sorted(set(archive.days()) - set(stored))
+    if unloaded:
+        report.warnings.append(f"{_count(unloaded, 'archived day')} not in the tables: use `orpipeline rebuild`")
+    recent = [day for day in lost if day > newest - timedelta(days=_RECENT_DAYS)]
+    if recent:
+        report.warnings.append(f"{_count(recent, f'of the last {_RECENT_DAYS} days')} lost (is the schedule running?)")
     return [
         ("warehouse", warehouse),
-        ("not in tables", terminal.some_days(sorted(set(archive.days()) - set(stored)))),
+        ("not in tables", terminal.some_days(unloaded)),
         ("lost days", terminal.some_days(lost)),
     ]
 
@@ -119,35 +192,55 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
     try:
         stored = Warehouse(settings.warehouse, lock_wait_seconds=0).days()
     except WarehouseBusyError as error:
+        holder = re.search(r"PID \d+", str(error))
+        named = f" ({holder[0]})" if holder else ""
+        report.warnings.append(f"the warehouse is locked by another process{named}, so its days are not shown")
         return None, str(error)
     except WarehouseError as error:
-        report.failed.append("warehouse")
+        report.problems.append("the warehouse cannot be read (the reason is above)")
         return None, str(error)
     return stored, f"{settings.warehouse}: {terminal.span(stored)}"
 
 
-def _budget_rows(settings: Settings) -> Rows:
-    from orpipeline.openrouter.budget import open_budget
+def _add_budget(settings: Settings, report: _Report) -> None:
+    from orpipeline.openrouter.budget import BudgetError, open_budget
 
-    state = open_budget(settings).peek()
+    try:
+        state = open_budget(settings).peek()
+    except BudgetError as error:
+        report.rows.append(("requests", str(error)))
+        cause = error.__cause__
+        # A damaged file is set aside by the next fetch; one that cannot be opened prevents it.
+        is_damaged = isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
+        found = report.warnings if is_damaged else report.problems
+        found.append("the request budget cannot be read (the reason is above)")
+        return
     used = (
         f"{state.used_last_minute} of {state.per_minute} in the last minute, "
         f"{state.used_last_day} of {state.per_day} in the last 24 hours"
     )
-    rows = [
-        ("requests", used),
-        ("budget", f"{settings.state}: if other data folders use the same key, set {PREFIX}STATE to it in all of them"),
-    ]
+    shared = f"{settings.state}: if other data folders use the same key, set {PREFIX}STATE to it in all of them"
+    report.rows += [("requests", used), ("budget", shared)]
     if state.next_request_at is not None:
-        rows.append(("next request", f"{state.next_request_at:%Y-%m-%d %H:%M:%S} UTC"))
-    return rows
+        at = f"{state.next_request_at:%Y-%m-%d %H:%M:%S} UTC"
+        report.rows.append(("next request", at))
+        report.warnings.append(f"the API cannot be called before {at}")
 
 
-def _sha256_rows(archive: Archive, damaged: list[ArchiveError]) -> Rows:
+def _sha256_rows(archive: Archive, damaged: list[ArchiveError], report: _Report) -> Rows:
     """Read every archived answer, and add the errors of those that are damaged to `damaged`."""
     from orpipeline.rebuild import damaged_answers
 
     total = len(archive.folders())
     with terminal.progress_bars() as progress:
         damaged += damaged_answers(archive, terminal.watcher(progress)("Reading the archive", total, "answers"))
+    if damaged:
+        are = "archived answer is" if len(damaged) == 1 else "archived answers are"
+        report.problems.append(f"{len(damaged)} {are} damaged (named above)")
     return [("sha256", f"{total - len(damaged)} of {total} archived answers match their sha256")]
+
+
+def _count(days: Sequence[date], noun: str) -> str:
+    """Return `1 archived day is` or `3 archived days are`; a noun that ends with `days` stays as it is."""
+    plural = noun if len(days) == 1 or noun.endswith("days") else f"{noun}s"
+    return f"{len(days)} {plural} {'is' if len(days) == 1 else 'are'}"

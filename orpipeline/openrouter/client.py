@@ -135,6 +135,11 @@ class Client:
                 self.budget.good_answer()
         return answer
 
+    def check(self) -> None:
+        """Raise the error with which every `fetch` ends before its request: no usable key, or an unsafe address."""
+        self._headers()
+        self._require_safe_url()
+
     def _fetch(self, headers: dict[str, str], deadline: float, *, is_local: bool) -> Answer:
         tries = Retrying(
             retry=retry_if_exception(_is_retried),
