@@ -262,11 +262,11 @@ class ModelLeaderboard(_RankedModels):
     )
     usage_share_upper: float = _column(
         "The largest share of requests that the published lists allow for the model, as a sum of published figures: "
-        "their rounding to 3 decimals can move it by up to about 0.002."
+        "their rounding can move it by about 0.002."
     )
     token_share_upper: float = _column(
-        "The largest share of tokens that the published lists allow for the model, as a sum of published figures, like "
-        "usage_share_upper."
+        "The largest share of tokens that the published lists allow for the model, as a sum of published figures: "
+        "their rounding can move it by about 0.01."
     )
     usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests", "models"))
     usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests", "models"))
