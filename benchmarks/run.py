@@ -41,7 +41,7 @@ DAGSTER_YAML = "telemetry:\n  enabled: false\n"
 LIBRARIES = "dagster, dagster_duckdb, duckdb, polars, pandera.polars, pyarrow, httpx, msgspec, tenacity, platformdirs"
 LOAD_OURS = "from orpipeline.definitions import defs; defs.get_repository_def()"
 LOAD_LIBRARIES = f"import {LIBRARIES}"
-YEAR, TEN_YEARS = 365, 3650
+YEAR, REPORTED_DAYS, TEN_YEARS = 365, 400, 3650
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Bench:
         self.root, self.base_url, self.runs = root, base_url, runs
         self.newest = newest_completed_day(utc_now())
         self.bytecode = root / "bytecode"
-        self.answers = {days: self._made_up(days) for days in (1, YEAR, TEN_YEARS)}
+        self.answers = {days: self._made_up(days) for days in (1, YEAR, REPORTED_DAYS, TEN_YEARS)}
 
     def _made_up(self, days: int) -> Path:
         """Return a folder with one file for each day up to the newest: a year of answers, repeated."""
@@ -178,6 +178,27 @@ def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None
             Row("one day to durable tables, scaffold", f"{_s(other)} ({times:.1f}x ours)", ">= 3x faster", times >= 3)
         )
     return rows, median(other) if other else None
+
+
+def report(bench: Bench) -> list[Row]:
+    """Time what the report adds to a day, with that day alone and with 400 days of history."""
+    rows: list[Row] = []
+    for days in (1, REPORTED_DAYS):
+        without, whole = [], []
+        with bench.world() as loaded:
+            bench.task(loaded, "import", bench.answers[days])
+            for _ in range(bench.runs):
+                for seconds, options in ((without, ["--no-report"]), (whole, [])):
+                    with bench.world(loaded) as folder:
+                        command = (OURS, "run", "--date", bench.newest, "--fetch", "never", *options)
+                        seconds.append(bench.run(folder, *command).wall)
+                        page = folder / "reports" / "leaderboard.html"
+                        size = page.stat().st_size if page.exists() else 0
+        added = [one - other for one, other in zip(whole, without, strict=True)]
+        history = f"{days} days of history" if days > 1 else "one day of history"
+        rows.append(Row(f"the report, added to a day, {history}", _s(added), "<= 1.5 s", median(added) <= 1.5))
+        rows.append(Row(f"the report's page, {history}", f"{size / 1e6:.2f} MB", "< 2 MB", size < 2e6))
+    return rows
 
 
 def backfill(bench: Bench, scaffold_day: float | None) -> list[Row]:
@@ -318,6 +339,7 @@ def main(runs: int, scaffold_python: str | None, only: str | None) -> None:
             found, scaffold_day = one_day(bench, scaffold_python)
             rows += found
         for name, work in (
+            ("report", lambda: report(bench)),
             ("backfill", lambda: backfill(bench, scaffold_day)),
             ("imports", lambda: imports(bench)),
             ("one_day_again", lambda: [one_day_again(bench)]),

@@ -12,6 +12,7 @@ from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.periods import DrawnDay, periods
 from orpipeline.report.ranking import MEASURES, author_name, macro_place, model_names
+from orpipeline.report.wording import UNKNOWN, percent
 from orpipeline.text import plain
 
 MOST_LEADERS = 12
@@ -123,20 +124,21 @@ def _sum(series: Sequence[int | None], points: range) -> int:
 def history_table(shown: Mapping[str, Any], kind: str, measure: str, drawn: Sequence[DrawnDay]) -> dict[str, Any]:
     """Return a history as a table: the `names` of its columns, and `rows`, the newest day first.
 
-    A row is a day and the leaders' shares, then the sum of the other series; None for a gap.
+    A row is a day and the texts of the leaders' shares, then of the sum of the other series, if there are others; None
+    for a gap.
     """
     series, chosen = shown[kind]["series"], shown[kind]["leaders"][measure]
+    others = [n for n in range(len(series)) if n not in set(chosen)]
     shares = [_dense(one[measure], len(drawn)) for one in series]
-    rows: list[tuple[date, list[float | None] | None]] = []
+    rows: list[tuple[date, list[str] | None]] = []
     for index in reversed(range(len(drawn))):
-        day = drawn[index]
-        if not day.is_known:
-            rows.append((day.day, None))
-            continue
-        others = sum(of[index] or 0 for n, of in enumerate(shares) if n not in set(chosen))
         values = [shares[n][index] for n in chosen]
-        rows.append((day.day, [None if share is None else share / MILLION for share in [*values, others]]))
-    return {"names": [series[n]["name"] for n in chosen], "rows": rows}
+        if others:
+            values.append(sum(shares[n][index] or 0 for n in others))
+        texts = [UNKNOWN if share is None else percent(share / MILLION) for share in values]
+        rows.append((drawn[index].day, texts if drawn[index].is_known else None))
+    names = [*(series[n]["name"] for n in chosen), *(["Others"] if others else [])]
+    return {"names": names, "rows": rows}
 
 
 def _dense(series: Sequence[int | None], count: int) -> list[int | None]:
