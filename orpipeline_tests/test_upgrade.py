@@ -232,9 +232,9 @@ def test_an_archive_too_large_for_a_run_points_to_the_rebuild_command(
 def test_a_run_of_the_command_line_prints_why_it_rebuilt_the_tables(old: Place) -> None:
     done = old.command("run", "--no-report", "--fetch", "never", "--date", str(LAST))
     assert (done.returncode, done.stderr) == (0, "")
-    first, *_, last = done.stdout.splitlines()
+    first, *others = done.stdout.splitlines()
     assert f"their layout is 1, not {LAYOUT_VERSION}; {NEW_COLUMNS}. They are rebuilt; days: 4 from the" in first
-    assert last == f"{LAST} is in the archive and in the tables."
+    assert f"{LAST} is in the archive and in the tables." in others
 
 
 # Changed by hand
