@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.contracts.judgement import check_scopes
-from orpipeline.leaderboard import rank
+from orpipeline.leaderboard import lows, rank
 from orpipeline.openrouter.frames import parse
 from orpipeline_tests.answers import DAY, answer
 
@@ -212,6 +212,13 @@ def test_models_that_rounding_could_reorder_have_a_common_range_of_ranks() -> No
         board = rank(*_published(tags, models)).filter(scope="all")
         for kind in ("usage", "token"):
             assert list(zip(board[f"{kind}_rank_best"], board[f"{kind}_rank_worst"], strict=True)) == ranges
+
+
+def test_the_smallest_share_of_a_model_takes_each_published_share_half_a_step_lower() -> None:
+    tags = [("a", "general", 0.4, 0.6, 0.4, 0.6), ("b", "general", 0.5, 0.2, 0.5, 0.2)]
+    found = lows(*_published(tags, [("a", "x/m", 0.5, 0.6), ("b", "x/m", 0.2, 0.1)])).filter(scope="all")
+    # 0.3995 x 0.4995 + 0.4995 x 0.1995, and 0.5995 x 0.5995 + 0.1995 x 0.0995
+    assert found.select("model_id", "usage_low", "token_low").rows() == [("x/m", 0.2992005, 0.3792505)]
 
 
 def test_a_published_share_of_0_bounds_nothing_from_below() -> None:
