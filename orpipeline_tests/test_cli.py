@@ -386,12 +386,11 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         done = run_command("run", "--no-report", folder=tmp_path, environment=online)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"{YESTERDAY} is in the archive and in the tables.\n")
-        named = {name: Path(path) for name, path in (line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])}
+        named = _named_files(done.stdout.split("\n", 1)[1])
         assert named == {
             "answer": next((tmp_path / "data" / "raw").rglob("*.gz")),
             "warehouse": tmp_path / "data" / "warehouse.duckdb",
         }
-        assert named["warehouse"].is_file()
     home = tmp_path / "data" / "dagster"
     assert (home / "dagster.yaml").is_file()
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -406,6 +405,28 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
     assert len(api.requests) == 1
     assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
     assert not (tmp_path / "data" / "reports").exists()
+
+
+def _named_files(printed: str) -> dict[str, Path]:
+    """Return the files that a command named, one a line. All of them must be there."""
+    named = {name: Path(path) for name, path in (line.split(maxsplit=1) for line in printed.splitlines())}
+    assert [path for path in named.values() if not path.is_file()] == []
+    return named
+
+
+def test_run_and_report_name_the_files_that_they_wrote(tmp_path: Path, online: dict[str, str]) -> None:
+    done = run_command("run", folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr) == (0, "")
+    named = _named_files(done.stdout.split("\n", 1)[1])
+    assert list(named) == ["answer", "warehouse", "page", "picture", "card"]
+    reports = {path.name: path for path in (tmp_path / "data" / "reports").iterdir()}
+    assert set(reports.values()) == {path for name, path in named.items() if name not in ("answer", "warehouse")}
+    assert reports["leaderboard.html"] == named["page"]
+
+    done = run_command("report", "--date", str(YESTERDAY), folder=tmp_path, environment=online)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _named_files(done.stdout)["page"] == tmp_path / "data" / "reports" / f"leaderboard-{YESTERDAY}.html"
+    assert list(_named_files(done.stdout)) == ["page", "picture", "card"]
 
 
 def test_doctor_shows_settings_lost_days_and_used_requests(tmp_path: Path, online: dict[str, str]) -> None:

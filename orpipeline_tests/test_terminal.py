@@ -194,15 +194,24 @@ def test_a_name_is_whole_if_it_fits_and_keeps_its_beginning_and_end(world: World
     assert "demo-a" not in leaderboard(data)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--by", "tokens"), ("--authors",), ("--scope", "code")])
+@pytest.mark.parametrize(
+    ("arguments", "last_heading"),
+    [
+        ((), "29 Sep"),
+        (("--by", "tokens"), "requests"),
+        (("--authors",), "top model"),
+        (("--scope", "code"), "29 Sep"),
+    ],
+)
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_fits_its_terminal_and_the_citation_is_never_cut(
-    world: World, width: int, arguments: Sequence[str]
+    world: World, width: int, arguments: Sequence[str], last_heading: str
 ) -> None:
     data = load(world, answer(WEEK_BEFORE), answer())
     *lines, last = leaderboard(data, *arguments, width=width).splitlines()
     assert last.startswith("Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0.")
     assert max(map(cell_len, lines)) <= width
+    assert [line for line in lines if line.startswith(("rank", " rank")) and line.endswith(last_heading)]
 
 
 def test_text_is_printed_without_markup_and_control_characters() -> None:
@@ -267,3 +276,9 @@ def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world:
         "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}
     )
     assert json.loads(done.stdout)["rows"][0]["first_seen"] == DAY.isoformat()
+
+
+def test_the_picture_of_a_terminal_in_the_docs_loads_nothing() -> None:
+    picture = (Path(__file__).parents[1] / "docs" / "images" / "terminal.svg").read_text()
+    assert "orpipeline&#160;leaderboard&#160;--demo" in picture
+    assert re.findall(r"@import|@font-face|href=|url\((?!#)|<script|<image", picture) == []

@@ -67,7 +67,7 @@ class Board:
     @property
     def columns(self) -> list[Column]:
         """All columns in their order."""
-        return [Column("rank", self.ranks, style="bold"), *self.names, self.share, *self.figures]
+        return [Column("rank", self.ranks), *self.names, self.share, *self.figures]
 
 
 @dataclass(frozen=True)

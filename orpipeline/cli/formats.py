@@ -93,11 +93,13 @@ class _Table:
 
     def _line(self, cells: Sequence[str], bar: str, style: str = "") -> Text:
         parts: list[tuple[str, str]] = []
-        for column, cell in zip(self._columns, cells, strict=True):
+        for place, (column, cell) in enumerate(zip(self._columns, cells, strict=True)):
             width = self._widths[id(column)]
             text = _fit(cell, width)
+            # A rank stands out if it is certain.
+            own = column.style if place else "bold" if cell.isdigit() else "dim"
             space = " " * (width - cell_len(text))
-            parts += [(text + space if column.is_name else space + text, style or column.style), (_GAP, "")]
+            parts += [(text + space if column.is_name else space + text, style or own), (_GAP, "")]
             if column is self._board.share:
                 parts += [(bar.ljust(self._bar), "cyan"), (_GAP, "")]
         line = Text.assemble(*parts)
