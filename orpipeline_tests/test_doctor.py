@@ -1,4 +1,4 @@
-"""`orpipeline doctor`: its verdict, and bad days: it shows what can be read, why the rest cannot; it changes nothing."""
+"""`orpipeline doctor`: its verdict; on bad days, what can be read and why the rest cannot. It changes nothing."""
 
 from __future__ import annotations
 
