@@ -120,8 +120,8 @@ def test_the_headline_and_the_coverage_equal_the_second_calculation(shown: Shown
     authors = _ordered(independent.authors(shown.newest), "all", "usage", "author")
     first, tokens = board[0], max(board, key=lambda row: row["token_share"])
     assert f"with {_percent(first['usage_share'])} of classified requests, 30 Sep to 6 Oct 2026" in shown.text
-    assert f"has the most, at least {_percent(authors[0]['usage_share'])} with" in shown.text
-    assert f"{_percent(authors[0]['usage_share'])} with {authors[0]['model_count']} models" in shown.text
+    assert f"most to {authors[0]['author']}: at least {_percent(authors[0]['usage_share'])}, with" in shown.text
+    assert f"{_percent(authors[0]['usage_share'])}, with {authors[0]['model_count']} models" in shown.text
     if tokens["model_id"] != first["model_id"] and tokens["token_rank_worst"] > 1:
         others = tokens["token_rank_worst"] - 1
         assert (
@@ -140,7 +140,7 @@ def test_the_headline_and_the_coverage_equal_the_second_calculation(shown: Shown
 def test_the_real_answers_headline_figures(tmp_path: Path) -> None:
     text = Shown(tmp_path, {NEWEST: REAL.read_bytes()}, "api").text
     assert "with 10.9% of classified requests, 30 Sep to 6 Oct 2026" in text
-    assert "deepseek has the most, at least 17.3% with 5 models" in text
+    assert "most to deepseek: at least 17.3%, with 5 models" in text
     assert "is first with 22.5%, but 33 other models could have more" in text
     assert "attribute 63.0% of requests and 69.7% of tokens to 43 models" in text
     assert "at most 2.5% of requests and 30.4% of tokens; 9 and 0 models are above that" in text
