@@ -1,18 +1,6 @@
-"""The stand-alone code location: `build_defs` with the environment's settings.
+"""The stand-alone code location, with the environment's settings."""
 
-It also offers the I/O manager as `io_manager`: assets that you add here need no configuration.
-"""
-
-from __future__ import annotations
-
-import dagster as dg
-
-from orpipeline.build import build_defs
-from orpipeline.defs.resources import io_manager
+from orpipeline.build import stand_alone_defs
 from orpipeline.settings import load_settings
 
-_settings = load_settings()
-defs = dg.Definitions.merge(
-    build_defs(_settings, alerts=_settings.alert_webhook is not None),
-    dg.Definitions(resources={"io_manager": io_manager(_settings)}),
-)
+defs = stand_alone_defs(load_settings())

@@ -67,14 +67,14 @@ def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *,
 
 
 def rebuild_days(
-    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime, trend_days: int = 0
+    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime, view_days: int = 0
 ) -> Iterator[Loaded]:
     """Rebuild the tables of some days from the archive; yield each transaction of up to `DAYS_AT_ONCE` days.
 
-    `trend_days` is that of `load_days`.
+    `view_days` is that of `load_days`.
     """
     for batch in batches(days):
-        yield load_days(archive, warehouse, batch, now=now, trend_days=trend_days)
+        yield load_days(archive, warehouse, batch, now=now, view_days=view_days)
 
 
 def rebuild(

@@ -33,6 +33,8 @@ from orpipeline.warehouse.tables import Tables
 
 _log = logging.getLogger(__name__)
 
+SHOWN_VIEWS = ("model_trends", "author_leaderboard", "leaderboard_coverage")
+"""The views whose rows a load returns."""
 DAYS_AT_ONCE = 400
 """How many days to parse, validate and write together: about a year, in about 200 MB of memory and some seconds."""
 
@@ -66,15 +68,16 @@ class Loaded:
     """What a load wrote and read, in one transaction.
 
     `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
-    tables. `trends`: the rows of `model_trends` for the loaded days and the requested number of days before. Without
-    any archived answer, the warehouse is not opened: `days` is None, and the others are empty.
+    tables. `views`: the rows of `SHOWN_VIEWS`, by name, for the loaded days and the requested number of days before;
+    empty if none were requested. Without any archived answer, the warehouse is not opened: `days` is None, and the
+    others are empty.
     """
 
     validated: Validated
     frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     row_counts: Mapping[str, int] = field(default_factory=dict)
     days: Sequence[date] | None = None
-    trends: pl.DataFrame = field(default_factory=pl.DataFrame)
+    views: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def load_days(
@@ -85,16 +88,16 @@ def load_days(
     now: datetime,
     answered: date | None = None,
     revision: int | None = None,
-    trend_days: int = 0,
+    view_days: int = 0,
     stopwatch: Stopwatch | None = None,
 ) -> Loaded:
     """Lock the warehouse, validate the days' archived answers, and replace their rows in one transaction.
 
     The lock comes first: this function sees everything that other processes archived and wrote before, so an older
     revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
-    answer is archived, the warehouse is not opened. `trend_days` is how many days of `model_trends` to read before the
-    loaded ones. `stopwatch` measures `lock`, `validation` and `write`. If the warehouse fails, its error is raised and
-    nothing is written.
+    answer is archived, the warehouse is not opened. `view_days` is how many days of `SHOWN_VIEWS` to read before the
+    loaded ones; with 0, no view is read. `stopwatch` measures `lock`, `validation` and `write`. If the warehouse fails,
+    its error is raised and nothing is written.
 
     If the tables are older or were changed by hand, all of them are rebuilt first, in the same transaction, and a log
     line states why. With more than `DAYS_AT_ONCE` archived days this takes too long, and OutdatedLayoutError is raised.
@@ -109,23 +112,24 @@ def load_days(
         with watch.measure("validation"):
             validated = validate_days(archive, days, tables, now=now, answered=answered, revision=revision)
         with watch.measure("write"):
-            loaded = write_days(tables, validated, trend_days=trend_days)
+            loaded = write_days(tables, validated, view_days=view_days)
             transaction.close()
     return loaded
 
 
-def write_days(tables: Tables, validated: Validated, *, trend_days: int = 0) -> Loaded:
+def write_days(tables: Tables, validated: Validated, *, view_days: int = 0) -> Loaded:
     """Replace the rows of the chosen revisions' days, with their leaderboard, through an open transaction.
 
-    `trend_days` is how many days of `model_trends` to read before the first written one.
+    `view_days` is that of `load_days`.
     """
     frames = _all_tables(validated.frames, validated.chosen)
     days = sorted(validated.chosen)
     row_counts = tables.replace_days(days, frames)
-    trends = pl.DataFrame()
-    if trend_days and days:
-        trends = tables.read("model_trends", since=days[0] - timedelta(days=trend_days), until=days[-1])
-    return Loaded(validated, frames, row_counts, tables.days(), trends)
+    views = {}
+    if view_days and days:
+        since = days[0] - timedelta(days=view_days)
+        views = {name: tables.read(name, since=since, until=days[-1]) for name in SHOWN_VIEWS}
+    return Loaded(validated, frames, row_counts, tables.days(), views)
 
 
 @dataclass(frozen=True)

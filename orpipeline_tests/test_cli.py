@@ -519,13 +519,24 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
 def test_dev_shows_the_demo_and_ends_on_sigterm(demo: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copytree(demo[0] / "data", tmp_path / "data")
     (tmp_path / ".env").write_text("ORPIPELINE_START_DATE=2026-08-01\n")
+    # The demo's partitions begin with its own first day, whatever `.env` states.
+    assert _partitions_in_dev(tmp_path, "--demo")[0] == (YESTERDAY - timedelta(days=2)).isoformat()
+
+
+@pytest.mark.slow  # it starts four Dagster processes
+def test_dev_shows_no_day_of_a_new_installation_as_missing_that_nobody_can_fetch(tmp_path: Path) -> None:
+    assert _partitions_in_dev(tmp_path) == [YESTERDAY.isoformat()]
+
+
+def _partitions_in_dev(folder: Path, *options: str) -> list[str]:
+    """Return the daily partitions that `dev` shows, after it has ended on SIGTERM."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with subprocess.Popen(
-        [str(ORPIPELINE), "dev", "--demo", "--port", str(port)],
-        cwd=tmp_path,
-        env={**os.environ, **_data(tmp_path)},
+        [str(ORPIPELINE), "dev", *options, "--port", str(port)],
+        cwd=folder,
+        env={**os.environ, **_data(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -539,9 +550,7 @@ def test_dev_shows_the_demo_and_ends_on_sigterm(demo: tuple[Path, str], tmp_path
         finally:
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
-    first = YESTERDAY - timedelta(days=2)
-    # The demo's partitions begin with its own first day, whatever `.env` states.
-    assert answered["partitions"][0]["partitionKeys"][0] == first.isoformat()
+    return answered["partitions"][0]["partitionKeys"]
 
 
 def _graphql(port: int, query: str) -> dict[str, list[dict[str, list[str]]]] | None:

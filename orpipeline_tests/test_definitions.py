@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 import time_machine
 
-from orpipeline.build import build_defs
+from orpipeline.build import build_defs, stand_alone_defs
 from orpipeline.contracts.rules import CHECKS, RULES
 from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.defs.checks import HISTORY_CHECKS
@@ -24,7 +24,7 @@ from orpipeline.defs.partitions import daily_partitions
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
 from orpipeline_tests.answers import DAY, answer
-from orpipeline_tests.world import NAMES, World, evaluate
+from orpipeline_tests.world import NAMES, QUIET, World, evaluate
 
 PROJECT = Path(__file__).parents[1]
 
@@ -74,12 +74,70 @@ def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg
         assert partitions.get_last_partition_key() == "2026-10-06"
 
 
+def _days_of(defs: dg.Definitions) -> list[str]:
+    (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs() if spec.partitions_def}
+    return list(partitions.get_partition_keys())
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_the_stand_alone_code_location_begins_at_the_first_day_that_could_be_fetched(world: World) -> None:
+    week_before = DAY - timedelta(days=7)
+    assert _days_of(stand_alone_defs(world.settings)) == [DAY.isoformat()]
+    world.store(answer(DAY))
+    world.store(answer(week_before))
+    # A day in between that is missing was lost, or can be imported.
+    days = _days_of(stand_alone_defs(world.settings))
+    assert (days[0], days[-1], len(days)) == (week_before.isoformat(), DAY.isoformat(), 8)
+    # Your own start date, and a project that embeds the pipeline, have the days that they state.
+    own = Settings(data_dir=world.folder, start_date=date(2026, 9, 1))
+    assert _days_of(stand_alone_defs(own))[0] == "2026-09-01"
+    assert _days_of(build_defs(world.settings))[0] == "2026-06-17"
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_the_stand_alone_code_location_loads_with_an_unusable_archive(world: World) -> None:
+    world.settings.data_dir.mkdir()
+    world.settings.archive.symlink_to(world.settings.archive)  # a link to itself cannot be read
+    assert _days_of(stand_alone_defs(world.settings))[0] == "2026-06-17"
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_days_before_the_first_partition_can_be_imported_and_the_next_load_shows_them(
+    world: World, tmp_path: Path
+) -> None:
+    day = DAY - timedelta(days=9)
+    (tmp_path / f"{day}.json").write_bytes(answer(day))
+    loaded = stand_alone_defs(world.settings)
+    config = {"ops": {"openrouter_import": {"config": {"paths": [str(tmp_path / f"{day}.json")]}}}, **QUIET}
+    job = loaded.resolve_job_def("import_archive")
+    assert job.execute_in_process(instance=world.instance, run_config=config).success
+    assert _days_of(loaded) == [DAY.isoformat()]
+    assert _days_of(stand_alone_defs(world.settings))[0] == day.isoformat()
+    assert world.materialized("model_leaderboard") == {day.isoformat()}
+
+
+def test_without_a_key_the_raw_answers_page_begins_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def description() -> str:
+        specs = build_defs(Settings(data_dir=tmp_path)).resolve_all_asset_specs()
+        return next(spec.description or "" for spec in specs if spec.key == NAMES.raw)
+
+    assert description().startswith("No API key: OPENROUTER_API_KEY was not set when")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-very-secret")
+    assert description().startswith("OpenRouter's answer")
+    assert "OPENROUTER_API_KEY" in description()
+    assert "very-secret" not in description()
+
+
 def test_every_asset_has_a_plain_description_and_labels(defs: dg.Definitions) -> None:
     for spec in defs.resolve_all_asset_specs():
         assert spec.description
         assert "\n" not in spec.description
         assert spec.group_name in {"source", "daily_tables", "analysis"}
         assert spec.kinds
+        # Whose they are, and how they are labelled, is for the project that embeds them.
+        assert not spec.owners
+        assert all(tag.startswith("dagster/kind/") for tag in spec.tags)
+        assert ("never materialized" in spec.description) == spec.is_virtual
         assert spec.metadata["dagster/code_references"]
 
 

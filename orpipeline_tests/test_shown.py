@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import base64
-from datetime import date, timedelta
+import re
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from orpipeline.defs.metadata import SPARKLINE_DAYS, macros_metadata
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY, answer, one_tag_answer
 from orpipeline_tests.world import NAMES, QUIET, World, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
-
-
-def _metadata(world: World, asset: dg.AssetKey, day: date = DAY) -> dict[str, Any]:
-    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[day.isoformat()])
-    (record,) = world.instance.fetch_materializations(wanted, limit=1).records
-    assert record.asset_materialization is not None
-    return dict(record.asset_materialization.metadata)
 
 
 def _days(world: World, *before: int) -> None:
@@ -34,45 +27,60 @@ def _days(world: World, *before: int) -> None:
         assert world.run(day).success
 
 
-def test_a_leaderboards_page_shows_the_top_10_and_figures_to_plot(world: World) -> None:
+def test_a_leaderboards_page_shows_short_names_possible_ranks_and_where_the_order_is_unknown(world: World) -> None:
     _days(world, 0)
-    shown = _metadata(world, NAMES.asset("model_leaderboard"))
-    board = world.warehouse.read("model_leaderboard").filter(scope="all").sort("usage_rank", "model_id")
-    records = [record.data for record in shown["top_10"].records]
-    assert [record["model"] for record in records] == board["model_id"].to_list()[:10]
-    first, last = board.row(0, named=True), board.row(9, named=True)
-    assert last["usage_rank_best"] < last["usage_rank_worst"]
-    possible = f"{last['usage_rank_best']}\N{EN DASH}{last['usage_rank_worst']}"
-    assert records[9]["rank"] == f"{last['usage_rank']} ({possible})"
-    assert records[9]["requests"] == f"{last['usage_share']:.1%}\N{EN DASH}{last['usage_share_upper']:.1%}".replace(
-        "%", "", 1
-    )
-    assert shown["top_model_usage_share"].value == first["usage_share"]
-    assert shown["models"].value == len(board)
-    assert shown["top_5_usage_share"].value == pytest.approx(board["usage_share"].head(5).sum())
+    shown = world.metadata(NAMES.asset("model_leaderboard"), DAY)
+    first, *_, last = [record.data for record in shown["top_10"].records]
+    assert (first["rank"], first["model"]) == ("1", "mirage-5")
+    assert re.fullmatch(r"\d+\W+\d+", last["rank"])
+    assert "order unknown below" in [record.data["model"] for record in shown["top_10"].records]
+    assert "since 29 Sep" not in first  # that day is missing
+
+
+def test_no_value_of_a_leaderboards_page_widens_it(world: World) -> None:
+    _days(world, 7, 0)
+    for key, value in world.metadata(NAMES.asset("model_leaderboard"), DAY).items():
+        if isinstance(value, dg.TextMetadataValue):
+            assert max(map(len, value.value.split())) <= 30, key
+        if isinstance(value, dg.TableMetadataValue):
+            assert len(value.records[0].data) <= 4, key
+            assert sum(len(heading) for heading in value.records[0].data) <= 36, key  # headings do not wrap
+            cells = [str(cell) for record in value.records for cell in record.data.values()]
+            assert max(len(part) for cell in cells for part in re.split(r"[ -]", cell)) <= 16, key
+
+
+def test_a_model_that_was_not_listed_7_days_before_is_new_or_back(world: World) -> None:
+    listed = {"demo-a/stays": 0.4}
+    days = {8: {**listed, "demo-a/returns": 0.3}, 7: listed, 0: {**listed, "demo-a/returns": 0.3, "demo-b/comes": 0.2}}
+    for before, models in days.items():
+        world.store(one_tag_answer(DAY - timedelta(days=before), models))
+    for before in days:
+        assert world.run(DAY - timedelta(days=before)).success
+    records = world.metadata(NAMES.asset("model_leaderboard"), DAY)["top_10"].records
+    assert {record.data["model"]: record.data["since 29 Sep"] for record in records} == {
+        "stays": "0.0\N{NO-BREAK SPACE}pp",
+        "returns": "back",
+        "comes": "new",
+    }
 
 
 def test_the_sparkline_is_short_enough_to_appear_inline_and_has_gaps(world: World) -> None:
     _days(world, 4, 3, 1, 0)
-    markdown = _metadata(world, NAMES.asset("model_leaderboard"))[f"top_model_last_{SPARKLINE_DAYS}_days"].value
+    markdown = world.metadata(NAMES.asset("model_leaderboard"), DAY)[f"top_model_{SPARKLINE_DAYS}_days"].value
     assert len(markdown) < 1000
     svg = base64.b64decode(markdown.split("base64,")[1].removesuffix(")")).decode()
     assert svg.count("M") == 2  # two days, one missing, two days
 
 
-def test_a_leaderboards_page_shows_the_largest_changes_over_7_days(world: World) -> None:
-    _days(world, 7, 0)
-    shown = _metadata(world, NAMES.asset("model_leaderboard"))
-    trends = world.warehouse.read("model_trends", since=DAY).filter(scope="all").drop_nulls("usage_share_change_7d")
-    largest = trends.sort(pl.col("usage_share_change_7d").abs(), descending=True).row(0, named=True)
-    assert shown["movers_of_7_days"].records[0].data["model"] == largest["model_id"]
-    assert shown["largest_change_7d"].value == largest["usage_share_change_7d"]
-    assert "movers_of_7_days" not in _metadata(world, NAMES.asset("model_leaderboard"), DAY - timedelta(days=7))
+def test_without_the_day_7_days_before_no_change_is_shown(world: World) -> None:
+    _days(world, 6, 0)
+    shown = world.metadata(NAMES.asset("model_leaderboard"), DAY)
+    assert not {"movers_of_7_days", "largest_change_7d"} & shown.keys()
 
 
 def test_each_macro_category_has_a_number_to_plot(world: World) -> None:
     _days(world, 0)
-    shown = _metadata(world, NAMES.asset("macro_categories"))
+    shown = world.metadata(NAMES.asset("macro_categories"), DAY)
     for row in world.warehouse.read("macro_categories").iter_rows(named=True):
         assert shown[f"usage_share_{row['key']}"].value == row["usage_share"]
         assert shown[f"token_share_{row['key']}"].value == row["token_share"]
@@ -86,15 +94,16 @@ def test_a_macro_category_with_an_odd_name_appears_in_the_table_only() -> None:
 def test_every_day_shows_its_counts_citation_hash_and_durations(world: World) -> None:
     _days(world, 1, 0)
     for asset in NAMES.daily_assets:
-        shown = _metadata(world, asset)
+        shown = world.metadata(asset, DAY)
         assert shown["citation"].value.startswith("Source: OpenRouter")
-        assert len(shown["sha256"].value) == 64
+        (stored,) = world.warehouse.read("snapshots", since=DAY)["sha256"]
+        assert shown["sha256"].value == f"{stored[:12]}\N{HORIZONTAL ELLIPSIS}"
     for asset in NAMES.daily_assets[1:]:
-        shown = _metadata(world, asset)
+        shown = world.metadata(asset, DAY)
         table = world.warehouse.read(asset.path[-1])
         assert shown["dagster/row_count"].value == len(table)
         assert shown["dagster/partition_row_count"].value == table.filter(as_of=DAY).height
-    shown = _metadata(world, NAMES.asset("snapshots"))
+    shown = world.metadata(NAMES.asset("snapshots"), DAY)
     assert shown["validation_warnings"].value == 0
     for part in ("fetch", "lock", "validation", "write"):
         assert 0 <= shown[f"{part}_seconds"].value < 60
@@ -126,8 +135,8 @@ def test_the_report_shows_the_newest_day_and_its_own_place(world: World, tmp_pat
     assert "as of 2026-10-06" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
     # The leaderboard at a glance, as on its own page.
-    of_board = _metadata(world, NAMES.asset("model_leaderboard"))
-    for name in ("top_10", f"top_model_last_{SPARKLINE_DAYS}_days", "top_model_usage_share", "models"):
+    of_board = world.metadata(NAMES.asset("model_leaderboard"), DAY)
+    for name in ("top_10", "top_10_authors", "coverage", f"top_model_{SPARKLINE_DAYS}_days", "models"):
         assert shown[name] == of_board[name]
     assert isinstance(shown["report_seconds"].value, float)
 

@@ -122,6 +122,13 @@ class World:
         """Return every table's rows."""
         return {name: self.warehouse.read(name).to_dicts() for name in TABLES}
 
+    def metadata(self, asset: dg.AssetKey, day: date) -> dict[str, Any]:
+        """Return the metadata of an asset's newest materialization of a day."""
+        wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[day.isoformat()])
+        (record,) = self.instance.fetch_materializations(wanted, limit=1).records
+        assert record.asset_materialization is not None
+        return dict(record.asset_materialization.metadata)
+
     def materialized(self, asset: str) -> set[str]:
         """Return an asset's materialized partitions."""
         return set(self.instance.get_materialized_partitions(dg.AssetKey(["openrouter", asset])))

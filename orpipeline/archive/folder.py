@@ -155,6 +155,10 @@ class Archive:
         # A process that is killed before its rename can leave a day's folder empty.
         return [day for day in self._day_folders() if self.has(day)]
 
+    def first_day(self) -> date | None:
+        """Return the first archived day, or None if the archive is empty."""
+        return next((day for day in self._day_folders() if self.has(day)), None)
+
     def has(self, day: date) -> bool:
         """Return whether the archive has any revision of a day, intact or damaged."""
         return any(isinstance(record, ArchiveError) or not record.is_misdated for _, record in self._entries(day))

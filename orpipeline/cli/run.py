@@ -139,8 +139,12 @@ def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, 
 
 
 def _variables(settings: Settings) -> Mapping[str, str]:
-    """Return the settings as environment variables, except for the secret, which a child process inherits."""
-    values = settings.model_dump(mode="json", exclude={"alert_webhook"}, exclude_none=True)
+    """Return the settings as environment variables, except for the secret, which a child process inherits.
+
+    A start date that nobody chose is left out: the code location then begins at the first day that could be fetched.
+    """
+    unset = {"start_date"} - settings.model_fields_set
+    values = settings.model_dump(mode="json", exclude={"alert_webhook", *unset}, exclude_none=True)
     return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
 

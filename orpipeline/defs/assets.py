@@ -50,8 +50,10 @@ class SnapshotConfig(dg.Config):
     )
 
 
-def daily_step(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> dg.AssetsDefinition:
-    """Return the step that materializes the raw answer and all tables."""
+def daily_step(
+    names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool
+) -> dg.AssetsDefinition:
+    """Return the step that materializes the raw answer and all tables. Without a key, the raw answer's page says so."""
 
     @dg.multi_asset(
         name=names.op("snapshot"),
@@ -59,7 +61,7 @@ def daily_step(names: Names, partitions: dg.DailyPartitionsDefinition, labels: L
             "Fetches a day's answer, archives it, validates it, and replaces the day's rows in all tables in one "
             "transaction. Selecting one table rebuilds the whole day."
         ),
-        specs=daily_specs(names, partitions, labels),
+        specs=daily_specs(names, partitions, labels, has_key=has_key),
         check_specs=check_specs(names),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -178,7 +180,7 @@ class _Step:
                 now=self.now,
                 answered=answered,
                 revision=revision,
-                trend_days=SPARKLINE_DAYS,
+                view_days=SPARKLINE_DAYS,
                 stopwatch=self.stopwatch,
             )
         except WarehouseError:

@@ -81,7 +81,7 @@ def raw_materializations(names: Names, records: Mapping[date, Record]) -> Iterat
     for day, record in records.items():
         metadata = {
             "file": dg.MetadataValue.path(record.path),
-            "sha256": record.sha256,
+            "sha256": _short(record.sha256),
             "revision": record.revision,
             "bytes": record.size,
             "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
@@ -97,7 +97,7 @@ def table_materializations(
 ) -> Iterator[Materialization]:
     """Yield the materializations of the tables for each loaded day, from the rows that were written.
 
-    `loaded` has the trends of `SPARKLINE_DAYS`; `seconds` has the durations of the run's parts by name.
+    `loaded` has the views of `SPARKLINE_DAYS`; `seconds` has the durations of the run's parts by name.
     """
     validated = loaded.validated
     days = sorted(validated.chosen)
@@ -107,7 +107,8 @@ def table_materializations(
     rows_of = {name: _by_day(frame) for name, frame in loaded.frames.items()}
     for day in days:
         record = validated.chosen[day]
-        recent = loaded.trends.filter(pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day))
+        is_recent = pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day)
+        recent = {name: rows.filter(is_recent) for name, rows in loaded.views.items()}
         leaderboard = leaderboard_metadata(rows_of["model_leaderboard"][day], recent)
         shown: dict[str, dict[str, Any]] = {
             "snapshots": {
@@ -119,7 +120,7 @@ def table_materializations(
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
             "task_models": task_models_metadata(rows_of["task_models"][day]),
-            # The view `model_trends` has no events, so its figures are shown here.
+            # The views have no events, so their figures are shown here.
             "model_leaderboard": leaderboard | trends_metadata(recent, day),
         }
         for name, metadata in shown.items():
@@ -127,8 +128,13 @@ def table_materializations(
                 "dagster/row_count": loaded.row_counts[name],
                 "dagster/partition_row_count": len(rows_of[name][day]),
             }
-            sources = {"citation": citation(day, record.origin), "sha256": record.sha256}
+            sources = {"citation": citation(day, record.origin), "sha256": _short(record.sha256)}
             yield Materialization(names.asset(name), day, record, {**metadata, **counts, **sources})
+
+
+def _short(sha256: str) -> str:
+    """Return a hash's beginning: a longer value pushes other columns off the page. The table `snapshots` has all."""
+    return f"{sha256[:12]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def by_asset(materializations: Iterable[Materialization]) -> dict[dg.AssetKey, list[Materialization]]:

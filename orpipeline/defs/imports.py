@@ -104,7 +104,7 @@ def _materialize(
     wanted = out_of_date(archive, warehouse, days, now=utc_now()) | unreported(context.instance, names, outdated)
     rebuilt = watch("Tables", len(wanted), "days")
     reported = watch("Dagster's events", len(wanted) * len(names.daily_assets), "events")
-    for loaded in rebuild_days(archive, warehouse, wanted, now=utc_now(), trend_days=SPARKLINE_DAYS):
+    for loaded in rebuild_days(archive, warehouse, wanted, now=utc_now(), view_days=SPARKLINE_DAYS):
         validated = loaded.validated
         rebuilt(len(validated.newest.keys() | validated.errors.keys()))
         for error in validated.errors.values():

@@ -14,63 +14,160 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from orpipeline.certainty import known_until
 from orpipeline.contracts.rules import ALL
 from orpipeline.leaderboard import DECIMALS
+from orpipeline.report.wording import (
+    UNKNOWN,
+    count_text,
+    new_or_back,
+    percent,
+    points,
+    rank_range,
+    short_day_text,
+    short_names,
+)
+from orpipeline.text import plain
 
 SPARKLINE_DAYS = 30
 _WIDTH, _HEIGHT = 180, 32
+_MEASURES = {"usage": "requests", "token": "tokens"}
 _PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # Dagster rejects other metadata keys
 
 
-def leaderboard_metadata(rows: pl.DataFrame, trends: pl.DataFrame) -> dict[str, Any]:
-    """Return a day's top 10 of all traffic, the first model's recent shares, and numbers to plot.
+Views = Mapping[str, pl.DataFrame]
+"""The rows of `orpipeline.snapshot.SHOWN_VIEWS` by name: of a day, and of the `SPARKLINE_DAYS` days before."""
 
-    `rows` are the day's in `model_leaderboard`; `trends` those of `model_trends` of that day and the days before.
+
+def leaderboard_metadata(rows: pl.DataFrame, views: Views) -> dict[str, Any]:
+    """Return a day's top 10 of models and of authors of all traffic, what the lists cover, and numbers to plot.
+
+    `rows` are the day's in `model_leaderboard`. Ranks are the possible ones: a single one only if it is certain.
     """
     everything = rows.filter(scope=ALL).sort("usage_rank", "model_id")
     if everything.is_empty():
         return {"models": 0}
     top = everything.row(0, named=True)
-    of_day = trends.filter(scope=ALL, as_of=top["as_of"])
-    changes = dict(of_day.select("model_id", "usage_share_change_7d").iter_rows())
+    day: date = top["as_of"]
+    trends = views["model_trends"]
+    coverage = views["leaderboard_coverage"].filter(scope=ALL, as_of=day).row(0, named=True)
     return {
-        "top_10": table(
-            {
-                # The page has room for four short columns.
-                "rank": _rank(row),
-                "model": row["model_id"],
-                "requests": _between(f"{row['usage_share'] * 100:.1f}", f"{row['usage_share_upper'] * 100:.1f}") + "%",
-                "7 days, pp": _points(changes.get(row["model_id"])),
-            }
-            for row in everything.head(10).iter_rows(named=True)
-        ),
-        f"top_model_last_{SPARKLINE_DAYS}_days": _sparkline(_shares_by_day(trends, top["model_id"], top["as_of"])),
+        "top_10": _top_models(everything, trends.filter(scope=ALL)),
+        "top_10_authors": _top_authors(views["author_leaderboard"].filter(scope=ALL, as_of=day)),
+        "coverage": _coverage(coverage),
+        f"top_model_{SPARKLINE_DAYS}_days": _sparkline(_shares_by_day(trends, top["model_id"], day)),
         "models": len(everything),
         "top_model_usage_share": float(top["usage_share"]),
         "top_5_usage_share": round(float(everything.head(5)["usage_share"].sum()), DECIMALS),
+        **{f"{measure}_attributed": coverage[f"{measure}_attributed"] for measure in _MEASURES},
+        **{f"unlisted_{measure}_upper": coverage[f"unlisted_{measure}_upper"] for measure in _MEASURES},
     }
 
 
-def trends_metadata(trends: pl.DataFrame, day: date) -> dict[str, Any]:
+def _top_models(everything: pl.DataFrame, trends: pl.DataFrame) -> dg.TableMetadataValue:
+    """Return the first ten models of a day. A row tells from where on their order is not known."""
+    day = everything["as_of"][0]
+    week_before = day - timedelta(days=7)
+    names = short_names(everything["model_id"].to_list())
+    trend_of = {row["model_id"]: row for row in trends.filter(as_of=day).iter_rows(named=True)}
+    has_week_before = not trends.filter(as_of=week_before).is_empty()
+    records = [
+        {
+            "rank": _possible_ranks(row),
+            "model": names[row["model_id"]],
+            "requests": _bounds(row),
+            # The page has room for four short columns.
+            **({_since(week_before): _moved(trend_of[row["model_id"]], week_before)} if has_week_before else {}),
+        }
+        for row in everything.head(10).iter_rows(named=True)
+    ]
+    return table(_with_divider(records, everything))
+
+
+def _top_authors(authors: pl.DataFrame) -> dg.TableMetadataValue:
+    """Return the first ten authors of a day. A row tells from where on their order is not known."""
+    ordered = authors.sort("usage_rank", "author")
+    records = [
+        {
+            "rank": _possible_ranks(row),
+            "author": plain(row["author"]),
+            "requests": _bounds(row),
+            "models": row["model_count"],
+        }
+        for row in ordered.head(10).iter_rows(named=True)
+    ]
+    return table(_with_divider(records, ordered))
+
+
+def _coverage(coverage: Mapping[str, Any]) -> dg.TableMetadataValue:
+    """Return how much the lists attribute, the most that an unlisted model can have, and how many models have more."""
+    return table(
+        {
+            # Headings do not wrap, so they are short.
+            "of": name,
+            "attributed": percent(coverage[f"{measure}_attributed"]),
+            "unlisted": f"at most {percent(coverage[f'unlisted_{measure}_upper'])}",
+            "above it": count_text(coverage[f"{measure}_models_above_unlisted"], "model"),
+        }
+        for measure, name in _MEASURES.items()
+    )
+
+
+def _with_divider(records: list[dict[str, Any]], rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the records of the first rows, with one more before those whose order is not known."""
+    known = known_until(rows.select("usage_rank_best", "usage_rank_worst").rows())
+    if known >= len(records):
+        return records
+    rank, name, *others = records[0]
+    divider = {rank: UNKNOWN, name: "order unknown below", **dict.fromkeys(others, UNKNOWN)}
+    return [*records[:known], divider, *records[known:]]
+
+
+def trends_metadata(views: Views, day: date) -> dict[str, Any]:
     """Return a day's largest changes over 7 days, and how many models are listed for the first time."""
-    of_all = trends.filter(as_of=day, scope=ALL)
-    moved = of_all.drop_nulls("usage_share_change_7d").sort(pl.col("usage_share_change_7d").abs(), descending=True)
+    trends = views["model_trends"].filter(scope=ALL)
+    of_day = trends.filter(as_of=day)
+    counts: dict[str, Any] = {"newly_listed_models": of_day.filter(first_seen=day).height}
+    week_before = day - timedelta(days=7)
+    moves = _smallest_moves(views, trends, day, week_before)
+    if not moves:
+        return counts
+    names = short_names([model_id for model_id, *_ in moves])
     movers = [
         {
-            "model": row["model_id"],
-            "requests": f"{row['usage_share']:.1%}",
-            "7 days, pp": _points(row["usage_share_change_7d"]),
-            "rank": f"{row['usage_rank_7d']} → {row['usage_rank']}",
+            "model": names[model_id],
+            "requests": UNKNOWN if share is None else percent(share),
+            _since(week_before): points(change) if word is None else f"{word}, at least {points(change)}",
         }
-        for row in moved.head(10).iter_rows(named=True)
+        for model_id, share, change, word in moves[:10]
     ]
-    counts: dict[str, Any] = {"newly_listed_models": of_all.filter(first_seen=day).height}
-    if movers:
-        counts |= {
-            "movers_of_7_days": table(movers),
-            "largest_change_7d": float(moved["usage_share_change_7d"][0]),
-        }
-    return counts
+    return counts | {"movers_of_7_days": table(movers), "largest_change_7d": moves[0][2]}
+
+
+def _smallest_moves(
+    views: Views, trends: pl.DataFrame, day: date, before: date
+) -> list[tuple[str, float | None, float, str | None]]:
+    """Return each model's share, its smallest possible change, and `new`, `back` or `gone` if one day does not list it.
+
+    The largest changes come first. On a day that does not list it, a model has at most the bound of unlisted models.
+    Models without a certain change are left out. Without the day `before`, the list is empty.
+    """
+    bounds = dict(views["leaderboard_coverage"].filter(scope=ALL).select("as_of", "unlisted_usage_upper").iter_rows())
+    of_day, of_before = trends.filter(as_of=day), trends.filter(as_of=before)
+    if of_before.is_empty():
+        return []
+    moves: list[tuple[str, float | None, float, str | None]] = []
+    for row in of_day.iter_rows(named=True):
+        share, change = row["usage_share"], row["usage_share_change_7d"]
+        if change is not None:
+            moves.append((row["model_id"], share, change, None))
+        else:
+            gained = round(share - bounds[before], DECIMALS)
+            moves.append((row["model_id"], share, max(0.0, gained), new_or_back(row["first_seen"], before)))
+    for row in of_before.join(of_day, on="model_id", how="anti").iter_rows(named=True):
+        lost = round(bounds[day] - row["usage_share"], DECIMALS)
+        moves.append((row["model_id"], None, min(0.0, lost), "gone"))
+    return sorted((move for move in moves if move[2]), key=lambda move: (-abs(move[2]), move[0]))
 
 
 def tasks_metadata(rows: pl.DataFrame) -> dict[str, Any]:
@@ -81,8 +178,8 @@ def tasks_metadata(rows: pl.DataFrame) -> dict[str, Any]:
             {
                 "task": row["display_name"],
                 "group": row["macro_category"],
-                "requests": f"{row['usage_share']:.1%}",
-                "tokens": f"{row['token_share']:.1%}",
+                "requests": percent(row["usage_share"]),
+                "tokens": percent(row["token_share"]),
             }
             for row in ordered.head(10).iter_rows(named=True)
         ),
@@ -103,8 +200,8 @@ def macros_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     groups = table(
         {
             "group": row["label"],
-            "requests": f"{row['usage_share']:.1%}",
-            "tokens": f"{row['token_share']:.1%}",
+            "requests": percent(row["usage_share"]),
+            "tokens": percent(row["token_share"]),
         }
         for row in rows.sort("usage_share", descending=True).head(20).iter_rows(named=True)
     )
@@ -120,20 +217,31 @@ def task_models_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _rank(row: Mapping[str, Any]) -> str:
-    """Return a rank, with the possible ones if the lists leave it open: `8 (7 to 12)`."""
-    possible = _between(str(row["usage_rank_best"]), str(row["usage_rank_worst"]))
-    return possible if row["usage_rank_best"] == row["usage_rank_worst"] else f"{row['usage_rank']} ({possible})"
+def _possible_ranks(row: Mapping[str, Any]) -> str:
+    """Return the possible ranks by requests: one number if it is certain, otherwise a range."""
+    return _unbroken(rank_range(row["usage_rank_best"], row["usage_rank_worst"]))
 
 
-def _between(low: str, high: str) -> str:
-    """Return a range from `low` to `high`; one figure if they are the same."""
-    return low if low == high else f"{low}\N{EN DASH}{high}"
+def _bounds(row: Mapping[str, Any]) -> str:
+    """Return the share of requests that the lists attribute, and the largest possible one: `7.5-8.2%`, with a dash."""
+    low, high = percent(row["usage_share"]), percent(row["usage_share_upper"])
+    return low if low == high else _unbroken(f"{low.removesuffix('%')}\N{EN DASH}{high}")
 
 
-def _points(change: float | None) -> str:
-    """Return a change of a share in percentage points, or nothing if it is unknown."""
-    return "" if change is None else f"{change * 100:+.1f}"
+def _unbroken(text: str) -> str:
+    """Return a range that the UI does not break into two lines in a narrow column."""
+    return text.replace("\N{EN DASH}", "\N{WORD JOINER}\N{EN DASH}\N{WORD JOINER}")
+
+
+def _since(day: date) -> str:
+    """Return the heading of a column of changes."""
+    return f"since {short_day_text(day)}"
+
+
+def _moved(row: Mapping[str, Any], since: date) -> str:
+    """Return the change since a day, or the word for a model that this day did not list."""
+    change = row["usage_share_change_7d"]
+    return new_or_back(row["first_seen"], since) if change is None else points(change)
 
 
 def findings_table(findings: pl.DataFrame, limit: int = 20) -> dg.TableMetadataValue:

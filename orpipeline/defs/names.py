@@ -9,10 +9,11 @@ import dagster as dg
 
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import SettingsError
+from orpipeline.snapshot import SHOWN_VIEWS
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 
-DEFAULT_PREFIX = DEFAULT_SCHEMA
-VIRTUAL_ASSETS = ("model_trends", "author_leaderboard", "leaderboard_coverage")
+DEFAULT_PREFIX: str = DEFAULT_SCHEMA
+VIRTUAL_ASSETS = SHOWN_VIEWS
 """The views that are assets."""
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # with these, names of two pipelines could be equal

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from contextlib import suppress
+from datetime import date, datetime
 
 import dagster as dg
 
+from orpipeline.archive.folder import Archive
+from orpipeline.archive.records import ArchiveError
+from orpipeline.clock import newest_completed_day
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
 
@@ -18,6 +22,21 @@ def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefi
     """
     start = (settings or load_settings()).start_date
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC", fmt="%Y-%m-%d")
+
+
+def stand_alone_partitions(settings: Settings, now: datetime) -> dg.DailyPartitionsDefinition:
+    """Return the partitions of the stand-alone code location at `now`, when it is loaded.
+
+    Without a start date in the settings, the first one is the first archived day or, while nothing is archived, the
+    newest completed day: nobody can fetch an earlier one, so the UI must not show it as missing. After an import of
+    earlier days, the next load begins at the first of them.
+    """
+    if "start_date" in settings.model_fields_set:
+        return daily_partitions(settings)
+    first = None
+    with suppress(ArchiveError):  # the runs report it
+        first = Archive(settings.archive).first_day() or newest_completed_day(now)
+    return daily_partitions(settings.model_copy(update={"start_date": first}) if first else settings)
 
 
 def known_days(partitions: dg.DailyPartitionsDefinition) -> tuple[date, date]:

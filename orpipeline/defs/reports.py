@@ -16,6 +16,7 @@ from orpipeline.defs.names import Names
 from orpipeline.defs.runs import active_run, newest_event
 from orpipeline.defs.specs import Labels, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
+from orpipeline.snapshot import SHOWN_VIEWS
 from orpipeline.stopwatch import Stopwatch
 
 
@@ -54,7 +55,8 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
             day = written.as_of
             with warehouse.reading() as tables:
                 rows = tables.read("model_leaderboard", since=day, until=day)
-                recent = tables.read("model_trends", since=day - timedelta(days=SPARKLINE_DAYS), until=day)
+                since = day - timedelta(days=SPARKLINE_DAYS)
+                recent = {name: tables.read(name, since=since, until=day) for name in SHOWN_VIEWS}
         except OrpipelineError as error:
             raise failure(error) from error
         return dg.MaterializeResult(
@@ -62,6 +64,7 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
                 "as_of": day.isoformat(),
                 "page": dg.MetadataValue.path(written.page),
                 "picture": dg.MetadataValue.path(written.picture),
+                "card": dg.MetadataValue.path(written.card),
                 **leaderboard_metadata(rows, recent),
                 "page_bytes": written.page.stat().st_size,
                 "report_seconds": stopwatch.seconds["report"],

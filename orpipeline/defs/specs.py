@@ -15,6 +15,7 @@ from orpipeline import leaderboard, report
 from orpipeline.archive import folder
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
+from orpipeline.settings import API_KEY
 from orpipeline.warehouse.layout import DUCKDB_TYPES
 
 CODE_VERSION = "2"
@@ -30,18 +31,28 @@ _DESCRIPTIONS = {
         "model, a lower bound; `usage_share_upper` and the best and worst rank show what the lists leave open."
     ),
     "model_trends": (
-        "Changes from 1 and 7 days before, the first day, and the number of days that list the model. A view: it "
-        "includes an older day as soon as you import it."
+        "The rank and share of 1 and 7 days before, the first day, and the number of days that list the model. It "
+        "includes an imported day at once."
     ),
     "author_leaderboard": (
-        "For all traffic and for each macro-category: an author can have more models, and so a larger share, than the "
-        "author of the first single model."
+        "For all traffic and for each macro-category. The shares are lower bounds: unlisted models can belong to any "
+        "author, so ranges of possible ranks are wide."
     ),
     "leaderboard_coverage": (
-        "Ranks of the models above the line of unlisted models hold against every model; other ranks are among listed "
-        "models only."
+        "Possible ranks are among listed models. `usage_models_above_unlisted` is how many models certainly have more "
+        "requests than any unlisted one: their ranks hold against every model."
     ),
 }
+_VIEW = "A view is computed when you read it, so it is never materialized."
+_RAW = (
+    "OpenRouter's answer for the day, byte for byte, in the append-only archive. The API keeps no history: it serves "
+    f"only the newest completed UTC day, so a day you miss is gone. Fetching needs {API_KEY} in the environment."
+)
+# The catalogue and the asset graph show how a description begins, without markup.
+_NO_KEY = (
+    f"No API key: {API_KEY} was not set when this code location was loaded. Without it, the schedules and "
+    "`snapshot_sensor` skip. Set it in the environment or in `.env`, and restart."
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,16 @@ class Labels:
         return {"group_name": self.group_name or group, "owners": self.owners, "tags": self.tags}
 
 
-def daily_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
-    """Return the specs of the raw answer and the tables. One step materializes all of them."""
+def daily_specs(
+    names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool
+) -> list[dg.AssetSpec]:
+    """Return the specs of the raw answer and the tables. One step materializes all of them.
+
+    `has_key`: whether the process that loads the definitions has an API key.
+    """
     daily = [name for name in TABLES if name != "model_leaderboard"]
     return [
-        _raw_spec(names, partitions, labels),
+        _raw_spec(names, partitions, labels, has_key=has_key),
         *(_table_spec(name, names, partitions, labels.of("daily_tables"), deps=[names.raw]) for name in daily),
         _table_spec(
             "model_leaderboard",
@@ -108,13 +124,10 @@ def report_spec(names: Names, labels: Labels) -> dg.AssetSpec:
     )
 
 
-def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> dg.AssetSpec:
+def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool) -> dg.AssetSpec:
     return dg.AssetSpec(
         names.raw,
-        description=(
-            "OpenRouter's answer for the day, byte for byte, in the append-only archive. The API keeps no history: it "
-            "serves only the newest completed UTC day, so a day you miss is gone."
-        ),
+        description=_RAW if has_key else f"{_NO_KEY} {_RAW}",
         kinds={"python", "json"},
         **labels.of("source"),
         code_version=CODE_VERSION,
@@ -140,7 +153,7 @@ def _table_spec(
     spec = dg.AssetSpec(
         names.asset(name),
         deps=deps,
-        description=f"{model.summary()} {_DESCRIPTIONS[name]}",
+        description=f"{model.summary()} {_DESCRIPTIONS[name]}{f' {_VIEW}' if name in VIEWS else ''}",
         kinds={"duckdb", "view"} if name in VIEWS else {"duckdb", "polars", "pandera"},
         **labels,
         code_version=CODE_VERSION,
