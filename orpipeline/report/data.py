@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -13,6 +14,7 @@ from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.rules import ALL
 from orpipeline.errors import OrpipelineError
 from orpipeline.report.periods import DrawnDay, drawn_days
+from orpipeline.report.wording import short_names
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 
@@ -60,6 +62,18 @@ class ReportData:
     def is_demo(self) -> bool:
         """Whether this is made-up data of the demo."""
         return bool(self.snapshot["origin"] == "demo")
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The short name of each model that the report mentions."""
+        frames = (self.leaderboard, self.task_models, self.departed, self.history)
+        return short_names(sorted({model for frame in frames for model in frame["model_id"]}))
+
+    @cached_property
+    def task_lists(self) -> dict[str, pl.DataFrame]:
+        """The rows of `task_models` of each tag."""
+        lists = self.task_models.partition_by("tag", as_dict=True, maintain_order=True)
+        return {str(tag): listed for (tag,), listed in lists.items()}
 
     @property
     def compared_day(self) -> date:

@@ -11,7 +11,7 @@ import polars as pl
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.periods import DrawnDay, periods
-from orpipeline.report.ranking import MEASURES, author_name, macro_place, model_names
+from orpipeline.report.ranking import MEASURES, author_name, macro_place
 from orpipeline.report.wording import UNKNOWN, percent
 from orpipeline.text import plain
 
@@ -30,7 +30,7 @@ def history(data: ReportData, theme: Theme) -> dict[str, Any]:
     a share for each day up to its last one, in millionths, None where it is not listed. `leaders` has for each measure
     the indices of the series that the stacked chart shows, the largest first.
     """
-    names = model_names(data)
+    names = data.names
     authored = data.history.group_by("as_of", "author").agg(
         pl.col("usage_share").sum().round(12), pl.col("token_share").sum().round(12)
     )

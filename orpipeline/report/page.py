@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,12 +24,8 @@ from orpipeline.certainty import certain_count
 from orpipeline.contracts.rules import ALL
 from orpipeline.days import missing_days
 from orpipeline.report import ranking, rows, wording
-from orpipeline.report.charts import history as history_charts
-from orpipeline.report.charts import mix, movers
-from orpipeline.report.charts import ranking as ranking_charts
-from orpipeline.report.charts.parts import Spec
 from orpipeline.report.colours import PAGE, author_slot, macro_slot, page_variables
-from orpipeline.report.compiled import to_vega
+from orpipeline.report.compiled import page_charts
 from orpipeline.report.data import COMPARED_DAYS, ReportData
 from orpipeline.report.history import history, history_table
 from orpipeline.report.periods import drawn_step
@@ -73,7 +69,7 @@ def render_page(data: ReportData) -> str:
             early_script=early,
             vega=vega,
             script=script,
-            charts=_json(_charts(data, tasks, has_history=shown is not None, has_movers=bool(moved))),
+            charts=_json(page_charts()),
             rows=_json({name: _columns(listed) for name, listed in chart_rows.items()}),
             history=_json(shown),
             facts=_json(_facts(data)),
@@ -100,36 +96,13 @@ def render_page(data: ReportData) -> str:
     )
 
 
-def _charts(
-    data: ReportData, tasks: Sequence[Mapping[str, Any]], *, has_history: bool, has_movers: bool
-) -> dict[str, Any]:
-    """Return the Vega of each chart that the day has, by the chart's name."""
-    specs: dict[str, dict[str, Any]] = {
-        "models": _forms(lambda narrow: ranking_charts.models(PAGE, narrow=narrow, since=ranking.since_text(data))),
-        "authors": {"narrow": to_vega(ranking_charts.authors(PAGE))},
-        "mix": _forms(lambda narrow: mix.mix(PAGE, narrow=narrow)),
-    }
-    if has_history:
-        specs["stack"] = _forms(lambda narrow: history_charts.stack(PAGE, narrow=narrow))
-        specs["lines"] = _forms(lambda narrow: history_charts.lines(PAGE, narrow=narrow))
-    if has_movers:
-        specs["movers"] = _forms(lambda narrow: movers.movers(PAGE, narrow=narrow))
-    if tasks:
-        specs["task_models"] = _forms(lambda narrow: ranking_charts.task(PAGE, narrow=narrow))
-        specs["task_authors"] = {"narrow": to_vega(ranking_charts.task_authors(PAGE))}
-    return specs
-
-
-def _forms(draw: Callable[[bool], Spec]) -> dict[str, Any]:
-    return {form: to_vega(draw(form == "narrow")) for form in ("wide", "narrow")}
-
-
 def _facts(data: ReportData) -> dict[str, Any]:
     """Return what the page's script needs to name the data: its day, its source, and whether it is made up."""
     return {
         "as_of": data.as_of.isoformat(),
         "citation": plain(data.snapshot["citation"]),
         "demo": data.is_demo,
+        "since": ranking.since_text(data),
         "window": wording.window_text(data.as_of, data.snapshot["window_days"]),
     }
 
@@ -163,18 +136,19 @@ def _certain(of_scope: pl.DataFrame) -> dict[str, int]:
 
 def _tasks(data: ReportData) -> list[dict[str, Any]]:
     """Return the tasks that list models, those with most requests first, with their models by requests and tokens."""
-    listed = data.task_models.partition_by("tag", as_dict=True, maintain_order=True)
     labels = dict(zip(data.macros["key"], data.macros["label"], strict=True))
     ordered = data.tasks.sort("usage_share", "tag", descending=[True, False])
     return [
         task
         | {
             "macro": labels.get(task["macro_category"], task["macro_category"]),
-            "models": listed[task["tag"],].head(TABLE_ROWS).to_dicts(),
-            "rankings": {measure: ranking.task_ranking(listed[task["tag"],], measure) for measure in ranking.MEASURES},
+            "models": data.task_lists[task["tag"]].head(TABLE_ROWS).to_dicts(),
+            "rankings": {
+                measure: ranking.task_ranking(data.task_lists[task["tag"]], measure) for measure in ranking.MEASURES
+            },
         }
         for task in ordered.iter_rows(named=True)
-        if (task["tag"],) in listed
+        if task["tag"] in data.task_lists
     ]
 
 

@@ -22,8 +22,8 @@ _CARD_MARGIN = 40
 
 
 def render_picture(data: ReportData) -> bytes:
-    """Return the day's top 20 models by requests as a PNG, 1,520 pixels wide."""
-    return to_png(picture(data), scale=2)
+    """Return the day's top 20 models by requests as a PNG, 1,216 pixels wide."""
+    return to_png(picture(data), scale=1.6)
 
 
 def render_card(data: ReportData) -> bytes:

@@ -26,7 +26,6 @@ from orpipeline.report.wording import (
     points,
     rank_range,
     short_day_text,
-    short_names,
 )
 from orpipeline.text import plain
 
@@ -39,12 +38,6 @@ _MACRO_ORDER = ("code", "data", "agent", "general")
 _DIVIDER = "The order below this line is not known"
 
 Row = dict[str, Any]
-
-
-def model_names(data: ReportData) -> dict[str, str]:
-    """Return the short name of each model that the report mentions."""
-    frames = (data.leaderboard, data.task_models, data.departed, data.history)
-    return short_names(sorted({model for frame in frames for model in frame["model_id"]}))
 
 
 def scopes(data: ReportData) -> dict[str, str]:
@@ -106,7 +99,7 @@ def moved_text(row: Mapping[str, Any], data: ReportData) -> str:
 
 def model_rows(data: ReportData, theme: Theme) -> list[Row]:
     """Return the top models of every scope, by requests and by tokens, with a divider below the certain ones."""
-    names, tasks = model_names(data), dict(data.tasks.select("tag", "display_name").rows())
+    names, tasks = data.names, dict(data.tasks.select("tag", "display_name").rows())
     rows: list[Row] = []
     for scope in scopes(data):
         of_scope = data.leaderboard.filter(scope=scope)
@@ -136,7 +129,7 @@ def _model(
 
 def author_rows(data: ReportData, theme: Theme) -> list[Row]:
     """Return the top authors of every scope, by requests and by tokens, with a divider below the certain ones."""
-    names = model_names(data)
+    names = data.names
     rows: list[Row] = []
     for scope in scopes(data):
         of_scope = data.authors.filter(scope=scope)
@@ -226,8 +219,8 @@ def task_ranking(listed: pl.DataFrame, measure: str) -> TaskRanking:
 
 def task_rows(data: ReportData, theme: Theme) -> list[Row]:
     """Return each task's models by requests and by tokens, then the share of all models that it does not list."""
-    names, rows = model_names(data), list[Row]()
-    for (tag,), listed in data.task_models.partition_by("tag", as_dict=True, maintain_order=True).items():
+    names, rows = data.names, list[Row]()
+    for tag, listed in data.task_lists.items():
         for measure in MEASURES:
             ranking = task_ranking(listed, measure)
             words = [_task_model(row, names, theme) for row in ranking.rows]
@@ -270,7 +263,7 @@ def task_author_rows(data: ReportData, theme: Theme) -> list[Row]:
     models leave.
     """
     rows: list[Row] = []
-    for (tag,), listed in data.task_models.partition_by("tag", as_dict=True, maintain_order=True).items():
+    for tag, listed in data.task_lists.items():
         authored = listed.with_columns(**model_id_parts()).drop_nulls("author")
         for measure in MEASURES:
             column = pl.col(f"tag_{measure}_share")

@@ -9,7 +9,7 @@ import polars as pl
 from orpipeline.contracts.rules import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
-from orpipeline.report.ranking import Row, author_name, model_names, smallest_moves
+from orpipeline.report.ranking import Row, author_name, smallest_moves
 from orpipeline.report.wording import percent, points
 from orpipeline.text import plain
 
@@ -47,7 +47,7 @@ def mover_rows(data: ReportData, theme: Theme) -> list[Row]:
     """Return the models whose share of requests changed most over 7 days, the largest gain first."""
     largest = smallest_moves(data)[:TOP_MOVERS]
     ordered = sorted(largest, key=lambda move: (-move["change"], move["model_id"]))
-    names = model_names(data)
+    names = data.names
     shares = dict(data.leaderboard.filter(scope=ALL).select("model_id", "usage_share").rows())
     return [
         {

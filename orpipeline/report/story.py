@@ -9,7 +9,7 @@ import polars as pl
 
 from orpipeline.contracts.rules import ALL
 from orpipeline.report.data import ReportData
-from orpipeline.report.ranking import Row, model_names, smallest_moves
+from orpipeline.report.ranking import Row, smallest_moves
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Story:
 
 def story(data: ReportData) -> Story:
     """Return the facts of a day's headline."""
-    names = model_names(data)
+    names = data.names
     board = [row | {"name": names[row["model_id"]]} for row in data.leaderboard.filter(scope=ALL).iter_rows(named=True)]
     gaps = data.tasks.with_columns(gap=pl.col("token_share") - pl.col("usage_share")).sort("gap", "tag")
     moves = smallest_moves(data)

@@ -33,28 +33,31 @@ _AUTHOR_TOOLTIPS = {
 }
 
 
-def models(theme: Theme, *, narrow: bool, since: str, name_room: Any = _NAME_ROOM, **frame: Any) -> Spec:
+def models(theme: Theme, *, narrow: bool, since: str = "", name_room: Any = _NAME_ROOM, **frame: Any) -> Spec:
     """Return the models' ranking of the chosen measure and scope, wide or narrow.
 
-    `since` is the heading of the column of changes. `name_room` is the width of the names in the wide form: pixels, or
-    an expression of the chart's `width`.
+    `since` is the initial value of the parameter with the heading of the column of changes; without a heading, there is
+    no column. `name_room` is the width of the names in the wide form: pixels, or an expression of the chart's `width`.
     """
-    layers = _narrow(theme, since=since) if narrow else _wide(theme, since, name_room)
-    return parts.chart(
+    layers = [*_narrow(theme), *_changes(theme, dy=3)] if narrow else _wide(theme, name_room)
+    spec = parts.chart(
         [*layers, parts.touch(NARROW if narrow else WIDE, _TOOLTIPS, _BAR)],
         theme,
         height={"step": NARROW if narrow else WIDE},
-        **{"params": {"measure": "usage", "scope": "all"}, **frame},
+        params={"measure": "usage", "scope": "all"},
+        **frame,
     )
+    spec["params"].append({"name": "since", "value": since})
+    return spec
 
 
-def authors(theme: Theme, **frame: Any) -> Spec:
+def authors(theme: Theme) -> Spec:
     """Return the authors' ranking of the chosen measure and scope. It has no whiskers: most would cross the chart."""
     return parts.chart(
         [*_narrow(theme, whiskers=False), parts.touch(NARROW, _AUTHOR_TOOLTIPS, _BAR)],
         theme,
         height={"step": NARROW},
-        **{"params": {"measure": "usage", "scope": "all"}, **frame},
+        params={"measure": "usage", "scope": "all"},
     )
 
 
@@ -96,9 +99,9 @@ def task_authors(theme: Theme) -> Spec:
     )
 
 
-def _wide(theme: Theme, since: str, name_room: Any) -> list[Spec]:
-    scale = parts.scale_between(f"62 + {name_room}", "width - 168" if since else "width - 78")
-    right = "width - 92" if since else "width - 2"
+def _wide(theme: Theme, name_room: Any) -> list[Spec]:
+    scale = parts.scale_between(f"62 + {name_room}", "width - (since ? 168 : 78)")
+    right = "width - (since ? 92 : 2)"
     return [
         _head("Rank", 22, theme, align="center"),
         _head("Model and author", 50, theme),
@@ -115,11 +118,11 @@ def _wide(theme: Theme, since: str, name_room: Any) -> list[Spec]:
         parts.bar("share", scale, size=16, only=_BAR),
         parts.text("share_text", right, theme, align="right", dy=-8, size=15, weight=600, only=_BAR),
         parts.text("up_to", right, theme, align="right", dy=9, size=12, quiet=True, only=_BAR),
-        *_changes(theme, since),
+        *_changes(theme),
     ]
 
 
-def _narrow(theme: Theme, *, since: str = "", whiskers: bool = True) -> list[Spec]:
+def _narrow(theme: Theme, *, whiskers: bool = True) -> list[Spec]:
     scale, right = parts.scale_between("46", "width - 4"), "width - 2"
     layers = [
         parts.rules(NARROW, theme, _BAR),
@@ -136,21 +139,16 @@ def _narrow(theme: Theme, *, since: str = "", whiskers: bool = True) -> list[Spe
             *parts.whisker("share", "upper", scale, theme, dy=17, tick=8, only=_BAR),
             _cap(scale, theme, size=12, dy=17),
         ]
-    if since:
-        layers += [
-            parts.text("moved", right, theme, align="right", dy=3, size=12, quiet=True, only=_BAR),
-            _head(since, right, theme, align="right", only="measure === 'usage'"),
-        ]
     return layers
 
 
-def _changes(theme: Theme, since: str) -> list[Spec]:
-    """Return the column of changes by requests; nothing if the day to compare with is missing."""
-    if not since:
-        return []
+def _changes(theme: Theme, *, dy: float = 0) -> list[Spec]:
+    """Return the column of changes by requests; it is empty if the day to compare with is missing."""
+    head = _head("", "width - 2", theme, align="right", only="measure === 'usage'")
+    head["encoding"]["text"] = {"value": {"expr": "since"}}
     return [
-        _head(since, "width - 2", theme, align="right", only="measure === 'usage'"),
-        parts.text("moved", "width - 2", theme, align="right", only=_BAR),
+        head,
+        parts.text("moved", "width - 2", theme, align="right", dy=dy, only=f"{_BAR} && since"),
     ]
 
 

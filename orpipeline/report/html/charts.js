@@ -17,7 +17,7 @@ function asRows(columns) {
 // Returns what a chart draws now: its specification in both forms, its rows by name, and its signals.
 function drawing(name) {
   if (name === "lines" || name === "macros") return historyDrawing(name);
-  return { forms: charts[name], data: { rows: tables[name] }, signals: state };
+  return { forms: charts[name], data: { rows: tables[name] }, signals: { ...state, since: facts.since } };
 }
 
 // Returns a chart's Vega, with rows and choices, for a width in pixels.
