@@ -6,23 +6,22 @@ from collections.abc import Sequence
 
 Ranks = tuple[int, int]
 """The best and the worst possible rank of a row."""
+_SMALLEST_GROUP = 3  # two rows with the same possible ranks need no more words
 
 
-def known_until(ranks: Sequence[Ranks]) -> int:
-    """Return how many rows come before the largest group of rows whose order is not known.
+def unknown_group(ranks: Sequence[Ranks]) -> range:
+    """Return the rows of the largest group of three or more whose order is not known; an empty range without one.
 
     `ranks` are those of all rows, in the order of their shares. A group ends where every row so far certainly comes
-    before every later one. Without a group of two or more, this is the number of rows.
+    before every later one, so none of its rows has a certain rank.
     """
-    start, worst, first, largest = 0, 0, len(ranks), 1
-    for count, (_, last) in enumerate(ranks, start=1):
+    start, worst, largest = 0, 0, range(0)
+    for end, (_, last) in enumerate(ranks, start=1):
         worst = max(worst, last)
-        if worst > count:
-            continue
-        if count - start > largest:
-            first, largest = start, count - start
-        start = count
-    return first if len(ranks) - start <= largest else start
+        if worst <= end:
+            largest = max(largest, range(start, end), key=len)
+            start = end
+    return largest if len(largest) >= _SMALLEST_GROUP else range(0)
 
 
 def certain_count(ranks: Sequence[Ranks]) -> int:

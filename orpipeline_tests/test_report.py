@@ -9,6 +9,7 @@ import struct
 from datetime import UTC, date, datetime, timedelta
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import altair
 import jsonschema
@@ -17,7 +18,7 @@ import pytest
 import vl_convert
 
 from orpipeline.archive.folder import Archive
-from orpipeline.certainty import certain_count, known_until
+from orpipeline.certainty import certain_count, unknown_group
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.report import page as report_page
 from orpipeline.report import picture, wording
@@ -91,26 +92,6 @@ def test_the_pages_vega_is_the_one_that_the_charts_are_compiled_for() -> None:
     assert f't.version="{vl_convert.get_vega_version()}"' in vega
 
 
-@pytest.mark.parametrize("scope", ["all", "code", "data", "agent", "general"])
-def test_the_tables_have_the_warehouses_figures(month: Warehouse, month_page: str, scope: str) -> None:
-    page = Report(month_page)
-    rows = month.read("model_leaderboard", since=NEWEST).filter(scope=scope).sort("usage_rank", "model_id")
-    table = page.table("board", scope=scope)
-    assert [cells[2] for cells in table.body] == rows["model_id"].to_list()
-    for cells, figures, row in zip(table.body, table.figures[1:], rows.iter_rows(named=True), strict=True):
-        shares = [row[name] for name in ("usage_share", "usage_share_upper", "token_share", "token_share_upper")]
-        assert [*figures[2:4], *figures[-2:]] == shares
-        ranges = [(row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]) for measure in ("usage", "token")]
-        assert cells[:2] == [wording.rank_range(*of) for of in ranges]
-        assert (cells[3], cells[9]) == (row["author"], str(row["task_count"]))
-        assert cells[4] == f"{row['usage_share']:.1%}" or row["usage_share"] < 0.0005
-    authors = month.read("author_leaderboard", since=NEWEST).filter(scope=scope).sort("usage_rank", "author")
-    table = page.table("authors", scope=scope)
-    assert [cells[2] for cells in table.body] == authors["author"].to_list()
-    exact = authors.select("usage_share", "usage_share_upper", "token_share", "token_share_upper")
-    assert [figures[2:] for figures in table.figures[1:]] == [list(row) for row in exact.iter_rows()]
-
-
 def test_every_column_of_percentages_has_one_number_of_decimals(month_page: str) -> None:
     page = Report(month_page)
     shown = [cell for table in page.tables for cells in table.body for cell in cells if cell.endswith(("%", "pp"))]
@@ -176,7 +157,7 @@ def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_
     points = [wording.points(change) for change in (0.25, 0.05, 0.02, -0.4)]
     assert [cells[2] for cells in table.body] == points
     assert [cells[3] for cells in table.body] == ["new, at least", "", "", "gone, at least"]
-    assert f"The largest change since 29 Sep is gone: gone, at least {points[-1]}" in " ".join(
+    assert f"The largest change of an attributed share since 29 Sep is gone: gone, at least {points[-1]}" in " ".join(
         Report(render_page(data)).text.split(" ")
     ).replace("\n", " ")
 
@@ -209,20 +190,6 @@ def test_a_day_that_is_missing_is_a_gap_in_the_series_and_in_the_tables(month_pa
         for series in past[kind]["series"]:
             first, *shares = series["usage"]
             assert all(shares[index - first] is None for index in missing if 0 <= index - first < len(shares))
-
-
-def test_the_history_has_every_models_share_of_every_day(month: Warehouse, month_page: str) -> None:
-    past = series_of(month_page)
-    rows = month.read("model_leaderboard").filter(scope="all")
-    for measure in ("usage", "token"):
-        drawn = {
-            (date.fromisoformat(past["days"][series[measure][0] + place]), series["id"]): share / 1_000_000
-            for series in past["models"]["series"]
-            for place, share in enumerate(series[measure][1:])
-            if share is not None
-        }
-        stored = rows.select("as_of", "model_id", f"{measure}_share").rows()
-        assert drawn == {(day, model): pytest.approx(share, abs=1e-9) for day, model, share in stored}
 
 
 def test_the_history_shows_those_who_led_in_any_period() -> None:
@@ -297,13 +264,28 @@ def test_the_time_of_an_import_is_not_labelled_as_its_fetch_time(tmp_path: Path,
 def test_the_headline_names_its_share_and_window_a_tie_and_a_certain_lead(tmp_path: Path) -> None:
     tied = warehouse_of(tmp_path / "tied", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(tied))).text.split())
-    assert "2 models tie for first place with 30.0% of classified requests each, 30 Sep to 6 Oct 2026" in text
-    assert "They are x, y. By tokens, 2 models tie for first place with 30.0% each." in text
+    assert "2 models lead the lists with 30.0% of classified requests each, 30 Sep to 6 Oct 2026" in text
+    assert (
+        "They are x, y; their order is not known. By tokens, 2 models are first with 30.0% each; their order is" in text
+    )
     sure = warehouse_of(tmp_path / "sure", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
     text = " ".join(Report(render_page(read_report_data(sure))).text.split(" ")).replace("\n", " ")
     assert "x leads with 50.0% of classified requests, 30 Sep to 6 Oct 2026" in text
-    assert "first place among the listed models is certain, and it is 20.0\N{NO-BREAK SPACE}pp ahead of y" in text
+    assert "first place is certain. Its attributed share is 20.0\N{NO-BREAK SPACE}pp larger than that of y" in text
     assert "attribute 80.0% of requests and 80.0% of tokens to 2 models" in text
+
+
+def test_a_lead_is_not_certain_while_an_unlisted_model_can_have_more(tmp_path: Path) -> None:
+    def tokens(data: dict[str, Any]) -> None:
+        for model, share in zip(data["classifications"][0]["models"], (0.1, 0.3), strict=True):
+            model["tag_token_share"] = share
+
+    body = json.loads(one_tag_answer(NEWEST, {"a/one": 0.3, "b/two": 0.2}))
+    tokens(body["data"])
+    text = Report(render_page(read_report_data(warehouse_of(tmp_path, {NEWEST: json.dumps(body).encode()})))).text
+    text = " ".join(text.split())
+    assert "By tokens, two is first with 30.0%, but a model on no list could have up to 60.0%." in text
+    assert "No listed model is certainly above it, so an unlisted one can be ahead of any." in text
 
 
 def test_a_lead_that_rounding_or_unlisted_requests_could_turn_is_not_called_certain(tmp_path: Path) -> None:
@@ -318,21 +300,23 @@ def test_a_lead_that_rounding_or_unlisted_requests_could_turn_is_not_called_cert
 
 
 @pytest.mark.parametrize(
-    ("ranks", "known", "certain"),
+    ("ranks", "group", "certain"),
     [
-        ([(1, 1), (2, 2), (3, 3)], 3, 3),
-        ([(1, 2), (1, 2), (3, 3), (4, 7), (4, 7), (4, 7), (4, 7)], 3, 1),
-        ([(1, 3), (1, 3), (1, 3)], 0, 0),
-        ([(1, 1), (1, 1), (3, 3)], 3, 3),  # a certain tie
-        ([(1, 1), (2, 4), (2, 4), (2, 4), (5, 5)], 1, 2),
-        ([], 0, 0),
+        ([(1, 1), (2, 2), (3, 3)], range(0), 3),
+        ([(1, 2), (1, 2), (3, 3), (4, 7), (4, 7), (4, 7), (4, 7)], range(3, 7), 1),
+        ([(1, 3), (1, 3), (1, 3)], range(3), 0),
+        ([(1, 1), (1, 1), (3, 3)], range(0), 3),  # a certain tie
+        ([(1, 1), (2, 4), (2, 4), (2, 4), (5, 5)], range(1, 4), 2),  # the last rank is certain
+        ([(1, 2), (1, 3), (2, 3)], range(3), 0),
+        ([], range(0), 0),
     ],
 )
 def test_the_divider_is_before_the_largest_group_of_unknown_order(
-    ranks: list[tuple[int, int]], known: int, certain: int
+    ranks: list[tuple[int, int]], group: range, certain: int
 ) -> None:
-    assert known_until(ranks) == known
+    assert unknown_group(ranks) == group
     assert certain_count(ranks) == certain
+    assert all(best < worst for best, worst in (ranks[index] for index in group))
 
 
 def test_the_chart_has_the_divider_and_possible_ranks_in_place_of_unknown_ones(month_data: ReportData) -> None:
@@ -344,8 +328,9 @@ def test_the_chart_has_the_divider_and_possible_ranks_in_place_of_unknown_ones(m
         ranks = board.select(f"{measure}_rank_best", f"{measure}_rank_worst").rows()
         bars = [row for row in rows if row["kind"] == "bar"]
         assert [row["ranks"] for row in bars] == [wording.rank_range(*of) for of in ranks[:20]]
-        places = [place for place, row in enumerate(rows) if row["kind"] == "divider"]
-        assert places == [known_until(ranks)]
+        dividers = {place: row["name"] for place, row in enumerate(rows) if row["kind"] == "divider"}
+        group = unknown_group(ranks)
+        assert dividers == {group.start: f"The order of the next {len(group)} models is not known"}
         assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))
 
 
@@ -355,16 +340,11 @@ def test_within_a_task_only_equal_shares_have_an_unknown_order_and_by_tokens_unl
     warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.4, "b/y": 0.2, "c/z": 0.2})})
     rows = task_rows(read_report_data(warehouse), PAGE)
     by_requests = [(row["kind"], row.get("ranks")) for row in rows if row["measure"] == "usage"]
-    assert by_requests == [
-        ("bar", "1"),
-        ("divider", None),
-        ("bar", "2\N{EN DASH}3"),
-        ("bar", "2\N{EN DASH}3"),
-        ("rest", ""),
-    ]
+    pair = "2\N{EN DASH}3"
+    assert by_requests == [("bar", "1"), ("bar", pair), ("bar", pair), ("rest", "")]
     # The list leaves 20% of the tokens, which one unlisted model can have.
-    kinds = [row["kind"] for row in rows if row["measure"] == "token"]
-    assert kinds == ["bar", "divider", "bar", "bar", "rest"]
+    by_tokens = [(row["kind"], row.get("ranks")) for row in rows if row["measure"] == "token"]
+    assert by_tokens == [("bar", "1"), ("divider", None), ("bar", f"{pair}+"), ("bar", f"{pair}+"), ("rest", "")]
 
 
 def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_lost(tmp_path: Path) -> None:

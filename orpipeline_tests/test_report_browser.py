@@ -81,6 +81,12 @@ class Opened:
         """Return the rows of a chart's CSV file."""
         return list(csv.DictReader(io.StringIO(self.saved(chart, "csv").decode("utf-8-sig"))))
 
+    def pick(self, text: str) -> None:
+        """Type a model's or author's name, or a part of it, and press Enter."""
+        self.page.locator("#pick").fill("")
+        self.page.locator("#pick").press_sequentially(text)
+        self.page.locator("#pick").press("Enter")
+
     def settled(self, chart: str) -> None:
         """Wait until the chart is drawn."""
         self.page.wait_for_timeout(150)
@@ -213,7 +219,7 @@ def test_the_readers_choices_are_in_the_address_and_survive_a_reload(
     page.select_option("#task", "math")
     first, second = month.read("model_leaderboard", since=NEWEST).filter(scope="all")["model_id"].head(2)
     for model in (first, second):
-        page.locator("#pick").fill(model)
+        opened.pick(model)
     fragment = opened.fragment
     assert fragment.startswith("by=tokens&scope=code&task=math&models=")
     opened.go(f"#history&{fragment}")
@@ -227,10 +233,18 @@ def test_the_readers_choices_are_in_the_address_and_survive_a_reload(
     assert 0 <= top <= 120
     page.locator("nav a", has_text="Movers").click()
     assert opened.fragment == f"movers&{fragment}"
-    opened.go("#by=nothing&scope=<b>&task=%ff&models=no/such,%3Cimg%3E")
+    opened.go("#by=constructor&scope=<b>&task=%ff&models=no/such,%3Cimg%3E&of=__proto__")
     assert page.locator("input[name=measure][value=usage]").is_checked()
     assert page.locator("input[name=scope][value=all]").is_checked()
     assert page.locator("#picks button").count() == 0
+    opened.go(f"#models={first},{first},{first}&embed=none")
+    assert page.locator("[data-chart]:visible").count() == 1
+    opened.go(f"#history&models={first},{first}")
+    assert page.locator("#picks button").count() == 1
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert opened.fragment == f"leaderboard&models={first.replace('/', '%2F')}"
+    assert page.evaluate("document.activeElement.id") == "leaderboard-title"
     assert opened.complaints == []
 
 
@@ -242,9 +256,10 @@ def test_a_reader_picks_models_by_search_and_sees_every_value_of_a_day(
     rows = month.read("model_leaderboard").filter(scope="all")
     newest = rows.filter(as_of=NEWEST).sort("usage_rank")
     picked = newest["model_id"].head(3).to_list()
+    opened.pick("no such name")
+    assert page.locator("#pick-status").inner_text() == "No model has this name."
     for model in picked:
-        page.locator("#pick").fill(model.split("/")[1][:-4])  # a part of the name
-        page.locator("#pick").press("Enter")
+        opened.pick(model.split("/")[1][:-4])  # a part of the name
     assert page.locator("#picks button").count() == 3
     opened.settled("lines")
     lines = page.locator("[data-chart=lines]")
@@ -265,12 +280,14 @@ def test_a_reader_picks_models_by_search_and_sees_every_value_of_a_day(
     drawn = {(row["day"], row["name"]): float(row["share"]) for row in opened.rows("lines")}
     stored = rows.filter(rows["model_id"].is_in(picked)).select("as_of", "model_id", "usage_share").rows()
     assert drawn == {(str(day), model): share for day, model, share in stored}
+    page.locator("#history summary").first.click()
+    assert page.locator("table.history:visible").first.locator("thead th").count() == 4
     page.locator("#picks button").first.click()
     assert page.locator("#picks button").count() == 2
     assert picked[0] not in opened.fragment
     opened.choose("of", "authors")
     assert page.locator("#picks button").count() == 0
-    page.locator("#pick").fill(newest["author"][0])
+    opened.pick(newest["author"][0])
     assert "of=authors" in opened.fragment
     assert f"authors={newest['author'][0]}" in opened.fragment
     assert opened.complaints == []
@@ -317,8 +334,9 @@ def test_every_chart_is_saved_as_csv_and_png_and_linked(month: Warehouse, month_
     assert page.evaluate("navigator.clipboard.readText()") == f"{opened.address}#history&scope=code"
     page.locator("[data-for=lines] [data-do=embed]").click()
     code = page.evaluate("navigator.clipboard.readText()")
-    assert f'<iframe src="{opened.address}#history&amp;scope=code&amp;embed=1"' in code
-    opened.go("#history&embed=1")
+    assert f'<iframe src="{opened.address}#history&amp;scope=code&amp;embed=lines"' in code
+    opened.go("#leaderboard&embed=authors")
+    assert page.locator("[data-chart]:visible").get_attribute("data-chart") == "authors"
     assert page.locator("section:visible").count() == 1
     assert page.locator("header:visible, h1:visible").count() == 0
     assert opened.complaints == []
@@ -340,6 +358,11 @@ def test_a_table_is_sorted_by_any_column(month: Warehouse, month_file: Path, ope
     button.focus()
     button.press("Enter")
     assert models.all_text_contents() == sorted(rows["model_id"].to_list())
+    page.locator("#history summary").first.click()
+    history = page.locator("table.history:visible").first
+    history.locator("thead button", has_text="Day").click()
+    days = history.locator("tbody th").all_text_contents()
+    assert days == sorted(days)
     opened.choose("measure", "token")
     assert (
         models.all_text_contents()
@@ -388,7 +411,7 @@ def test_hostile_names_stay_text(tmp_path: Path, open_page: Open, width: str) ->
     page.locator("#tip.visible").wait_for()
     assert VALID[0] in (page.locator("#tip").text_content() or "")
     for name in VALID:
-        page.locator("#pick").fill(name)
+        opened.pick(name)
     assert page.locator("#picks button").count() == len(VALID)
     opened.go(f"#{opened.fragment}")
     assert page.locator("#picks button").count() == len(VALID)
@@ -442,6 +465,15 @@ def test_every_control_is_reached_and_moved_by_keyboard(month_file: Path, open_p
     assert page.locator("table.board:visible").count() == 1
     assert page.locator("[data-scope] table.board").locator("xpath=..").first.get_attribute("tabindex") == "0"
     assert opened.complaints == []
+
+
+def test_every_chart_keeps_its_description_and_moves_the_focus(month_file: Path, open_page: Open) -> None:
+    page = open_page(month_file).page
+    for chart in page.locator("[data-chart]").all():
+        assert chart.get_attribute("role") == "img"
+        assert "The table" in (chart.get_attribute("aria-label") or "")
+    page.locator("nav a", has_text="By task").press("Enter")
+    assert page.evaluate("document.activeElement.id") == "tasks-title"
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(month_file: Path, open_page: Open) -> None:

@@ -125,7 +125,8 @@ def test_the_headline_and_the_coverage_equal_the_second_calculation(shown: Shown
     if tokens["model_id"] != first["model_id"] and tokens["token_rank_worst"] > 1:
         others = tokens["token_rank_worst"] - 1
         assert (
-            f"is first with {_percent(tokens['token_share'])}, but {others} other models could have more" in shown.text
+            f"is first with {_percent(tokens['token_share'])}, but {others} other listed models could have more"
+            in shown.text
         )
     attributed = [_percent(cover[f"{kind}_attributed"]) for kind in ("usage", "token")]
     assert f"attribute {attributed[0]} of requests and {attributed[1]} of tokens to {len(board)} models" in shown.text
@@ -133,7 +134,9 @@ def test_the_headline_and_the_coverage_equal_the_second_calculation(shown: Shown
     caps = [_percent(cover[f"unlisted_{kind}_upper"]) for kind in ("usage", "token")]
     assert f"at most {caps[0]} of requests and {caps[1]} of tokens; {above[0]} and {above[1]} models are" in shown.text
     certain = sum(row["usage_rank_best"] == row["usage_rank_worst"] for row in board)
-    assert (f"{certain} of {len(board)} ranks" in shown.text) == (0 < certain < len(board))
+    assert (f"{certain} of {len(board)} ranks are certain among the listed models" in shown.text) == (
+        0 < certain < len(board)
+    )
 
 
 @needs_real
@@ -141,7 +144,7 @@ def test_the_real_answers_headline_figures(tmp_path: Path) -> None:
     text = Shown(tmp_path, {NEWEST: REAL.read_bytes()}, "api").text
     assert "with 10.9% of classified requests, 30 Sep to 6 Oct 2026" in text
     assert "most to deepseek: at least 17.3%, with 5 models" in text
-    assert "is first with 22.5%, but 33 other models could have more" in text
+    assert "is first with 22.5%, but 33 other listed models could have more" in text
     assert "attribute 63.0% of requests and 69.7% of tokens to 43 models" in text
     assert "at most 2.5% of requests and 30.4% of tokens; 9 and 0 models are above that" in text
 
@@ -158,7 +161,12 @@ def test_the_tasks_and_the_mix_are_the_answers_own_figures(shown: Shown) -> None
             shares = {model["id"]: model[f"tag_{measure}_share"] for model in tag["models"]}
             *drawn, rest = _chart(shown.page, "task_models", task=tag["tag"], measure=measure)
             assert {row["id"]: row["share"] for row in drawn} == shares
-            assert [row["ranks"] for row in drawn] == _task_ranks([row["share"] for row in drawn])
+            ranks = [row["ranks"].removesuffix("+") for row in drawn]
+            assert ranks == _task_ranks([row["share"] for row in drawn])
+            # Unlisted models have at most the smallest share of requests, but all tokens that the list leaves.
+            left = 1 - sum(share - 0.0005 for share in shares.values())
+            ahead = [measure == "token" and row["share"] - 0.0005 <= left + 1e-9 for row in drawn]
+            assert [row["ranks"].endswith("+") for row in drawn] == ahead
             assert rest["share"] == pytest.approx(max(0, 1 - sum(shares.values())), abs=1e-6)
             sums: dict[str, float] = {}
             for model, share in shares.items():

@@ -18,6 +18,8 @@ HALF_STEP = 0.0005
 FLOAT_SLACK = 1e-9
 """Added to each tolerance for the error of adding doubles; far below any published figure."""
 
+COMPARED_DAYS = 7
+"""Changes compare with the day this many days before."""
 ALL = "all"
 """The leaderboard's scope of all classified traffic. The other scopes are the keys of the macro-categories."""
 

@@ -11,15 +11,12 @@ from typing import Any
 import polars as pl
 
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
-from orpipeline.contracts.rules import ALL
+from orpipeline.contracts.rules import ALL, COMPARED_DAYS
 from orpipeline.errors import OrpipelineError
 from orpipeline.report.periods import DrawnDay, drawn_days
 from orpipeline.report.wording import short_names
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
-
-COMPARED_DAYS = 7
-"""Changes compare with the day this many days before, as in `model_trends`."""
 
 
 class NoReportError(OrpipelineError):
@@ -98,7 +95,7 @@ def read_report_data(
         reader, known = _Reader(tables), tables.days()
         as_of = day or max(known, default=None)
         if as_of is None or as_of not in known:
-            raise NoReportError(_nothing_of(as_of, known))
+            raise NoReportError(nothing_of(as_of, known))
         snapshot = reader.rows("snapshots", "as_of = $day", day=as_of).row(0, named=True)
         reader.window_days = snapshot["window_days"]
         of_day = {name: reader.rows(name, "as_of = $day", day=as_of) for name in _OF_DAY}
@@ -180,7 +177,8 @@ def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFram
     ).sort("scope", "usage_rank", "model_id")
 
 
-def _nothing_of(day: date | None, days: Sequence[date]) -> str:
+def nothing_of(day: date | None, days: Sequence[date]) -> str:
+    """Return why a day cannot be reported, from the days that the tables have."""
     if not days:
         return "The tables have no days yet, so there is nothing to report. Run or import a day first."
     known = f"They have {len(days)} of the days {days[0]} to {days[-1]}."

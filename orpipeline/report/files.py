@@ -12,7 +12,7 @@ from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import replace_file
 from orpipeline.history import lost_days
-from orpipeline.report.data import NoReportError, read_report_data
+from orpipeline.report.data import NoReportError, nothing_of, read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.report.picture import render_card, render_picture
 from orpipeline.snapshot import validate_days
@@ -46,9 +46,7 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
         days = tables.days()
         as_of = day or max(days, default=None)
         if as_of is None:
-            raise NoReportError(
-                "The tables have no days yet, so there is nothing to report. Run or import a day first."
-            )
+            raise NoReportError(nothing_of(None, days))
         loaded = tables.read("snapshots", since=as_of, until=as_of)["revision"].to_list()
         # The warnings must be those of the revision in the tables, which may not be the newest one.
         validated = validate_days(archive, [as_of], tables, now=now, revision=loaded[0] if loaded else None)

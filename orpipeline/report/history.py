@@ -11,8 +11,8 @@ import polars as pl
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.periods import DrawnDay, periods
-from orpipeline.report.ranking import MEASURES, author_name, macro_place
-from orpipeline.report.wording import UNKNOWN, percent
+from orpipeline.report.ranking import macro_place
+from orpipeline.report.wording import MEASURES, UNKNOWN, author_name, percent
 from orpipeline.text import plain
 
 MOST_LEADERS = 12

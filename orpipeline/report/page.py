@@ -21,12 +21,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from orpipeline.certainty import certain_count
-from orpipeline.contracts.rules import ALL
+from orpipeline.contracts.rules import ALL, COMPARED_DAYS
 from orpipeline.days import missing_days
 from orpipeline.report import ranking, rows, wording
-from orpipeline.report.colours import PAGE, author_slot, macro_slot, page_variables
+from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.compiled import page_charts
-from orpipeline.report.data import COMPARED_DAYS, ReportData
+from orpipeline.report.data import ReportData
 from orpipeline.report.history import history, history_table
 from orpipeline.report.periods import drawn_step
 from orpipeline.report.story import story
@@ -74,7 +74,7 @@ def render_page(data: ReportData) -> str:
             history=_json(shown),
             facts=_json(_facts(data)),
             scopes=scopes,
-            measures=ranking.MEASURES,
+            measures=wording.MEASURES,
             story=story(data),
             boards={scope: _board(data, scope) for scope in scopes},
             author_boards={scope: _authors(data, scope) for scope in scopes},
@@ -85,7 +85,6 @@ def render_page(data: ReportData) -> str:
             movers=moved,
             newcomers=_newcomers(data),
             departed=data.departed.to_dicts(),
-            has_week=data.days[0] <= data.compared_day,
             tasks=tasks,
             findings=data.warnings.head(_FINDING_ROWS).to_dicts(),
             finding_count=len(data.warnings),
@@ -131,7 +130,7 @@ def _authors(data: ReportData, scope: str) -> dict[str, Any]:
 def _certain(of_scope: pl.DataFrame) -> dict[str, int]:
     """Return how many ranks are certain, for each measure."""
     listed = of_scope.to_dicts()
-    return {measure: certain_count(ranking.possible_ranks(listed, measure)) for measure in ranking.MEASURES}
+    return {measure: certain_count(ranking.possible_ranks(listed, measure)) for measure in wording.MEASURES}
 
 
 def _tasks(data: ReportData) -> list[dict[str, Any]]:
@@ -144,7 +143,7 @@ def _tasks(data: ReportData) -> list[dict[str, Any]]:
             "macro": labels.get(task["macro_category"], task["macro_category"]),
             "models": data.task_lists[task["tag"]].head(TABLE_ROWS).to_dicts(),
             "rankings": {
-                measure: ranking.task_ranking(data.task_lists[task["tag"]], measure) for measure in ranking.MEASURES
+                measure: ranking.task_ranking(data.task_lists[task["tag"]], measure) for measure in wording.MEASURES
             },
         }
         for task in ordered.iter_rows(named=True)
@@ -163,7 +162,7 @@ def _history_tables(data: ReportData, shown: Mapping[str, Any] | None) -> dict[s
     if shown is None:
         return {}
     return {
-        kind: {measure: history_table(shown, kind, measure, data.drawn) for measure in ranking.MEASURES}
+        kind: {measure: history_table(shown, kind, measure, data.drawn) for measure in wording.MEASURES}
         for kind in ("models", "authors", "macros")
     }
 
@@ -234,7 +233,6 @@ def _environment() -> Environment:
         "size": wording.size_text,
         "counted": wording.count_text,
         "author_slot": author_slot,
-        "macro_slot": macro_slot,
         "move_text": rows.move_text,
     }
     environment.globals |= {

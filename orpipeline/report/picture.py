@@ -54,7 +54,7 @@ def card(data: ReportData) -> parts.Spec:
     spec = parts.chart(
         [
             parts.text("ranks", 36, PICTURE, align="center", size=24, weight=700),
-            parts.text("name", 84, PICTURE, dy=-11, size=25, weight=700, limit=370),
+            parts.name(84, 370, PICTURE, dy=-11, size=25),
             parts.dot(92, dy=18, size=130),
             parts.text("about", 106, PICTURE, dy=18, size=18, quiet=True, limit=340),
             *parts.whisker("share", "upper", scale, PICTURE, tick=22),

@@ -1,7 +1,7 @@
 """The rows of the rankings: the models and authors of each scope, and the models of each task, by requests and tokens.
 
 A rank is certain if the bounds allow no other; every other row has its possible ranks in place of a rank. A divider is
-before the largest group of rows whose order is not known.
+before the largest group of three or more rows whose order is not known.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 
 import polars as pl
 
-from orpipeline.certainty import Ranks, known_until
+from orpipeline.certainty import Ranks, unknown_group
 from orpipeline.contracts.rules import ALL, HALF_STEP
 from orpipeline.leaderboard import model_id_parts
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.wording import (
+    MEASURES,
     UNKNOWN,
+    author_name,
     count_text,
     new_or_back,
     percent,
@@ -31,11 +33,9 @@ from orpipeline.text import plain
 
 TOP_ROWS = 20
 TOP_AUTHORS = 14
-MEASURES = {"usage": "requests", "token": "tokens"}
-"""The two measures: the prefix of their columns, and their name on the page."""
 
+_UNLISTED_AHEAD = "From here on, models on no list can be ahead"
 _MACRO_ORDER = ("code", "data", "agent", "general")
-_DIVIDER = "The order below this line is not known"
 
 Row = dict[str, Any]
 
@@ -50,11 +50,6 @@ def scopes(data: ReportData) -> dict[str, str]:
 def macro_place(key: str) -> tuple[int, str]:
     """Return the sort key of a macro-category: the documented ones first, then new ones by key."""
     return (_MACRO_ORDER.index(key) if key in _MACRO_ORDER else len(_MACRO_ORDER), key)
-
-
-def author_name(author: str | None) -> str:
-    """Return an author as text; None, for a model id without author, is `author unknown`."""
-    return "author unknown" if author is None else plain(author)
 
 
 def author_of(model_id: str) -> str | None:
@@ -107,7 +102,8 @@ def model_rows(data: ReportData, theme: Theme) -> list[Row]:
             listed = ranked(of_scope, measure, "model_id")
             cap = {"cap": data.coverage[scope][f"unlisted_{measure}_upper"]}
             words = [cap | _model(row, measure, data, names, tasks, theme) for row in listed[:TOP_ROWS]]
-            rows += _placed(words, known_until(possible_ranks(listed, measure)), scope=scope, measure=measure)
+            dividers = _divider(unknown_group(possible_ranks(listed, measure)), "model")
+            rows += _placed(words, dividers, scope=scope, measure=measure)
     return rows
 
 
@@ -136,7 +132,8 @@ def author_rows(data: ReportData, theme: Theme) -> list[Row]:
         for measure in MEASURES:
             listed = ranked(of_scope, measure, "author")
             words = [_author(row, measure, names, theme) for row in listed[:TOP_AUTHORS]]
-            rows += _placed(words, known_until(possible_ranks(listed, measure)), scope=scope, measure=measure)
+            dividers = _divider(unknown_group(possible_ranks(listed, measure)), "author")
+            rows += _placed(words, dividers, scope=scope, measure=measure)
     return rows
 
 
@@ -164,11 +161,18 @@ def _figures(row: Row, measure: str) -> Row:
     }
 
 
-def _placed(rows: Sequence[Row], known: int, **choice: str) -> list[Row]:
-    """Return rows with their place in the chart, and a divider after the first `known` ones."""
-    kinds: list[Row] = [{"kind": "bar", **row} for row in rows]
-    if known < len(rows):
-        kinds.insert(known, {"kind": "divider", "name": _DIVIDER})
+def _divider(group: range, noun: str) -> dict[int, str]:
+    """Return the words of the divider before a group of unknown order, by its place; none without a group."""
+    return {group.start: f"The order of the next {count_text(len(group), noun)} is not known"} if group else {}
+
+
+def _placed(rows: Sequence[Row], dividers: Mapping[int, str], **choice: str) -> list[Row]:
+    """Return rows with their place in the chart, and dividers before the rows at these indices."""
+    kinds: list[Row] = []
+    for index, row in enumerate(rows):
+        if index in dividers:
+            kinds.append({"kind": "divider", "name": dividers[index]})
+        kinds.append({"kind": "bar", **row})
     return [{**choice, "place": place, **row} for place, row in enumerate(kinds, start=1)]
 
 
@@ -185,11 +189,6 @@ class TaskRanking:
     rest: float
     unlisted: float
     above: int
-
-    @property
-    def known(self) -> int:
-        """How many of the first rows are in a known order that holds against every model."""
-        return min(known_until([row["ranks"] for row in self.rows]), self.above)
 
 
 def task_ranking(listed: pl.DataFrame, measure: str) -> TaskRanking:
@@ -223,21 +222,27 @@ def task_rows(data: ReportData, theme: Theme) -> list[Row]:
     for tag, listed in data.task_lists.items():
         for measure in MEASURES:
             ranking = task_ranking(listed, measure)
-            words = [_task_model(row, names, theme) for row in ranking.rows]
-            placed = _placed(words, ranking.known, task=tag, measure=measure)
+            words = [
+                _task_model(row, names, theme, holds=index < ranking.above) for index, row in enumerate(ranking.rows)
+            ]
+            dividers = _divider(unknown_group([row["ranks"] for row in ranking.rows]), "model")
+            if ranking.above < len(words):
+                dividers[ranking.above] = _UNLISTED_AHEAD
+            placed = _placed(words, dividers, task=tag, measure=measure)
             rows += placed
             rows.append({"task": tag, "measure": measure, "place": len(placed) + 1, **_unlisted(ranking.rest, theme)})
     return rows
 
 
-def _task_model(row: Row, names: Mapping[str, str], theme: Theme) -> Row:
+def _task_model(row: Row, names: Mapping[str, str], theme: Theme, *, holds: bool) -> Row:
+    # A plus: unlisted models can be ahead.
     author = author_of(row["model_id"])
     return {
         "id": plain(row["model_id"]),
         "name": names[row["model_id"]],
         "about": author_name(author),
         "colour": theme.author(author),
-        "ranks": rank_range(*row["ranks"]),
+        "ranks": rank_range(*row["ranks"]) + ("" if holds else "+"),
         "share": row["share"],
         "share_text": percent(row["share"]),
     }
@@ -272,8 +277,11 @@ def task_author_rows(data: ReportData, theme: Theme) -> list[Row]:
             sums = authored.group_by("author").agg(share=column.sum().round(6), low=lowest, model_count=pl.len())
             ordered = sums.sort("share", "author", descending=[True, False]).to_dicts()
             ranks = [_author_ranks(row, left, ordered) for row in ordered]
-            words = [_task_author(row, of_row, theme) for row, of_row in zip(ordered, ranks, strict=True)]
-            rows += _placed(words, known_until(ranks), task=tag, measure=measure)
+            words = [
+                _task_author(row, of_row, theme, holds=row["low"] > left)
+                for row, of_row in zip(ordered, ranks, strict=True)
+            ]
+            rows += _placed(words, _divider(unknown_group(ranks), "author"), task=tag, measure=measure)
     return rows
 
 
@@ -283,13 +291,13 @@ def _author_ranks(row: Row, left: float, authors: Sequence[Row]) -> Ranks:
     return 1 + sum(ahead > left for ahead in lead), sum(ahead > -left for ahead in lead) + (left <= 0)
 
 
-def _task_author(row: Row, ranks: Ranks, theme: Theme) -> Row:
+def _task_author(row: Row, ranks: Ranks, theme: Theme, *, holds: bool) -> Row:
     return {
         "id": plain(row["author"]),
         "name": plain(row["author"]),
         "about": count_text(row["model_count"], "listed model"),
         "colour": theme.author(row["author"]),
-        "ranks": rank_range(*ranks),
+        "ranks": rank_range(*ranks) + ("" if holds else "+"),
         "share": row["share"],
         "share_text": percent(row["share"]),
     }

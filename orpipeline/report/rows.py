@@ -9,8 +9,8 @@ import polars as pl
 from orpipeline.contracts.rules import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
-from orpipeline.report.ranking import Row, author_name, smallest_moves
-from orpipeline.report.wording import percent, points
+from orpipeline.report.ranking import Row, smallest_moves
+from orpipeline.report.wording import author_name, percent, points
 from orpipeline.text import plain
 
 TOP_MOVERS = 10
@@ -27,7 +27,7 @@ def task_mix_rows(data: ReportData, theme: Theme) -> list[Row]:
             rows.append(_mix_row("macro", macros[key]["label"], macros[key], colour))
         tasks = data.tasks.filter(macro_category=key).sort("usage_share", "tag", descending=[True, False])
         rows += [_mix_row("task", task["display_name"], task, colour) for task in tasks.iter_rows(named=True)]
-    return [{"place": place, **row} for place, row in enumerate(rows)]
+    return [{"place": place, **row} for place, row in enumerate(rows, start=1)]
 
 
 def _mix_row(kind: str, name: str, row: dict[str, Any], colour: str) -> Row:

@@ -10,6 +10,8 @@ from datetime import date, timedelta
 from orpipeline.days import day_ranges
 from orpipeline.text import plain
 
+MEASURES = {"usage": "requests", "token": "tokens"}
+"""The two measures: the prefix of their columns, and their name."""
 UNKNOWN = "\N{EN DASH}"
 """Shown in place of an unknown figure."""
 
@@ -29,6 +31,11 @@ def points(difference: float) -> str:
     rounded = round(100 * difference, 1)
     sign = "" if rounded == 0 else "+" if rounded > 0 else "\N{MINUS SIGN}"
     return f"{sign}{abs(rounded):.1f}{_NO_BREAK}pp"
+
+
+def author_name(author: str | None) -> str:
+    """Return an author as text; None, for a model id without author, is `author unknown`."""
+    return "author unknown" if author is None else plain(author)
 
 
 def rank_range(best: int, worst: int) -> str:

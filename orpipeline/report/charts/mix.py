@@ -59,4 +59,4 @@ def _macros(theme: Theme, narrow: bool) -> list[Spec]:
 
 
 def _name_limit(narrow: bool) -> parts.X:
-    return "width - 132" if narrow else 196
+    return "width - 150" if narrow else 196

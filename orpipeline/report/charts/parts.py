@@ -56,10 +56,10 @@ def text(
     return layer(mark | {"baseline": "middle"}, encoding, only)
 
 
-def name(x: X, room: X, theme: Theme, *, dy: float, only: str = "") -> Spec:
+def name(x: X, room: X, theme: Theme, *, dy: float, size: int = 14, only: str = "") -> Spec:
     """Return each row's `name`, shortened in the middle to fit `room`."""
-    size = 14  # bold characters are wider
     shown = text("fitted", x, theme, dy=dy, size=size, weight=600, limit=str(room))
+    # Bold characters are wider.
     shorten = {"calculate": fitted("name", str(room), 1.06 * size, theme), "as": "fitted"}
     return shown | {"transform": [*([{"filter": only}] if only else []), shorten]}
 
@@ -75,12 +75,10 @@ def fitted(field: str, room: str, size: float, theme: Theme) -> str:
     return f"length(datum.{field}) <= {length} + 1 ? datum.{field} : {first} + '…' + {last}"
 
 
-def bar(
-    field: str, scale: Spec, *, size: int, dy: float = 0, filled: bool = True, axis: Spec | None = None, only: str = ""
-) -> Spec:
+def bar(field: str, scale: Spec, *, size: int, dy: float = 0, filled: bool = True, only: str = "") -> Spec:
     """Return a bar from zero to `field`."""
     mark = {"type": "bar", "size": size, "yOffset": dy, "cornerRadiusEnd": 2, "filled": filled}
-    return layer(mark, {"x": quantity(field, scale, axis), "y": PLACE, "color": OF_ROW}, only)
+    return layer(mark, {"x": quantity(field, scale), "y": PLACE, "color": OF_ROW}, only)
 
 
 def whisker(

@@ -12,7 +12,7 @@ WIDE, NARROW = 38, 56
 """The height of a row in the wide and in the narrow form, in pixels."""
 _BAR = "datum.kind !== 'divider'"
 _NAME_ROOM = "clamp(0.34 * width, 180, 290)"
-_CERTAIN = "indexof(datum.ranks, '\N{EN DASH}') < 0"
+_CERTAIN = "!test(/[\N{EN DASH}+]/, datum.ranks)"
 _TOOLTIPS = {
     "id": "Model",
     "about": "Author",

@@ -42,9 +42,14 @@ async function draw(place) {
   if (!width) return; // not shown
   const { spec, form } = filled(drawing(name), width);
   views.get(place)?.view.finalize();
+  const label = place.getAttribute("aria-label");
   const view = viewOf(spec, { renderer: "svg", container: place, hover: false });
   view.tooltip((_, event, item, value) => showTip(event, value));
   await view.runAsync();
+  // Vega describes itself; the page describes the chart.
+  place.setAttribute("role", "img");
+  place.setAttribute("aria-label", label);
+  place.removeAttribute("aria-roledescription");
   views.set(place, { view, width });
   place.dataset.drawn = form;
 }

@@ -1,4 +1,4 @@
-// What a reader takes away: a link, code to embed a chart, a PNG, and a CSV file.
+// Exports of a chart: a link, code to embed it, a PNG and a CSV file.
 const COLUMNS = {
   models: { ranks: "possible_ranks", id: "model", about: "author", share: "attributed_share", upper: "upper_bound", change: "change_in_7_days" },
   authors: { ranks: "possible_ranks", id: "author", share: "attributed_share", upper: "upper_bound", about: "models" },
@@ -42,9 +42,12 @@ function save(blob, name, extension) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+// The page's own colours, which forced colours replace.
+const GROUND = "--paper: #ffffff; --ink: #16181d; --muted: #5d626e; --line: #e4e3de; --others: #c9cac6";
+
 // Returns text with each CSS variable replaced by its colour on a light page: a canvas knows no variables.
 function inLight(text) {
-  const probe = element("span", "", { style: "color-scheme: light; position: absolute" });
+  const probe = element("span", "", { style: `color-scheme: light; forced-color-adjust: none; position: absolute; ${GROUND}` });
   document.body.append(probe);
   const known = new Map();
   const colour = (variable) => {
@@ -76,9 +79,11 @@ async function picture(place) {
   const bold = `650 17px ${font}`;
   context.font = bold;
   const lines = wrapped(context, `${facts.demo ? "DEMO, made-up data: " : ""}${title}, ${span}`, width);
+  context.font = `12px ${font}`;
+  const sources = wrapped(context, facts.citation, width);
   const top = margin + lines.length * 24 + 14;
   canvas.width = scale * width + 2 * scale * margin;
-  canvas.height = scale * (top + margin + 34) + chart.height;
+  canvas.height = scale * (top + margin + 16 + 18 * sources.length) + chart.height;
   context.scale(scale, scale);
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
@@ -88,7 +93,7 @@ async function picture(place) {
   context.drawImage(chart, margin, top, chart.width / scale, chart.height / scale);
   context.fillStyle = "#5d626e";
   context.font = `12px ${font}`;
-  context.fillText(facts.citation, margin, top + chart.height / scale + 24, width);
+  sources.forEach((line, index) => context.fillText(line, margin, top + chart.height / scale + 24 + 18 * index));
   return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
 
@@ -98,31 +103,39 @@ function captionOf(place) {
   return titles.find((title) => title.offsetParent !== null).innerText.replace(/\s+/g, " ").trim();
 }
 
+// Breaks text into lines of a width: between words, and inside a word that is wider.
 function wrapped(context, text, width) {
   const lines = [""];
-  for (const word of text.split(" ")) {
-    const longer = `${lines.at(-1)} ${word}`.trim();
-    if (context.measureText(longer).width <= width) lines[lines.length - 1] = longer;
-    else lines.push(word);
+  for (const word of text.split(/(?<= )/)) {
+    if (context.measureText((lines.at(-1) + word).trimEnd()).width > width && lines.at(-1)) lines.push("");
+    for (const character of word) {
+      if (context.measureText(lines.at(-1) + character).width > width && character !== " ") lines.push("");
+      lines[lines.length - 1] += character;
+    }
   }
   return lines;
 }
 
+// Returns whether the text is in the clipboard.
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
+    return true;
   } catch {
+    const focused = document.activeElement;
     const area = element("textarea", text, { style: "position: fixed; opacity: 0" });
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    const copied = document.execCommand("copy");
     area.remove();
+    focused.focus();
+    return copied;
   }
 }
 
 function embedCode(of, place) {
-  const [start, choices] = address(of).split("#");
-  const source = element("i", `${start}#${choices}&embed=1`).innerHTML.replaceAll('"', "&quot;");
+  const choices = fragment(of).slice(1).replace(/&embed=\w+$/, "");
+  const source = element("i", `${location.href.split("#")[0]}#${choices}&embed=${place.dataset.chart}`).innerHTML.replaceAll('"', "&quot;");
   return `<iframe src="${source}" width="100%" height="${Math.ceil(place.closest("figure").offsetHeight + 40)}" style="border:0" loading="lazy"></iframe>`;
 }
 
@@ -139,8 +152,9 @@ function followButtons() {
     for (const button of foot.querySelectorAll("button")) {
       const words = button.textContent;
       button.addEventListener("click", async () => {
-        await actions[button.dataset.do]();
-        button.textContent = { link: "Copied", embed: "Copied" }[button.dataset.do] ?? "Saved";
+        const done = await actions[button.dataset.do]();
+        const copies = ["link", "embed"].includes(button.dataset.do);
+        button.textContent = copies ? (done ? "Copied" : "Copy failed") : "Saved";
         setTimeout(() => (button.textContent = words), 1500);
       });
     }

@@ -82,7 +82,8 @@ function lineRows(series) {
     uses.set(one.colour, dash + 1);
     one.shares.forEach((share, index) => {
       const alone = share !== null && (one.shares[index - 1] ?? null) === null && (one.shares[index + 1] ?? null) === null;
-      rows.push({ key: one.key, colour: one.colour, dash: dash % 6, day: past.days[index], share, alone });
+      rows.push({ key: one.key, colour: one.colour, dash: dash % 6, // as many as the chart has dashes
+         day: past.days[index], share, alone });
       top = Math.max(top, share ?? 0);
     });
     const last = one.shares[one.shares.length - 1];
@@ -116,6 +117,28 @@ function innerNames(rows, series, top) {
     .map((one) => rows.filter((row) => row.key === one.key && inMiddle(row.day)).reduce((best, row) => (row.share > best.share ? row : best), { share: 0 }))
     .filter((peak) => peak.share > 0.045 * top)
     .map((peak) => ({ day: peak.day, share: (peak.low + peak.high) / 2, name: peak.name }));
+}
+
+// With picks, the table below the chart has their shares, too.
+function showPickedTable() {
+  const place = document.getElementById("picked-table");
+  const picked = state[state.of].length > 0;
+  place.replaceChildren();
+  for (const one of document.querySelectorAll("#history .leaders")) one.hidden = picked;
+  if (!picked) return;
+  const series = shownSeries("lines");
+  const table = element("table", "", { className: "history" });
+  table.append(element("caption", `Share of ${MEASURE_WORDS[state.measure]}; –: not listed`));
+  const head = table.createTHead().insertRow();
+  for (const text of ["Day", ...series.map((one) => one.name)]) head.append(element("th", text, { scope: "col", className: text === "Day" ? "" : "n" }));
+  const body = table.createTBody();
+  for (let index = past.days.length - 1; index >= 0; index -= 1) {
+    const row = body.insertRow();
+    row.append(element("th", past.days[index], { scope: "row" }));
+    for (const one of series) row.append(element("td", !past.known[index] ? "missing" : one.shares[index] === null ? "–" : percent(one.shares[index])));
+  }
+  place.append(table);
+  makeSortable(table);
 }
 
 // Near the ends of the axis, a name would cross the chart's edge.
@@ -175,10 +198,12 @@ function followPicks(changed) {
   const input = document.getElementById("pick");
   const options = document.getElementById("pickable");
   const chips = document.getElementById("picks");
+  const status = document.getElementById("pick-status");
   const show = () => {
     const series = past[state.of].series;
     input.placeholder = `Pick ${state.of} to compare`;
     options.replaceChildren(...series.filter((one) => !state[state.of].includes(one.id)).map((one) => element("option", one.name, { value: one.id })));
+    showPickedTable();
     chips.replaceChildren(...state[state.of].map((id) => chip(series.find((one) => one.id === id))));
   };
   const chip = (one) => {
@@ -197,16 +222,22 @@ function followPicks(changed) {
     const typed = input.value.trim().toLowerCase();
     const left = past[state.of].series.filter((one) => !state[state.of].includes(one.id));
     const found = left.find((one) => [one.id, one.name].some((text) => text.toLowerCase() === typed));
-    if (!found) return;
+    if (!found || state[state.of].length >= MOST_PICKS) return;
     state[state.of] = [...state[state.of], found.id];
     input.value = "";
     changed();
   };
-  input.addEventListener("input", pick);
+  // A choice from the list, not a keystroke: a name can be the beginning of another one.
+  input.addEventListener("input", (event) => {
+    if (!event.inputType || event.inputType === "insertReplacementText") pick();
+  });
   input.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !input.value.trim()) return;
+    event.preventDefault();
     const typed = input.value.trim().toLowerCase();
-    const match = past[state.of].series.find((one) => !state[state.of].includes(one.id) && `${one.id} ${one.name}`.toLowerCase().includes(typed));
+    const left = past[state.of].series.filter((one) => !state[state.of].includes(one.id));
+    const match = left.find((one) => [one.id, one.name].some((text) => text.toLowerCase() === typed)) ?? left.find((one) => one.id.toLowerCase().includes(typed));
+    status.textContent = match ? "" : `No ${state.of.slice(0, -1)} has this name.`;
     if (match) input.value = match.id;
     pick();
   });

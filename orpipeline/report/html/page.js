@@ -6,7 +6,8 @@ const DRAWN_BY = {
   of: ["lines"],
 };
 let drawn = Promise.resolve();
-const redraw = (names) => (drawn = drawn.then(() => drawAll(names)));
+// An error in one drawing must not stop the next one.
+const redraw = (names) => (drawn = drawn.catch(() => {}).then(() => drawAll(names)));
 const showPicks = past ? followPicks(() => changed(["lines"])) : () => {};
 
 function changed(names) {
@@ -40,10 +41,20 @@ function goTo(id, behavior = "auto") {
   document.getElementById(id)?.scrollIntoView({ behavior });
 }
 
-// An embedded page shows one section without what is around it.
+// Moves the focus, too, for readers who use the keyboard.
+function goToAndFocus(id) {
+  goTo(id);
+  const heading = document.querySelector(`#${id} h2`);
+  if (!heading) return;
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+// An embedded page shows one figure without what is around it.
 function showEmbedded() {
-  const embedded = document.documentElement.classList.contains("embedded");
-  for (const one of document.querySelectorAll("section")) one.classList.toggle("elsewhere", embedded && one.id !== section);
+  document.documentElement.classList.toggle("embedded", embedded !== "");
+  const figure = document.querySelector(`[data-chart="${embedded}"]`)?.closest("figure");
+  for (const one of document.querySelectorAll("figure, section")) one.classList.toggle("elsewhere", embedded !== "" && one !== figure && !one.contains(figure));
 }
 
 function followAddress() {
@@ -66,14 +77,14 @@ document.getElementById("task")?.addEventListener("change", (event) => {
   state.task = event.target.value;
   changed(DRAWN_BY.task);
 });
-for (const link of document.querySelectorAll("nav a")) {
+for (const link of document.querySelectorAll("nav a, .skip")) {
   const id = link.hash.slice(1);
   link.hidden = !document.getElementById(id);
   link.addEventListener("click", (event) => {
     event.preventDefault();
     section = id;
     writeAddress();
-    goTo(id);
+    goToAndFocus(id);
   });
 }
 addEventListener("hashchange", () => {
@@ -86,7 +97,7 @@ addEventListener("resize", () => {
   clearTimeout(resized);
   resized = setTimeout(() => redraw([...views].filter(([place, { width }]) => place.clientWidth !== width).map(([place]) => place.dataset.chart)), 100);
 });
-makeSortable();
+for (const table of document.querySelectorAll("table")) makeSortable(table);
 followButtons();
 followTheme();
 followAddress();

@@ -1,10 +1,12 @@
 // The reader's choices. They are in the address after `#`: first the section, then each choice that is not the default.
 // The part after `#` is never sent to a server, and works for a file that is opened from disk.
 const facts = readJson("facts");
-const WORDS_OF_MEASURES = { requests: "usage", tokens: "token" };
+const WORDS_OF_MEASURES = new Map(Object.entries(MEASURE_WORDS).map(([measure, words]) => [words, measure]));
+const MOST_PICKS = 30;
 const state = { measure: "usage", scope: "all", task: document.getElementById("task")?.value, of: "models", models: [], authors: [] };
 const defaults = { ...state };
 let section = "";
+let embedded = ""; // the only chart to show, if the page is inside another one
 
 // What each choice may be; a value that the page does not have is ignored.
 function allowed(name, value) {
@@ -20,11 +22,12 @@ function readAddress() {
     const value = decoded(given.get(name));
     state[name] = allowed(name, value) ? value : defaults[name];
   }
-  state.measure = WORDS_OF_MEASURES[given.get("by")] ?? defaults.measure;
+  state.measure = WORDS_OF_MEASURES.get(given.get("by")) ?? defaults.measure;
   for (const kind of ["models", "authors"]) {
-    state[kind] = (given.get(kind) ?? "").split(",").map(decoded).filter((id) => id && isPickable(kind, id));
+    const ids = new Set((given.get(kind) ?? "").split(",").map(decoded));
+    state[kind] = [...ids].filter((id) => id && isPickable(kind, id)).slice(0, MOST_PICKS);
   }
-  document.documentElement.classList.toggle("embedded", given.has("embed"));
+  embedded = given.has("embed") ? document.querySelector(`[data-chart="${CSS.escape(given.get("embed"))}"]`)?.dataset.chart ?? "models" : "";
 }
 
 function decoded(text) {
@@ -41,7 +44,7 @@ function fragment(of) {
   if (state.measure !== defaults.measure) parts.push(`by=${MEASURE_WORDS[state.measure]}`);
   for (const name of ["scope", "task", "of"]) if (state[name] !== defaults[name]) parts.push(`${name}=${encodeURIComponent(state[name])}`);
   for (const kind of ["models", "authors"]) if (state[kind].length) parts.push(`${kind}=${state[kind].map(encodeURIComponent).join(",")}`);
-  if (document.documentElement.classList.contains("embedded")) parts.push("embed=1");
+  if (embedded) parts.push(`embed=${embedded}`);
   return parts.length ? `#${parts.join("&")}` : "";
 }
 

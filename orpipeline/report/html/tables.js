@@ -4,8 +4,8 @@ function cellValue(row, column) {
   const exact = cell.querySelector("data, time");
   if (exact) return exact.tagName === "TIME" ? exact.dateTime : Number(exact.value);
   const text = cell.textContent.trim();
-  const number = Number.parseFloat(text.replace("<", ""));
-  return /^[<\d]/.test(text) && !Number.isNaN(number) ? number : text.toLowerCase();
+  if (!/^<?\d+(\.\d+)?%?$/.test(text)) return text.toLowerCase();
+  return text.startsWith("<") ? 0 : Number.parseFloat(text);
 }
 
 function sortTable(table, column, ascending) {
@@ -24,19 +24,17 @@ function sortTable(table, column, ascending) {
   table.tHead.rows[0].cells[column].ariaSort = ascending ? "ascending" : "descending";
 }
 
-function makeSortable() {
-  for (const table of document.querySelectorAll("table")) {
-    [...table.tHead.rows[0].cells].forEach((head, column) => {
-      const button = element("button", "", { type: "button", className: "sort" });
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
-        // Figures start with the largest, ranks and words with the first.
-        const first = !head.classList.contains("n") || /rank|place/i.test(head.textContent);
-        sortTable(table, column, head.ariaSort ? head.ariaSort !== "ascending" : first);
-      });
+function makeSortable(table) {
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const button = element("button", "", { type: "button", className: "sort" });
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      // Figures start with the largest, ranks and words with the first.
+      const first = !head.classList.contains("n") || /rank|place/i.test(head.textContent);
+      sortTable(table, column, head.ariaSort ? head.ariaSort !== "ascending" : first);
     });
-  }
+  });
 }
 
 // The boards are written by requests; by tokens, they are in the order of the token shares.

@@ -4,7 +4,9 @@ const MEASURE_WORDS = { usage: "requests", token: "tokens" };
 
 function percent(share) {
   const value = 100 * share;
-  return value > 0 && value < 0.05 ? "<0.1%" : `${value.toFixed(1)}%`;
+  if (value > 0 && value < 0.05) return "<0.1%";
+  // Python rounds a tie to the even digit, as the tables do; the other possible tie, .75, is the same in both.
+  return `${(value % 1 === 0.25 ? value - 0.05 : value).toFixed(1)}%`;
 }
 
 function dayText(iso) {
