@@ -46,7 +46,7 @@ _DESCRIPTIONS = {
 _VIEW = "A view is computed when you read it, so it is never materialized."
 _RAW = (
     "OpenRouter's answer for the day, byte for byte, in the append-only archive. The API keeps no history: it serves "
-    f"only the newest completed UTC day, so a day you miss is gone. Fetching needs {API_KEY} in the environment."
+    "only the newest completed UTC day, so a day you miss is gone."
 )
 # The catalogue and the asset graph show how a description begins, without markup.
 _NO_KEY = (
@@ -127,7 +127,7 @@ def report_spec(names: Names, labels: Labels) -> dg.AssetSpec:
 def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool) -> dg.AssetSpec:
     return dg.AssetSpec(
         names.raw,
-        description=_RAW if has_key else f"{_NO_KEY} {_RAW}",
+        description=f"{_RAW} Fetching needs {API_KEY} in the environment." if has_key else f"{_NO_KEY} {_RAW}",
         kinds={"python", "json"},
         **labels.of("source"),
         code_version=CODE_VERSION,
