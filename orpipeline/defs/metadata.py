@@ -14,12 +14,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline.certainty import known_until
-from orpipeline.contracts.rules import ALL
+from orpipeline.certainty import unknown_group
+from orpipeline.contracts.rules import ALL, COMPARED_DAYS
 from orpipeline.leaderboard import DECIMALS
+from orpipeline.moves import Move, smallest_moves
 from orpipeline.report.wording import (
+    MEASURES,
     UNKNOWN,
     count_text,
+    move_text,
     new_or_back,
     percent,
     points,
@@ -31,7 +34,6 @@ from orpipeline.text import plain
 
 SPARKLINE_DAYS = 30
 _WIDTH, _HEIGHT = 180, 32
-_MEASURES = {"usage": "requests", "token": "tokens"}
 _PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # Dagster rejects other metadata keys
 
 
@@ -59,15 +61,15 @@ def leaderboard_metadata(rows: pl.DataFrame, views: Views) -> dict[str, Any]:
         "models": len(everything),
         "top_model_usage_share": float(top["usage_share"]),
         "top_5_usage_share": round(float(everything.head(5)["usage_share"].sum()), DECIMALS),
-        **{f"{measure}_attributed": coverage[f"{measure}_attributed"] for measure in _MEASURES},
-        **{f"unlisted_{measure}_upper": coverage[f"unlisted_{measure}_upper"] for measure in _MEASURES},
+        **{f"{measure}_attributed": coverage[f"{measure}_attributed"] for measure in MEASURES},
+        **{f"unlisted_{measure}_upper": coverage[f"unlisted_{measure}_upper"] for measure in MEASURES},
     }
 
 
 def _top_models(everything: pl.DataFrame, trends: pl.DataFrame) -> dg.TableMetadataValue:
-    """Return the first ten models of a day. A row tells from where on their order is not known."""
+    """Return the first ten models of a day. A row is before the largest group of unknown order."""
     day = everything["as_of"][0]
-    week_before = day - timedelta(days=7)
+    week_before = day - timedelta(days=COMPARED_DAYS)
     names = short_names(everything["model_id"].to_list())
     trend_of = {row["model_id"]: row for row in trends.filter(as_of=day).iter_rows(named=True)}
     has_week_before = not trends.filter(as_of=week_before).is_empty()
@@ -85,7 +87,7 @@ def _top_models(everything: pl.DataFrame, trends: pl.DataFrame) -> dg.TableMetad
 
 
 def _top_authors(authors: pl.DataFrame) -> dg.TableMetadataValue:
-    """Return the first ten authors of a day. A row tells from where on their order is not known."""
+    """Return the first ten authors of a day. A row is before the largest group of unknown order."""
     ordered = authors.sort("usage_rank", "author")
     records = [
         {
@@ -109,18 +111,18 @@ def _coverage(coverage: Mapping[str, Any]) -> dg.TableMetadataValue:
             "unlisted": f"at most {percent(coverage[f'unlisted_{measure}_upper'])}",
             "above it": count_text(coverage[f"{measure}_models_above_unlisted"], "model"),
         }
-        for measure, name in _MEASURES.items()
+        for measure, name in MEASURES.items()
     )
 
 
 def _with_divider(records: list[dict[str, Any]], rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the records of the first rows, with one more before those whose order is not known."""
-    known = known_until(rows.select("usage_rank_best", "usage_rank_worst").rows())
-    if known >= len(records):
+    """Return the records of the first rows, with one more before the largest group whose order is not known."""
+    group = unknown_group(rows.select("usage_rank_best", "usage_rank_worst").rows())
+    if not group or group.start >= len(records):
         return records
     rank, name, *others = records[0]
-    divider = {rank: UNKNOWN, name: "order unknown below", **dict.fromkeys(others, UNKNOWN)}
-    return [*records[:known], divider, *records[known:]]
+    divider = {rank: UNKNOWN, name: f"order of next {len(group)} unknown", **dict.fromkeys(others, UNKNOWN)}
+    return [*records[: group.start], divider, *records[group.start :]]
 
 
 def trends_metadata(views: Views, day: date) -> dict[str, Any]:
@@ -128,46 +130,32 @@ def trends_metadata(views: Views, day: date) -> dict[str, Any]:
     trends = views["model_trends"].filter(scope=ALL)
     of_day = trends.filter(as_of=day)
     counts: dict[str, Any] = {"newly_listed_models": of_day.filter(first_seen=day).height}
-    week_before = day - timedelta(days=7)
-    moves = _smallest_moves(views, trends, day, week_before)
+    week_before = day - timedelta(days=COMPARED_DAYS)
+    moves = _moves(views, trends, day, week_before)
     if not moves:
         return counts
-    names = short_names([model_id for model_id, *_ in moves])
+    names = short_names([move.model_id for move in moves])
+    shares = dict(of_day.select("model_id", "usage_share").iter_rows())
     movers = [
         {
-            "model": names[model_id],
-            "requests": UNKNOWN if share is None else percent(share),
-            _since(week_before): points(change) if word is None else f"{word}, at least {points(change)}",
+            "model": names[move.model_id],
+            "requests": percent(shares[move.model_id]) if move.model_id in shares else UNKNOWN,
+            _since(week_before): move_text(move),
         }
-        for model_id, share, change, word in moves[:10]
+        for move in moves[:10]
+        if round(100 * move.change, 1)  # a change of 0.0 pp tells nothing
     ]
-    return counts | {"movers_of_7_days": table(movers), "largest_change_7d": moves[0][2]}
+    return counts | ({"movers_of_7_days": table(movers)} if movers else {}) | {"largest_change_7d": moves[0].change}
 
 
-def _smallest_moves(
-    views: Views, trends: pl.DataFrame, day: date, before: date
-) -> list[tuple[str, float | None, float, str | None]]:
-    """Return each model's share, its smallest possible change, and `new`, `back` or `gone` if one day does not list it.
-
-    The largest changes come first. On a day that does not list it, a model has at most the bound of unlisted models.
-    Models without a certain change are left out. Without the day `before`, the list is empty.
-    """
-    bounds = dict(views["leaderboard_coverage"].filter(scope=ALL).select("as_of", "unlisted_usage_upper").iter_rows())
+def _moves(views: Views, trends: pl.DataFrame, day: date, before: date) -> list[Move]:
+    """Return the changes since the day `before`, the largest first; none if that day is missing."""
     of_day, of_before = trends.filter(as_of=day), trends.filter(as_of=before)
     if of_before.is_empty():
         return []
-    moves: list[tuple[str, float | None, float, str | None]] = []
-    for row in of_day.iter_rows(named=True):
-        share, change = row["usage_share"], row["usage_share_change_7d"]
-        if change is not None:
-            moves.append((row["model_id"], share, change, None))
-        else:
-            gained = round(share - bounds[before], DECIMALS)
-            moves.append((row["model_id"], share, max(0.0, gained), new_or_back(row["first_seen"], before)))
-    for row in of_before.join(of_day, on="model_id", how="anti").iter_rows(named=True):
-        lost = round(bounds[day] - row["usage_share"], DECIMALS)
-        moves.append((row["model_id"], None, min(0.0, lost), "gone"))
-    return sorted((move for move in moves if move[2]), key=lambda move: (-abs(move[2]), move[0]))
+    bounds = dict(views["leaderboard_coverage"].filter(scope=ALL).select("as_of", "unlisted_usage_upper").iter_rows())
+    gone = of_before.join(of_day, on="model_id", how="anti")
+    return smallest_moves(of_day, gone, before=before, unlisted=bounds[day], unlisted_before=bounds[before])
 
 
 def tasks_metadata(rows: pl.DataFrame) -> dict[str, Any]:
