@@ -31,7 +31,7 @@ from orpipeline.report.files import ReportError, write_report
 from orpipeline.report.history import leaders
 from orpipeline.report.page import render_page
 from orpipeline.report.periods import DrawnDay, drawn_days, periods
-from orpipeline.report.ranking import model_rows, smallest_moves, task_rows
+from orpipeline.report.ranking import model_rows, task_rows
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.report_data import (
@@ -146,7 +146,7 @@ def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_
     data = read_report_data(
         warehouse_of(tmp_path, {day: one_tag_answer(day, listed) for day, listed in models.items()})
     )
-    moves = [(move["model_id"], move["kind"], round(move["change"], 6)) for move in smallest_moves(data)]
+    moves = [(move.model_id, move.kind, round(move.change, 6)) for move in data.moves]
     assert moves == [
         ("b/gone", "gone", -0.4),
         ("d/new", "new", 0.25),

@@ -13,6 +13,7 @@ import polars as pl
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.rules import ALL, COMPARED_DAYS
 from orpipeline.errors import OrpipelineError
+from orpipeline.moves import Move, smallest_moves
 from orpipeline.report.periods import DrawnDay, drawn_days
 from orpipeline.report.wording import short_names
 from orpipeline.warehouse.database import Warehouse
@@ -71,6 +72,19 @@ class ReportData:
         """The rows of `task_models` of each tag."""
         lists = self.task_models.partition_by("tag", as_dict=True, maintain_order=True)
         return {str(tag): listed for (tag,), listed in lists.items()}
+
+    @cached_property
+    def moves(self) -> list[Move]:
+        """The changes of scope `all` over `COMPARED_DAYS` days, the largest first; none if that day is missing."""
+        if self.before is None:
+            return []
+        return smallest_moves(
+            self.leaderboard.filter(scope=ALL),
+            self.departed.filter(as_of=self.compared_day),
+            before=self.compared_day,
+            unlisted=self.coverage[ALL]["unlisted_usage_upper"],
+            unlisted_before=self.before,
+        )
 
     @property
     def compared_day(self) -> date:

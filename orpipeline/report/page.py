@@ -233,7 +233,7 @@ def _environment() -> Environment:
         "size": wording.size_text,
         "counted": wording.count_text,
         "author_slot": author_slot,
-        "move_text": rows.move_text,
+        "move_text": wording.move_text,
     }
     environment.globals |= {
         "author_of": ranking.author_of,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import polars as pl
@@ -301,41 +300,3 @@ def _task_author(row: Row, ranks: Ranks, theme: Theme, *, holds: bool) -> Row:
         "share": row["share"],
         "share_text": percent(row["share"]),
     }
-
-
-def smallest_moves(data: ReportData) -> list[Row]:
-    """Return the changes of scope `all` over 7 days by requests, the largest first: `model_id`, `change`, `kind`.
-
-    `change` compares attributed shares if both days list the model (`kind` is `listed`). A model that only one of the
-    two days lists could have up to the bound of an unlisted model on the other day, so its change is the smallest
-    possible one: `new` and `back` gained at least that, `gone` lost at least that. Models without a certain change are
-    left out. Without the day 7 days before, the list is empty.
-    """
-    if data.before is None:
-        return []
-    board = data.leaderboard.filter(scope=ALL)
-    moves = [
-        {"model_id": row["model_id"], "author": row["author"], "change": change, "kind": kind}
-        for row in board.iter_rows(named=True)
-        for change, kind in [_move(row, data.before, data.compared_day)]
-        if change
-    ]
-    now = data.coverage[ALL]["unlisted_usage_upper"] if ALL in data.coverage else 0.0
-    moves += [
-        {
-            "model_id": row["model_id"],
-            "author": row["author"],
-            "change": round(now - row["usage_share"], 12),
-            "kind": "gone",
-        }
-        for row in data.departed.iter_rows(named=True)
-        if row["as_of"] == data.compared_day and row["usage_share"] > now
-    ]
-    return sorted(moves, key=lambda move: (-abs(move["change"]), move["model_id"]))
-
-
-def _move(row: Mapping[str, Any], before: float, compared: date) -> tuple[float, str]:
-    change = row["usage_share_change_7d"]
-    if change is not None:
-        return change, "listed"
-    return max(0.0, round(row["usage_share"] - before, 12)), new_or_back(row["first_seen"], compared)

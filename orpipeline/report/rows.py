@@ -9,8 +9,8 @@ import polars as pl
 from orpipeline.contracts.rules import ALL
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
-from orpipeline.report.ranking import Row, smallest_moves
-from orpipeline.report.wording import author_name, percent, points
+from orpipeline.report.ranking import Row, author_of
+from orpipeline.report.wording import author_name, move_text, percent, points
 from orpipeline.text import plain
 
 TOP_MOVERS = 10
@@ -45,27 +45,20 @@ def _mix_row(kind: str, name: str, row: dict[str, Any], colour: str) -> Row:
 
 def mover_rows(data: ReportData, theme: Theme) -> list[Row]:
     """Return the models whose share of requests changed most over 7 days, the largest gain first."""
-    largest = smallest_moves(data)[:TOP_MOVERS]
-    ordered = sorted(largest, key=lambda move: (-move["change"], move["model_id"]))
+    ordered = sorted(data.moves[:TOP_MOVERS], key=lambda move: (-move.change, move.model_id))
     names = data.names
     shares = dict(data.leaderboard.filter(scope=ALL).select("model_id", "usage_share").rows())
     return [
         {
             "place": place,
-            "kind": move["kind"],
-            "id": plain(move["model_id"]),
-            "name": names[move["model_id"]],
-            "about": author_name(move["author"]),
-            "colour": theme.author(move["author"]),
-            "change": move["change"],
+            "kind": move.kind,
+            "id": plain(move.model_id),
+            "name": names[move.model_id],
+            "about": author_name(author_of(move.model_id)),
+            "colour": theme.author(author_of(move.model_id)),
+            "change": move.change,
             "moved": move_text(move),
-            "now": f"now {percent(shares[move['model_id']])}" if move["model_id"] in shares else "no longer listed",
+            "now": f"now {percent(shares[move.model_id])}" if move.model_id in shares else "no longer listed",
         }
         for place, move in enumerate(ordered, start=1)
     ]
-
-
-def move_text(move: Row) -> str:
-    """Return a change in percentage points; `at least` if one of the two days does not list the model."""
-    change = points(move["change"])
-    return change if move["kind"] == "listed" else f"{move['kind']}, at least {change}"

@@ -6,9 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 from orpipeline.days import day_ranges
 from orpipeline.text import plain
+
+if TYPE_CHECKING:  # it imports polars, which the commands' `--help` does not need
+    from orpipeline.moves import Move
 
 MEASURES = {"usage": "requests", "token": "tokens"}
 """The two measures: the prefix of their columns, and their name."""
@@ -36,6 +40,12 @@ def points(difference: float) -> str:
 def author_name(author: str | None) -> str:
     """Return an author as text; None, for a model id without author, is `author unknown`."""
     return "author unknown" if author is None else plain(author)
+
+
+def move_text(move: Move) -> str:
+    """Return a change in percentage points; `at least` if one of the two days does not list the model."""
+    change = points(move.change)
+    return change if move.kind == "listed" else f"{move.kind}, at least {change}"
 
 
 def rank_range(best: int, worst: int) -> str:
