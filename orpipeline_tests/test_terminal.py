@@ -98,52 +98,77 @@ def test_a_model_that_returns_is_back_and_not_new(world: World) -> None:
     assert "no rows for 2026-09-01: they have 3 days" in other.stderr
 
 
-UNKNOWN = "From here on, the order is not known."
 LISTED_ONLY = "From here on, ranks are among listed models only: a model on no list has at most 5.0% of requests."
-BOTH = (
-    "From here on, the order is not known, and ranks are among listed models only: a model on no list has at most 5.0% "
-    "of requests."
-)
 
 
 @pytest.mark.parametrize(
-    ("shares", "place", "note"),
+    ("shares", "notes"),
     [
-        ((0.5, 0.2, 0.1, 0.1, 0.1), 2, UNKNOWN),  # the lists leave nothing open
-        ((0.5, 0.2, 0.05), 2, LISTED_ONLY),
-        ((0.5, 0.2, 0.05, 0.05), 2, BOTH),
-        ((0.5, 0.3, 0.2), None, None),
+        (
+            (0.5, 0.2, 0.1, 0.1, 0.1),
+            {2: "The order of the next 3 models is not known."},
+        ),  # the lists leave nothing open
+        ((0.1, 0.1, 0.1, 0.05), {0: "The order of the next 3 models is not known.", 3: LISTED_ONLY}),
+        ((0.5, 0.2, 0.05), {2: LISTED_ONLY}),
+        ((0.5, 0.2, 0.05, 0.05), {2: LISTED_ONLY}),  # two rows with the same ranks need no more words
+        ((0.5, 0.2, 0.05, 0.05, 0.05), {2: f"The order of the next 3 models is not known. {LISTED_ONLY}"}),
+        ((0.5, 0.1, 0.1, 0.1, 0.05), {1: "The order of the next 3 models is not known.", 4: LISTED_ONLY}),
+        ((0.5, 0.3, 0.2), {}),
     ],
 )
-def test_a_line_divides_what_is_known_from_what_is_not(
-    world: World, shares: Sequence[float], place: int | None, note: str | None
+def test_a_line_is_above_the_rows_of_unknown_order_and_above_those_that_unlisted_models_can_pass(
+    world: World, shares: Sequence[float], notes: Mapping[int, str]
 ) -> None:
     data = load(world, one_tag_answer(DAY, {f"demo-a/m{n}": share for n, share in enumerate(shares, start=1)}))
-    known = place or len(shares)
-    certain = [str(n) for n in range(1, known + 1)]
-    printed = leaderboard(data)
-    parts = re.split(r"─+\n", printed.split("\n\n")[1] + "\n")
-    assert len(parts) == 2 + (note is not None)
-    assert [line.split()[0] for line in parts[1].splitlines()] == certain
-    if note is not None:
-        words = " ".join(parts[2].split())
-        assert words.startswith(note)
-        # A rank that is not certain is never printed as if it was.
-        below = [row[0] for row in list(table_rows(printed).values())[known:]]
-        assert below == ([f"3–{len(shares)}"] * (len(shares) - 2) if note != LISTED_ONLY else ["3"])  # noqa: RUF001
+    assert printed_notes(leaderboard(data)) == notes
     markdown = [line for line in leaderboard(data, "--format", "md").splitlines() if line.startswith("| ")][2:]
-    assert [n for n, line in enumerate(markdown) if "From here on" in line] == ([] if place is None else [place])
-    if note is not None:
-        assert note in markdown[known]
+    lines = [n for n, line in enumerate(markdown) if line.startswith("|  |")]
+    assert {n - above: markdown[n].strip("| ") for above, n in enumerate(lines)} == notes
+    # The rows that are not printed are part of the group, too.
+    for top in range(1, len(shares)):
+        shown = {place: note for place, note in notes.items() if place < top}
+        assert printed_notes(leaderboard(data, "--top", str(top))) == shown
+
+
+def printed_notes(printed: str) -> dict[int, str]:
+    """Return the sentences between a table's rows, by the number of rows above them."""
+    notes: dict[int, str] = {}
+    place = 0
+    for part in re.split(r"─+\n", printed.split("\n\n")[1] + "\n")[1:]:
+        lines = part.splitlines()
+        is_row = [re.match(r" *\d+(\S\d+)? +m\d", line) is not None for line in lines]
+        if note := " ".join(line.strip() for line, of_row in zip(lines, is_row, strict=True) if not of_row):
+            notes[place] = note
+        place += sum(is_row)
+    return notes
+
+
+def test_rows_of_certain_ranks_can_be_below_those_of_unknown_order(world: World) -> None:
+    shares = {f"demo-{n}/m{n}": share for n, share in enumerate((0.4, 0.16, 0.16, 0.16, 0.09), start=1)}
+    data = load(world, one_tag_answer(DAY, shares))
+    note = "The order of the next 3 {} is not known."
+    ranks = ["1", "2–4", "2–4", "2–4", "5"]  # noqa: RUF001
+    printed = leaderboard(data)
+    assert [row[0] for row in table_rows(printed).values()] == ranks
+    assert printed_notes(printed) == {1: note.format("models")}
+    authors = leaderboard(data, "--authors")
+    assert [row[0] for row in table_rows(authors).values()] == ranks
+    assert note.format("authors") in authors
 
 
 def test_without_any_certain_rank_the_lead_tells_so_instead_of_a_line(world: World) -> None:
-    data = load(world, one_tag_answer(DAY, {"demo-a/m1": 0.1, "demo-a/m2": 0.1}))
-    lead = " ".join(leaderboard(data).split("\n\n")[0].splitlines()[1:]).replace("  ", " ")
-    assert lead == (
-        "The lists attribute 20.0% of requests to 2 models. A model on no list has at most 10.0% of requests, so all "
-        "ranks are among listed models only. The order is not known: each row shows its possible ranks."
-    )
+    data = load(world, one_tag_answer(DAY, {f"demo-{n}/m{n}": 0.1 for n in range(3)}))
+    for arguments in ((), ("--top", "1")):
+        printed = leaderboard(data, *arguments)
+        assert printed_notes(printed) == {}
+        lead = " ".join(printed.split("\n\n")[0].splitlines()[1:]).replace("  ", " ")
+        assert lead == (
+            "The lists attribute 30.0% of requests to 3 models. A model on no list has at most 10.0% of requests, so "
+            "all ranks are among listed models only. The order of the models is not known: each row shows its possible "
+            "ranks."
+        )
+    lead = " ".join(leaderboard(data, "--authors").split("\n\n")[0].split())
+    assert lead.endswith("The order of the authors is not known: each row shows its possible ranks.")
 
 
 def test_ranks_hold_against_every_model_only_above_the_line_of_unlisted_models(world: World) -> None:

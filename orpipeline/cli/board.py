@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from orpipeline.certainty import known_until
+from orpipeline.certainty import unknown_group
+from orpipeline.report import wording
 from orpipeline.report.wording import (
+    author_name,
     count_text,
     new_or_back,
     percent,
@@ -22,11 +24,10 @@ from orpipeline.text import plain
 if TYPE_CHECKING:  # it takes long to import, and `--help` does not need it
     import polars as pl
 
-MEASURES = {"requests": "usage", "tokens": "token"}
+MEASURES = {words: prefix for prefix, words in wording.MEASURES.items()}
 """The two measures, and the prefix of their columns."""
 
 _OTHER = {"requests": "tokens", "tokens": "requests"}
-_AUTHORLESS = "author unknown"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _ranks(row: Mapping[str, Any], measure: str) -> tuple[int, int]:
 def _names(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, are_authors: bool) -> list[Column]:
     authors = Column(
         "author",
-        [_author(row["author"]) for row in rows],
+        [author_name(row["author"]) for row in rows],
         is_name=True,
         is_extra=not are_authors,
         style="" if are_authors else "dim",
@@ -155,10 +156,6 @@ def _names(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, are_a
     if are_authors:
         return [authors]
     return [Column("model", [names[row["model_id"]] for row in rows], is_name=True), authors]
-
-
-def _author(author: str | None) -> str:
-    return _AUTHORLESS if author is None else plain(author)
 
 
 def _figures(ranking: Ranking, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[Column]:
@@ -184,7 +181,8 @@ def _notes(ranking: Ranking, shown: int) -> tuple[str, dict[int, str]]:
     models = count_text(ranking.coverage["model_count"], "model")
     lead = [f"The lists attribute {percent(attributed)} of {ranking.by} to {models}."]
     count = len(ranking.rows)
-    known = known_until([_ranks(row, ranking.measure) for row in ranking.rows.iter_rows(named=True)])
+    nouns = "models" if ranking.above is not None else "authors"
+    group = unknown_group([_ranks(row, ranking.measure) for row in ranking.rows.iter_rows(named=True)])
     above = count if ranking.above is None else ranking.above
     most = percent(ranking.coverage[f"unlisted_{ranking.measure}_upper"])
     cap = f"a model on no list has at most {most} of {ranking.by}"
@@ -192,12 +190,12 @@ def _notes(ranking: Ranking, shown: int) -> tuple[str, dict[int, str]]:
         lead.append("The rest can belong to any author.")
     elif above == 0:
         lead.append(f"{cap.capitalize()}, so all ranks are among listed models only.")
-    if known == 0:
-        lead.append("The order is not known: each row shows its possible ranks.")
-    notes = {
-        above: f"From here on, ranks are among listed models only: {cap}.",
-        known: "From here on, the order is not known.",
-    }
-    if above == known:
-        notes = {known: f"From here on, the order is not known, and ranks are among listed models only: {cap}."}
-    return " ".join(lead), {place: note for place, note in notes.items() if 0 < place < min(count, shown)}
+    notes: dict[int, str] = {}
+    if group and len(group) == count:
+        lead.append(f"The order of the {nouns} is not known: each row shows its possible ranks.")
+    elif group:
+        notes[group.start] = f"The order of the next {len(group):,} {nouns} is not known."
+    if above > 0:
+        listed_only = f"From here on, ranks are among listed models only: {cap}."
+        notes[above] = f"{notes[above]} {listed_only}" if above in notes else listed_only
+    return " ".join(lead), {place: note for place, note in notes.items() if place < shown}

@@ -103,6 +103,7 @@ def _model_ranking(tables: Tables, snapshot: Mapping[str, Any], scope: str, by: 
     """Return the rows of `model_leaderboard`, with their changes."""
     import polars as pl
 
+    from orpipeline.contracts.rules import COMPARED_DAYS
     from orpipeline.leaderboard import lows
 
     as_of, measure = snapshot["as_of"], MEASURES[by]
@@ -122,7 +123,7 @@ def _model_ranking(tables: Tables, snapshot: Mapping[str, Any], scope: str, by: 
     count = coverage[f"{measure}_models_above_unlisted"]
     is_above = ordered.select(pl.col("low").rank("ordinal", descending=True) <= count).to_series()
     above = len(ordered) if is_above.all() else int(is_above.arg_min() or 0)
-    week_before = as_of - timedelta(days=7)
+    week_before = as_of - timedelta(days=COMPARED_DAYS)
     return Ranking(
         snapshot=snapshot,
         scope=scope,
