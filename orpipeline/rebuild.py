@@ -92,8 +92,8 @@ def rebuild(
     rows.
 
     Tables of an older layout, or changed by hand, are replaced as a whole in one transaction: DuckDB commits all of it
-    or nothing, tables of your own stay, and no reader sees a part of it. Days that only the tables have are carried
-    over. A missing or damaged file is replaced by a new one when that is complete, and a damaged one is kept aside.
+    or nothing, your own tables stay, and no reader sees a part of it. Days that only the tables have are carried over.
+    A missing or damaged file is replaced by a new one when that is complete, and a damaged one is kept aside.
     Both rebuild every archived day, whatever the range is.
 
     Raises OutdatedLayoutError if a day that only the tables have cannot be carried over, NewerLayoutError if a newer

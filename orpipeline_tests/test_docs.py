@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from orpipeline.archive.folder import Archive
-from orpipeline.reference import reference
+from orpipeline.cli.reference import reference
 from orpipeline.settings import API_KEY, Settings
 from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse
@@ -70,7 +70,7 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_reference_is_current() -> None:
     assert (DOCS / "reference.md").read_text() == reference(), (
-        "update it: python -m orpipeline.reference > docs/reference.md"
+        "update it: python -m orpipeline.cli.reference > docs/reference.md"
     )
 
 
@@ -92,6 +92,12 @@ def test_the_shell_completes_commands_and_options() -> None:
         program = [sys.executable, "-m", "orpipeline.cli.app"]
         done = subprocess.run(program, env={**os.environ, **request}, capture_output=True, text=True, check=True)
         assert done.stdout.split(",")[-1].strip() == completed
+
+
+def test_the_picture_of_a_terminal_loads_nothing() -> None:
+    picture = (DOCS / "images" / "terminal.svg").read_text()
+    assert "orpipeline&#160;leaderboard&#160;--demo" in picture
+    assert re.findall(r"@import|@font-face|href=|url\((?!#)|<script|<image", picture) == []
 
 
 FIRST, NEWEST = date(2026, 8, 24), date(2026, 10, 6)

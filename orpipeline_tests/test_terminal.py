@@ -301,9 +301,3 @@ def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world:
         "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}
     )
     assert json.loads(done.stdout)["rows"][0]["first_seen"] == DAY.isoformat()
-
-
-def test_the_picture_of_a_terminal_in_the_docs_loads_nothing() -> None:
-    picture = (Path(__file__).parents[1] / "docs" / "images" / "terminal.svg").read_text()
-    assert "orpipeline&#160;leaderboard&#160;--demo" in picture
-    assert re.findall(r"@import|@font-face|href=|url\((?!#)|<script|<image", picture) == []

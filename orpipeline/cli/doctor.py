@@ -52,7 +52,7 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     archive = Archive(settings.archive)
     report = _Report(demo=demo)
     report.rows += _setting_rows(settings, env_file, demo=demo)
-    if not demo:  # its API is a stand-in, with a key of its own
+    if not demo:  # its API is a stand-in, with its own key
         _check_api(settings, report)
     _check_places(settings, report)
     report.try_to_add("archive", lambda: _archive_rows(archive, now, report))

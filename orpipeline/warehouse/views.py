@@ -22,8 +22,8 @@ _DAYS_BEFORE = (
 _H = HALF_STEP
 _SCOPE = "as_of, window_days, scope"
 
-# The summaries are made of subqueries, and not of WITH: DuckDB may materialize what WITH names, and then the filter on
-# `as_of` does not reach the tables. Files in an older format than DuckDB's own lose NOT MATERIALIZED, and lambdas.
+# The summaries use subqueries instead of WITH. DuckDB may materialize a WITH query; then the filter on `as_of` does not
+# reach the tables. Files in an older format than DuckDB's own lose NOT MATERIALIZED, and lambdas.
 
 # One row per scope and tag: the tag's weights in the scope.
 _TAGS = f"""(

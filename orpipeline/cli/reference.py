@@ -1,9 +1,9 @@
 """The reference of settings and commands in Markdown, generated from `Settings` and from the commands themselves.
 
-    python -m orpipeline.reference > docs/reference.md
+    python -m orpipeline.cli.reference > docs/reference.md
 
-Nothing imports this module but a test, which checks that the page is current. Click already gives each option's text
-and default; the libraries that turn commands and settings into Markdown need MkDocs or pydantic-settings.
+Only a test imports this module. It checks that the page is current. Click already gives each option's text and default;
+the libraries that turn commands and settings into Markdown need MkDocs or pydantic-settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROGRAM = "orpipeline"
 
 _INTRODUCTION = """# Reference: settings and commands
 
-<!-- Generated: python -m orpipeline.reference > docs/reference.md -->
+<!-- Generated: python -m orpipeline.cli.reference > docs/reference.md -->
 
 ## Settings
 
@@ -37,7 +37,7 @@ value.
 | variable | field | default | meaning |
 | --- | --- | --- | --- |"""
 
-# The variables that are no field: the key must be in no configuration, and DAGSTER_HOME is Dagster's own.
+# Variables that are not fields: the key must not be in any configuration, and DAGSTER_HOME is Dagster's own.
 _KEY_ROW = (
     f"`{API_KEY}`",
     "",
