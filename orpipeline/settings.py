@@ -105,7 +105,8 @@ class Settings(BaseModel):
     start_date: date = Field(
         default=FIRST_DOCUMENTED_DAY,
         description="The first daily partition, as YYYY-MM-DD; earlier days cannot be imported. The default is the "
-        "first day that the API documents. If you do not set it, the stand-alone UI begins with the first archived day.",
+        "first day that the API documents. If you do not set it, the stand-alone UI begins with the first archived "
+        "day.",
     )
     lock_wait_seconds: float = Field(
         default=LOCK_WAIT_SECONDS,
