@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
+"""A real answer. It is not part of the project."""
+needs_real = pytest.mark.skipif(not REAL.exists(), reason="the real answer is not here: ../shared/real")
 
 H = Fraction(5, 10_000)
 """How far a published share can be from the true one."""
@@ -80,6 +87,17 @@ def coverage(answer: Answer, h: Fraction = H) -> list[Row]:
             row[f"{kind}_models_above_unlisted"] = sum(bound["low"] > line for bound in bounds)
         rows.append(row)
     return rows
+
+
+def percent(share: float) -> str:
+    """Return a share as it is shown."""
+    return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
+
+
+def ranks(row: Mapping[str, Any], measure: str) -> str:
+    """Return a row's possible ranks as they are shown."""
+    best, worst = row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]
+    return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
 def _scopes(answer: Answer, h: Fraction) -> dict[str, list[Row]]:

@@ -18,13 +18,13 @@ from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests import hostile, independent
 from orpipeline_tests.answers import DAY, Bend, answer, one_tag_answer, tag
+from orpipeline_tests.independent import REAL, needs_real
 
 FIGURES = {
     "model_leaderboard": independent.leaderboard,
     "author_leaderboard": independent.authors,
     "leaderboard_coverage": independent.coverage,
 }
-REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
 Rows = list[dict[str, Any]]
 
 
@@ -179,7 +179,7 @@ def test_tables_and_views_equal_an_independent_calculation_for_any_answers(found
         assert_equal_to_the_independent_calculation(Path(folder), dated)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real answer is not here: ../shared/real")
+@needs_real
 def test_the_real_answer_covers_63_percent_of_requests_and_70_percent_of_tokens(tmp_path: Path) -> None:
     found = assert_equal_to_the_independent_calculation(tmp_path, [REAL.read_bytes()])
     models, authors, (coverage,) = ([row for row in found[name] if row["scope"] == "all"] for name in FIGURES)

@@ -9,7 +9,6 @@ import json
 from collections import defaultdict
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,9 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import DAY
+from orpipeline_tests.independent import REAL, needs_real
 
-REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
-pytestmark = pytest.mark.skipif(not REAL.exists(), reason="the real answer is not here: ../shared/real")
+pytestmark = needs_real
 Rows = dict[str, list[dict[str, Any]]]
 
 

@@ -22,6 +22,7 @@ from orpipeline.report.page import render_page
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.hostile import VALID
+from orpipeline_tests.independent import percent, ranks
 from orpipeline_tests.report_data import (
     NEWEST,
     days_before,
@@ -145,15 +146,6 @@ def _written(warehouse: Warehouse, folder: Path) -> Path:
     return file
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.0005 or share == 0 else "<0.1%"
-
-
-def _ranks(row: dict[str, Any], measure: str) -> str:
-    best, worst = row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]
-    return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_switch_shows_the_warehouses_figures(
@@ -175,8 +167,8 @@ def test_every_switch_shows_the_warehouses_figures(
                 order = frame.filter(scope=scope).sort(f"{measure}_share", keys[chart], descending=[True, False])
                 texts = opened.shown(chart).splitlines()
                 for row in order.head(most[chart]).iter_rows(named=True):
-                    assert _ranks(row, measure) in texts
-                    assert _percent(row[f"{measure}_share"]) in texts
+                    assert ranks(row, measure) in texts
+                    assert percent(row[f"{measure}_share"]) in texts
             assert opened.page.locator("table.board:visible tbody tr").count() == len(
                 frames["models"].filter(scope=scope)
             )
@@ -203,7 +195,7 @@ def test_each_task_shows_its_models(month: Warehouse, month_file: Path, open_pag
         assert visible.locator("tbody th").all_text_contents()[:-1] == listed["model_id"].to_list()
         opened.settled("task_models")
         shown = opened.shown("task_models").splitlines()
-        assert all(_percent(share) in shown for share in listed["tag_usage_share"])
+        assert all(percent(share) in shown for share in listed["tag_usage_share"])
         assert "Not listed" in shown
     assert opened.complaints == []
 
@@ -267,7 +259,7 @@ def test_a_reader_picks_models_by_search_and_sees_every_value_of_a_day(
     lines.press("Home")
     lines.press("End")
     texts = page.locator("#tip td:last-child").all_text_contents()
-    assert texts == ["", *(_percent(share) for share in newest["usage_share"].head(3))]
+    assert texts == ["", *(percent(share) for share in newest["usage_share"].head(3))]
     lines.press("ArrowLeft")
     assert page.locator("#tip td").first.text_content() == "5 Oct 2026"
     for _ in range(15):

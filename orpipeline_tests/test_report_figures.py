@@ -14,13 +14,10 @@ from orpipeline.report.data import read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.testing.sample_answers import demo_answer
 from orpipeline_tests import independent
+from orpipeline_tests.independent import REAL, needs_real, percent, ranks
 from orpipeline_tests.report_data import NEWEST, Report, rows_of, series_of, warehouse_of
 
-REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
 WEEK_BEFORE = NEWEST - timedelta(days=7)
-needs_real = pytest.mark.skipif(
-    not REAL.exists(), reason="the real answer is not part of the project, and ../shared/real does not have it"
-)
 Figures = list[dict[str, Any]]
 
 
@@ -45,15 +42,6 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return Shown(tmp_path_factory.mktemp("real"), {NEWEST: REAL.read_bytes()}, "api")
     days = [NEWEST - timedelta(days=back) for back in (60, 9, 7, 6, 1, 0)]
     return Shown(tmp_path_factory.mktemp("made_up"), {day: demo_answer(day) for day in days}, "demo")
-
-
-def _percent(share: float) -> str:
-    return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
-
-
-def _ranks(row: dict[str, Any], measure: str) -> str:
-    best, worst = row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]
-    return f"{best}\N{EN DASH}{worst}" if best < worst else f"{best}"
 
 
 def _ordered(rows: Figures, scope: str, measure: str, key: str) -> Figures:
@@ -91,8 +79,8 @@ def test_the_rankings_equal_the_second_calculation(shown: Shown, measure: str) -
             for row, of_row in zip(drawn, expected, strict=True):
                 assert row["share"] == pytest.approx(of_row[f"{measure}_share"], abs=1e-9)
                 assert row["upper"] == pytest.approx(of_row[f"{measure}_share_upper"], abs=1e-9)
-                assert row["ranks"] == _ranks(of_row, measure)
-                assert row["share_text"] == _percent(of_row[f"{measure}_share"])
+                assert row["ranks"] == ranks(of_row, measure)
+                assert row["share_text"] == percent(of_row[f"{measure}_share"])
                 if chart == "models":
                     assert row["cap"] == pytest.approx(coverage[scope][f"unlisted_{measure}_upper"], abs=1e-9)
                     change = changes.get((scope, row["id"])) if measure == "usage" else None
@@ -109,7 +97,7 @@ def test_the_tables_of_models_and_authors_equal_the_second_calculation(shown: Sh
             expected = _ordered(rows, scope, "usage", key)
             assert [cells[2] for cells in table.body] == [row[key] for row in expected]
             for cells, of_row, row in zip(table.body, table.figures[1:], expected, strict=True):
-                assert cells[:2] == [_ranks(row, "usage"), _ranks(row, "token")]
+                assert cells[:2] == [ranks(row, "usage"), ranks(row, "token")]
                 figures = [*of_row[2:4], *of_row[-2:]]
                 assert figures == [pytest.approx(row[share], abs=1e-9) for share in names]
 
@@ -119,19 +107,19 @@ def test_the_headline_and_the_coverage_equal_the_second_calculation(shown: Shown
     board = _ordered(independent.leaderboard(shown.newest), "all", "usage", "model_id")
     authors = _ordered(independent.authors(shown.newest), "all", "usage", "author")
     first, tokens = board[0], max(board, key=lambda row: row["token_share"])
-    assert f"with {_percent(first['usage_share'])} of classified requests, 30 Sep to 6 Oct 2026" in shown.text
-    assert f"most to {authors[0]['author']}: at least {_percent(authors[0]['usage_share'])}, with" in shown.text
-    assert f"{_percent(authors[0]['usage_share'])}, with {authors[0]['model_count']} models" in shown.text
+    assert f"with {percent(first['usage_share'])} of classified requests, 30 Sep to 6 Oct 2026" in shown.text
+    assert f"most to {authors[0]['author']}: at least {percent(authors[0]['usage_share'])}, with" in shown.text
+    assert f"{percent(authors[0]['usage_share'])}, with {authors[0]['model_count']} models" in shown.text
     if tokens["model_id"] != first["model_id"] and tokens["token_rank_worst"] > 1:
         others = tokens["token_rank_worst"] - 1
         assert (
-            f"is first with {_percent(tokens['token_share'])}, but {others} other listed models could have more"
+            f"is first with {percent(tokens['token_share'])}, but {others} other listed models could have more"
             in shown.text
         )
-    attributed = [_percent(cover[f"{kind}_attributed"]) for kind in ("usage", "token")]
+    attributed = [percent(cover[f"{kind}_attributed"]) for kind in ("usage", "token")]
     assert f"attribute {attributed[0]} of requests and {attributed[1]} of tokens to {len(board)} models" in shown.text
     above = [cover[f"{kind}_models_above_unlisted"] for kind in ("usage", "token")]
-    caps = [_percent(cover[f"unlisted_{kind}_upper"]) for kind in ("usage", "token")]
+    caps = [percent(cover[f"unlisted_{kind}_upper"]) for kind in ("usage", "token")]
     assert f"at most {caps[0]} of requests and {caps[1]} of tokens; {above[0]} and {above[1]} models are" in shown.text
     certain = sum(row["usage_rank_best"] == row["usage_rank_worst"] for row in board)
     assert (f"{certain} of {len(board)} ranks are certain among the listed models" in shown.text) == (
@@ -161,8 +149,7 @@ def test_the_tasks_and_the_mix_are_the_answers_own_figures(shown: Shown) -> None
             shares = {model["id"]: model[f"tag_{measure}_share"] for model in tag["models"]}
             *drawn, rest = _chart(shown.page, "task_models", task=tag["tag"], measure=measure)
             assert {row["id"]: row["share"] for row in drawn} == shares
-            ranks = [row["ranks"].removesuffix("+") for row in drawn]
-            assert ranks == _task_ranks([row["share"] for row in drawn])
+            assert [row["ranks"].removesuffix("+") for row in drawn] == _task_ranks([row["share"] for row in drawn])
             # Unlisted models have at most the smallest share of requests, but all tokens that the list leaves.
             left = 1 - sum(share - 0.0005 for share in shares.values())
             ahead = [measure == "token" and row["share"] - 0.0005 <= left + 1e-9 for row in drawn]
@@ -179,11 +166,11 @@ def test_the_tasks_and_the_mix_are_the_answers_own_figures(shown: Shown) -> None
 
 
 def _task_ranks(shares: Sequence[float]) -> list[str]:
-    ranks = []
+    possible = []
     for share in shares:
         best, worst = 1 + sum(one > share for one in shares), sum(one >= share for one in shares)
-        ranks.append(str(best) if best == worst else f"{best}\N{EN DASH}{worst}")
-    return ranks
+        possible.append(str(best) if best == worst else f"{best}\N{EN DASH}{worst}")
+    return possible
 
 
 def test_the_history_and_the_moves_equal_the_second_calculation(shown: Shown) -> None:

@@ -22,9 +22,9 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests import independent
 from orpipeline_tests.answers import DAY, answer
 from orpipeline_tests.commands import run_command
+from orpipeline_tests.independent import REAL, needs_real, percent, ranks
 from orpipeline_tests.world import NOON
 
-REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
 MEASURES = {"requests": "usage", "tokens": "token"}
 
 
@@ -49,10 +49,8 @@ class Expected:
         return row
 
 
-@pytest.fixture(scope="module", params=["made up", "real"])
+@pytest.fixture(scope="module", params=["made up", pytest.param("real", marks=needs_real)])
 def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expected:
-    if request.param == "real" and not REAL.exists():
-        pytest.skip("the real answer is not here: ../shared/real")
     body = REAL.read_bytes() if request.param == "real" else answer()
     folder = tmp_path_factory.mktemp("figures")
     archive = Archive(folder / "raw")
@@ -61,15 +59,6 @@ def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     parsed = json.loads(body)
     calculated = (independent.leaderboard(parsed), independent.authors(parsed), independent.coverage(parsed))
     return Expected(folder, *calculated)
-
-
-def percent(share: float) -> str:
-    return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
-
-
-def ranks(row: Mapping[str, Any], measure: str) -> str:
-    best, worst = row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]
-    return f"{best}" if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
 def short(model_id: str) -> str:
