@@ -68,7 +68,7 @@ def short(model_id: str) -> str:
 
 @pytest.mark.parametrize("by", ["requests", "tokens"])
 @pytest.mark.parametrize("authors", [False, True], ids=["models", "authors"])
-@pytest.mark.parametrize("scope", ["all", "code", "data", "agent", "general"])
+@pytest.mark.parametrize("scope", ["all", "code"])
 def test_every_printed_figure_is_the_calculated_one(
     expected: Expected, monkeypatch: pytest.MonkeyPatch, scope: str, authors: bool, by: str
 ) -> None:
