@@ -390,6 +390,7 @@ def test_the_same_data_gives_the_same_bytes(month_data: ReportData, month_page: 
     assert picture.render_picture(month_data) == picture.render_picture(month_data)
 
 
+@pytest.mark.slow
 def test_four_hundred_days_and_ten_years_stay_below_two_megabytes(tmp_path: Path) -> None:
     data = read_report_data(long_warehouse(tmp_path, 3650))
     page = render_page(data)
