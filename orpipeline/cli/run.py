@@ -43,8 +43,8 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
     """Run the job `daily_snapshot` for one day.
 
     It fetches and archives the answer, validates it, writes the tables, and writes the report of the newest day. The
-    command prints the files that it wrote. It suits cron and CI: the exit code is 0 only if all is done, and an error is
-    one line.
+    command prints the files that it wrote. It suits cron and CI: the exit code is 0 only if all is done, and an error
+    is one line.
     """
     settings, day = load_settings(), day or newest_completed_day(utc_now())
     try:
