@@ -10,7 +10,7 @@ from orpipeline.report.charts.ranking import models
 from orpipeline.report.colours import PICTURE
 from orpipeline.report.compiled import to_png
 from orpipeline.report.data import ReportData
-from orpipeline.report.ranking import Row, model_rows, since_text
+from orpipeline.report.ranking import Row, since_text, top_models
 from orpipeline.report.wording import count_text, percent, window_text
 from orpipeline.text import plain
 
@@ -74,7 +74,7 @@ def card(data: ReportData) -> parts.Spec:
 
 
 def _rows(data: ReportData) -> list[Row]:
-    return [row for row in model_rows(data, PICTURE) if (row["scope"], row["measure"]) == (ALL, "usage")]
+    return top_models(data, PICTURE, ALL, "usage")
 
 
 def _with_rows(spec: parts.Spec, rows: list[Row]) -> parts.Spec:

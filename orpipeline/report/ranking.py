@@ -92,18 +92,18 @@ def moved_text(row: Mapping[str, Any], data: ReportData) -> str:
 
 
 def model_rows(data: ReportData, theme: Theme) -> list[Row]:
-    """Return the top models of every scope, by requests and by tokens, with a divider below the certain ones."""
-    names, tasks = data.names, dict(data.tasks.select("tag", "display_name").rows())
-    rows: list[Row] = []
-    for scope in scopes(data):
-        of_scope = data.leaderboard.filter(scope=scope)
-        for measure in MEASURES:
-            listed = ranked(of_scope, measure, "model_id")
-            cap = {"cap": data.coverage[scope][f"unlisted_{measure}_upper"]}
-            words = [cap | _model(row, measure, data, names, tasks, theme) for row in listed[:TOP_ROWS]]
-            dividers = _divider(unknown_group(possible_ranks(listed, measure)), "model")
-            rows += _placed(words, dividers, scope=scope, measure=measure)
-    return rows
+    """Return the top models of every scope, by requests and by tokens, with a divider before an unknown order."""
+    return [row for scope in scopes(data) for measure in MEASURES for row in top_models(data, theme, scope, measure)]
+
+
+def top_models(data: ReportData, theme: Theme, scope: str, measure: str) -> list[Row]:
+    """Return the top models of one scope by one measure, with a divider before an unknown order."""
+    tasks = dict(data.tasks.select("tag", "display_name").rows())
+    listed = ranked(data.leaderboard.filter(scope=scope), measure, "model_id")
+    cap = {"cap": data.coverage[scope][f"unlisted_{measure}_upper"]}
+    words = [cap | _model(row, measure, data, data.names, tasks, theme) for row in listed[:TOP_ROWS]]
+    dividers = _divider(unknown_group(possible_ranks(listed, measure)), "model")
+    return _placed(words, dividers, scope=scope, measure=measure)
 
 
 def _model(
