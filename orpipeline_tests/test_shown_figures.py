@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orpipeline_tests import independent
 from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.independent import REAL, percent
 from orpipeline_tests.world import NAMES, World
 
-REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
 WEEK_BEFORE = DAY - timedelta(days=7)
 Row = dict[str, Any]
 
@@ -48,10 +47,6 @@ def _records(shown: Row, key: str) -> list[Row]:
     ]
 
 
-def _percent(share: float) -> str:
-    return "<0.1%" if 0 < share < 0.0005 else f"{100 * share:.1f}%"
-
-
 def _range(low: str, high: str) -> str:
     return low if low == high else f"{low}\N{EN DASH}{high}"
 
@@ -72,7 +67,7 @@ def _assert_ranked(records: list[Row], rows: list[Row], name: str) -> None:
     assert [(record["rank"], record["requests"]) for record in records] == [
         (
             _range(str(row["usage_rank_best"]), str(row["usage_rank_worst"])),
-            _range(_percent(row["usage_share"]), _percent(row["usage_share_upper"])).replace(
+            _range(percent(row["usage_share"]), percent(row["usage_share_upper"])).replace(
                 "%\N{EN DASH}", "\N{EN DASH}"
             ),
         )
@@ -106,8 +101,8 @@ def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: Wo
     assert _records(shown, "coverage") == [
         {
             "of": name,
-            "attributed": _percent(now[f"{kind}_attributed"]),
-            "unlisted": f"at most {_percent(now[f'unlisted_{kind}_upper'])}",
+            "attributed": percent(now[f"{kind}_attributed"]),
+            "unlisted": f"at most {percent(now[f'unlisted_{kind}_upper'])}",
             "above it": f"{now[f'{kind}_models_above_unlisted']} models",
         }
         for kind, name in (("usage", "requests"), ("token", "tokens"))
@@ -141,7 +136,7 @@ def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: Wo
     ]
     expected = [
         (
-            "\N{EN DASH}" if m in gone else _percent(shares[DAY][m]),
+            "\N{EN DASH}" if m in gone else percent(shares[DAY][m]),
             f"{'gone' if m in gone else words[m]}, at least {_points(certain[m])}"
             if m in gone or m in words
             else _points(certain[m]),
@@ -163,13 +158,13 @@ def test_every_figure_of_the_other_tables_is_the_published_one(world: World, new
     largest = sorted(tasks, key=lambda task: (-task["usage_share"], task["tag"]))
     shown = world.metadata(NAMES.asset("task_classifications"), DAY)
     assert [(row["task"], row["requests"], row["tokens"]) for row in _records(shown, "task_mix")] == [
-        (task["display_name"], _percent(task["usage_share"]), _percent(task["token_share"])) for task in largest[:10]
+        (task["display_name"], percent(task["usage_share"]), percent(task["token_share"])) for task in largest[:10]
     ]
     assert (shown["tags"].value, shown["largest_task_usage_share"].value) == (len(tasks), largest[0]["usage_share"])
     shown = world.metadata(NAMES.asset("macro_categories"), DAY)
     macros = sorted(data["macro_categories"], key=lambda macro: -macro["usage_share"])
     assert [(row["group"], row["requests"], row["tokens"]) for row in _records(shown, "groups")] == [
-        (macro["label"], _percent(macro["usage_share"]), _percent(macro["token_share"])) for macro in macros
+        (macro["label"], percent(macro["usage_share"]), percent(macro["token_share"])) for macro in macros
     ]
     for macro in macros:
         for kind in ("usage", "token"):

@@ -123,7 +123,7 @@ def _model(
 
 
 def author_rows(data: ReportData, theme: Theme) -> list[Row]:
-    """Return the top authors of every scope, by requests and by tokens, with a divider below the certain ones."""
+    """Return the top authors of every scope, by requests and by tokens, with a divider before an unknown order."""
     names = data.names
     rows: list[Row] = []
     for scope in scopes(data):
