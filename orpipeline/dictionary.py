@@ -16,14 +16,14 @@ a column's description states otherwise. Days are in UTC. Columns marked *key* a
 """
 
 _IN_DUCKDB = f"All tables are in the DuckDB schema `{DEFAULT_SCHEMA}`."
-_EXPORTED = """Each table is a folder of Parquet files, one per day. The column `as_of` is in the folder names
-(`as_of=2026-10-06`), not in the files. Types have DuckDB's names."""
+_EXPORTED = """Each table and view is a folder of Parquet files, one for each month of `as_of`
+(`task_models/2026-10.parquet`). Types have DuckDB's names."""
 
 
 def data_dictionary(*, exported: bool = False) -> str:
     """Return every table and view with its columns (type, key, NULL, meaning), and the rules for a day.
 
-    With `exported`, describe an export: the tables without the views, as Parquet files.
+    With `exported`, describe them as Parquet files; `latest_leaderboard` has none.
     """
     introduction = _INTRODUCTION.format(where=_EXPORTED if exported else _IN_DUCKDB)
     return "\n".join([introduction, *_relations(TABLES if exported else RELATIONS), *_rules()])

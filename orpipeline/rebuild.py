@@ -124,6 +124,7 @@ def rebuild(
             kept = set_aside(warehouse, now)
         if not put_in_place(new, warehouse):  # another process was faster
             rebuilt = _rebuild_inside(archive, warehouse, archived, date.min, date.max, now, on_progress)
+        warehouse.publish()
         return replace(rebuilt, reason=f"{reason}.", set_aside=kept)
 
 

@@ -159,6 +159,11 @@ class Settings(BaseModel):
         return value.rstrip("/")
 
     @property
+    def published(self) -> Path:
+        """The DuckDB file that readers open: a copy of the warehouse, under the same name, in the reports' folder."""
+        return self.reports / "published" / self.warehouse.name
+
+    @property
     def dagster_home(self) -> Path:
         """Where the commands keep Dagster's state while DAGSTER_HOME is not set.
 

@@ -29,7 +29,7 @@ from orpipeline.unarchived import read_table_days
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import OutdatedLayoutError
 from orpipeline.warehouse.old_rows import OldRows
-from orpipeline.warehouse.tables import Tables
+from orpipeline.warehouse.tables import Rows, Tables
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ def write_days(tables: Tables, validated: Validated, *, view_days: int = 0) -> L
     if view_days and days:
         since = days[0] - timedelta(days=view_days)
         views = {name: tables.read(name, since=since, until=days[-1]) for name in SHOWN_VIEWS}
+        tables.known = Rows(since, days[-1], views)
     return Loaded(validated, frames, row_counts, tables.days(), views)
 
 

@@ -190,7 +190,7 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
     from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 
     try:
-        stored = Warehouse(settings.warehouse, lock_wait_seconds=0).days()
+        stored = Warehouse(settings.warehouse, lock_wait_seconds=0, published=settings.published).days()
     except WarehouseBusyError as error:
         holder = re.search(r"PID \d+", str(error))
         named = f" ({holder[0]})" if holder else ""

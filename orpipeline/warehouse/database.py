@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -14,12 +18,16 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 
 from orpipeline.settings import LOCK_WAIT_SECONDS
 from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
+from orpipeline.warehouse.published import copy_file, parquet_folder
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA, Tables
 
 _log = logging.getLogger(__name__)
 
 # Given a file of another kind, DuckDB would look for an extension on the network before it reports an error.
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
+_CONFIG: dict[str, Any] = {"autoinstall_known_extensions": "false"}
+_HOLDER = re.compile(r"Conflicting lock is held in (.+? \(PID \d+\))")
+# DuckDB's lock does not separate the threads of one process.
+_WRITING: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
 # In one process, DuckDB does not open a file for reading while it is open for writing, or the reverse.
 _SIGNS_OF_A_LOCK = {
     "Could not set lock": "another process",
@@ -40,15 +48,25 @@ class Warehouse:
     """The DuckDB file at `path`, with the pipeline's tables in `schema`. The first write creates it with its folder.
 
     One DuckDB file admits one writing process. Each method therefore opens the file, does its work and closes it, and
-    waits up to `lock_wait_seconds` while another process has locked it.
+    waits up to `lock_wait_seconds` while another process has locked it. If `published` is the path of a file, each
+    commit replaces that file by a copy for readers, and updates the Parquet files beside it. `connection_config` has
+    DuckDB's own options, such as `memory_limit`.
     """
 
     def __init__(
-        self, path: Path, *, schema: str = DEFAULT_SCHEMA, lock_wait_seconds: float = LOCK_WAIT_SECONDS
+        self,
+        path: Path,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+        published: Path | None = None,
+        connection_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
         self.schema = schema
         self.lock_wait_seconds = lock_wait_seconds
+        self.published = published
+        self.connection_config = dict(connection_config or {})
 
     @property
     def exists(self) -> bool:
@@ -74,22 +92,30 @@ class Warehouse:
         """Lock the file and open the tables for one transaction: commit at the end, roll back on any error.
 
         Until then no other process can write, so the rows that you read do not change before the commit.
-        Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError.
+        Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError. A copy for readers that
+        cannot be published is a warning in the log, because the tables are committed by then.
         """
-        with self.transaction() as connection:
-            yield self._tables(connection)
+        with self._locked() as connection:
+            with _transaction(connection):
+                tables = self._tables(connection)
+                yield tables
+            self._publish(connection, tables)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the database for one transaction: commit at the end, roll back on any error."""
-        with self.connect() as connection:
-            connection.begin()
-            try:
+        """Open the database for one transaction: commit at the end, roll back on any error.
+
+        The DuckDB file is published as `writing` does; the Parquet files, which have the pipeline's tables, stay.
+        """
+        with self._locked() as connection:
+            with _transaction(connection):
                 yield connection
-                connection.commit()
-            except BaseException:
-                _roll_back(connection)
-                raise
+            self._publish(connection, None)
+
+    def publish(self) -> None:
+        """Publish the tables as they are now."""
+        with self.writing():
+            pass
 
     @contextmanager
     def connect(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -117,6 +143,43 @@ class Warehouse:
         with self.reading() as tables:
             return tables.days(name)
 
+    @contextmanager
+    def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database for writing. Other threads of this process wait, as other processes do."""
+        lock = _WRITING[self.path]
+        if not lock.acquire(timeout=self.lock_wait_seconds):
+            raise self._busy("another thread of this process")
+        try:
+            with self.connect() as connection:
+                yield connection
+        finally:
+            lock.release()
+
+    def _publish(self, connection: duckdb.DuckDBPyConnection, tables: Tables | None) -> None:
+        """Publish what is committed, while this process still has the lock: the newest commit is published last."""
+        if self.published is None:
+            return
+        from orpipeline.warehouse.parquet import write_parquet  # pyarrow's part takes time to import
+
+        try:
+            connection.execute("CHECKPOINT")  # all of it is then in the file itself
+            copy_file(self.path, self.published)
+            if tables is not None and not tables.layout.is_empty:
+                write_parquet(
+                    tables,
+                    parquet_folder(self.published),
+                    mirror=True,
+                    changed=tables.replaced,
+                    known=tables.known,
+                )
+        except (duckdb.Error, OSError) as error:
+            _log.warning(
+                "The tables are written, but not the copy for readers in %s: %s. Readers still see the copy of an "
+                "earlier run; the next run replaces it. Free disk space or fix the folder's permissions.",
+                self.published.parent,
+                error,
+            )
+
     def _tables(self, connection: duckdb.DuckDBPyConnection) -> Tables:
         tables = Tables(connection, self.schema)
         tables.layout.require_known_version()
@@ -141,7 +204,7 @@ class Warehouse:
         try:
             if not read_only:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return duckdb.connect(self.path, read_only=read_only, config=_CONFIG)
+            return duckdb.connect(self.path, read_only=read_only, config={**_CONFIG, **self.connection_config})
         except duckdb.Error as error:
             raise self._error(error) from error
         except OSError as error:
@@ -154,10 +217,8 @@ class Warehouse:
         reason = " ".join(str(error).split("\n\n")[0].split())
         for sign, owner in _SIGNS_OF_A_LOCK.items():
             if sign in reason:
-                return WarehouseBusyError(
-                    f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close the program that "
-                    f"has it open, or wait until it does so. DuckDB reports: {reason}"
-                )
+                holder = _HOLDER.search(reason)
+                return self._busy(holder[1] if holder else owner)
         if any(sign in reason for sign in _SIGNS_OF_DAMAGE):
             return DamagedWarehouseError(
                 f"The warehouse {self.path} is damaged, or is not a DuckDB database; it was not touched. Run "
@@ -165,6 +226,29 @@ class Warehouse:
                 f"ORPIPELINE_WAREHOUSE to another file. DuckDB reports: {reason}"
             )
         return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reason}")
+
+    def _busy(self, owner: str) -> WarehouseBusyError:
+        # DuckDB's own message advises to open the file read-only, which still blocks writers.
+        instead = (
+            f" Programs that only read can open {self.published} instead, which locks nothing."
+            if self.published
+            else ""
+        )
+        return WarehouseBusyError(
+            f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close the program that has it "
+            f"open, or wait until it does so.{instead}"
+        )
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        _roll_back(connection)
+        raise
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date
+
 from orpipeline.errors import NextAttempt, OrpipelineError
 
 
@@ -17,6 +20,22 @@ class DamagedWarehouseError(WarehouseError):
     """The file is damaged, or is not a DuckDB database. `orpipeline rebuild` keeps it aside and writes a new one."""
 
     next_attempt = NextAttempt.NEEDS_PERSON
+
+
+class NotPublishedError(WarehouseError):
+    """There is no published copy to read yet."""
+
+
+class NoSuchTableError(WarehouseError):
+    """A reader names a table, column or scope that does not exist."""
+
+
+class MissingDaysError(WarehouseError):
+    """The tables lack days that an asset loads. `days` has them, oldest first."""
+
+    def __init__(self, message: str, *, days: Sequence[date]) -> None:
+        super().__init__(message)
+        self.days = tuple(days)
 
 
 class LayoutError(WarehouseError):

@@ -241,6 +241,11 @@ def quoted_names(names: Iterable[str]) -> str:
     return ", ".join(map(quoted, names))
 
 
+def literal(text: str) -> str:
+    """Return text quoted for SQL as a string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _create(full: str, name: str) -> str:
     """Return the statement that creates a table with its types and primary key, or a view."""
     if name in VIEWS:
@@ -259,9 +264,9 @@ def _declared_columns(name: str) -> dict[str, str]:
 
 def _comments(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> Iterator[str]:
     full, model = full_name(connection, schema, name), RELATIONS[name]
-    yield f"COMMENT ON {_kind(name)} {full} IS {_literal(model.summary())}"
+    yield f"COMMENT ON {_kind(name)} {full} IS {literal(model.summary())}"
     for column, details in model.columns().items():
-        yield f"COMMENT ON COLUMN {full}.{quoted(column)} IS {_literal(details.description)}"
+        yield f"COMMENT ON COLUMN {full}.{quoted(column)} IS {literal(details.description)}"
 
 
 def _record(connection: duckdb.DuckDBPyConnection, full: str) -> None:
@@ -270,7 +275,7 @@ def _record(connection: duckdb.DuckDBPyConnection, full: str) -> None:
         "(relation VARCHAR NOT NULL, version INTEGER NOT NULL, written_by VARCHAR NOT NULL)"
     )
     summary = "One row per table and view of orpipeline, with the version of its layout. Do not change it."
-    connection.execute(f"COMMENT ON TABLE {full} IS {_literal(summary)}")
+    connection.execute(f"COMMENT ON TABLE {full} IS {literal(summary)}")
     connection.execute(f"DELETE FROM {full}").fetchall()  # noqa: S608 - quoted
     connection.execute(
         f"INSERT INTO {full} SELECT unnest(?), ?, ?",
@@ -307,7 +312,3 @@ def _difference(stored: Mapping[str, str], declared: Mapping[str, str]) -> str:
 
 def _kind(name: str) -> str:
     return "VIEW" if name in VIEWS else "TABLE"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,21 @@ _log = logging.getLogger(__name__)
 DEFAULT_SCHEMA = "openrouter"
 
 
+@dataclass(frozen=True)
+class Rows:
+    """All rows of some tables or views, by name, from the day `since` to the day `until`."""
+
+    since: date
+    until: date
+    frames: Mapping[str, pl.DataFrame]
+
+    def of(self, name: str, days: Sequence[date]) -> pl.DataFrame | None:
+        """Return the rows of some days, oldest first, or None if they are not all here."""
+        if name not in self.frames or days[0] < self.since or days[-1] > self.until:
+            return None
+        return self.frames[name].filter(pl.col("as_of").is_between(days[0], days[-1]))
+
+
 class TableError(OrpipelineError):
     """Rows do not fit the table that they are meant for. Nothing was written."""
 
@@ -32,6 +48,10 @@ class Tables:
     def __init__(self, connection: duckdb.DuckDBPyConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
+        self.replaced: set[date] = set()
+        """The days whose rows were replaced through this connection."""
+        self.known: Rows | None = None
+        """Rows of views that were read after the last replacement; publishing does not read them again."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -99,6 +119,8 @@ class Tables:
         checked = {name: _checked(name, frame, wanted) for name, frame in frames.items()}
         check_scopes(checked)
         self._create_missing()
+        self.replaced.update(wanted)
+        self.known = None
         return {name: self._replace(name, wanted, frame) for name, frame in checked.items()}
 
     def recreate(self) -> OldRows:

@@ -1,0 +1,174 @@
+"""The tables and views as Parquet files: a folder for each, in it a file for each month of `as_of`.
+
+    to/task_models/2026-10.parquet
+    to/CITATION, to/DATA_DICTIONARY.md
+
+Files have all columns, with the contract's types, so every reader of a folder or of `*.parquet` gets the same frame.
+Each file is replaced in one step: readers of a table see a day's old rows or its new ones. A month's files are replaced
+one right after another, the one of `snapshots` last: a day in `snapshots` is in all tables. Each file's metadata has a
+`version`; files of a month with the same version belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orpipeline import __version__
+from orpipeline.contracts.tables import RELATIONS, DayTable
+from orpipeline.dictionary import data_dictionary
+from orpipeline.files import replace_files
+from orpipeline.warehouse.layout import LAYOUT_VERSION
+from orpipeline.warehouse.tables import Rows, Tables
+
+EXPORTED = tuple(
+    sorted((name for name in RELATIONS if name != "latest_leaderboard"), key=lambda name: name == "snapshots")
+)
+"""The tables and views that get files, in the order in which a month's files are replaced."""
+_MONTHS_AT_ONCE = 12
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The days in the files that were written, and those in files that were already current."""
+
+    written: Sequence[date]
+    unchanged: Sequence[date]
+
+
+def write_parquet(
+    tables: Tables,
+    to: Path,
+    *,
+    mirror: bool,
+    changed: Collection[date] = (),
+    known: Rows | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Exported:
+    """Write the months that are missing from the folder `to`, have another version there, or have a `changed` day.
+
+    With `mirror`, the files then have the tables' days and no others. Otherwise, days that only the files have stay.
+    `known` are rows that need not be read again. `on_progress` is called with the number of days written since the
+    last call. Raises OSError if a file cannot be written; a month's files are then complete, or have the older version.
+    """
+    snapshots = tables.read("snapshots")
+    versions = dict(_versions(snapshots))
+    rewritten = {_month(day) for day in changed}
+    wanted = [month for month, version in versions.items() if month in rewritten or _version_in(to, month) != version]
+    days = {month: list(of_month) for month, of_month in groupby(snapshots["as_of"], _month)}
+    for start in range(0, len(wanted), _MONTHS_AT_ONCE):
+        months = {month: days[month] for month in wanted[start : start + _MONTHS_AT_ONCE]}
+        frames = _read(tables, months, known)
+        for month, of_month in months.items():
+            _write_month(to, month, of_month, frames, versions[month], mirror=mirror)
+            on_progress(len(of_month))
+    if mirror:
+        for name in EXPORTED:
+            for path in (to / name).glob("*.parquet"):
+                if path.stem not in versions:
+                    path.unlink(missing_ok=True)
+    if wanted:
+        texts = {"CITATION": _newest_citations(snapshots), "DATA_DICTIONARY.md": data_dictionary(exported=True)}
+        changed_texts = {to / name: text.encode() for name, text in texts.items() if not _is_current(to / name, text)}
+        replace_files(changed_texts, aside=to)
+    written = [day for month in wanted for day in days[month]]
+    return Exported(written, sorted(set(snapshots["as_of"]) - set(written)))
+
+
+def _month(day: date) -> str:
+    return f"{day:%Y-%m}"
+
+
+def _versions(snapshots: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield each month, in order, with what its rows depend on: the code, and all answers up to the month's end.
+
+    `model_trends` compares a day with earlier ones.
+    """
+    digest = hashlib.sha256(f"orpipeline {__version__}, layout {LAYOUT_VERSION}".encode())
+    for month, rows in snapshots.group_by(pl.col("as_of").dt.strftime("%Y-%m"), maintain_order=True):
+        digest.update(rows.write_csv().encode())
+        yield str(month[0]), digest.hexdigest()
+
+
+def _version_in(to: Path, month: str) -> str | None:
+    """Return the version of a month's files, or None if they are missing or not complete."""
+    try:
+        metadata = pq.read_schema(_file(to, "snapshots", month)).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return str(metadata.get(b"version", b"").decode())
+
+
+def _file(to: Path, name: str, month: str) -> Path:
+    return to / name / f"{month}.parquet"
+
+
+def _read(tables: Tables, months: Mapping[str, Sequence[date]], known: Rows | None) -> dict[str, pl.DataFrame]:
+    days = [day for of_month in months.values() for day in of_month]
+    frames = {}
+    for name in EXPORTED:
+        rows = known.of(name, days) if known else None
+        frames[name] = tables.read(name, since=days[0], until=days[-1]) if rows is None else rows
+    return frames
+
+
+def _write_month(
+    to: Path, month: str, days: Sequence[date], frames: Mapping[str, pl.DataFrame], version: str, *, mirror: bool
+) -> None:
+    in_month = pl.col("as_of").is_between(days[0], days[-1])
+    citations = frames["snapshots"].filter(in_month)["citation"]
+    about = {"version": version, "citation": citations[-1]}
+    contents = {}
+    for name in EXPORTED:
+        rows, path = frames[name].filter(in_month), _file(to, name, month)
+        if not mirror:
+            rows = _with_other_days(path, rows, days)
+        contents[path] = _parquet(name, rows, about)
+    # Temporary files are not beside the others: polars rejects a folder with different file extensions.
+    replace_files(contents, aside=to)
+
+
+def _with_other_days(path: Path, rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """Return the rows, and those of other days that the file at `path` has."""
+    try:
+        others = pl.read_parquet(path).filter(~pl.col("as_of").is_in(days))
+    except (OSError, pl.exceptions.PolarsError):  # there is no such file, or it is damaged
+        return rows
+    return pl.concat([rows, others.select(rows.columns)]).sort("as_of", maintain_order=True) if len(others) else rows
+
+
+def _parquet(name: str, rows: pl.DataFrame, about: Mapping[str, str]) -> bytes:
+    """Return rows as Parquet, with the contract's descriptions."""
+    table = rows.to_arrow()
+    content = BytesIO()
+    pq.write_table(table.cast(_described(table.schema, RELATIONS[name], about)), content, compression="zstd")
+    return content.getvalue()
+
+
+def _described(schema: pa.Schema, model: type[DayTable], about: Mapping[str, str]) -> pa.Schema:
+    columns = model.columns()
+    fields = [field.with_metadata({"description": columns[field.name].description}) for field in schema]
+    return pa.schema(fields, metadata={"description": model.summary(), **about})
+
+
+def _is_current(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _newest_citations(snapshots: pl.DataFrame) -> str:
+    """Return the newest day's citation as a line; if there are both real and demo days, one of each."""
+    demo = pl.col("origin") == "demo"
+    newest = (snapshots.filter(condition).sort("as_of").tail(1) for condition in (~demo, demo))
+    return "".join(f"{citation}\n" for rows in newest for citation in rows["citation"])

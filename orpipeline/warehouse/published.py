@@ -1,0 +1,174 @@
+"""The published copy of the warehouse: a DuckDB file for readers, and Parquet files in the folder `parquet` beside it.
+
+DuckDB admits one process to a file that it writes. A writer therefore copies the warehouse after each commit, while it
+still has the lock, and replaces the published file in one step. Readers have the published file open as long as they
+like: they block nobody, and see one commit, whole. It has all tables and views of the warehouse, yours too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from difflib import get_close_matches
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from orpipeline.contracts.tables import RELATIONS
+from orpipeline.files import sync_folder
+from orpipeline.warehouse.errors import NoSuchTableError, NotPublishedError, WarehouseError
+from orpipeline.warehouse.layout import LAYOUT_TABLE, full_name, literal, quoted
+from orpipeline.warehouse.tables import DEFAULT_SCHEMA, Tables
+
+_SCHEMAS_SQL = """
+SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal
+UNION ALL
+SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = current_database() AND NOT internal
+ORDER BY ALL
+"""
+
+
+def parquet_folder(published: Path) -> Path:
+    """Return the folder of the Parquet files beside a published file."""
+    return published.parent / "parquet"
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Replace the file `target` by a copy of `source`, in one step. Raises OSError.
+
+    The copy is made by another process: if this one closed any file descriptor of `source`, it would lose DuckDB's lock
+    on it. `cp` also copies nothing at all where the file system can share blocks.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.publishing")  # a writer has the lock, so there is only one
+    try:
+        copied = subprocess.run(  # noqa: S603 - no shell, and our own paths
+            ["cp", "--", str(source), str(new)],  # noqa: S607 - the user's PATH
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if copied.returncode:
+            raise OSError(copied.stderr.strip())
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(target)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+class PublishedCopy:
+    """The published DuckDB file at `path`, with the pipeline's tables in `schema`."""
+
+    def __init__(self, path: Path, *, schema: str = DEFAULT_SCHEMA) -> None:
+        self.path = path
+        self.schema = schema
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the newest copy, read-only. Raises NotPublishedError if there is none, or WarehouseError.
+
+        A process that has the file open already gets that older copy from `duckdb.connect`; here it does not.
+        """
+        if not self.path.exists():
+            raise NotPublishedError(
+                f"There is no published copy at {self.path} yet. Each run publishes one: use `orpipeline run` or "
+                "`orpipeline demo`, or `orpipeline rebuild` if there are tables already. If your data is elsewhere, "
+                "set ORPIPELINE_DATA_DIR, or pass `settings`."
+            )
+        with duckdb.connect(":memory:") as connection:
+            try:
+                connection.execute(f"ATTACH {literal(str(self.path))} AS {quoted(self.path.stem)} (READ_ONLY)")
+                connection.execute(f"USE {quoted(self.path.stem)}; SET TimeZone = 'UTC'")
+                yield connection
+            except duckdb.Error as error:
+                reason = " ".join(str(error).split("\n\n")[0].split())
+                raise WarehouseError(
+                    f"The published copy {self.path} cannot be read. DuckDB reports: {reason}"
+                ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Tables]:
+        """Open the pipeline's tables for reading. Raises as `connect` does, and NewerLayoutError."""
+        with self.connect() as connection:
+            tables = Tables(connection, self.schema)
+            tables.layout.require_known_version()
+            yield tables
+
+    def read(
+        self, table: str, *, since: date | None = None, until: date | None = None, scope: str | None = None
+    ) -> pl.DataFrame:
+        """Return the rows of any table or view, as `orpipeline.read` does."""
+        with self.connect() as connection:
+            schema, name = _find(connection, self.path, self.schema, table)
+            columns = _columns(connection, schema, name)
+            conditions, parameters = _conditions(table, columns, since, until, scope)
+            if name in RELATIONS and _is_ours(connection, schema):
+                tables = Tables(connection, schema)
+                tables.layout.require_known_version()
+                rows = tables.select(name, conditions, parameters).sort(RELATIONS[name].primary_key())
+            else:
+                order = " ORDER BY as_of" if "as_of" in columns else ""
+                query = f"SELECT * FROM {full_name(connection, schema, name)} WHERE {conditions}{order}"  # noqa: S608 - quoted
+                rows = pl.DataFrame(pl.from_arrow(connection.sql(query, params=parameters).to_arrow_table()))
+            if rows.is_empty() and scope is not None:
+                _require_scope(connection, full_name(connection, schema, name), table, scope)
+            return rows
+
+
+def _find(connection: duckdb.DuckDBPyConnection, path: Path, default: str, table: str) -> tuple[str, str]:
+    """Return the schema and name of a table that is written as `table` or `schema.table`, in any case."""
+    existing: Sequence[tuple[str, str]] = [
+        (schema, name) for schema, name in connection.execute(_SCHEMAS_SQL).fetchall() if name != LAYOUT_TABLE
+    ]
+    *schemas, wanted = table.lower().split(".", 1)
+    found = [(s, n) for s, n in existing if n.lower() == wanted and (not schemas or s.lower() == schemas[0])]
+    if len(found) > 1:
+        found = [(s, n) for s, n in found if s == default] or found
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NoSuchTableError(f"{path} has several tables {table}. Write one of: {_names(found)}.")
+    like = get_close_matches(wanted, [name for _, name in existing], n=1)
+    hint = f" Did you mean {like[0]}?" if like else ""
+    raise NoSuchTableError(f"{path} has no table or view {table}.{hint} It has: {_names(existing) or 'none'}.")
+
+
+def _names(tables: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{schema}.{name}" for schema, name in tables)
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> list[str]:
+    described = connection.execute(f"DESCRIBE {full_name(connection, schema, name)}").fetchall()
+    return [column for column, *_ in described]
+
+
+def _conditions(
+    table: str, columns: Sequence[str], since: date | None, until: date | None, scope: str | None
+) -> tuple[str, list[object]]:
+    """Return an SQL condition and its parameters. Raises NoSuchTableError if it needs a column that is missing."""
+    given = [("since", "as_of", ">=", since), ("until", "as_of", "<=", until), ("scope", "scope", "=", scope)]
+    used = [(option, column, sign, value) for option, column, sign, value in given if value is not None]
+    for option, column, _, _ in used:
+        if column not in columns:
+            raise NoSuchTableError(
+                f"{table} has no column {column}, which `{option}` needs. Leave `{option}` out. Its columns are: "
+                f"{', '.join(columns)}."
+            )
+    return " AND ".join(f"{column} {sign} ?" for _, column, sign, _ in used) or "true", [value for *_, value in used]
+
+
+def _is_ours(connection: duckdb.DuckDBPyConnection, schema: str) -> bool:
+    return (schema, LAYOUT_TABLE) in connection.execute(_SCHEMAS_SQL).fetchall()
+
+
+def _require_scope(connection: duckdb.DuckDBPyConnection, full: str, table: str, scope: str) -> None:
+    scopes = [found for (found,) in connection.execute(f"SELECT DISTINCT scope FROM {full} ORDER BY 1").fetchall()]  # noqa: S608 - quoted
+    if scope not in scopes:
+        raise NoSuchTableError(f"{table} has no scope {scope}. Its scopes are: {', '.join(scopes) or 'none'}.")
