@@ -28,8 +28,8 @@ import click
 import duckdb
 
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.testing.api import KEY, DemoApi
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing.local_api import KEY
 
 HERE = Path(__file__).resolve().parent
 OURS = str(Path(sysconfig.get_path("scripts")) / "orpipeline")
@@ -82,7 +82,7 @@ class Bench:
         """Return a folder with one file for each day up to the newest: a year of answers, repeated."""
         folder = self.root / f"answers_{days}"
         folder.mkdir()
-        of_year = [demo_answer(self.newest - timedelta(days=n)) for n in range(min(days, YEAR))]
+        of_year = [sample_answer(self.newest - timedelta(days=n)) for n in range(min(days, YEAR))]
         for n in range(days):
             day, stated = self.day(n), self.day(n % YEAR)
             body = of_year[n % YEAR].replace(f'"as_of":"{stated}"'.encode(), f'"as_of":"{day}"'.encode())
@@ -333,7 +333,7 @@ def main(runs: int, scaffold_python: str | None, only: str | None) -> None:
     """Time everything, and print the table."""
     rows: list[Row] = []
     scaffold_day: float | None = None
-    with DemoApi() as api, tempfile.TemporaryDirectory(prefix="orpipeline_benchmark_") as root:
+    with LocalApi() as api, tempfile.TemporaryDirectory(prefix="orpipeline_benchmark_") as root:
         bench = Bench(Path(root), api.base_url, runs)
         if only in (None, "one_day"):
             found, scaffold_day = one_day(bench, scaffold_python)

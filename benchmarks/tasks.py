@@ -19,7 +19,7 @@ from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
 from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import load_settings
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 
 
@@ -55,7 +55,7 @@ def tick() -> float:
     from orpipeline.defs.names import Names
 
     settings, newest = load_settings(), newest_completed_day(utc_now())
-    Archive(settings.archive).put(demo_answer(newest), fetched_at=utc_now(), source="made up", origin="demo")
+    Archive(settings.archive).put(sample_answer(newest), fetched_at=utc_now(), source="made up", origin="demo")
     sensor = build_defs(settings).resolve_sensor_def("snapshot_sensor")
     with dg.DagsterInstance.get() as instance:
         for key in Names().daily_assets:

@@ -1,8 +1,9 @@
-"""The only place that reads the system clock."""
+"""The only place that reads the system clock. Tests set it with `orpipeline.testing.fixed_clock`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 Clock = Callable[[], datetime]
@@ -15,9 +16,27 @@ API_CLOCK_TOLERANCE = timedelta(minutes=10)
 """How far this machine's clock and the API's `Date` may differ: a cached answer is some minutes old."""
 
 
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+_clock: Clock = _system_clock
+
+
 def utc_now() -> datetime:
     """Return the current time in UTC."""
-    return datetime.now(UTC)
+    return _clock()
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Iterator[None]:
+    """Let `utc_now` return the times of `clock`, in all threads of this process, until the block ends."""
+    global _clock
+    before, _clock = _clock, clock
+    try:
+        yield
+    finally:
+        _clock = before
 
 
 def newest_completed_day(now: datetime) -> date:

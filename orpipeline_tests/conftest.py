@@ -13,7 +13,7 @@ for _name in [name for name in os.environ if name.startswith(("ORPIPELINE_", "OP
     del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
-from orpipeline_tests.scripted_api import KEY, ScriptedApi  # noqa: E402 - see above
+from orpipeline.testing.local_api import KEY, LocalApi  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
 
 
@@ -30,9 +30,9 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def api() -> Iterator[ScriptedApi]:
+def api() -> Iterator[LocalApi]:
     """A real HTTP server on loopback that gives a test's answers in order, and records the requests."""
-    with ScriptedApi() as server:
+    with LocalApi() as server:
         yield server
 
 
@@ -51,7 +51,7 @@ def at_noon() -> Iterator[None]:
 
 
 @pytest.fixture
-def online(world: World, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> World:
+def online(world: World, api: LocalApi, monkeypatch: pytest.MonkeyPatch) -> World:
     """An empty pipeline with an API key, whose API is the scripted one."""
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
     return World(world.folder, world.instance, api.base_url)

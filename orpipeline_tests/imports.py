@@ -22,7 +22,8 @@ from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.formats import read_answers
 from orpipeline.importing.importer import Imported
-from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY, Bend, macro, tag
 from orpipeline_tests.world import NAMES, QUIET, World
 
 WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
@@ -167,5 +168,5 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 def week_in(folder: Path, days: Iterable[date] = WEEK) -> Path:
     """Write days as envelopes, one file a day, as the public archive does."""
     for day in days:
-        write(folder / f"{day}.json", envelope(answer(day), fetched_at=served(day)))
+        write(folder / f"{day}.json", envelope(sample_answer(day), fetched_at=served(day)))
     return folder

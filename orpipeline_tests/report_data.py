@@ -15,9 +15,8 @@ import polars as pl
 
 from orpipeline.archive.folder import Archive
 from orpipeline.snapshot import load_days
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.hostile import VALID
 
 NEWEST = date(2026, 10, 6)
@@ -42,16 +41,18 @@ def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "dem
 
 def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
     """Return a warehouse with the demo's answers for these days."""
-    return warehouse_of(folder, {day: demo_answer(day) for day in days})
+    return warehouse_of(folder, {day: sample_answer(day) for day in days})
 
 
 def hostile_warehouse(folder: Path) -> Warehouse:
     """Return a warehouse with nine days whose models, task and macro-category have names that contain markup."""
     shares = {name: round(0.1 - 0.005 * place, 3) for place, name in enumerate(VALID)}
-    answers = {
-        day: one_tag_answer(day, shares, task="<b>Bold</b></script>", label="<i onclick=x>Code")
-        for day in days_before(9)
-    }
+    tasks = [Task("code:debugging", display_name="<b>Bold</b></script>", models=shares)]
+
+    def label(data: dict[str, Any]) -> None:
+        data["macro_categories"][0]["label"] = "<i onclick=x>Code"
+
+    answers = {day: sample_answer(day, tasks, change=label) for day in days_before(9)}
     return warehouse_of(folder, answers, origin="import")
 
 

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from orpipeline.build import build_defs
 from orpipeline.settings import Settings
-from orpipeline_tests.answers import DAY, Bend, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY, Bend
 from orpipeline_tests.world import QUIET, World
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -50,7 +51,7 @@ def webhook() -> Iterator[Webhook]:
 
 def _alert(world: World, url: str | None, bend: Bend = lambda data: data.update(window_days=1)) -> None:
     """Run a day that is rejected, and evaluate the sensor on the failed run."""
-    world.store(answer(bend=bend))
+    world.store(sample_answer(DAY, change=bend))
     result = world.run(DAY)
     event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
     context = dg.build_run_status_sensor_context(

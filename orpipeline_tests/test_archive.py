@@ -19,11 +19,11 @@ import pytest
 
 from orpipeline.archive.folder import Archive
 from orpipeline.archive.records import ArchiveError, CorruptAnswerError, FetchTime, Record, Stored
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 
 DAY = date(2026, 10, 6)
 FETCHED = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
-FIRST = demo_answer(DAY)
+FIRST = sample_answer(DAY)
 RESTATED = FIRST.replace(b'"usage_share":0.', b'"usage_share":0.0', 1)
 
 
@@ -135,7 +135,7 @@ def test_more_than_nine_revisions_keep_their_order(archive: Archive) -> None:
 def test_days_are_returned_oldest_first(archive: Archive) -> None:
     days = [date(2026, 10, 6), date(2025, 12, 31), date(2026, 1, 1)]
     for day in days:
-        put(archive, demo_answer(day), days=(day - DAY).days)
+        put(archive, sample_answer(day), days=(day - DAY).days)
     put(archive, b"<html>")
     assert archive.days() == sorted(days)
 
@@ -362,7 +362,7 @@ def test_a_day_that_the_api_could_not_have_had_is_stored_as_undated(archive: Arc
 
 
 def test_an_older_day_may_be_imported(archive: Archive) -> None:
-    old = demo_answer(date(2020, 2, 29))
+    old = sample_answer(date(2020, 2, 29))
     archive.put(old, fetched_at=None, source="a file", origin="import")
     assert archive.days() == [date(2020, 2, 29)]
 
@@ -399,7 +399,7 @@ def test_a_source_that_is_not_valid_text_is_escaped(archive: Archive) -> None:
 def test_duckdb_reads_the_whole_archive_in_one_query(archive: Archive) -> None:
     for body in (FIRST, RESTATED, b"<html>"):
         put(archive, body)
-    put(archive, demo_answer(date(2026, 10, 7)), days=1)
+    put(archive, sample_answer(date(2026, 10, 7)), days=1)
     with duckdb.connect() as connection:
         found = connection.execute(
             "select data.as_of, len(data.classifications) from read_json(?, filename = true) order by filename",
@@ -440,7 +440,7 @@ def test_threads_that_archive_different_answers_of_a_day_lose_none(archive: Arch
 
 
 def test_threads_that_import_the_same_days_store_each_once(archive: Archive) -> None:
-    answers = [*(demo_answer(DAY - timedelta(days=n)) for n in range(20)), b"<html>busy</html>"]
+    answers = [*(sample_answer(DAY - timedelta(days=n)) for n in range(20)), b"<html>busy</html>"]
     start = Barrier(8)
 
     def write(_: int) -> int:

@@ -22,10 +22,11 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.names import asset_key
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.snapshot import Loaded, load_days
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError
-from orpipeline_tests.answers import DAY, answer, tag
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.world import ASSETS, NAMES, World, checks_of, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -48,9 +49,9 @@ def listed_models(models: pl.DataFrame) -> pl.DataFrame:
 MINE = dg.Definitions(assets=[listed_models])
 
 
-def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: World, api: ScriptedApi) -> None:
-    body = answer()
-    api.answers(body)
+def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: World, api: LocalApi) -> None:
+    body = sample_answer(DAY)
+    api.serve(body)
     result = online.run(DAY, fetch=Fetch.auto)
 
     assert result.success
@@ -70,8 +71,8 @@ def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: Wor
     assert all(check.passed for check in checks_of(result).values())
 
 
-def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: ScriptedApi) -> None:
-    api.answers(answer())
+def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: LocalApi) -> None:
+    api.serve(sample_answer(DAY))
     online.run(DAY, fetch=Fetch.auto)
     record = online.archive.latest(DAY)
     assert record is not None
@@ -81,7 +82,7 @@ def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: S
             "window_days": 7,
             "revision": 1,
             "sha256": record.sha256,
-            "bytes": len(answer()),
+            "bytes": len(sample_answer(DAY)),
             "fetched_at": record.fetched_at,
             "origin": "api",
             "source": f"{api.base_url}/classifications/task?window=7d",
@@ -91,16 +92,16 @@ def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: S
     ]
 
 
-def test_auto_calls_the_api_once_and_then_uses_the_archive(online: World, api: ScriptedApi) -> None:
-    api.answers(answer())
+def test_auto_calls_the_api_once_and_then_uses_the_archive(online: World, api: LocalApi) -> None:
+    api.serve(sample_answer(DAY))
     assert online.run(DAY, fetch=Fetch.auto).success
     assert online.run(DAY, fetch=Fetch.auto).success
     assert len(api.requests) == 1
 
 
-def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api: ScriptedApi) -> None:
-    restated = answer(bend=lambda data: tag(data, "math").update(display_name="Mathematics"))
-    api.answers(answer(), answer(), restated)
+def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api: LocalApi) -> None:
+    restated = sample_answer(DAY, change=lambda data: tag(data, "math").update(display_name="Mathematics"))
+    api.serve(sample_answer(DAY), sample_answer(DAY), restated)
     for revision in (1, 1, 2):
         assert online.run(DAY, fetch=Fetch.always).success
         assert online.tables()["snapshots"][0]["revision"] == revision
@@ -109,35 +110,35 @@ def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api:
     assert len(online.tables()["task_classifications"]) == 29
 
 
-def test_never_makes_no_api_call(online: World, api: ScriptedApi) -> None:
+def test_never_makes_no_api_call(online: World, api: LocalApi) -> None:
     failure = failure_of(online.run(DAY, fetch=Fetch.never))
     assert "Run it with fetch `auto`" in str(failure.description)
     assert api.requests == []
 
 
-def test_an_old_day_is_not_fetched_and_the_failure_tells_what_to_do(online: World, api: ScriptedApi) -> None:
+def test_an_old_day_is_not_fetched_and_the_failure_tells_what_to_do(online: World, api: LocalApi) -> None:
     failure = failure_of(online.run(date(2026, 9, 1), fetch=Fetch.auto))
     assert "Import that day if you have it" in str(failure.description)
     assert api.requests == []
 
 
-def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: ScriptedApi) -> None:
+def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: LocalApi) -> None:
     before = DAY - timedelta(days=1)
-    api.answers(answer(before))
+    api.serve(sample_answer(before))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "not published yet: the API still serves 2026-10-05" in str(failure.description)
     assert online.archive.days() == [before]
     assert online.materialized("snapshots") == set()
 
 
-def test_without_a_key_the_failure_names_it_and_no_request_is_sent(world: World, api: ScriptedApi) -> None:
+def test_without_a_key_the_failure_names_it_and_no_request_is_sent(world: World, api: LocalApi) -> None:
     failure = failure_of(World(world.folder, world.instance, api.base_url).run(DAY, fetch=Fetch.auto))
     assert "OPENROUTER_API_KEY is not set" in str(failure.description)
     assert api.requests == []
 
 
-def test_a_wrong_key_is_named_but_not_shown(online: World, api: ScriptedApi) -> None:
-    api.answers(Reply(json.dumps({"error": {"code": 401, "message": f"no user {KEY}"}}).encode(), 401))
+def test_a_wrong_key_is_named_but_not_shown(online: World, api: LocalApi) -> None:
+    api.serve(Reply(json.dumps({"error": {"code": 401, "message": f"no user {KEY}"}}).encode(), 401))
     result = online.run(DAY, fetch=Fetch.auto)
     failure = failure_of(result)
     assert "does not accept the key" in str(failure.description)
@@ -146,16 +147,16 @@ def test_a_wrong_key_is_named_but_not_shown(online: World, api: ScriptedApi) -> 
     assert all(KEY not in str(event) for event in events)
 
 
-def test_a_429_ends_the_run_with_the_time_of_the_next_request(online: World, api: ScriptedApi) -> None:
-    api.answers(Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}))
+def test_a_429_ends_the_run_with_the_time_of_the_next_request(online: World, api: LocalApi) -> None:
+    api.serve(Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "12:02:0" in str(failure.description)
     assert "next_attempt" in failure.metadata
     assert len(api.requests) == 1
 
 
-def test_html_instead_of_json_is_archived_as_undated(online: World, api: ScriptedApi) -> None:
-    api.answers(b"<html>Just a moment...</html>")
+def test_html_instead_of_json_is_archived_as_undated(online: World, api: LocalApi) -> None:
+    api.serve(b"<html>Just a moment...</html>")
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "not a JSON object" in str(failure.description)
     paths = list((online.folder / "raw" / "undated").rglob("*.json.gz"))
@@ -165,7 +166,7 @@ def test_html_instead_of_json_is_archived_as_undated(online: World, api: Scripte
 
 def test_a_range_is_one_run_and_materializes_every_day_in_every_asset(world: World) -> None:
     for day in WEEK:
-        world.store(answer(day))
+        world.store(sample_answer(day))
     result = world.run(*WEEK)
     assert result.success
     for asset in ASSETS:
@@ -182,7 +183,9 @@ def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
     missing, rejected = WEEK[2], WEEK[4]
     for day in WEEK:
         if day != missing:
-            world.store(answer(day, (lambda data: data.update(window_days=1)) if day == rejected else None))
+            world.store(
+                sample_answer(day, change=(lambda data: data.update(window_days=1)) if day == rejected else None)
+            )
     failure = failure_of(world.run(*WEEK))
 
     good = {day.isoformat() for day in WEEK if day not in (missing, rejected)}
@@ -203,13 +206,13 @@ def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
     ids=["429", "html"],
 )
 def test_a_failed_call_fails_only_the_newest_day_of_a_range(
-    online: World, api: ScriptedApi, reply: Reply, error: str
+    online: World, api: LocalApi, reply: Reply, error: str
 ) -> None:
     hole = DAY - timedelta(days=2)
     days = [DAY - timedelta(days=n) for n in range(4)]
     for day in {*days} - {DAY, hole}:
-        online.store(answer(day))
-    api.answers(reply)
+        online.store(sample_answer(day))
+    api.serve(reply)
     failure = failure_of(online.run(*days, fetch=Fetch.auto))
 
     for asset in ASSETS:
@@ -222,10 +225,10 @@ def test_a_failed_call_fails_only_the_newest_day_of_a_range(
     assert ("next_attempt" in failure.metadata) == (error == "RateLimitedError")
 
 
-def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(online: World, api: ScriptedApi) -> None:
+def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(online: World, api: LocalApi) -> None:
     for day in WEEK[-2:]:
-        online.store(answer(day))
-    api.answers(Reply(b"{}", 401))
+        online.store(sample_answer(day))
+    api.serve(Reply(b"{}", 401))
     failure = failure_of(online.run(*WEEK[-2:], fetch=Fetch.always))
     assert "Not fetched: 2026-10-06" in str(failure.description)
     assert "does not accept the key" in str(failure.description)
@@ -233,8 +236,8 @@ def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(onlin
         assert online.materialized(asset) == {day.isoformat() for day in WEEK[-2:]}
 
 
-def test_a_damaged_record_fails_only_its_day(online: World, api: ScriptedApi) -> None:
-    records = [online.store(answer(day)).record for day in WEEK[-3:]]
+def test_a_damaged_record_fails_only_its_day(online: World, api: LocalApi) -> None:
+    records = [online.store(sample_answer(day)).record for day in WEEK[-3:]]
     records[0].path.with_name("record.json").write_text("{}")
     failure = failure_of(online.run(*WEEK[-3:], fetch=Fetch.auto))
 
@@ -248,10 +251,10 @@ def test_a_damaged_record_fails_only_its_day(online: World, api: ScriptedApi) ->
 def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in range(89, -1, -1)]
     rejected, damaged = days[0], days[1]
-    world.store(answer(rejected, lambda data: data.update(window_days=1)))
-    world.store(answer(damaged)).record.path.write_bytes(b"rubbish")
+    world.store(sample_answer(rejected, change=lambda data: data.update(window_days=1)))
+    world.store(sample_answer(damaged)).record.path.write_bytes(b"rubbish")
     for day in [*days[2:22:2], days[-2]]:
-        world.store(answer(day))
+        world.store(sample_answer(day))
     failure = failure_of(world.run(*days))
 
     message = str(failure.description)
@@ -275,7 +278,7 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
     newest = time_machine.escape_hatch.datetime.datetime.now(UTC).date() - timedelta(days=1)
     days = [newest - timedelta(days=n) for n in range(3, -1, -1)]
     for day in (days[0], days[2]):
-        world.store(answer(day))
+        world.store(sample_answer(day))
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
@@ -303,7 +306,7 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
 
 
 def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(world: World) -> None:
-    records = {day.isoformat(): world.store(answer(day)).record for day in WEEK}
+    records = {day.isoformat(): world.store(sample_answer(day)).record for day in WEEK}
     assert world.run(*WEEK).success
     assert world.run(DAY).success
     for key in NAMES.daily_assets:
@@ -316,7 +319,7 @@ def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(wo
 
 def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downstream_stale(world: World) -> None:
     for day in WEEK:
-        world.store(answer(day))
+        world.store(sample_answer(day))
     assert world.run(*WEEK, extra=MINE).success
     assert world.run(WEEK[2]).success
     graph = dg.Definitions.merge(world.defs, MINE).resolve_asset_graph()
@@ -328,7 +331,7 @@ def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downst
 
 
 def test_selecting_one_table_rebuilds_the_whole_day(world: World) -> None:
-    world.store(answer())
+    world.store(sample_answer(DAY))
     assert world.run(DAY, selection=["task_models"]).success
     assert all(world.tables().values())
     for table in TABLES:
@@ -336,8 +339,8 @@ def test_selecting_one_table_rebuilds_the_whole_day(world: World) -> None:
     assert world.materialized("raw_task_classifications") == set()
 
 
-def test_selecting_only_the_raw_answer_leaves_the_tables_unchanged(online: World, api: ScriptedApi) -> None:
-    api.answers(answer(bend=lambda data: data.update(window_days=30)))
+def test_selecting_only_the_raw_answer_leaves_the_tables_unchanged(online: World, api: LocalApi) -> None:
+    api.serve(sample_answer(DAY, change=lambda data: data.update(window_days=30)))
     result = online.run(DAY, fetch=Fetch.auto, selection=["raw_task_classifications"])
     # The answer is archived, and its blocking check fails the run.
     assert online.materialized("raw_task_classifications") == {"2026-10-06"}
@@ -347,7 +350,7 @@ def test_selecting_only_the_raw_answer_leaves_the_tables_unchanged(online: World
 
 
 def test_a_damaged_archive_file_is_named_and_the_tables_are_unchanged(world: World) -> None:
-    record = world.store(answer()).record
+    record = world.store(sample_answer(DAY)).record
     world.run(DAY)
     before = world.tables()
     record.path.write_bytes(b"rubbish")
@@ -357,11 +360,11 @@ def test_a_damaged_archive_file_is_named_and_the_tables_are_unchanged(world: Wor
     assert world.tables() == before
 
 
-def test_the_answer_is_archived_and_reported_even_if_the_warehouse_fails(online: World, api: ScriptedApi) -> None:
+def test_the_answer_is_archived_and_reported_even_if_the_warehouse_fails(online: World, api: LocalApi) -> None:
     path = online.folder / "warehouse.duckdb"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a database " * 500)
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "not a DuckDB database" in str(failure.description)
     assert online.archive.days() == [DAY]
@@ -386,7 +389,7 @@ def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
         return loaded
 
     monkeypatch.setattr("orpipeline.defs.assets.load_days", load_and_lock)
-    world.store(answer())
+    world.store(sample_answer(DAY))
     result = world.run(DAY)
     assert result.success
     assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed
@@ -395,7 +398,7 @@ def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
 
 
 def test_the_raw_answer_alone_needs_no_warehouse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.store(answer())
+    world.store(sample_answer(DAY))
     world.make_tables(DAY)
     _lock(monkeypatch)
     assert world.run(DAY, selection=["raw_task_classifications"]).success
@@ -403,7 +406,7 @@ def test_the_raw_answer_alone_needs_no_warehouse(world: World, monkeypatch: pyte
 
 
 def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
-    world.store(answer(), origin="demo")
+    world.store(sample_answer(DAY), origin="demo")
     world.run(DAY)
     (row,) = world.tables()["snapshots"]
     assert row["origin"] == "demo"
@@ -413,7 +416,7 @@ def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
 
 def test_a_users_asset_reads_and_writes_tables_through_the_io_manager(world: World) -> None:
     for day in WEEK:
-        world.store(answer(day))
+        world.store(sample_answer(day))
     assert world.run(WEEK[0], extra=MINE).success
     assert world.run(*WEEK, extra=MINE).success
     with world.warehouse.connect(read_only=True) as connection:

@@ -22,9 +22,9 @@ from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, 
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import RateLimitedError, ServerBusyError
 from orpipeline.settings import load_settings
-from orpipeline_tests.answers import answer
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import run_python
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 NOW = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
@@ -329,14 +329,14 @@ def test_the_later_of_cool_down_and_room_counts(path: Path, clock: ScriptedClock
 # The client with a budget
 
 
-def client_of(api: ScriptedApi, budget: Budget, clock: ScriptedClock) -> Client:
+def client_of(api: LocalApi, budget: Budget, clock: ScriptedClock) -> Client:
     return Client(
         KEY, api.base_url, clock=clock, retry_wait_seconds=0.01, budget=budget, sleep=clock.wait, read_timeout_seconds=5
     )
 
 
-def test_a_spent_budget_sends_no_request(api: ScriptedApi, path: Path, clock: ScriptedClock) -> None:
-    api.answers(answer())
+def test_a_spent_budget_sends_no_request(api: LocalApi, path: Path, clock: ScriptedClock) -> None:
+    api.serve(sample_answer("2026-10-06"))
     budget = Budget(path, per_minute=1, clock=clock)
     client = client_of(api, budget, clock)
     client.fetch()
@@ -346,8 +346,8 @@ def test_a_spent_budget_sends_no_request(api: ScriptedApi, path: Path, clock: Sc
     assert clock.at == NOW  # the client does not wait a minute
 
 
-def test_each_try_is_counted(api: ScriptedApi, path: Path, clock: ScriptedClock) -> None:
-    api.answers(Reply(status=503))
+def test_each_try_is_counted(api: LocalApi, path: Path, clock: ScriptedClock) -> None:
+    api.serve(Reply(status=503))
     with pytest.raises(BudgetSpentError):
         client_of(api, Budget(path, per_minute=2, clock=clock), clock).fetch()
     assert len(api.requests) == 2
@@ -355,17 +355,17 @@ def test_each_try_is_counted(api: ScriptedApi, path: Path, clock: ScriptedClock)
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"Retry-After": "49.4991239"}], ids=str)
 def test_the_client_waits_once_for_a_short_cool_down(
-    api: ScriptedApi, path: Path, clock: ScriptedClock, headers: dict[str, str]
+    api: LocalApi, path: Path, clock: ScriptedClock, headers: dict[str, str]
 ) -> None:
     rate_limited = Reply(status=429, headers=headers)
-    api.answers(rate_limited, answer())
+    api.serve(rate_limited, sample_answer("2026-10-06"))
     budget = Budget(path, clock=clock, jitter=lambda: 0.8)
     client_of(api, budget, clock).fetch()
     assert len(api.requests) == 2
     assert timedelta(seconds=48) <= clock.at - NOW <= timedelta(seconds=49.5)
     assert budget.state().rate_limited_in_a_row == 0
 
-    api.answers(rate_limited)
+    api.serve(rate_limited)
     with pytest.raises(RateLimitedError):
         replace(client_of(api, budget, clock), total_timeout_seconds=1000).fetch()
     assert len(api.requests) == 4
@@ -374,9 +374,9 @@ def test_the_client_waits_once_for_a_short_cool_down(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_client_does_not_wait_for_a_cool_down_that_leaves_too_little_of_its_deadline(
-    api: ScriptedApi, path: Path, clock: ScriptedClock, status: int
+    api: LocalApi, path: Path, clock: ScriptedClock, status: int
 ) -> None:
-    api.answers(Reply(status=status, headers={"Retry-After": "51"}), answer())
+    api.serve(Reply(status=status, headers={"Retry-After": "51"}), sample_answer("2026-10-06"))
     with pytest.raises((RateLimitedError, ServerBusyError)) as caught:
         client_of(api, Budget(path, clock=clock), clock).fetch()
     assert caught.value.retry_at is not None
@@ -385,9 +385,9 @@ def test_the_client_does_not_wait_for_a_cool_down_that_leaves_too_little_of_its_
 
 
 def test_no_process_sends_a_request_before_the_time_that_a_503_states(
-    api: ScriptedApi, path: Path, clock: ScriptedClock
+    api: LocalApi, path: Path, clock: ScriptedClock
 ) -> None:
-    api.answers(Reply(status=503, headers={"Retry-After": "600"}), answer())
+    api.serve(Reply(status=503, headers={"Retry-After": "600"}), sample_answer("2026-10-06"))
     budget = Budget(path, clock=clock)
     budget.cool_down(NOW)  # after a 429
     clock.wait(0.001)
@@ -402,14 +402,14 @@ def test_no_process_sends_a_request_before_the_time_that_a_503_states(
     assert len(api.requests) == 1
     assert state.next_request_at is not None
     clock.at = state.next_request_at
-    assert another.fetch().body == answer()
+    assert another.fetch().body == sample_answer("2026-10-06")
     assert budget.state().rate_limited_in_a_row == 0
 
 
 def test_the_client_waits_for_the_time_that_a_503_states_if_it_is_short(
-    api: ScriptedApi, path: Path, clock: ScriptedClock
+    api: LocalApi, path: Path, clock: ScriptedClock
 ) -> None:
-    api.answers(Reply(status=503, headers={"Retry-After": "20"}), answer())
+    api.serve(Reply(status=503, headers={"Retry-After": "20"}), sample_answer("2026-10-06"))
     client_of(api, Budget(path, clock=clock), clock).fetch()
     assert len(api.requests) == 2
     assert timedelta(seconds=20) <= clock.at - NOW < timedelta(seconds=21)
@@ -586,8 +586,8 @@ except BudgetError as error:
 """
 
 
-def test_on_a_full_disk_no_request_is_sent(api: ScriptedApi, path: Path) -> None:
-    api.answers(answer())
+def test_on_a_full_disk_no_request_is_sent(api: LocalApi, path: Path) -> None:
+    api.serve(sample_answer("2026-10-06"))
     output = run_python(_FETCH_ON_A_FULL_DISK, api.base_url, path, "full")
     assert str(path) in output
     assert "No request was sent" in output
@@ -597,13 +597,13 @@ def test_on_a_full_disk_no_request_is_sent(api: ScriptedApi, path: Path) -> None
 
 @pytest.mark.parametrize("where", ["the folder is a file", "the file is a folder"])
 def test_if_the_file_cannot_be_created_no_request_is_sent(
-    api: ScriptedApi, path: Path, clock: ScriptedClock, where: str
+    api: LocalApi, path: Path, clock: ScriptedClock, where: str
 ) -> None:
     if where == "the folder is a file":
         path.parent.write_text("in the way")
     else:
         path.mkdir(parents=True)
-    api.answers(answer())
+    api.serve(sample_answer("2026-10-06"))
     with pytest.raises(BudgetError, match="No request was sent") as caught:
         client_of(api, Budget(path, clock=clock), clock).fetch()
     assert str(path) in str(caught.value)
@@ -611,9 +611,9 @@ def test_if_the_file_cannot_be_created_no_request_is_sent(
 
 
 def test_a_good_answer_is_returned_even_if_it_cannot_be_recorded(
-    api: ScriptedApi, path: Path, clock: ScriptedClock
+    api: LocalApi, path: Path, clock: ScriptedClock
 ) -> None:
-    body = answer()
+    body = sample_answer("2026-10-06")
 
     def take_the_folder_away_and_answer(handler: BaseHTTPRequestHandler) -> None:
         path.parent.rename(path.parent.with_name("elsewhere"))
@@ -621,7 +621,7 @@ def test_a_good_answer_is_returned_even_if_it_cannot_be_recorded(
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         handler.wfile.write(head.encode() + body)
 
-    api.answers(Reply(act=take_the_folder_away_and_answer))
+    api.serve(Reply(act=take_the_folder_away_and_answer))
     assert client_of(api, Budget(path, clock=clock), clock).fetch().body == body
 
 

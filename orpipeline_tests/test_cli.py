@@ -28,9 +28,9 @@ from orpipeline.build import build_defs
 from orpipeline.cli.commands import cli
 from orpipeline.cli.dagster_state import dagster_instance, prepare_dagster_home
 from orpipeline.settings import Settings
-from orpipeline_tests.answers import answer
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import ORPIPELINE, run_command, run_program
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 COMMANDS = ["demo", "dev", "run", "fetch", "import", "rebuild", "leaderboard", "export", "report", "doctor"]
@@ -367,9 +367,9 @@ def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def online(tmp_path: Path, api: ScriptedApi, dagster_home: Path) -> dict[str, str]:
+def online(tmp_path: Path, api: LocalApi, dagster_home: Path) -> dict[str, str]:
     """The variables of a pipeline with an API key, whose API is the scripted one and has yesterday's answer."""
-    api.answers(answer(YESTERDAY))
+    api.serve(sample_answer(YESTERDAY))
     return {
         **_data(tmp_path),
         "ORPIPELINE_BASE_URL": api.base_url,
@@ -379,7 +379,7 @@ def online(tmp_path: Path, api: ScriptedApi, dagster_home: Path) -> dict[str, st
 
 
 def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
-    tmp_path: Path, api: ScriptedApi, online: dict[str, str]
+    tmp_path: Path, api: LocalApi, online: dict[str, str]
 ) -> None:
     del online["DAGSTER_HOME"]
     for _ in range(2):
@@ -432,7 +432,9 @@ def test_run_and_report_name_the_files_that_they_wrote(tmp_path: Path, online: d
 def test_doctor_shows_settings_lost_days_and_used_requests(tmp_path: Path, online: dict[str, str]) -> None:
     assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
     old = YESTERDAY - timedelta(days=3)
-    Archive(tmp_path / "data" / "raw").put(answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import")
+    Archive(tmp_path / "data" / "raw").put(
+        sample_answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import"
+    )
     done = run_command("doctor", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
     assert _row(done.stdout, "lost days") == f"2: {YESTERDAY - timedelta(days=2)}, {YESTERDAY - timedelta(days=1)}"
@@ -450,10 +452,8 @@ def test_a_missing_key_is_one_clear_line(tmp_path: Path, online: dict[str, str])
     assert "OPENROUTER_API_KEY is not set" in done.stderr
 
 
-def test_a_wrong_key_is_one_clear_line_without_the_key(
-    tmp_path: Path, api: ScriptedApi, online: dict[str, str]
-) -> None:
-    api.answers(Reply(json.dumps({"error": {"code": 401, "message": f"bad key {KEY}"}}).encode(), 401))
+def test_a_wrong_key_is_one_clear_line_without_the_key(tmp_path: Path, api: LocalApi, online: dict[str, str]) -> None:
+    api.serve(Reply(json.dumps({"error": {"code": 401, "message": f"bad key {KEY}"}}).encode(), 401))
     done = run_command("run", "--no-report", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "OPENROUTER_API_KEY" in done.stderr
@@ -490,15 +490,13 @@ def test_invalid_settings_are_named(tmp_path: Path, online: dict[str, str]) -> N
     assert "ORPIPELINE_START_DATE" in done.stderr
 
 
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(
-    tmp_path: Path, api: ScriptedApi, online: dict[str, str]
-) -> None:
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, api: LocalApi, online: dict[str, str]) -> None:
     """A file size limit (`ulimit -f`) stands in for a full disk."""
     assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
     warehouse = tmp_path / "data" / "warehouse.duckdb"
     with duckdb.connect(warehouse, read_only=True) as connection:
         before = connection.execute("FROM openrouter.task_models").fetchall()
-    api.answers(answer(YESTERDAY, lambda data: data["classifications"][0].update(display_name="Restated")))
+    api.serve(sample_answer(YESTERDAY, change=lambda data: data["classifications"][0].update(display_name="Restated")))
     # There is space for the raw answer (8 blocks of 1 KiB), and for no larger file.
     done = subprocess.run(
         ["bash", "-c", f"trap '' XFSZ; ulimit -f 16; exec '{ORPIPELINE}' run --fetch always"],

@@ -48,15 +48,15 @@ from orpipeline.openrouter.errors import (
 )
 from orpipeline.openrouter.redaction import key_pattern
 from orpipeline.openrouter.stated_time import stated_time
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import started
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 NOW = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
-ANSWER = demo_answer(date(2026, 10, 6))
+ANSWER = sample_answer(date(2026, 10, 6))
 
 
-def client_of(api: ScriptedApi, **changes: Any) -> Client:
+def client_of(api: LocalApi, **changes: Any) -> Client:
     client = Client(
         api_key=KEY,
         base_url=api.base_url,
@@ -100,8 +100,8 @@ TRUNCATED = Reply(ANSWER[:1000], headers={"Content-Length": str(len(ANSWER)), "C
 # The request
 
 
-def test_exactly_the_documented_request_is_sent(api: ScriptedApi) -> None:
-    api.answers(ANSWER)
+def test_exactly_the_documented_request_is_sent(api: LocalApi) -> None:
+    api.serve(ANSWER)
     client_of(api).fetch()
     (request,) = api.requests
     assert request.path == "/api/v1/classifications/task?window=7d"
@@ -115,8 +115,8 @@ def test_exactly_the_documented_request_is_sent(api: ScriptedApi) -> None:
     }
 
 
-def test_the_app_headers_are_sent_where_they_are_set(api: ScriptedApi) -> None:
-    api.answers(ANSWER)
+def test_the_app_headers_are_sent_where_they_are_set(api: LocalApi) -> None:
+    api.serve(ANSWER)
     client_of(api, app=AppHeaders(referer="https://example.org", title="Market", categories="data")).fetch()
     client_of(api, app=AppHeaders(referer="", title="Only this")).fetch()
     named = ("http-referer", "x-openrouter-title", "x-openrouter-categories")
@@ -127,22 +127,22 @@ def test_the_app_headers_are_sent_where_they_are_set(api: ScriptedApi) -> None:
     ]
 
 
-def test_an_app_title_may_be_in_any_language(api: ScriptedApi) -> None:
-    api.answers(ANSWER)
+def test_an_app_title_may_be_in_any_language(api: LocalApi) -> None:
+    api.serve(ANSWER)
     client_of(api, app=AppHeaders(title="Café 市場")).fetch()
     # The server reads headers as Latin-1.
     assert api.requests[0].headers["X-OpenRouter-Title"].encode("latin-1").decode() == "Café 市場"
 
 
 @pytest.mark.parametrize("key", [None, ""])
-def test_without_a_key_no_request_is_sent(api: ScriptedApi, key: str | None) -> None:
+def test_without_a_key_no_request_is_sent(api: LocalApi, key: str | None) -> None:
     with pytest.raises(MissingKeyError, match="OPENROUTER_API_KEY"):
         client_of(api, api_key=key).fetch()
     assert api.requests == []
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY} x", f"{KEY}\r\nX-Y: z", f"{KEY}\x7f", f"{KEY}é"])
-def test_an_invalid_key_is_never_sent(api: ScriptedApi, key: str) -> None:
+def test_an_invalid_key_is_never_sent(api: LocalApi, key: str) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         client_of(api, api_key=key).fetch()
     assert api.requests == []
@@ -153,8 +153,8 @@ def test_an_invalid_key_is_never_sent(api: ScriptedApi, key: str) -> None:
 
 
 @pytest.mark.parametrize("body", [ANSWER, b' {"data":\r\n{}, "x": "\xc3\xa9\\u00e9" }\n', b'{"data":{"a":NaN}}', b"{}"])
-def test_the_bytes_are_returned_unchanged(api: ScriptedApi, body: bytes) -> None:
-    api.answers(body)
+def test_the_bytes_are_returned_unchanged(api: LocalApi, body: bytes) -> None:
+    api.serve(body)
     answer = client_of(api).fetch()
     assert answer.body == body
     assert (answer.status, answer.fetched_at, answer.origin) == (200, NOW, "api")
@@ -172,39 +172,39 @@ def test_the_bytes_are_returned_unchanged(api: ScriptedApi, body: bytes) -> None
         (["Date: Fri, 31 Dec 9999 23:59:59 -0100"], None),
     ],
 )
-def test_the_servers_date_is_returned_in_utc(api: ScriptedApi, headers: list[str], expected: datetime | None) -> None:
-    api.answers(raw(*headers))
+def test_the_servers_date_is_returned_in_utc(api: LocalApi, headers: list[str], expected: datetime | None) -> None:
+    api.serve(raw(*headers))
     answer = client_of(api).fetch()
     assert (answer.server_date, answer.fetched_at) == (expected, NOW)
 
 
 @pytest.mark.parametrize("off", [timedelta(minutes=11), timedelta(minutes=-11), timedelta(days=400)], ids=str)
 def test_if_this_machines_clock_is_wrong_the_servers_time_is_the_fetch_time(
-    api: ScriptedApi, caplog: pytest.LogCaptureFixture, off: timedelta
+    api: LocalApi, caplog: pytest.LogCaptureFixture, off: timedelta
 ) -> None:
     sent = (NOW - off).replace(microsecond=0)
-    api.answers(raw(f"Date: {format_datetime(sent, usegmt=True)}"))
+    api.serve(raw(f"Date: {format_datetime(sent, usegmt=True)}"))
     assert client_of(api).fetch().fetched_at == sent
     (warning,) = caplog.messages
     assert f"shows {NOW:%Y-%m-%d %H:%M:%S} UTC" in warning
     assert f"is of {sent:%Y-%m-%d %H:%M:%S} UTC" in warning
 
 
-def test_the_time_of_a_cached_answer_is_not_the_fetch_time(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_time_of_a_cached_answer_is_not_the_fetch_time(api: LocalApi, caplog: pytest.LogCaptureFixture) -> None:
     cached = NOW.replace(microsecond=0) - API_CLOCK_TOLERANCE + timedelta(seconds=1)
-    api.answers(raw(f"Date: {format_datetime(cached, usegmt=True)}"))
+    api.serve(raw(f"Date: {format_datetime(cached, usegmt=True)}"))
     assert client_of(api).fetch().fetched_at == NOW
     assert not caplog.messages
 
 
-def test_an_answer_of_the_stand_in_is_marked_as_demo(api: ScriptedApi) -> None:
-    api.answers(Reply(ANSWER, headers={DEMO_HEADER: "1"}))
+def test_an_answer_of_the_stand_in_is_marked_as_demo(api: LocalApi) -> None:
+    api.serve(Reply(ANSWER, headers={DEMO_HEADER: "1"}))
     assert client_of(api).fetch().origin == "demo"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZip"])
-def test_a_gzipped_answer_is_unpacked(api: ScriptedApi, encoding: str) -> None:
-    api.answers(Reply(gzip.compress(ANSWER), headers={"Content-Encoding": encoding}))
+def test_a_gzipped_answer_is_unpacked(api: LocalApi, encoding: str) -> None:
+    api.serve(Reply(gzip.compress(ANSWER), headers={"Content-Encoding": encoding}))
     assert client_of(api).fetch().body == ANSWER
 
 
@@ -227,9 +227,9 @@ def test_a_gzipped_answer_is_unpacked(api: ScriptedApi, encoding: str) -> None:
     ],
 )
 def test_each_status_has_its_error_and_only_5xx_is_retried(
-    api: ScriptedApi, status: int, kind: type[StatusError], tries: int, body: bytes
+    api: LocalApi, status: int, kind: type[StatusError], tries: int, body: bytes
 ) -> None:
-    api.answers(Reply(body, status=status))
+    api.serve(Reply(body, status=status))
     with pytest.raises(StatusError) as caught:
         client_of(api).fetch()
     assert (type(caught.value), caught.value.status) == (kind, status)
@@ -258,9 +258,9 @@ def test_each_status_has_its_error_and_only_5xx_is_retried(
     ],
 )
 def test_an_error_body_with_status_200_is_the_error_of_its_code(
-    api: ScriptedApi, code: object, kind: type[StatusError], status: int, tries: int
+    api: LocalApi, code: object, kind: type[StatusError], status: int, tries: int
 ) -> None:
-    api.answers(error_body(code))
+    api.serve(error_body(code))
     with pytest.raises(StatusError) as caught:
         client_of(api).fetch()
     assert (type(caught.value), caught.value.status) == (kind, status)
@@ -268,10 +268,10 @@ def test_an_error_body_with_status_200_is_the_error_of_its_code(
     assert len(str(caught.value)) < 500
 
 
-def test_a_redirect_is_not_followed(api: ScriptedApi) -> None:
-    with ScriptedApi() as other:
-        other.answers(ANSWER)
-        api.answers(Reply(status=302, headers={"Location": f"{other.base_url}/classifications/task"}))
+def test_a_redirect_is_not_followed(api: LocalApi) -> None:
+    with LocalApi() as other:
+        other.serve(ANSWER)
+        api.serve(Reply(status=302, headers={"Location": f"{other.base_url}/classifications/task"}))
         with pytest.raises(UnexpectedStatusError, match="302"):
             client_of(api).fetch()
         assert other.requests == []
@@ -287,15 +287,15 @@ def test_a_redirect_is_not_followed(api: ScriptedApi) -> None:
     ],
     ids=["too large", "unknown encoding", "no gzip"],
 )
-def test_an_error_status_with_an_unreadable_body_keeps_its_error(api: ScriptedApi, spoilt: dict[str, Any]) -> None:
-    api.answers(Reply(status=503, **spoilt), Reply(status=429, **spoilt))
+def test_an_error_status_with_an_unreadable_body_keeps_its_error(api: LocalApi, spoilt: dict[str, Any]) -> None:
+    api.serve(Reply(status=503, **spoilt), Reply(status=429, **spoilt))
     with pytest.raises(RateLimitedError):
         client_of(api).fetch()
     assert len(api.requests) == 2
 
 
-def test_a_servers_message_is_one_short_printable_line(api: ScriptedApi) -> None:
-    api.answers(Reply(error_body(400, "bad\n\x1b[31mwindow\u202e " + "x" * 5000), status=400))
+def test_a_servers_message_is_one_short_printable_line(api: LocalApi) -> None:
+    api.serve(Reply(error_body(400, "bad\n\x1b[31mwindow\u202e " + "x" * 5000), status=400))
     with pytest.raises(BadRequestError, match=r"bad .*window") as caught:
         client_of(api).fetch()
     assert str(caught.value).isprintable()
@@ -320,8 +320,8 @@ def test_a_servers_message_is_one_short_printable_line(api: ScriptedApi) -> None
         *(ANSWER.decode().encode(encoding) for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
     ],
 )
-def test_an_answer_that_is_not_a_json_object_in_utf_8_is_unreadable(api: ScriptedApi, body: bytes) -> None:
-    api.answers(body)
+def test_an_answer_that_is_not_a_json_object_in_utf_8_is_unreadable(api: LocalApi, body: bytes) -> None:
+    api.serve(body)
     with pytest.raises(UnreadableAnswerError) as caught:
         client_of(api).fetch()
     assert caught.value.body == body
@@ -338,18 +338,18 @@ def test_an_answer_that_is_not_a_json_object_in_utf_8_is_unreadable(api: Scripte
         ("gzip", gzip.compress(ANSWER) + b"more"),
     ],
 )
-def test_an_encoding_that_cannot_be_undone_is_unreadable(api: ScriptedApi, encoding: str, body: bytes) -> None:
-    api.answers(Reply(body, headers={"Content-Encoding": encoding}))
+def test_an_encoding_that_cannot_be_undone_is_unreadable(api: LocalApi, encoding: str, body: bytes) -> None:
+    api.serve(Reply(body, headers={"Content-Encoding": encoding}))
     with pytest.raises(UnreadableAnswerError):
         client_of(api).fetch()
 
 
-def test_an_answer_of_exactly_the_size_limit_is_returned(api: ScriptedApi) -> None:
-    api.answers(b"{}".ljust(MAX_BODY_BYTES))
+def test_an_answer_of_exactly_the_size_limit_is_returned(api: LocalApi) -> None:
+    api.serve(b"{}".ljust(MAX_BODY_BYTES))
     assert len(client_of(api).fetch().body) == MAX_BODY_BYTES
 
 
-def test_an_endless_answer_is_cut_off(api: ScriptedApi) -> None:
+def test_an_endless_answer_is_cut_off(api: LocalApi) -> None:
     sent = 0
 
     def pour(handler: BaseHTTPRequestHandler) -> None:
@@ -361,17 +361,17 @@ def test_an_endless_answer_is_cut_off(api: ScriptedApi) -> None:
         except OSError:
             pass  # the client has closed the connection
 
-    api.answers(Reply(act=pour))
+    api.serve(Reply(act=pour))
     with pytest.raises(UnreadableAnswerError, match="10,000,000") as caught:
         client_of(api).fetch()
     assert len(caught.value.body) == MAX_BODY_BYTES
     assert sent < 20 * MAX_BODY_BYTES
 
 
-def test_a_gzip_bomb_is_rejected_in_bounded_memory(api: ScriptedApi) -> None:
+def test_a_gzip_bomb_is_rejected_in_bounded_memory(api: LocalApi) -> None:
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(b" " * 1_000_000) for _ in range(60)) + packer.flush()
-    api.answers(Reply(bomb, headers={"Content-Encoding": "gzip"}))
+    api.serve(Reply(bomb, headers={"Content-Encoding": "gzip"}))
     tracemalloc.start()
     try:
         with pytest.raises(UnreadableAnswerError, match="10,000,000"):
@@ -389,9 +389,9 @@ def test_a_gzip_bomb_is_rejected_in_bounded_memory(api: ScriptedApi) -> None:
     [(RESET, ConnectionFailedError), (TRUNCATED, ConnectionFailedError), (HANG, AnswerTimeoutError)],
     ids=["reset", "truncated", "hang"],
 )
-def test_a_transient_failure_is_tried_three_times(api: ScriptedApi, reply: Reply, kind: type[OpenRouterError]) -> None:
+def test_a_transient_failure_is_tried_three_times(api: LocalApi, reply: Reply, kind: type[OpenRouterError]) -> None:
     client = client_of(api, read_timeout_seconds=0.3)
-    api.answers(reply)
+    api.serve(reply)
     with pytest.raises(kind):
         client.fetch()
     assert len(api.requests) == 3
@@ -400,20 +400,21 @@ def test_a_transient_failure_is_tried_three_times(api: ScriptedApi, reply: Reply
 @pytest.mark.parametrize(
     "failure", [RESET, TRUNCATED, HANG, Reply(status=503)], ids=["reset", "truncated", "hang", "503"]
 )
-def test_a_third_try_can_succeed(api: ScriptedApi, failure: Reply) -> None:
-    api.answers(failure, failure, ANSWER)
+def test_a_third_try_can_succeed(api: LocalApi, failure: Reply) -> None:
+    api.serve(failure, failure, ANSWER)
     assert client_of(api, read_timeout_seconds=0.3).fetch().body == ANSWER
     assert len(api.requests) == 3
 
 
-def test_a_429_ends_the_tries(api: ScriptedApi) -> None:
-    api.answers(Reply(status=500), Reply(status=429), ANSWER)
+def test_a_429_ends_the_tries(api: LocalApi) -> None:
+    api.serve(Reply(status=500), Reply(status=429), ANSWER)
     with pytest.raises(RateLimitedError):
         client_of(api).fetch()
     assert len(api.requests) == 2
 
 
-def test_the_waits_between_tries_grow(api: ScriptedApi) -> None:
+def test_the_waits_between_tries_grow(api: LocalApi) -> None:
+    api.serve(Reply(status=500))
     with pytest.raises(ServerError):
         client_of(api, retry_wait_seconds=0.1).fetch()
     first, second, third = (request.at for request in api.requests)
@@ -421,7 +422,8 @@ def test_the_waits_between_tries_grow(api: ScriptedApi) -> None:
     assert third - second >= 0.2
 
 
-def test_no_try_starts_after_the_deadline(api: ScriptedApi) -> None:
+def test_no_try_starts_after_the_deadline(api: LocalApi) -> None:
+    api.serve(Reply(status=500))
     begun = time.monotonic()
     with pytest.raises(ServerError):
         client_of(api, retry_wait_seconds=2, total_timeout_seconds=1).fetch()
@@ -477,8 +479,8 @@ def assert_ends_at_the_deadline(client: Client) -> None:
     ],
     ids=["status", "header name", "header", "103", "chunk extension", "trailer", "body", "body without end", "nothing"],
 )
-def test_an_answer_that_never_ends_is_given_up_at_the_deadline(api: ScriptedApi, reply: Reply) -> None:
-    api.answers(reply)
+def test_an_answer_that_never_ends_is_given_up_at_the_deadline(api: LocalApi, reply: Reply) -> None:
+    api.serve(reply)
     assert_ends_at_the_deadline(client_of(api, total_timeout_seconds=DEADLINE))
     assert len(api.requests) == 1
     for thread in request_threads():
@@ -486,13 +488,13 @@ def test_an_answer_that_never_ends_is_given_up_at_the_deadline(api: ScriptedApi,
     assert not request_threads()
 
 
-def test_an_answer_that_is_complete_just_before_the_deadline_is_accepted(api: ScriptedApi) -> None:
+def test_an_answer_that_is_complete_just_before_the_deadline_is_accepted(api: LocalApi) -> None:
     def act(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(HEAD + f"Content-Length: {len(ANSWER)}\r\n\r\n".encode() + ANSWER[:-1])
         time.sleep(1.2)
         handler.wfile.write(ANSWER[-1:])
 
-    api.answers(Reply(act=act))
+    api.serve(Reply(act=act))
     assert client_of(api, total_timeout_seconds=1.5).fetch().body == ANSWER
 
 
@@ -506,7 +508,7 @@ def test_a_server_that_does_not_answer_the_tls_handshake_is_given_up_at_the_dead
 
 
 def test_a_name_lookup_that_hangs_is_given_up_at_the_deadline_and_the_key_is_never_sent(
-    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+    api: LocalApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_up, released = socket.getaddrinfo, threading.Event()
 
@@ -523,8 +525,8 @@ def test_a_name_lookup_that_hangs_is_given_up_at_the_deadline_and_the_key_is_nev
     assert api.requests == []
 
 
-def test_all_tries_and_waits_share_the_deadline(api: ScriptedApi) -> None:
-    api.answers(HANG)
+def test_all_tries_and_waits_share_the_deadline(api: LocalApi) -> None:
+    api.serve(HANG)
     begun = time.monotonic()
     with pytest.raises(AnswerTimeoutError):
         client_of(api, read_timeout_seconds=0.4, total_timeout_seconds=DEADLINE).fetch()
@@ -543,8 +545,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_ends_the_wait_at_once(api: ScriptedApi) -> None:
-    api.answers(endless(b"", b"H"))
+def test_an_interrupt_ends_the_wait_at_once(api: LocalApi) -> None:
+    api.serve(endless(b"", b"H"))
     with started(_FETCH_UNTIL_INTERRUPTED, api.base_url) as process:
         while not api.requests:
             time.sleep(0.01)
@@ -595,13 +597,13 @@ def test_the_key_is_sent_unencrypted_on_this_machine(host: str) -> None:
 
 
 def test_a_proxy_gets_no_request_to_this_machine_and_a_setting_allows_http_elsewhere(
-    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+    api: LocalApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.answers(ANSWER)
-    with ScriptedApi() as proxy:
+    api.serve(ANSWER)
+    with LocalApi() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.base_url.removesuffix("/api/v1"))
-        proxy.answers(ANSWER)
+        proxy.serve(ANSWER)
         client_of(api).fetch()
         assert (len(api.requests), len(proxy.requests)) == (1, 0)
         client_of(api, base_url="http://api.invalid/api/v1", allow_http=True).fetch()
@@ -613,8 +615,8 @@ def test_a_proxy_gets_no_request_to_this_machine_and_a_setting_allows_http_elsew
 # The key stays secret
 
 
-def test_the_key_is_in_no_representation(api: ScriptedApi) -> None:
-    api.answers(ANSWER)
+def test_the_key_is_in_no_representation(api: LocalApi) -> None:
+    api.serve(ANSWER)
     client = client_of(api)
     assert KEY not in f"{client!r} {client} {client.fetch()!r}"
 
@@ -651,8 +653,8 @@ ECHOES = {
 
 
 @pytest.mark.parametrize("reply", ECHOES.values(), ids=ECHOES.keys())
-def test_a_key_that_the_server_echoes_is_removed(api: ScriptedApi, reply: Reply) -> None:
-    api.answers(reply)
+def test_a_key_that_the_server_echoes_is_removed(api: LocalApi, reply: Reply) -> None:
+    api.serve(reply)
     with pytest.raises(OpenRouterError) as caught:
         client_of(api).fetch()
     body = caught.value.body if isinstance(caught.value, UnreadableAnswerError) else b""
@@ -662,8 +664,8 @@ def test_a_key_that_the_server_echoes_is_removed(api: ScriptedApi, reply: Reply)
 
 
 @pytest.mark.parametrize("key", ['sk-or-"quoted"', "sk-or-back\\slash"])
-def test_a_key_that_json_escapes_is_found_in_an_answer_too(api: ScriptedApi, key: str) -> None:
-    api.answers(json.dumps({"data": {}, "sent": key}).encode())
+def test_a_key_that_json_escapes_is_found_in_an_answer_too(api: LocalApi, key: str) -> None:
+    api.serve(json.dumps({"data": {}, "sent": key}).encode())
     with pytest.raises(UnreadableAnswerError) as caught:
         client_of(api, api_key=key).fetch()
     assert json.dumps(key)[1:-1].encode() not in caught.value.body
@@ -828,23 +830,23 @@ def test_no_stated_time_makes_the_client_raise(header: str, sent: str, inner: ob
 
 
 @pytest.mark.parametrize("under", [429, 200])
-def test_a_rate_limit_error_states_the_time(api: ScriptedApi, under: int) -> None:
+def test_a_rate_limit_error_states_the_time(api: LocalApi, under: int) -> None:
     body = error_body(429, "Slow down", metadata={"headers": {"X-RateLimit-Reset": millis(SOON)}})
-    api.answers(Reply(body, status=under))
+    api.serve(Reply(body, status=under))
     with pytest.raises(RateLimitedError, match=r"Slow down.*00:27:03 UTC on 2026-10-07") as caught:
         client_of(api).fetch()
     assert caught.value.retry_at == SOON
 
 
-def test_a_rate_limits_headers_count_in_any_case(api: ScriptedApi) -> None:
-    api.answers(Reply(status=429, headers={"retry-after": "60"}))
+def test_a_rate_limits_headers_count_in_any_case(api: LocalApi) -> None:
+    api.serve(Reply(status=429, headers={"retry-after": "60"}))
     with pytest.raises(RateLimitedError) as caught:
         client_of(api).fetch()
     assert caught.value.retry_at == NOW + timedelta(seconds=60)
 
 
-def test_a_rate_limit_without_a_time_shows_later(api: ScriptedApi) -> None:
-    api.answers(Reply(status=429))
+def test_a_rate_limit_without_a_time_shows_later(api: LocalApi) -> None:
+    api.serve(Reply(status=429))
     with pytest.raises(RateLimitedError, match="Try again later") as caught:
         client_of(api).fetch()
     assert caught.value.retry_at is None
@@ -859,14 +861,14 @@ def test_a_rate_limit_without_a_time_shows_later(api: ScriptedApi) -> None:
     ],
     ids=["503", "500", "error under status 200"],
 )
-def test_a_5xx_that_states_a_time_is_not_retried_before_it(api: ScriptedApi, reply: Reply) -> None:
-    api.answers(reply, ANSWER)
+def test_a_5xx_that_states_a_time_is_not_retried_before_it(api: LocalApi, reply: Reply) -> None:
+    api.serve(reply, ANSWER)
     with pytest.raises(ServerBusyError, match="00:27:03 UTC on 2026-10-07, as it states") as caught:
         client_of(api).fetch()
     assert caught.value.retry_at == NOW + timedelta(minutes=7)
     assert len(api.requests) == 1
 
 
-def test_a_reset_time_alone_does_not_delay_a_5xx(api: ScriptedApi) -> None:
-    api.answers(raw(f"X-RateLimit-Reset: {millis(SOON)}", status=503), ANSWER)
+def test_a_reset_time_alone_does_not_delay_a_5xx(api: LocalApi) -> None:
+    api.serve(raw(f"X-RateLimit-Reset: {millis(SOON)}", status=503), ANSWER)
     assert client_of(api).fetch().body == ANSWER

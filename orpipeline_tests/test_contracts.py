@@ -18,19 +18,19 @@ from orpipeline.contracts.rules import CHECKS, RULES
 from orpipeline.contracts.tables import TABLES
 from orpipeline.leaderboard import rank
 from orpipeline.openrouter.frames import parse
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 from orpipeline.text import plain
-from orpipeline_tests.answers import DAY, Bend, answer, macro, tag
+from orpipeline_tests.answers import DAY, Bend, macro, tag
 from orpipeline_tests.violations import VIOLATIONS, Violation
 
 
 def findings(bend: Bend | None = None, day: date = DAY, seen: Seen | None = None) -> list[dict[str, Any]]:
-    return validate(parse([(day, answer(day, bend))]), seen).to_dicts()
+    return validate(parse([(day, sample_answer(day, change=bend))]), seen).to_dicts()
 
 
 def test_made_up_answers_break_no_rule() -> None:
     days = [DAY + timedelta(days=n) for n in range(60)]
-    found = validate(parse([(day, demo_answer(day)) for day in days]))
+    found = validate(parse([(day, sample_answer(day)) for day in days]))
     assert found.is_empty()
 
 
@@ -75,7 +75,7 @@ def test_one_report_names_every_violation() -> None:
         macro(data, "code")["token_share"] = -0.2
         data["window_days"] = 1
 
-    error = rejection(DAY, validate(parse([(DAY, answer(bend=bend))])), "raw/2026-10-06/r1")
+    error = rejection(DAY, validate(parse([(DAY, sample_answer(DAY, change=bend))])), "raw/2026-10-06/r1")
     rules = set(error.findings["rule"])
     assert {"shares_are_fractions", "required_fields", "no_other_bucket", "window_is_7_days"} <= rules
     for expected in (
@@ -90,8 +90,8 @@ def test_one_report_names_every_violation() -> None:
 
 def test_a_violation_rejects_its_own_day_only() -> None:
     other = DAY + timedelta(days=1)
-    bad = answer(DAY, lambda data: tag(data, "math").update(usage_share=2))
-    found = validate(parse([(DAY, bad), (other, answer(other))]))
+    bad = sample_answer(DAY, change=lambda data: tag(data, "math").update(usage_share=2))
+    found = validate(parse([(DAY, bad), (other, sample_answer(other))]))
     assert rejected_days(found) == {DAY}
 
 
@@ -195,7 +195,7 @@ def _rename_tag(data: dict[str, Any]) -> None:
 
 
 def test_a_new_tag_and_a_missing_tag_are_warnings() -> None:
-    before = parse([(DAY - timedelta(days=1), answer(DAY - timedelta(days=1)))])
+    before = parse([(DAY - timedelta(days=1), sample_answer(DAY - timedelta(days=1)))])
     seen = Seen(before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key"))
     found = findings(_rename_tag, seen=seen)
     assert {(f["rule"], f["row"], f["severity"], f["found"]) for f in found} == {
@@ -219,7 +219,7 @@ def test_a_new_macro_category_is_a_warning() -> None:
             if task["macro_category"] == "data":
                 task.update(tag=task["tag"].replace("data:", "media:"), macro_category="media")
 
-    before = parse([(DAY - timedelta(days=1), answer(DAY - timedelta(days=1)))])
+    before = parse([(DAY - timedelta(days=1), sample_answer(DAY - timedelta(days=1)))])
     seen = Seen(before.task_classifications.select("as_of", "tag"), before.macro_categories.select("as_of", "key"))
     found = findings(bend, seen=seen)
     assert {f["severity"] for f in found} == {"WARN"}
@@ -301,7 +301,7 @@ def test_unusual_names_are_canonical(name: str) -> None:
 )
 @pytest.mark.parametrize("column", ["display_name", "tag"])
 def test_a_name_that_is_not_canonical_is_rejected_and_shown_as_ascii_or_letters(name: str, column: str) -> None:
-    body = answer(bend=lambda data: tag(data, "math").update({column: name}))
+    body = sample_answer(DAY, change=lambda data: tag(data, "math").update({column: name}))
     found = validate(parse([(DAY, body)]))
     assert (column, "names_are_canonical") in found.select("column", "rule").rows()
     message = str(rejection(DAY, found, "raw"))
@@ -309,7 +309,7 @@ def test_a_name_that_is_not_canonical_is_rejected_and_shown_as_ascii_or_letters(
 
 
 def test_check_table_returns_the_columns_in_the_tables_order() -> None:
-    frame = parse([(DAY, answer())]).macro_categories
+    frame = parse([(DAY, sample_answer(DAY))]).macro_categories
     shuffled = frame.select(reversed(frame.columns))
     assert check_table("macro_categories", shuffled).columns == list(TABLES["macro_categories"].columns())
 
@@ -331,7 +331,7 @@ def test_check_table_returns_the_columns_in_the_tables_order() -> None:
 def test_check_table_rejects_rows_that_break_the_contract(
     bend: Callable[[pl.DataFrame], pl.DataFrame], column: str, rule: str
 ) -> None:
-    frame = bend(parse([(DAY, answer())]).macro_categories)
+    frame = bend(parse([(DAY, sample_answer(DAY))]).macro_categories)
     with pytest.raises(InvalidSnapshotError, match=rule) as caught:
         check_table("macro_categories", frame)
     assert column in str(caught.value)
@@ -339,7 +339,7 @@ def test_check_table_rejects_rows_that_break_the_contract(
 
 
 def test_the_error_of_a_table_shows_invisible_characters_as_escapes() -> None:
-    frame = parse([(DAY, answer())]).macro_categories.with_columns(pl.lit("x").alias("label\u200b"))
+    frame = parse([(DAY, sample_answer(DAY))]).macro_categories.with_columns(pl.lit("x").alias("label\u200b"))
     with pytest.raises(InvalidSnapshotError, match=r": label\\u200b \(column_in_schema") as caught:
         check_table("macro_categories", frame)
     assert "\u200b" not in str(caught.value)
@@ -367,7 +367,7 @@ def test_check_table_rejects_a_share_or_rank_outside_its_bounds(changed: dict[st
 
 def day_frames(bend: Bend | None = None) -> dict[str, pl.DataFrame]:
     """Return the rows from which the leaderboard's sums are checked, and the leaderboard."""
-    frames = parse([(DAY, answer(bend=bend))])
+    frames = parse([(DAY, sample_answer(DAY, change=bend))])
     tags, models = frames.task_classifications, frames.task_models
     return {"task_classifications": tags, "task_models": models, "model_leaderboard": rank(tags, models)}
 

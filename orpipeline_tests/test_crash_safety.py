@@ -26,12 +26,12 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.budget import open_budget
 from orpipeline.settings import Settings
 from orpipeline.snapshot import load_days, validate_days, write_days
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
-from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.processes import held_open, let_go
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 from orpipeline_tests.world import World
 
 NOW = datetime.now(UTC)
@@ -46,7 +46,7 @@ def restate(data: dict[str, Any]) -> None:
     data["macro_categories"][0]["label"] = "Restated"
 
 
-ANSWERS = {1: answer(DAY), 2: answer(DAY, restate)}
+ANSWERS = {1: sample_answer(DAY), 2: sample_answer(DAY, change=restate)}
 Frames = Mapping[str, pl.DataFrame]
 
 
@@ -169,10 +169,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Frames]:
 
 
 def test_a_run_killed_between_archive_and_commit_loses_nothing_and_the_next_run_heals(
-    api: ScriptedApi, tmp_path: Path, expected: dict[int, Frames]
+    api: LocalApi, tmp_path: Path, expected: dict[int, Frames]
 ) -> None:
     place = Place(tmp_path, api.base_url)
-    api.answers(ANSWERS[1])
+    api.serve(ANSWERS[1])
     killed = place.run("auto", at="after orpipeline.warehouse.tables:Tables.replace_days")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert place.state(expected) == (1, 0)
@@ -183,19 +183,19 @@ def test_a_run_killed_between_archive_and_commit_loses_nothing_and_the_next_run_
 
 
 @pytest.fixture(scope="module")
-def shared_api() -> Iterator[ScriptedApi]:
+def shared_api() -> Iterator[LocalApi]:
     """One API for all copies of `first`."""
-    with ScriptedApi() as server:
+    with LocalApi() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def first(shared_api: ScriptedApi, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def first(shared_api: LocalApi, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A place with revision 1 in archive, tables and Dagster. Its API serves the restated answer from now on."""
     place = Place(tmp_path_factory.mktemp("first"), shared_api.base_url)
-    shared_api.answers(ANSWERS[1])
+    shared_api.serve(ANSWERS[1])
     assert_succeeded(place.run("auto"))
-    shared_api.answers(ANSWERS[2])
+    shared_api.serve(ANSWERS[2])
     return place
 
 
@@ -288,7 +288,7 @@ class Outcome:
 
 
 def end_and_heal(
-    end: EarlyEnd, place: Place, api: ScriptedApi, sizes: Mapping[str, int], expected: Mapping[int, Frames]
+    end: EarlyEnd, place: Place, api: LocalApi, sizes: Mapping[str, int], expected: Mapping[int, Frames]
 ) -> Outcome:
     """End a run at a step, and let another run finish its work."""
     requests, counted = len(api.requests), place.requests_counted()
@@ -307,7 +307,7 @@ def end_and_heal(
 def test_a_killed_run_leaves_complete_revisions_and_the_next_run_heals(
     step: str,
     first: Place,
-    shared_api: ScriptedApi,
+    shared_api: LocalApi,
     sizes: dict[str, int],
     expected: dict[int, Frames],
     tmp_path: Path,
@@ -322,10 +322,10 @@ def test_a_killed_run_leaves_complete_revisions_and_the_next_run_heals(
 
 @pytest.mark.slow
 def test_runs_killed_one_after_another_in_an_empty_folder_leave_nothing_half_done(
-    api: ScriptedApi, tmp_path: Path, sizes: dict[str, int], expected: dict[int, Frames]
+    api: LocalApi, tmp_path: Path, sizes: dict[str, int], expected: dict[int, Frames]
 ) -> None:
     """Each run finds the leftovers of the killed ones before it."""
-    api.answers(ANSWERS[1])
+    api.serve(ANSWERS[1])
     place = Place(tmp_path, api.base_url)
     for at, by, left in (
         # Dagster's first database is cut off.
@@ -350,7 +350,7 @@ def test_runs_killed_one_after_another_in_an_empty_folder_leave_nothing_half_don
     ids=lambda kind: kind.name,
 )
 def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_changes_nothing(
-    api: ScriptedApi, tmp_path: Path, expected: dict[int, Frames], kind: signal.Signals
+    api: LocalApi, tmp_path: Path, expected: dict[int, Frames], kind: signal.Signals
 ) -> None:
     process: subprocess.Popen[str]
 
@@ -358,7 +358,7 @@ def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_change
         process.send_signal(kind)
         handler.rfile.read()  # returns when the client is gone
 
-    api.answers(Reply(act=interrupt), ANSWERS[1])
+    api.serve(Reply(act=interrupt), ANSWERS[1])
     place = Place(tmp_path, api.base_url)
     process = place.start()
     assert_one_line(ended(process), 130)
@@ -377,7 +377,7 @@ INTERRUPTIONS = {
 def test_an_interrupted_run_prints_one_line_and_leaves_complete_revisions(
     step: str,
     first: Place,
-    shared_api: ScriptedApi,
+    shared_api: LocalApi,
     sizes: dict[str, int],
     expected: dict[int, Frames],
     tmp_path: Path,
@@ -394,7 +394,7 @@ def test_an_interrupted_run_prints_one_line_and_leaves_complete_revisions(
 
 @pytest.mark.slow
 def test_a_commit_that_the_disk_has_no_room_for_fails_and_changes_no_table(
-    first: Place, shared_api: ScriptedApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
+    first: Place, shared_api: LocalApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
 ) -> None:
     outcome = end_and_heal(EarlyEnd(COMMIT, 2, 1, "full {half_log}"), first.copy(tmp_path), shared_api, sizes, expected)
     # Dagster's own state is on the full disk too, and Dagster prints lines of its own about that.
@@ -406,7 +406,7 @@ def test_a_commit_that_the_disk_has_no_room_for_fails_and_changes_no_table(
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_after_the_commit_loses_nothing(
-    first: Place, shared_api: ScriptedApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
+    first: Place, shared_api: LocalApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
 ) -> None:
     outcome = end_and_heal(EarlyEnd(COMMIT, 2, 2, "full {database}"), first.copy(tmp_path), shared_api, sizes, expected)
     # DuckDB's log has the rows, and the database gets them when there is room.
@@ -419,7 +419,7 @@ def test_a_disk_that_is_full_after_the_commit_loses_nothing(
 
 @pytest.mark.slow
 def test_two_runs_of_a_day_at_once_make_one_revision(
-    api: ScriptedApi, first: Place, expected: dict[int, Frames], tmp_path: Path
+    api: LocalApi, first: Place, expected: dict[int, Frames], tmp_path: Path
 ) -> None:
     both = threading.Barrier(2, timeout=120)
 
@@ -430,7 +430,7 @@ def test_two_runs_of_a_day_at_once_make_one_revision(
         handler.end_headers()
         handler.wfile.write(ANSWERS[2])
 
-    api.answers(Reply(act=answer_both_at_once))
+    api.serve(Reply(act=answer_both_at_once))
     place = replace(first.copy(tmp_path), base_url=api.base_url)
     for done in [ended(process) for process in [place.start(), place.start()]]:
         if done.returncode:
@@ -474,10 +474,10 @@ def test_a_run_that_cannot_lock_the_warehouse_names_the_process_that_has_it_open
 
 
 def test_an_answer_that_a_kill_left_before_its_rename_is_adopted_and_not_fetched_again(
-    api: ScriptedApi, tmp_path: Path, expected: dict[int, Frames]
+    api: LocalApi, tmp_path: Path, expected: dict[int, Frames]
 ) -> None:
     place = Place(tmp_path, api.base_url)
-    api.answers(ANSWERS[1])
+    api.serve(ANSWERS[1])
     killed = place.run("auto", at="orpipeline.archive.folder:Archive.put > pathlib:Path.rename")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (place.archive.days(), len(place.archive.leftovers())) == ([], 1)

@@ -17,11 +17,11 @@ import dagster as dg
 import pytest
 
 from orpipeline.archive.folder import Archive
-from orpipeline_tests.answers import answer
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import materialized
 from orpipeline_tests.processes import let_go, started
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -55,9 +55,9 @@ def test_processes_that_start_at_once_in_a_new_folder_share_one_state(tmp_path: 
 
 
 @pytest.fixture
-def online(tmp_path: Path, api: ScriptedApi) -> dict[str, str]:
+def online(tmp_path: Path, api: LocalApi) -> dict[str, str]:
     """The variables of a pipeline whose API has yesterday's answer."""
-    api.answers(answer(YESTERDAY))
+    api.serve(sample_answer(YESTERDAY))
     return {
         "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
         "ORPIPELINE_BASE_URL": api.base_url,
@@ -110,7 +110,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("breaking", BROKEN.values(), ids=BROKEN)
 def test_run_fetches_and_archives_the_day_although_dagsters_state_cannot_be_opened(
     tmp_path: Path,
-    api: ScriptedApi,
+    api: LocalApi,
     online: dict[str, str],
     archive: Archive,
     pristine: Path,
@@ -142,7 +142,7 @@ def test_the_advice_for_a_corrupt_state_works(tmp_path: Path, online: dict[str, 
 
 
 def test_a_state_that_breaks_during_the_run_loses_nothing(
-    tmp_path: Path, api: ScriptedApi, online: dict[str, str], archive: Archive, pristine: Path
+    tmp_path: Path, api: LocalApi, online: dict[str, str], archive: Archive, pristine: Path
 ) -> None:
     shutil.copytree(pristine, tmp_path / "home")
 
@@ -150,10 +150,10 @@ def test_a_state_that_breaks_during_the_run_loses_nothing(
         for database in (tmp_path / "home").rglob("*.db*"):
             database.unlink()
             database.mkdir()
-        body = answer(YESTERDAY)
+        body = sample_answer(YESTERDAY)
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    api.answers(Reply(act=reply))
+    api.serve(Reply(act=reply))
     done = run_command("run", "--fetch", "always", folder=tmp_path, environment=online)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -162,8 +162,8 @@ def test_a_state_that_breaks_during_the_run_loses_nothing(
     assert len(api.requests) == 1
 
 
-def test_an_api_that_fails_too_is_named(tmp_path: Path, api: ScriptedApi, online: dict[str, str]) -> None:
-    api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
+def test_an_api_that_fails_too_is_named(tmp_path: Path, api: LocalApi, online: dict[str, str]) -> None:
+    api.serve(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
     done = run_command("run", folder=tmp_path, environment={**online, "DAGSTER_HOME": "~nobody-has-this-name/x"})
     assert "Cannot store Dagster's state" in done.stderr
     assert f"{YESTERDAY} could not be fetched either: The API does not accept the key" in done.stderr
@@ -173,7 +173,7 @@ def test_an_api_that_fails_too_is_named(tmp_path: Path, api: ScriptedApi, online
 
 
 def test_fetch_archives_the_newest_day_once_and_does_nothing_else(
-    tmp_path: Path, api: ScriptedApi, online: dict[str, str], archive: Archive
+    tmp_path: Path, api: LocalApi, online: dict[str, str], archive: Archive
 ) -> None:
     done = run_command("fetch", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
@@ -188,9 +188,9 @@ def test_fetch_archives_the_newest_day_once_and_does_nothing_else(
 
 
 def test_fetch_fails_if_the_day_is_not_published_yet(
-    tmp_path: Path, api: ScriptedApi, online: dict[str, str], archive: Archive
+    tmp_path: Path, api: LocalApi, online: dict[str, str], archive: Archive
 ) -> None:
-    api.answers(answer(YESTERDAY - timedelta(days=1)))
+    api.serve(sample_answer(YESTERDAY - timedelta(days=1)))
     done = run_command("fetch", folder=tmp_path, environment=online)
     assert done.returncode == 1
     assert f"{YESTERDAY} is not published yet" in done.stderr

@@ -23,7 +23,8 @@ from orpipeline.defs.names import VIRTUAL_ASSETS
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.world import NAMES, QUIET, World, evaluate
 
 PROJECT = Path(__file__).parents[1]
@@ -83,8 +84,8 @@ def _days_of(defs: dg.Definitions) -> list[str]:
 def test_the_stand_alone_code_location_begins_at_the_first_day_that_could_be_fetched(world: World) -> None:
     week_before = DAY - timedelta(days=7)
     assert _days_of(stand_alone_defs(world.settings)) == [DAY.isoformat()]
-    world.store(answer(DAY))
-    world.store(answer(week_before))
+    world.store(sample_answer(DAY))
+    world.store(sample_answer(week_before))
     # A day in between that is missing was lost, or can be imported.
     days = _days_of(stand_alone_defs(world.settings))
     assert (days[0], days[-1], len(days)) == (week_before.isoformat(), DAY.isoformat(), 8)
@@ -106,7 +107,7 @@ def test_days_before_the_first_partition_can_be_imported_and_the_next_load_shows
     world: World, tmp_path: Path
 ) -> None:
     day = DAY - timedelta(days=9)
-    (tmp_path / f"{day}.json").write_bytes(answer(day))
+    (tmp_path / f"{day}.json").write_bytes(sample_answer(day))
     loaded = stand_alone_defs(world.settings)
     config = {"ops": {"openrouter_import": {"config": {"paths": [str(tmp_path / f"{day}.json")]}}}, **QUIET}
     job = loaded.resolve_job_def("import_archive")
@@ -250,7 +251,7 @@ def test_the_key_is_in_no_definition() -> None:
 
 
 def test_the_readmes_asset_reads_and_writes_tables(world: World, tmp_path: Path) -> None:
-    world.store(answer())
+    world.store(sample_answer(DAY))
     world.make_tables(DAY)
     (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "mine.py").write_text(code)
@@ -263,7 +264,9 @@ def test_the_readmes_asset_reads_and_writes_tables(world: World, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     with world.warehouse.connect(read_only=True) as connection:
         found = connection.sql("SELECT as_of, author, len FROM public.authors").fetchall()
-    models = {model["id"] for task in json.loads(answer())["data"]["classifications"] for model in task["models"]}
+    models = {
+        model["id"] for task in json.loads(sample_answer(DAY))["data"]["classifications"] for model in task["models"]
+    }
     assert {day for day, *_ in found} == {DAY}
     assert {author for _, author, _ in found} == {model.split("/")[0] for model in models}
 

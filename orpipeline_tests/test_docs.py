@@ -21,8 +21,8 @@ from orpipeline.archive.folder import Archive
 from orpipeline.cli.reference import reference
 from orpipeline.settings import API_KEY, Settings
 from orpipeline.snapshot import load_days
+from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import one_tag_answer
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -124,8 +124,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     days = [day for n in range((NEWEST - FIRST).days + 1) if (day := FIRST + timedelta(days=n)) != MISSING]
     for day in days:
         noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
-        archive.put(one_tag_answer(day, _shares(day)), fetched_at=noon, source="a test", origin="import")
-    restated = one_tag_answer(RESTATED, {**_shares(RESTATED), "author/mini": 0.11})
+        archive.put(
+            sample_answer(day, [Task("code:debugging", models=_shares(day))]),
+            fetched_at=noon,
+            source="a test",
+            origin="import",
+        )
+    restated = sample_answer(RESTATED, [Task("code:debugging", models={**_shares(RESTATED), "author/mini": 0.11})])
     archive.put(restated, fetched_at=datetime(2026, 9, 21, 22, tzinfo=UTC), source="a test", origin="import")
     assert not load_days(archive, warehouse, days, now=datetime(2026, 11, 1, tzinfo=UTC)).validated.errors
     with duckdb.connect(str(warehouse.path), read_only=True) as connection:

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline.testing.local_api import KEY
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.commands import ORPIPELINE, run_command
 from orpipeline_tests.processes import held_open
-from orpipeline_tests.scripted_api import KEY
 from orpipeline_tests.world import World
 
 
 @pytest.fixture
 def filled(world: World) -> World:
     """A pipeline with a day in the archive and in the tables, and one counted request."""
-    world.store(answer())
+    world.store(sample_answer(DAY))
     world.make_tables(DAY)
     world.budget.spend()
     return world
@@ -129,7 +130,7 @@ def test_what_prevents_daily_recording_is_not_ready(filled: World, environment: 
 @pytest.mark.usefixtures("at_noon")
 def test_days_to_fetch_load_or_look_at_are_warnings(world: World) -> None:
     for age in (8, 4, 1):  # the lost days in between: three of the last seven, and two earlier ones
-        world.store(answer(DAY - timedelta(days=age)))
+        world.store(sample_answer(DAY - timedelta(days=age)))
     world.make_tables(DAY - timedelta(days=8), DAY - timedelta(days=4))
     assert verdict(doctor(world)) == (
         0,
@@ -164,7 +165,7 @@ def test_without_a_budget_file_nothing_is_used(world: World) -> None:
 
 def test_a_complete_answer_that_a_kill_left_and_a_misdated_one_are_listed(filled: World) -> None:
     root = filled.archive.root
-    other = filled.store(answer(DAY - timedelta(days=1))).record.path.parent
+    other = filled.store(sample_answer(DAY - timedelta(days=1))).record.path.parent
     other.rename(root / ".writing-killed")
     shutil.copytree(root / "2026-10-06", root / "2099-01-01")
     shown = rows(doctor(filled))

@@ -24,8 +24,9 @@ from orpipeline.openrouter.errors import (
     ServerError,
     UnreadableAnswerError,
 )
-from orpipeline_tests.answers import DAY, answer
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.test_client import HANG
 from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of
 
@@ -130,20 +131,22 @@ FAULTS = {
     "503 with a time": Fault(Reply(b"<html>", 503, {"Retry-After": "600"}), ServerBusyError, wait=10 * MINUTE),
     "a spurious 403": Fault(Reply(b"<html>no</html>", 403), ForbiddenError, wait=60 * MINUTE),
     "HTML": Fault(Reply(b"<html>Just a moment...</html>"), UnreadableAnswerError, undated=1),
-    "UTF-16": Fault(Reply(answer().decode().encode("utf-16")), UnreadableAnswerError, undated=1),
-    "the day before": Fault(Reply(answer(BEFORE)), DayNotAvailableError, days=(BEFORE,)),
-    "a day that is not over": Fault(Reply(answer(AFTER)), DayNotAvailableError, undated=1),
-    "a day of another century": Fault(Reply(answer(date(1900, 1, 1))), DayNotAvailableError, undated=1),
-    "the API key": Fault(Reply(answer(bend=lambda data: data.update(key=KEY))), UnreadableAnswerError, undated=1),
+    "UTF-16": Fault(Reply(sample_answer(DAY).decode().encode("utf-16")), UnreadableAnswerError, undated=1),
+    "the day before": Fault(Reply(sample_answer(BEFORE)), DayNotAvailableError, days=(BEFORE,)),
+    "a day that is not over": Fault(Reply(sample_answer(AFTER)), DayNotAvailableError, undated=1),
+    "a day of another century": Fault(Reply(sample_answer(date(1900, 1, 1))), DayNotAvailableError, undated=1),
+    "the API key": Fault(
+        Reply(sample_answer(DAY, change=lambda data: data.update(key=KEY))), UnreadableAnswerError, undated=1
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, fault: Fault
+    online: World, api: LocalApi, clock: time_machine.Traveller, fault: Fault
 ) -> None:
     sensor = Sensor(online)
-    api.answers(fault.reply)
+    api.serve(fault.reply)
     assert error_of(sensor.run()) == fault.error.__name__
     assert len(api.requests) == fault.requests
     assert online.archive.days() == list(fault.days)
@@ -156,7 +159,7 @@ def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
     sensor.skips()
     assert len(api.requests) == fault.requests
 
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     clock.move_to(at)
     assert sensor.run().success
     assert len(api.requests) == fault.requests + 1
@@ -166,14 +169,14 @@ def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
 
 
 def test_the_wait_grows_with_each_429_that_states_no_usable_time(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller
+    online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
     # After six 429s in a row, the wait is up to an hour. It is random, and with this seed it is longer than a minute:
     # the client would sleep through a shorter one.
     random.seed(1)
     for _ in range(6):
         online.budget.cool_down(NOON)
-    api.answers(rate_limited({"Retry-After": "-1", "X-RateLimit-Reset": "soon"}))
+    api.serve(rate_limited({"Retry-After": "-1", "X-RateLimit-Reset": "soon"}))
     sensor = Sensor(online)
     failed = sensor.run()
     assert error_of(failed) == RateLimitedError.__name__
@@ -182,7 +185,7 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
     assert MINUTE < at - NOON <= timedelta(hours=1)
     assert f"{at:%H:%M:%S} UTC" in str(failure_of(failed).description)
 
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     clock.move_to(at - SECOND)
     sensor.skips()
     clock.move_to(at + SECOND)  # the stated time has whole seconds
@@ -192,16 +195,16 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
 
 
 @pytest.mark.usefixtures("at_noon")
-def test_a_run_waits_for_a_short_cool_down_and_gets_the_day(online: World, api: ScriptedApi) -> None:
-    api.answers(rate_limited({"Retry-After": "1"}), answer())
+def test_a_run_waits_for_a_short_cool_down_and_gets_the_day(online: World, api: LocalApi) -> None:
+    api.serve(rate_limited({"Retry-After": "1"}), sample_answer(DAY))
     assert online.run(DAY, fetch=Fetch.auto).success
     first, second = (request.at for request in api.requests)
     assert second - first >= 1
     assert_loaded(online)
 
 
-def test_each_request_that_times_out_is_counted_and_starts_no_cool_down(online: World, api: ScriptedApi) -> None:
-    api.answers(HANG)
+def test_each_request_that_times_out_is_counted_and_starts_no_cool_down(online: World, api: LocalApi) -> None:
+    api.serve(HANG)
     client = Client(KEY, api.base_url, retry_wait_seconds=0.01, read_timeout_seconds=0.2, budget=online.budget)
     with pytest.raises(AnswerTimeoutError):
         client.fetch()
@@ -211,7 +214,7 @@ def test_each_request_that_times_out_is_counted_and_starts_no_cool_down(online: 
 
 # Faults that only OpenRouter can fix
 
-INVALID = answer(bend=lambda data: data.update(window_days=1))
+INVALID = sample_answer(DAY, change=lambda data: data.update(window_days=1))
 
 
 def recapture(world: World) -> dg.ExecuteInProcessResult:
@@ -222,10 +225,10 @@ def recapture(world: World) -> dg.ExecuteInProcessResult:
 
 
 @pytest.fixture
-def rejected(online: World, api: ScriptedApi) -> Sensor:
+def rejected(online: World, api: LocalApi) -> Sensor:
     """The sensor after a run that archived an invalid answer and rejected it."""
     sensor = Sensor(online)
-    api.answers(INVALID)
+    api.serve(INVALID)
     assert error_of(sensor.run()) == "InvalidSnapshotError"
     assert online.archive.days() == [DAY]
     assert_nothing_loaded(online)
@@ -234,34 +237,36 @@ def rejected(online: World, api: ScriptedApi) -> Sensor:
 
 
 def test_the_recapture_replaces_a_rejected_answer(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, rejected: Sensor
+    online: World, api: LocalApi, clock: time_machine.Traveller, rejected: Sensor
 ) -> None:
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     clock.move_to(RECAPTURE - MINUTE)
     rejected.skips()
     clock.move_to(RECAPTURE)
     assert recapture(online).success
     assert len(api.requests) == 2
-    assert [online.archive.read(record) for record in online.archive.revisions(DAY)] == [INVALID, answer()]
+    assert [online.archive.read(record) for record in online.archive.revisions(DAY)] == [INVALID, sample_answer(DAY)]
     assert online.tables()["snapshots"][0]["revision"] == 2
     assert_loaded(online)
 
 
-@pytest.mark.parametrize("reply", [rate_limited({"Retry-After": "600"}), Reply(answer(BEFORE))], ids=["429", "stale"])
+@pytest.mark.parametrize(
+    "reply", [rate_limited({"Retry-After": "600"}), Reply(sample_answer(BEFORE))], ids=["429", "stale"]
+)
 def test_the_sensor_retries_a_failed_recapture(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, rejected: Sensor, reply: Reply
+    online: World, api: LocalApi, clock: time_machine.Traveller, rejected: Sensor, reply: Reply
 ) -> None:
-    api.answers(reply)
+    api.serve(reply)
     clock.move_to(RECAPTURE)
     assert not recapture(online).success
     clock.move_to(rejected.next_attempt())
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     assert rejected.run().success
     assert_loaded(online)
 
 
 def test_the_sensor_retries_every_ten_minutes_while_the_recapture_is_rejected_too(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, rejected: Sensor
+    online: World, api: LocalApi, clock: time_machine.Traveller, rejected: Sensor
 ) -> None:
     clock.move_to(RECAPTURE)
     assert not recapture(online).success
@@ -272,7 +277,7 @@ def test_the_sensor_retries_every_ten_minutes_while_the_recapture_is_rejected_to
         assert not rejected.run().success
     assert len(api.requests) == 5
     clock.move_to(rejected.next_attempt())
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     assert rejected.run().success
     assert_loaded(online)
 
@@ -281,14 +286,14 @@ def test_the_sensor_retries_every_ten_minutes_while_the_recapture_is_rejected_to
 
 
 def test_an_answer_from_before_its_day_ended_does_not_replace_the_days_answer(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller
+    online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    api.answers(answer(AFTER, lambda data: data["classifications"][0].update(display_name="Too early")))
+    api.serve(sample_answer(AFTER, change=lambda data: data["classifications"][0].update(display_name="Too early")))
     assert not online.run(DAY, fetch=Fetch.auto).success
     clock.move_to(NOON + timedelta(days=1))
-    api.answers(answer(AFTER))
+    api.serve(sample_answer(AFTER))
     assert online.run(AFTER, fetch=Fetch.auto).success
     assert len(api.requests) == 2
     newest = online.archive.latest(AFTER)
     assert newest is not None
-    assert online.archive.read(newest) == answer(AFTER)
+    assert online.archive.read(newest) == sample_answer(AFTER)

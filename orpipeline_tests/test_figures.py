@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from orpipeline.archive.folder import Archive
 from orpipeline.snapshot import load_days
+from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests import hostile, independent
-from orpipeline_tests.answers import DAY, Bend, answer, one_tag_answer, tag
+from orpipeline_tests.answers import DAY, Bend, tag
 from orpipeline_tests.independent import REAL, needs_real
 
 FIGURES = {
@@ -92,12 +93,12 @@ BENDS = [
 
 def test_tables_and_views_equal_an_independent_calculation(tmp_path: Path) -> None:
     """Each day's answer differs in another way from the made-up one."""
-    bodies = [answer(DAY + timedelta(days=n), bend) for n, bend in enumerate(BENDS)]
+    bodies = [sample_answer(DAY + timedelta(days=n), change=bend) for n, bend in enumerate(BENDS)]
     assert_equal_to_the_independent_calculation(tmp_path, bodies)
 
 
 def test_a_scope_without_models_has_a_row_of_coverage_and_no_author(tmp_path: Path) -> None:
-    found = stored(tmp_path, [answer(DAY, _without_models("data:extraction", "data:transformation"))])
+    found = stored(tmp_path, [sample_answer(DAY, change=_without_models("data:extraction", "data:transformation"))])
     (row,) = [row for row in found["leaderboard_coverage"] if row["scope"] == "data"]
     assert (row["model_count"], row["usage_attributed"], row["usage_models_above_unlisted"]) == (0, 0.0, 0)
     assert row["unlisted_usage_upper"] == pytest.approx(1, abs=0.002)  # the category shares' sum
@@ -105,7 +106,9 @@ def test_a_scope_without_models_has_a_row_of_coverage_and_no_author(tmp_path: Pa
 
 
 def test_what_a_model_without_an_author_has_could_be_any_authors(tmp_path: Path) -> None:
-    found = stored(tmp_path, [one_tag_answer(DAY, {"a/x": 0.55, "nobody": 0.3, "b/y": 0.1})])
+    found = stored(
+        tmp_path, [sample_answer(DAY, [Task("code:debugging", models={"a/x": 0.55, "nobody": 0.3, "b/y": 0.1})])]
+    )
     bounds = {
         row["author"]: (row["usage_share"], row["usage_share_upper"], row["usage_rank_best"], row["usage_rank_worst"])
         for row in found["author_leaderboard"]
@@ -117,7 +120,9 @@ def test_what_a_model_without_an_author_has_could_be_any_authors(tmp_path: Path)
 def test_lists_that_rounding_makes_too_large_leave_nothing_and_keep_ranks_in_their_ranges(tmp_path: Path) -> None:
     # By the published sums, `a` is before `b`. By the largest share that `b` leaves, `a` would certainly be second.
     models = {**{f"a/{n}": 0.05 for n in range(8)}, "a/8": 0.051, "a/9": 0.051, "b/x": 0.501}
-    found = assert_equal_to_the_independent_calculation(tmp_path, [one_tag_answer(DAY, models)])
+    found = assert_equal_to_the_independent_calculation(
+        tmp_path, [sample_answer(DAY, [Task("code:debugging", models=models)])]
+    )
     first, second = [row for row in found["author_leaderboard"] if row["scope"] == "all"]
     assert (first["author"], first["usage_rank"], first["usage_share_upper"]) == ("a", 1, 0.502)
     assert (first["usage_rank_best"], first["usage_rank_worst"]) == (1, 2)

@@ -25,11 +25,12 @@ from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import AnswerFile, NoSuchFileError, find_files
 from orpipeline.importing.formats import read_answers
 from orpipeline.openrouter.answer import read_as_of
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.imports import envelope, found, read, rejected, respelt, served, tar_of, write, zip_of
 
 BEFORE = DAY - timedelta(days=1)
-ONE, TWO = answer(BEFORE), answer(DAY)
+ONE, TWO = sample_answer(BEFORE), sample_answer(DAY)
 FETCHED = served(DAY)
 UNUSUAL = (
     b'{ "data" :{"as_of":"2026-10-06" ,\t"window_days":7,"classifications":[{"tag":"m\\u0061th","usage_share":0.30,'

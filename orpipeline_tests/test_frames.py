@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orpipeline.openrouter.frames import Defect, Frames, parse
-from orpipeline.testing.sample_answers import demo_answer
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 
 SHARES = ("usage_share", "token_share", "category_usage_share", "category_token_share")
 EVERY_FRAME = ("answers", "task_classifications", "macro_categories", "task_models")
@@ -31,15 +31,15 @@ def one_task(value: object, name: str = "usage_share") -> Frames:
     def bend(data: dict[str, Any]) -> None:
         data["classifications"][0][name] = value
 
-    return parse_one(answer(bend=bend))
+    return parse_one(sample_answer(DAY, change=bend))
 
 
 # What fits
 
 
 def test_the_frames_hold_the_figures_of_the_answer() -> None:
-    data = json.loads(demo_answer(DAY))["data"]
-    frames = parse_one(demo_answer(DAY))
+    data = json.loads(sample_answer(DAY))["data"]
+    frames = parse_one(sample_answer(DAY))
     key = {"as_of": DAY, "window_days": 7}
     tasks = data["classifications"]
     assert frames.answers.to_dicts() == [{**key, "stated_as_of": DAY, "classification_count": len(tasks)}]
@@ -63,7 +63,9 @@ def test_the_frames_hold_the_figures_of_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "bodies", [[], [b"<html>"], [b'{"data":{}}'], [demo_answer(DAY)]], ids=["none", "no JSON", "no lists", "an answer"]
+    "bodies",
+    [[], [b"<html>"], [b'{"data":{}}'], [sample_answer(DAY)]],
+    ids=["none", "no JSON", "no lists", "an answer"],
 )
 def test_the_frames_always_have_the_same_schemas(bodies: list[bytes]) -> None:
     frames = parse([(DAY, body) for body in bodies])
@@ -89,15 +91,15 @@ def test_the_frames_always_have_the_same_schemas(bodies: list[bytes]) -> None:
 
 def test_many_days_at_once_give_the_same_rows_as_each_day_alone() -> None:
     days = [DAY + timedelta(days=offset) for offset in (0, 3, 1)]
-    together = parse((day, demo_answer(day)) for day in days)
+    together = parse((day, sample_answer(day)) for day in days)
     for frame in EVERY_FRAME:
-        alone = [getattr(parse([(day, demo_answer(day))]), frame) for day in days]
+        alone = [getattr(parse([(day, sample_answer(day))]), frame) for day in days]
         assert getattr(together, frame).equals(pl.concat(alone))
 
 
 def test_an_invalid_day_does_not_affect_another() -> None:
     other = DAY + timedelta(days=1)
-    frames = parse([(DAY, b"<html>"), (other, demo_answer(other))])
+    frames = parse([(DAY, b"<html>"), (other, sample_answer(other))])
     assert frames.answers["as_of"].to_list() == [DAY, other]
     assert set(frames.task_classifications["as_of"]) == {other}
     assert frames.defects == [Defect(DAY, "(answer)", "(not JSON)")]
@@ -184,7 +186,7 @@ def test_a_missing_field_becomes_null_in_its_row(lists: list[str], name: str, fr
             owner = owner[key][1]
         del owner[name]
 
-    frames = parse_one(answer(bend=drop))
+    frames = parse_one(sample_answer(DAY, change=drop))
     row = 1 if len(lists) == 1 else 11  # each task of the made-up answer lists 10 models
     assert getattr(frames, frame)[column].is_null().arg_true().to_list() == [row]
     assert frames.originals == {(frame, column, row): "(missing)"}
@@ -203,7 +205,9 @@ def test_recorded_row_numbers_continue_across_days() -> None:
     def spoil(data: dict[str, Any]) -> None:
         data["macro_categories"][2]["label"] = None
 
-    frames = parse([(DAY, answer()), (DAY + timedelta(days=1), answer(DAY + timedelta(days=1), spoil))])
+    frames = parse(
+        [(DAY, sample_answer(DAY)), (DAY + timedelta(days=1), sample_answer(DAY + timedelta(days=1), change=spoil))]
+    )
     assert frames.originals == {("macro_categories", "label", 4 + 2): "null"}
     assert frames.macro_categories["label"].is_null().arg_true().to_list() == [6]
 
@@ -222,7 +226,7 @@ def test_recorded_row_numbers_continue_across_days() -> None:
 def test_a_stated_day_other_than_the_requested_one_is_recorded(
     stated: object, read: date | None, original: str
 ) -> None:
-    frames = parse_one(answer(bend=lambda data: data.update(as_of=stated)))
+    frames = parse_one(sample_answer(DAY, change=lambda data: data.update(as_of=stated)))
     assert frames.answers["as_of"].to_list() == [DAY]
     assert frames.answers["stated_as_of"].to_list() == [read]
     assert set(frames.task_classifications["as_of"]) == {DAY}
@@ -233,7 +237,7 @@ def test_a_stated_day_other_than_the_requested_one_is_recorded(
     ("window", "original"), [(7.0, "7.0"), ("7d", '"7d"'), (True, "true"), (None, "null"), (2**31, "2147483648")]
 )
 def test_an_invalid_window_becomes_null(window: object, original: str) -> None:
-    frames = parse_one(answer(bend=lambda data: data.update(window_days=window)))
+    frames = parse_one(sample_answer(DAY, change=lambda data: data.update(window_days=window)))
     assert frames.answers["window_days"].to_list() == [None]
     assert frames.task_models["window_days"].is_null().all()
     assert frames.originals == {("answers", "window_days", 0): original}
@@ -244,7 +248,7 @@ def test_an_invalid_window_becomes_null(window: object, original: str) -> None:
 
 def bent(bend: Callable[[dict[str, Any]], object]) -> bytes:
     """Return an answer that `bend` has changed; it gets the whole answer, not only `data`."""
-    payload = json.loads(demo_answer(DAY))
+    payload = json.loads(sample_answer(DAY))
     bend(payload)
     return json.dumps(payload).encode()
 
@@ -283,7 +287,7 @@ def test_a_wrong_list_or_object_is_a_defect_at_its_path(
         (b"", "(not JSON)"),
         (b"<html>", "(not JSON)"),
         (b"\xff\xfe\x00", "(not JSON)"),
-        (demo_answer(DAY)[:-1], "(not JSON)"),
+        (sample_answer(DAY)[:-1], "(not JSON)"),
         (b"[" * 100_000, "(not JSON)"),
         (b"[" * 100_000 + b"]" * 100_000, "(not JSON)"),
         (b'{"data":' * 100_000 + b"1" + b"}" * 100_000, "(not JSON)"),
@@ -321,7 +325,7 @@ def test_nesting_near_the_parsers_limit_never_raises(depth: int) -> None:
     ],
 )
 def test_an_undocumented_field_is_recorded(bend: Callable[[dict[str, Any]], object], path: str) -> None:
-    frames = parse([(DAY, bent(bend)), (DAY + timedelta(days=1), demo_answer(DAY + timedelta(days=1)))])
+    frames = parse([(DAY, bent(bend)), (DAY + timedelta(days=1), sample_answer(DAY + timedelta(days=1)))])
     assert frames.unknown_fields == {DAY: {path}}
     assert (frames.defects, frames.originals) == ([], {})
 
@@ -341,7 +345,7 @@ def test_an_undocumented_field_is_recorded(bend: Callable[[dict[str, Any]], obje
     ],
 )
 def test_keys_that_an_object_has_twice_are_recorded_for_the_day(body: bytes, keys: set[str] | None) -> None:
-    frames = parse([(DAY, body), (DAY + timedelta(days=1), demo_answer(DAY + timedelta(days=1)))])
+    frames = parse([(DAY, body), (DAY + timedelta(days=1), sample_answer(DAY + timedelta(days=1)))])
     assert frames.repeated_keys == ({} if keys is None else {DAY: keys})
 
 

@@ -38,14 +38,15 @@ from orpipeline.report.page import render_page
 from orpipeline.report.picture import card, picture, render_card, render_picture
 from orpipeline.report.wording import short_names
 from orpipeline.snapshot import Loaded, load_days
+from orpipeline.testing import sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline.text import one_line, plain
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
-from orpipeline_tests.answers import DAY, answer, tag
+from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.hostile import NAMES, VALID
 from orpipeline_tests.report_data import NEWEST, Report, days_before, demo_warehouse, warehouse_of
-from orpipeline_tests.scripted_api import KEY
 from orpipeline_tests.world import NAMES as ASSETS
 from orpipeline_tests.world import QUIET, World
 
@@ -68,7 +69,7 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
             model = {"id": f"demo-more/{place}", "tag_usage_share": 0.0, "tag_token_share": 0.0}
             tag(data, "math")["models"].append(model)
 
-    answers = {day: answer(day, more_models) for day in days_before(9)}
+    answers = {day: sample_answer(day, change=more_models) for day in days_before(9)}
     return read_report_data(warehouse_of(tmp_path_factory.mktemp("hostile"), answers))
 
 
@@ -317,7 +318,7 @@ def _with_valid_names(data: dict[str, Any]) -> None:
 def test_names_that_the_contracts_let_in_stay_text_from_the_answer_to_every_output(
     world: World, tmp_path: Path
 ) -> None:
-    world.store(answer(bend=_with_valid_names))
+    world.store(sample_answer(DAY, change=_with_valid_names))
     assert world.run(DAY).success
     assert set(VALID) <= set(world.warehouse.read("model_leaderboard")["model_id"])
     assert set(VALID) <= set(world.warehouse.read("task_classifications")["display_name"])
@@ -361,7 +362,7 @@ def test_names_that_the_contracts_reject_are_shown_in_one_line(world: World, tmp
         for model, name in zip(tag(data, "math")["models"], rejected, strict=False):
             model["id"] = name
 
-    world.store(answer(bend=bend))
+    world.store(sample_answer(DAY, change=bend))
     done = run_command("rebuild", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "names_are_canonical" in done.stderr
@@ -375,7 +376,7 @@ def test_names_that_the_contracts_reject_are_shown_in_one_line(world: World, tmp
     "as_of", ["../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x", *ALL_NAMES], ids=repr
 )
 def test_a_name_in_place_of_a_day_is_archived_as_undated(tmp_path: Path, as_of: str) -> None:
-    body = answer(bend=lambda data: data.update(as_of=as_of))
+    body = sample_answer(DAY, change=lambda data: data.update(as_of=as_of))
     record = Archive(tmp_path / "data" / "raw").put(body, fetched_at=NOON, source=as_of, origin="api").record
     assert record.as_of is None
     (file,) = tmp_path.rglob("*.json.gz")
@@ -401,10 +402,11 @@ def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
 
 
 def _with_models(count: int) -> bytes:
-    return answer(
-        bend=lambda data: tag(data, "math")["models"].extend(
+    return sample_answer(
+        DAY,
+        change=lambda data: tag(data, "math")["models"].extend(
             {"id": f"m/{n}", "tag_usage_share": 0.0, "tag_token_share": 0.0} for n in range(count)
-        )
+        ),
     )
 
 

@@ -23,7 +23,8 @@ from orpipeline.defs.names import Names
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import Imported, PartlyImportedError, import_files, still_missing
 from orpipeline.rebuild import out_of_date
-from orpipeline_tests.answers import DAY, answer, tag
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import (
     WEEK,
@@ -45,7 +46,7 @@ from orpipeline_tests.violations import VIOLATIONS
 from orpipeline_tests.world import NOON, World, failure_of
 
 FIRST = date(2026, 6, 17)
-FIGURES = [answer(bend=None), answer(bend=restated(0.004)), answer(bend=restated(0.002))]
+FIGURES = [sample_answer(DAY), sample_answer(DAY, change=restated(0.004)), sample_answer(DAY, change=restated(0.002))]
 DAILY_ASSETS = Names().daily_assets
 
 
@@ -201,7 +202,7 @@ def test_revisions_in_one_folder_are_imported_in_the_order_of_their_fetch_times(
 def test_revisions_without_fetch_times_are_imported_in_the_order_of_their_numbers(
     archive: Archive, inbox: Path
 ) -> None:
-    figures = [answer(bend=restated(n / 1000)) for n in range(1, 12)]
+    figures = [sample_answer(DAY, change=restated(n / 1000)) for n in range(1, 12)]
     for n, body in enumerate(figures, start=1):
         write(inbox / ("2026-10-06.json" if n == 1 else f"2026-10-06.r{n}.json"), body)
     assert outcome(archive, inbox) == (1, 0, 10, 0)
@@ -235,7 +236,7 @@ def test_unreadable_and_invalid_answers_are_rejected_and_all_others_are_imported
     assert len(by_rule) >= 14
     for rule, violation in by_rule.items():
         if rule != "as_of_is_the_partition":
-            write(inbox / "invalid" / f"{rule}.json", answer(bend=violation.bend))
+            write(inbox / "invalid" / f"{rule}.json", sample_answer(DAY, change=violation.bend))
     by_rule.pop("as_of_is_the_partition", None)
     write(inbox / "2026-10-02.json", b'{"data":')
     days = [WEEK[0], WEEK[3], WEEK[5], DAY]
@@ -254,7 +255,9 @@ def test_unreadable_and_invalid_answers_are_rejected_and_all_others_are_imported
 
 @pytest.mark.parametrize("as_of", [None, "soon", 20261006])
 def test_an_answer_without_a_day_is_rejected_and_not_stored(archive: Archive, inbox: Path, as_of: object) -> None:
-    imported = import_into(archive, write(inbox / "a.json", answer(bend=lambda data: data.update(as_of=as_of))))
+    imported = import_into(
+        archive, write(inbox / "a.json", sample_answer(DAY, change=lambda data: data.update(as_of=as_of)))
+    )
     assert counts(imported) == (0, 0, 0, 1)
     assert "no valid day" in imported.rejected[0].reason
     assert not archive.root.exists()
@@ -262,7 +265,7 @@ def test_an_answer_without_a_day_is_rejected_and_not_stored(archive: Archive, in
 
 def test_days_outside_the_partitions_are_rejected(archive: Archive, inbox: Path) -> None:
     for day in (DAY + timedelta(days=1), FIRST - timedelta(days=1), FIRST, DAY):
-        write(inbox / f"{day}.json", answer(day))
+        write(inbox / f"{day}.json", sample_answer(day))
     imported = import_into(archive, inbox)
     assert imported.new == archive.days() == [FIRST, DAY]
     reasons = {one.source: one.reason for one in imported.rejected}
@@ -339,9 +342,11 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
 ) -> None:
     days = [WEEK[0], WEEK[1], WEEK[4]]
     week_in(inbox, days)
-    write(inbox / "r2.json", envelope(answer(WEEK[0], restated(0.004)), fetched_at=served(WEEK[0], 9)))
-    write(inbox / "older.json", envelope(answer(WEEK[1], restated(0.004)), fetched_at=served(WEEK[1], 0.1)))
-    write(inbox / "broken.json.gz", gzip.compress(answer(WEEK[2]))[:-30])
+    write(inbox / "r2.json", envelope(sample_answer(WEEK[0], change=restated(0.004)), fetched_at=served(WEEK[0], 9)))
+    write(
+        inbox / "older.json", envelope(sample_answer(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 0.1))
+    )
+    write(inbox / "broken.json.gz", gzip.compress(sample_answer(WEEK[2]))[:-30])
     run = run_job(world, inbox)
     assert run.counts == (3, 0, 2, 1)
     failure = failure_of(run.result)
@@ -352,8 +357,8 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
     assert materialized(world.instance) == in_every_asset(days)
     for rows in world.tables().values():
         assert {row["as_of"] for row in rows} == set(days)
-    assert translation(world, WEEK[0]) == figure(answer(WEEK[0], restated(0.004)))
-    assert translation(world, WEEK[1]) == figure(answer(WEEK[1]))
+    assert translation(world, WEEK[0]) == figure(sample_answer(WEEK[0], change=restated(0.004)))
+    assert translation(world, WEEK[1]) == figure(sample_answer(WEEK[1]))
     for day in days:
         newest = world.archive.latest(day)
         assert newest is not None
@@ -370,10 +375,10 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
 def test_only_restated_days_are_reported_again(world: World, inbox: Path) -> None:
     run_job(world, week_in(inbox, WEEK[:3]))
     before = events(world.instance)
-    write(inbox / "r2.json", envelope(answer(WEEK[1], restated(0.004)), fetched_at=served(WEEK[1], 9)))
+    write(inbox / "r2.json", envelope(sample_answer(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
     assert run_job(world, inbox).imported.restated == [WEEK[1]]
     assert events(world.instance) == before + len(DAILY_ASSETS)
-    assert translation(world, WEEK[1]) == figure(answer(WEEK[1], restated(0.004)))
+    assert translation(world, WEEK[1]) == figure(sample_answer(WEEK[1], change=restated(0.004)))
 
 
 def test_the_job_completes_what_the_tables_or_dagster_lack(world: World, inbox: Path) -> None:
@@ -400,7 +405,7 @@ def test_a_dry_run_returns_the_same_counts_and_changes_nothing(world: World, inb
     world.store(FIGURES[0], fetched_at=served(DAY, 1))
     week_in(inbox, WEEK)
     write(inbox / "r2.json", envelope(FIGURES[1], fetched_at=served(DAY, 2)))
-    write(inbox / "again.json", answer(WEEK[0]))
+    write(inbox / "again.json", sample_answer(WEEK[0]))
     write(inbox / "bad.json", b"{}")
     before = files(world.folder)
     dry = run_job(world, inbox, dry_run=True)
@@ -431,9 +436,9 @@ def place(folder: Path) -> dict[str, str]:
 
 def test_the_command_shows_what_was_imported_rejected_and_is_missing(tmp_path: Path, inbox: Path) -> None:
     week_in(inbox, [WEEK[0], WEEK[1], WEEK[4]])
-    write(inbox / "r2.json", envelope(answer(WEEK[1], restated(0.004)), fetched_at=served(WEEK[1], 9)))
-    write(inbox / "early.json", answer(WEEK[0] - timedelta(days=1)))
-    write(inbox / "broken.jsonl", answer(WEEK[4]) + b"\n{oops\n")
+    write(inbox / "r2.json", envelope(sample_answer(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
+    write(inbox / "early.json", sample_answer(WEEK[0] - timedelta(days=1)))
+    write(inbox / "broken.jsonl", sample_answer(WEEK[4]) + b"\n{oops\n")
     dry = run_command("import", "inbox", "--dry-run", folder=tmp_path, environment=place(tmp_path))
     assert not (tmp_path / "data").exists()
     done = run_command("import", "inbox", folder=tmp_path, environment=place(tmp_path))
@@ -472,7 +477,7 @@ def test_an_interrupted_import_stores_only_complete_answers_and_the_next_one_con
         world = World(tmp_path / "data", instance)
         stored = world.archive.days()
         assert len(stored) >= 3
-        assert all(bodies(world.archive, day) == [answer(day)] for day in stored)
+        assert all(bodies(world.archive, day) == [sample_answer(day)] for day in stored)
         run = run_job(world, inbox)
         assert (run.result.success, run.counts) == (True, (4 - len(stored), len(stored), 0, 0))
         assert materialized(instance) == in_every_asset(days)

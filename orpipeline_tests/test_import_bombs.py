@@ -21,7 +21,8 @@ from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.formats import read_answers
 from orpipeline.importing.importer import Imported, import_files
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.imports import envelope, found, read, rejected, write, zip_of
 
@@ -148,8 +149,10 @@ def test_the_import_of_a_bomb_ends_soon_in_little_memory_and_names_it(tmp_path: 
 
 
 def test_the_rest_of_a_file_with_hundreds_of_rejections_is_not_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", answer() + b"\n" + b"7\n" * 5_000 + answer(DAY - timedelta(days=1)))
-    after = write(tmp_path / "b.json", answer(DAY - timedelta(days=2)))
+    path = write(
+        tmp_path / "a.jsonl", sample_answer(DAY) + b"\n" + b"7\n" * 5_000 + sample_answer(DAY - timedelta(days=1))
+    )
+    after = write(tmp_path / "b.json", sample_answer(DAY - timedelta(days=2)))
     progress: list[int] = []
     files = find_files([str(path), str(after)])
     imported = import_files(
@@ -179,8 +182,8 @@ def test_a_name_in_json_that_is_nan_is_found_in_linear_time(tmp_path: Path) -> N
 
 
 def test_strings_that_contain_nan_and_escaped_quotes_are_unchanged(tmp_path: Path) -> None:
-    body = answer().replace(b'"data"', rb'"note": "\\\" NaN, -Infinity \\", "data"', 1)
-    with_nan = answer().replace(b'"data"', b'"x": [-1, NaN, -Infinity, Infinity], "data"', 1)
+    body = sample_answer(DAY).replace(b'"data"', rb'"note": "\\\" NaN, -Infinity \\", "data"', 1)
+    with_nan = sample_answer(DAY).replace(b'"data"', b'"x": [-1, NaN, -Infinity, Infinity], "data"', 1)
     items = found(write(tmp_path / "a.json", b"[" + body + b"," + with_nan + b"," + body + b"]"))
     assert [item.body for item in items] == [
         body,
@@ -190,19 +193,19 @@ def test_strings_that_contain_nan_and_escaped_quotes_are_unchanged(tmp_path: Pat
 
 
 def test_jsonl_larger_than_the_largest_json_text_is_read_line_by_line(tmp_path: Path) -> None:
-    line = envelope(*[answer()] * 30)
+    line = envelope(*[sample_answer(DAY)] * 30)
     path = tmp_path / "a.jsonl.gz"
     gzipped((b"<<<\r\n", 1), (line + b"\r\n", 50))(path)
     items = read(path)
     assert len(items) == 1_501
     assert isinstance(items[0], Rejected)
-    assert {item.body for item in items if isinstance(item, FoundAnswer)} == {answer()}
+    assert {item.body for item in items if isinstance(item, FoundAnswer)} == {sample_answer(DAY)}
     assert items[-1].source == "a.jsonl.gz:51[30]"
 
 
 def test_a_line_that_is_too_long_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
-    gzipped((answer() + b"\n", 1), (b" [" + b"1," * 25 * MB + b"1]\n\n", 1), (answer(), 1))(path)
+    gzipped((sample_answer(DAY) + b"\n", 1), (b" [" + b"1," * 25 * MB + b"1]\n\n", 1), (sample_answer(DAY), 1))(path)
     assert [(item.source, isinstance(item, Rejected)) for item in read(path)] == [
         ("a.jsonl.gz:1", False),
         ("a.jsonl.gz:2", True),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orpipeline.rebuild import damaged_answers, rebuild
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.imports import WEEK, counts, envelope, run_job, served, week_in, write
 from orpipeline_tests.test_import import FIGURES, events, figure, import_into, translation
 from orpipeline_tests.world import NOON, World
@@ -21,7 +22,7 @@ def _monthly(data: dict[str, Any]) -> None:
 
 
 def test_a_day_whose_newest_answer_is_rejected_is_not_rebuilt_by_each_import(world: World, tmp_path: Path) -> None:
-    world.store(answer(bend=_monthly), origin="api", fetched_at=served(DAY, 9))
+    world.store(sample_answer(DAY, change=_monthly), origin="api", fetched_at=served(DAY, 9))
     path = write(tmp_path / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, 1)))
     assert run_job(world, path).result.success
     before = events(world.instance)
@@ -49,7 +50,7 @@ def test_a_day_with_a_damaged_record_is_imported_as_its_next_revision(world: Wor
 @pytest.mark.parametrize("name", ["task_classifications.json.gz", "record.json"])
 def test_a_missing_file_of_the_archive_is_found_by_reading_all_of_it(world: World, name: str) -> None:
     stored = world.store(FIGURES[0])
-    world.store(answer(WEEK[0]))
+    world.store(sample_answer(WEEK[0]))
     stored.record.path.with_name(name).unlink()
     (error,) = damaged_answers(world.archive)
     assert name in str(error)
@@ -72,8 +73,8 @@ def test_if_the_newest_answer_is_damaged_the_tables_get_the_newest_valid_one(wor
 
 def test_a_rebuild_names_its_days_in_order_and_those_that_only_some_tables_have(world: World) -> None:
     for day in WEEK[:3]:
-        world.store(answer(day), fetched_at=served(day))
-    world.store(answer(WEEK[1], _monthly), fetched_at=served(WEEK[1], 5))
+        world.store(sample_answer(day), fetched_at=served(day))
+    world.store(sample_answer(WEEK[1], change=_monthly), fetched_at=served(WEEK[1], 5))
     assert rebuild(world.archive, world.warehouse, now=NOON).days == WEEK[:3]
     with world.warehouse.transaction() as connection:
         connection.execute("DELETE FROM openrouter.snapshots")

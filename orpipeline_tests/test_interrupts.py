@@ -14,26 +14,27 @@ from pathlib import Path
 
 import pytest
 
+from orpipeline.testing import LocalApi, Reply
+from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import ORPIPELINE
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the tests read /proc")
 
 LINE = "orpipeline: interrupted; the archive and the tables are consistent."
-Wait = Callable[[subprocess.Popen[str], ScriptedApi], None]
+Wait = Callable[[subprocess.Popen[str], LocalApi], None]
 
 
-def _until_it_handles_signals(process: subprocess.Popen[str], _: ScriptedApi) -> None:
+def _until_it_handles_signals(process: subprocess.Popen[str], _: LocalApi) -> None:
     """Wait for the command's first steps: the handler of SIGTERM, which Python itself does not have."""
     _wait_for(lambda: bool(_handled(process.pid) >> (signal.SIGTERM - 1) & 1))
 
 
-def _until_it_imports(process: subprocess.Popen[str], api: ScriptedApi) -> None:
+def _until_it_imports(process: subprocess.Popen[str], api: LocalApi) -> None:
     _until_it_handles_signals(process, api)
     _wait_for(lambda: "polars" in Path(f"/proc/{process.pid}/maps").read_text())
 
 
-def _until_a_run_waits_for_the_api(process: subprocess.Popen[str], api: ScriptedApi) -> None:
+def _until_a_run_waits_for_the_api(process: subprocess.Popen[str], api: LocalApi) -> None:
     _wait_for(lambda: bool(api.requests) or process.poll() is not None)
     time.sleep(0.5)  # processes that Dagster may have started are ready, too
 
@@ -63,9 +64,9 @@ def _hang(handler: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.fixture
-def command(tmp_path: Path, api: ScriptedApi) -> Iterator[subprocess.Popen[str]]:
+def command(tmp_path: Path, api: LocalApi) -> Iterator[subprocess.Popen[str]]:
     """`orpipeline run` in a process group of its own, whose API does not answer."""
-    api.answers(Reply(act=_hang))
+    api.serve(Reply(act=_hang))
     environment = {
         **os.environ,
         "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
@@ -111,7 +112,7 @@ def _interrupted(process: subprocess.Popen[str], kind: signal.Signals, gaps: Seq
     ],
 )
 def test_signals_end_a_command_with_one_line_and_no_traceback(
-    command: subprocess.Popen[str], api: ScriptedApi, moment: str, kind: signal.Signals, gaps: list[float]
+    command: subprocess.Popen[str], api: LocalApi, moment: str, kind: signal.Signals, gaps: list[float]
 ) -> None:
     MOMENTS[moment](command, api)
     stderr = _interrupted(command, kind, gaps)

@@ -12,7 +12,8 @@ from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.contracts.judgement import check_scopes
 from orpipeline.leaderboard import lows, rank
 from orpipeline.openrouter.frames import parse
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 
 MODELS = ["a/one", "a/two", "b/three", "b/four:free", "c/five", "lonely"]
 SLACK = 1e-9  # what adding doubles may change
@@ -279,8 +280,8 @@ def test_a_sum_that_rounding_lifts_above_one_is_within_the_limit_and_a_larger_on
 
 def test_a_days_rows_depend_on_that_day_alone() -> None:
     other = DAY.replace(day=7)
-    both = parse([(DAY, answer(DAY)), (other, answer(other))])
-    alone = parse([(DAY, answer(DAY))])
+    both = parse([(DAY, sample_answer(DAY)), (other, sample_answer(other))])
+    alone = parse([(DAY, sample_answer(DAY))])
     together = rank(both.task_classifications, both.task_models).filter(as_of=DAY)
     assert together.equals(rank(alone.task_classifications, alone.task_models))
 

@@ -30,10 +30,9 @@ from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
 from orpipeline.rebuild import damaged_answers, rebuild
+from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.warehouse.errors import WarehouseError
-from orpipeline_tests.answers import answer
 from orpipeline_tests.imports import run_job
-from orpipeline_tests.scripted_api import Reply, ScriptedApi
 from orpipeline_tests.test_client import RESET
 from orpipeline_tests.world import ASSETS, World, evaluate
 
@@ -94,10 +93,10 @@ class Unreliable:
     def _answer(self, now: datetime) -> tuple[str, Reply]:
         day = newest_completed_day(now)
         if now - datetime.combine(now.date(), time(), UTC) < self.late[now.date()]:
-            return "stale", Reply(restated(day - DAY) if day - DAY in self.restated else answer(day - DAY))
+            return "stale", Reply(restated(day - DAY) if day - DAY in self.restated else sample_answer(day - DAY))
         if day in self.restated and now.hour >= 12:
             return "restated", Reply(restated(day))
-        return "answer", Reply(answer(day))
+        return "answer", Reply(sample_answer(day))
 
     def _failure(self, now: datetime) -> tuple[str, Reply]:
         self.kinds = self.kinds or self.random.sample(FAILURES, len(FAILURES))  # every kind, in random order
@@ -124,7 +123,7 @@ class Unreliable:
 
 
 def restated(day: date) -> bytes:
-    return answer(day, lambda data: data["classifications"][0].update(display_name="Restated"))
+    return sample_answer(day, change=lambda data: data["classifications"][0].update(display_name="Restated"))
 
 
 @dataclass
@@ -237,7 +236,7 @@ def assert_no_day_is_lost(world: World) -> None:
         # A restatement that arrives as a stale answer after the next midnight is archived, but starts no run.
         gone_at = datetime.combine(row["as_of"] + 2 * DAY, time(), UTC)
         bodies = [archive.read(record) for record in archive.revisions(row["as_of"]) if record.fetched_at < gone_at]
-        assert bodies[0] == answer(row["as_of"])
+        assert bodies[0] == sample_answer(row["as_of"])
         assert bodies[1:] in ([], [restated(row["as_of"])])
         assert row["sha256"] == sha256(bodies[-1]).hexdigest()
 
@@ -268,10 +267,10 @@ def idle(tmp_path: Path) -> dg.DagsterInstance:
 
 @pytest.mark.slow
 def test_no_day_is_lost_in_a_month_with_a_fifth_of_the_requests_failing(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, idle: dg.DagsterInstance
+    online: World, api: LocalApi, clock: time_machine.Traveller, idle: dg.DagsterInstance
 ) -> None:
     openrouter = Unreliable(seed=20261001)
-    api.answers(Reply(act=openrouter.reply))
+    api.serve(Reply(act=openrouter.reply))
     daemon = Daemon(online, idle)
     live(clock, [daemon], [])
     print(f"\n{daemon.runs}, longest time from midnight to the day's tables: {max(daemon.loaded_after.values())}")
@@ -347,10 +346,10 @@ class Misfortune:
 
 @pytest.mark.slow
 def test_no_day_is_lost_in_a_month_in_which_parts_of_one_of_two_pipelines_break(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, idle: dg.DagsterInstance, tmp_path: Path
+    online: World, api: LocalApi, clock: time_machine.Traveller, idle: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     openrouter = Unreliable(seed=20261002)
-    api.answers(Reply(act=openrouter.reply))
+    api.serve(Reply(act=openrouter.reply))
     with dg.DagsterInstance.ephemeral() as second, dg.DagsterInstance.ephemeral() as fresh:
         worlds = [
             World(tmp_path / name, instance, online.base_url, tmp_path / "state")

@@ -16,10 +16,10 @@ from polars.testing import assert_frame_equal
 
 from orpipeline import snapshot
 from orpipeline.rebuild import Difference, Rebuilt, damaged_answers, out_of_date, rebuild
-from orpipeline_tests.answers import answer
+from orpipeline.testing import sample_answer
+from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import WEEK, files, respelt, restated, served
-from orpipeline_tests.scripted_api import KEY
 from orpipeline_tests.world import NOON, World
 
 FIRST, DAY, LAST = DAYS = WEEK[:3]
@@ -33,9 +33,9 @@ def three_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(folder, instance)
         for day, origin in ORIGINS.items():
-            world.store(answer(day), origin=origin, fetched_at=served(day))
-        world.store(answer(DAY, restated(0.004)), origin="api", fetched_at=served(DAY, 20))
-        world.store(answer(DAY, restated(0.002)), fetched_at=served(DAY, 9))
+            world.store(sample_answer(day), origin=origin, fetched_at=served(day))
+        world.store(sample_answer(DAY, change=restated(0.004)), origin="api", fetched_at=served(DAY, 20))
+        world.store(sample_answer(DAY, change=restated(0.002)), fetched_at=served(DAY, 9))
         world.make_tables(*DAYS)
     return folder
 
@@ -98,7 +98,7 @@ def test_deleted_tables_are_rebuilt_row_for_row(filled: World) -> None:
 
 
 def test_rebuilt_tables_equal_those_of_a_run(world: World) -> None:
-    world.store(answer(DAY))
+    world.store(sample_answer(DAY))
     assert world.run(DAY).success
     before = rows(world)
     world.warehouse.path.unlink()
@@ -137,9 +137,9 @@ def test_changes_by_hand_are_counted_for_each_table_and_undone(filled: World) ->
 
 
 def test_a_newer_revision_changes_figures_and_other_bytes_change_the_source_only(filled: World) -> None:
-    filled.store(respelt(answer(LAST)), fetched_at=served(LAST, 20))
+    filled.store(respelt(sample_answer(LAST)), fetched_at=served(LAST, 20))
     assert [difference.table for difference in rebuild_all(filled).differences] == ["snapshots"]
-    filled.store(answer(FIRST, restated(0.004)), fetched_at=served(FIRST, 20))
+    filled.store(sample_answer(FIRST, change=restated(0.004)), fetched_at=served(FIRST, 20))
     changed = {difference.table: difference.changed for difference in rebuild_all(filled).differences}
     assert changed["snapshots"] == 1
     assert changed["task_classifications"] >= 2
@@ -184,10 +184,10 @@ def test_days_in_several_transactions_are_all_rebuilt(filled: World, monkeypatch
 
 
 def test_a_day_is_out_of_date_until_its_newest_valid_revision_is_in_the_tables(filled: World) -> None:
-    broken = answer(FIRST, lambda data: data.update(window_days=30))
+    broken = sample_answer(FIRST, change=lambda data: data.update(window_days=30))
     filled.store(broken, fetched_at=served(FIRST, 20))
-    filled.store(answer(LAST, restated(0.004)), fetched_at=served(LAST, 20))
-    filled.store(answer(WEEK[3]))
+    filled.store(sample_answer(LAST, change=restated(0.004)), fetched_at=served(LAST, 20))
+    filled.store(sample_answer(WEEK[3]))
     assert out_of_date(filled.archive, filled.warehouse, WEEK[:4], now=NOON) == {LAST, WEEK[3]}
     filled.make_tables(LAST, WEEK[3])
     assert out_of_date(filled.archive, filled.warehouse, WEEK[:4], now=NOON) == set()
@@ -198,8 +198,8 @@ def test_a_day_is_out_of_date_until_its_newest_valid_revision_is_in_the_tables(f
 
 def test_a_rejected_answer_falls_back_to_the_newest_valid_revision_and_is_named(filled: World) -> None:
     before = rows(filled)
-    filled.store(answer(DAY, lambda data: data.update(window_days=30)), fetched_at=served(DAY, 23))
-    filled.store(answer(WEEK[3], lambda data: data.update(window_days=30)))
+    filled.store(sample_answer(DAY, change=lambda data: data.update(window_days=30)), fetched_at=served(DAY, 23))
+    filled.store(sample_answer(WEEK[3], change=lambda data: data.update(window_days=30)))
     filled.warehouse.path.unlink()
     rebuilt = rebuild_all(filled)
     assert list(rebuilt.errors) == [DAY, WEEK[3]]
@@ -234,7 +234,7 @@ def test_every_damaged_answer_is_found(filled: World) -> None:
     flipped, older = answer_file(filled, FIRST), filled.archive.revisions(DAY)[0].path
     cut, other = (answer_file(filled, day).with_name("record.json") for day in (LAST, DAY))
     flip_a_byte(flipped)
-    older.write_bytes(gzip.compress(answer(WEEK[5])))
+    older.write_bytes(gzip.compress(sample_answer(WEEK[5])))
     undated.write_bytes(gzip.compress(b"<html >"))
     cut.write_bytes(cut.read_bytes()[:-20])
     other.write_text(json.dumps({**json.loads(other.read_text()), "sha256": "0" * 64}))
@@ -286,7 +286,7 @@ def test_doctor_deep_counts_intact_answers_and_fails_if_one_is_damaged(filled: W
 
 
 def test_rebuilding_a_range_without_an_archived_day_is_an_error_and_creates_nothing(world: World) -> None:
-    world.store(answer(DAY))
+    world.store(sample_answer(DAY))
     code, output, errors = command(world, "rebuild", "--from", str(DAY + timedelta(days=1)))
     assert (code, output, len(errors)) == (1, "", 1)
     assert "no day in that range" in errors[0]

@@ -6,8 +6,8 @@ import pytest
 
 from orpipeline.capture import Fetch
 from orpipeline.contracts.rules import CHECKS, RULES, Check
-from orpipeline_tests.answers import DAY, answer, tag
-from orpipeline_tests.scripted_api import ScriptedApi
+from orpipeline.testing import LocalApi, sample_answer
+from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.violations import ONE_PER_CHECK
 from orpipeline_tests.world import World, checks_of, failure_of
 
@@ -18,10 +18,10 @@ REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
 @pytest.mark.parametrize("check", REJECTING, ids=lambda check: check.name)
 def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) -> None:
     violation = ONE_PER_CHECK[check.name]
-    world.store(answer())
+    world.store(sample_answer(DAY))
     world.make_tables(DAY)
     before = world.tables()
-    restated = world.store(answer(bend=violation.bend)).record
+    restated = world.store(sample_answer(DAY, change=violation.bend)).record
 
     result = world.run(DAY)
 
@@ -37,11 +37,11 @@ def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) 
     assert not evaluation.passed
     assert evaluation.blocking
     assert "first_failing_rows" in evaluation.metadata
-    assert world.archive.read(restated) == answer(bend=violation.bend)
+    assert world.archive.read(restated) == sample_answer(DAY, change=violation.bend)
 
 
 def test_invisible_characters_of_a_rejected_day_are_visible_in_dagster(world: World) -> None:
-    world.store(answer(bend=lambda data: tag(data, "math").update(tag="math\u202e\u3164")))
+    world.store(sample_answer(DAY, change=lambda data: tag(data, "math").update(tag="math\u202e\u3164")))
     result = world.run(DAY)
     failure = failure_of(result)
     check = checks_of(result)["task_classifications", "keys_are_unique"]
@@ -57,8 +57,8 @@ def test_invisible_characters_of_a_rejected_day_are_visible_in_dagster(world: Wo
 
 
 @pytest.mark.parametrize("stated", ["2026-10-05", "../../x", None], ids=["another day", "no date", "missing"])
-def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: ScriptedApi, stated: str | None) -> None:
-    api.answers(answer(bend=lambda data: data.update(as_of=stated)))
+def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: LocalApi, stated: str | None) -> None:
+    api.serve(sample_answer(DAY, change=lambda data: data.update(as_of=stated)))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "archived" in str(failure.description)
     (path,) = (online.folder / "raw").rglob("*.json.gz")
@@ -68,14 +68,14 @@ def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: Scr
 
 def test_the_other_checks_of_a_rejected_day_pass(world: World) -> None:
     violation = ONE_PER_CHECK["totals_are_one"]
-    world.store(answer(bend=violation.bend))
+    world.store(sample_answer(DAY, change=violation.bend))
     checks = checks_of(world.run(DAY))
     assert not checks["task_classifications", "totals_are_one"].passed
     assert checks["task_classifications", "shares_are_fractions"].passed
 
 
 def test_a_warning_appears_in_its_check_and_the_day_is_loaded(world: World) -> None:
-    world.store(answer(bend=lambda data: data.update(note="new")))
+    world.store(sample_answer(DAY, change=lambda data: data.update(note="new")))
     result = world.run(DAY)
     assert result.success
     check = checks_of(result)["raw_task_classifications", "nothing_unexpected"]

@@ -32,8 +32,8 @@ from orpipeline.report.history import leaders
 from orpipeline.report.page import render_page
 from orpipeline.report.periods import DrawnDay, drawn_days, periods
 from orpipeline.report.ranking import model_rows, task_rows
+from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import one_tag_answer
 from orpipeline_tests.report_data import (
     NEWEST,
     Report,
@@ -144,7 +144,10 @@ def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_
     # A week before, an unlisted model had at most 0.05; now it has at most 0.1.
     models = {then: {"a/x": 0.4, "b/gone": 0.5, "c/low": 0.05}, NEWEST: {"a/x": 0.42, "d/new": 0.3, "c/low": 0.1}}
     data = read_report_data(
-        warehouse_of(tmp_path, {day: one_tag_answer(day, listed) for day, listed in models.items()})
+        warehouse_of(
+            tmp_path,
+            {day: sample_answer(day, [Task("code:debugging", models=listed)]) for day, listed in models.items()},
+        )
     )
     moves = [(move.model_id, move.kind, round(move.change, 6)) for move in data.moves]
     assert moves == [
@@ -164,7 +167,10 @@ def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_
 
 def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
     listed = {10: {"a/x": 0.4, "b/back": 0.3}, 7: {"a/x": 0.4}, 0: {"a/x": 0.4, "b/back": 0.3, "c/new": 0.2}}
-    answers = {NEWEST - timedelta(days=n): one_tag_answer(NEWEST - timedelta(days=n), m) for n, m in listed.items()}
+    answers = {
+        NEWEST - timedelta(days=n): sample_answer(NEWEST - timedelta(days=n), [Task("code:debugging", models=m)])
+        for n, m in listed.items()
+    }
     data = read_report_data(warehouse_of(tmp_path, answers))
     page = Report(render_page(data))
     board = {cells[2]: cells[6] for cells in page.table("board", scope="all").body}
@@ -174,7 +180,7 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
 
 def test_without_a_change_the_page_says_so(tmp_path: Path) -> None:
     week_before = NEWEST - timedelta(days=7)
-    answers = {day: one_tag_answer(day, {"a/x": 0.5}) for day in (week_before, NEWEST)}
+    answers = {day: sample_answer(day, [Task("code:debugging", models={"a/x": 0.5})]) for day in (week_before, NEWEST)}
     text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, answers)))).text.split())
     assert "share changed between 29 Sep 2026 and 6 Oct 2026" in text
 
@@ -249,7 +255,9 @@ def test_the_page_shows_the_source_of_its_figures(month: Warehouse) -> None:
 def test_only_made_up_figures_are_marked_as_demo(month_page: str, tmp_path: Path) -> None:
     assert "<strong>DEMO</strong>" in month_page
     assert "<title>DEMO: " in month_page
-    imported = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}, origin="import")
+    imported = warehouse_of(
+        tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.5})])}, origin="import"
+    )
     page = render_page(read_report_data(imported))
     assert "demo" not in re.sub(r"<(style|script)\b.*?</\1>", "", page, flags=re.DOTALL).lower()
     assert "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0." in page
@@ -257,18 +265,24 @@ def test_only_made_up_figures_are_marked_as_demo(month_page: str, tmp_path: Path
 
 @pytest.mark.parametrize(("origin", "word"), [("api", "Fetched"), ("import", "Fetched or imported")])
 def test_the_time_of_an_import_is_not_labelled_as_its_fetch_time(tmp_path: Path, origin: str, word: str) -> None:
-    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5})}, origin=origin)
+    warehouse = warehouse_of(
+        tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.5})])}, origin=origin
+    )
     assert f"<dt>{word}</dt>" in render_page(read_report_data(warehouse))
 
 
 def test_the_headline_names_its_share_and_window_a_tie_and_a_certain_lead(tmp_path: Path) -> None:
-    tied = warehouse_of(tmp_path / "tied", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.3, "b/y": 0.3})})
+    tied = warehouse_of(
+        tmp_path / "tied", {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.3, "b/y": 0.3})])}
+    )
     text = " ".join(Report(render_page(read_report_data(tied))).text.split())
     assert "2 models lead the lists with 30.0% of classified requests each, 30 Sep to 6 Oct 2026" in text
     assert (
         "They are x, y; their order is not known. By tokens, 2 models are first with 30.0% each; their order is" in text
     )
-    sure = warehouse_of(tmp_path / "sure", {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.5, "b/y": 0.3})})
+    sure = warehouse_of(
+        tmp_path / "sure", {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.5, "b/y": 0.3})])}
+    )
     text = " ".join(Report(render_page(read_report_data(sure))).text.split(" ")).replace("\n", " ")
     assert "x leads with 50.0% of classified requests, 30 Sep to 6 Oct 2026" in text
     assert "first place is certain. Its attributed share is 20.0\N{NO-BREAK SPACE}pp larger than that of y" in text
@@ -280,7 +294,7 @@ def test_a_lead_is_not_certain_while_an_unlisted_model_can_have_more(tmp_path: P
         for model, share in zip(data["classifications"][0]["models"], (0.1, 0.3), strict=True):
             model["tag_token_share"] = share
 
-    body = json.loads(one_tag_answer(NEWEST, {"a/one": 0.3, "b/two": 0.2}))
+    body = json.loads(sample_answer(NEWEST, [Task("code:debugging", models={"a/one": 0.3, "b/two": 0.2})]))
     tokens(body["data"])
     text = Report(render_page(read_report_data(warehouse_of(tmp_path, {NEWEST: json.dumps(body).encode()})))).text
     text = " ".join(text.split())
@@ -290,7 +304,7 @@ def test_a_lead_is_not_certain_while_an_unlisted_model_can_have_more(tmp_path: P
 
 def test_a_lead_that_rounding_or_unlisted_requests_could_turn_is_not_called_certain(tmp_path: Path) -> None:
     near = {"a/x": 0.301, "b/y": 0.3, "c/z": 0.2}
-    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, near)})
+    warehouse = warehouse_of(tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models=near)])})
     # Only x's own rounding and that of the tag's share are open, so the two intervals overlap.
     page = render_page(read_report_data(warehouse))
     text = " ".join(Report(page).text.split())
@@ -337,7 +351,9 @@ def test_the_chart_has_the_divider_and_possible_ranks_in_place_of_unknown_ones(m
 def test_within_a_task_only_equal_shares_have_an_unknown_order_and_by_tokens_unlisted_models_can_lead(
     tmp_path: Path,
 ) -> None:
-    warehouse = warehouse_of(tmp_path, {NEWEST: one_tag_answer(NEWEST, {"a/x": 0.4, "b/y": 0.2, "c/z": 0.2})})
+    warehouse = warehouse_of(
+        tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.4, "b/y": 0.2, "c/z": 0.2})])}
+    )
     rows = task_rows(read_report_data(warehouse), PAGE)
     by_requests = [(row["kind"], row.get("ranks")) for row in rows if row["measure"] == "usage"]
     pair = "2\N{EN DASH}3"

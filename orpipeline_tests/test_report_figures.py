@@ -12,7 +12,7 @@ import pytest
 
 from orpipeline.report.data import read_report_data
 from orpipeline.report.page import render_page
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 from orpipeline_tests import independent
 from orpipeline_tests.independent import REAL, needs_real, percent, ranks
 from orpipeline_tests.report_data import NEWEST, Report, rows_of, series_of, warehouse_of
@@ -41,7 +41,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "real":
         return Shown(tmp_path_factory.mktemp("real"), {NEWEST: REAL.read_bytes()}, "api")
     days = [NEWEST - timedelta(days=back) for back in (60, 9, 7, 6, 1, 0)]
-    return Shown(tmp_path_factory.mktemp("made_up"), {day: demo_answer(day) for day in days}, "demo")
+    return Shown(tmp_path_factory.mktemp("made_up"), {day: sample_answer(day) for day in days}, "demo")
 
 
 def _ordered(rows: Figures, scope: str, measure: str, key: str) -> Figures:

@@ -13,9 +13,10 @@ import pytest
 from orpipeline.days import day_spans
 from orpipeline.report.files import write_report
 from orpipeline.snapshot import load_days, validate_days
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
-from orpipeline_tests.answers import DAY, answer, macro, tag
+from orpipeline_tests.answers import DAY, macro, tag
 from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write
 from orpipeline_tests.world import ASSETS, NAMES, NOON, World, checks_of, failure_of
 
@@ -42,10 +43,10 @@ def _share_of_translation(world: World) -> float:
 
 
 def test_a_restated_day_becomes_the_next_revision_and_a_check_shows_how_far_it_moved(world: World) -> None:
-    world.store(answer())
+    world.store(sample_answer(DAY))
     world.run(DAY)
     before = _share_of_translation(world)
-    world.store(answer(bend=_restate), fetched_at=LATER)
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
     result = world.run(DAY)
 
     assert result.success
@@ -62,17 +63,17 @@ def test_a_restated_day_becomes_the_next_revision_and_a_check_shows_how_far_it_m
 
 
 def test_the_run_config_can_select_an_older_revision(world: World) -> None:
-    world.store(answer())
-    world.store(answer(bend=_restate), fetched_at=LATER)
+    world.store(sample_answer(DAY))
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
     assert world.run(DAY).success
     assert world.run(DAY, revision=1).success
     assert world.tables()["snapshots"][0]["revision"] == 1
 
 
 def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: World) -> None:
-    world.store(answer(DAY - timedelta(days=1)))
-    first = world.store(answer()).record
-    world.store(answer(bend=_restate), fetched_at=LATER)
+    world.store(sample_answer(DAY - timedelta(days=1)))
+    first = world.store(sample_answer(DAY)).record
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
     content = bytearray(first.path.read_bytes())
     content[len(content) // 2] ^= 1
     first.path.write_bytes(content)
@@ -89,8 +90,8 @@ def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: Worl
 
 
 def test_a_day_with_a_damaged_newest_revision_is_loaded_from_the_intact_one(world: World) -> None:
-    whole = world.store(answer()).record
-    world.store(answer(bend=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
+    whole = world.store(sample_answer(DAY)).record
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
 
     # The run fails because a person should see the damage, but the intact answer is in the tables.
     assert "damaged" in str(failure_of(world.run(DAY)).description)
@@ -101,8 +102,8 @@ def test_a_day_with_a_damaged_newest_revision_is_loaded_from_the_intact_one(worl
 def test_importing_twice_beside_a_damaged_revision_changes_nothing_the_second_time(
     world: World, tmp_path: Path
 ) -> None:
-    world.store(answer(bend=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
-    older = write(tmp_path / "older.json", envelope(answer(), fetched_at=NOON))
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
+    older = write(tmp_path / "older.json", envelope(sample_answer(DAY), fetched_at=NOON))
     first, second = (run_job(world, older).result for _ in range(2))
     assert first.success
     assert second.success
@@ -115,12 +116,12 @@ def test_an_answer_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process archives a restated answer after this run began, and before it locks the warehouse."""
-    world.store(answer())
+    world.store(sample_answer(DAY))
     lock = Warehouse.writing
 
     @contextmanager
     def overtaken(warehouse: Warehouse) -> Iterator[Tables]:
-        world.store(answer(bend=_restate), fetched_at=LATER)
+        world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
         with lock(warehouse) as tables:
             yield tables
 
@@ -133,14 +134,14 @@ def test_an_answer_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
 
 
 def test_a_requested_revision_is_loaded_even_if_there_is_a_newer_one(world: World) -> None:
-    world.store(answer())
-    world.store(answer(bend=_restate), fetched_at=LATER)
+    world.store(sample_answer(DAY))
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
     load_days(world.archive, world.warehouse, [DAY], now=NOON, revision=1)
     assert world.tables()["snapshots"][0]["revision"] == 1
 
 
 def test_a_damaged_record_keeps_the_days_rows(world: World) -> None:
-    record = world.store(answer()).record
+    record = world.store(sample_answer(DAY)).record
     world.make_tables(DAY)
     record.path.with_name("record.json").write_text("{}")
     loaded = load_days(world.archive, world.warehouse, [DAY], now=NOON)
@@ -157,15 +158,15 @@ def _raw_version(world: World) -> str | None:
 
 
 def test_a_revision_that_does_not_exist_is_named(world: World) -> None:
-    world.store(answer())
+    world.store(sample_answer(DAY))
     failure = failure_of(world.run(DAY, revision=3))
     assert "no revision 3 of 2026-10-06; it has: 1" in str(failure.description)
 
 
 def test_empty_tables_get_the_newest_valid_revision(world: World) -> None:
-    world.store(answer())
-    world.store(answer(bend=_restate), fetched_at=LATER)
-    world.store(answer(bend=_break), fetched_at=LATER + timedelta(minutes=1))
+    world.store(sample_answer(DAY))
+    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
+    world.store(sample_answer(DAY, change=_break), fetched_at=LATER + timedelta(minutes=1))
     result = world.run(DAY)
 
     # The run fails because a person should see the rejection; the figures are those of the revision before.
@@ -176,8 +177,8 @@ def test_empty_tables_get_the_newest_valid_revision(world: World) -> None:
 
 
 def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_one(world: World) -> None:
-    world.store(answer())
-    world.store(answer(bend=lambda data: data.update(window_days=30, surprise="new")), fetched_at=LATER)
+    world.store(sample_answer(DAY))
+    world.store(sample_answer(DAY, change=lambda data: data.update(window_days=30, surprise="new")), fetched_at=LATER)
     assert not world.run(DAY).success
     event = world.instance.get_latest_materialization_event(NAMES.asset("snapshots"))
     assert event is not None
@@ -188,24 +189,24 @@ def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_o
 
 
 def test_without_a_valid_revision_the_tables_stay_empty(world: World) -> None:
-    world.store(answer(bend=_break))
-    world.store(answer(bend=lambda data: data.update(window_days=1)), fetched_at=LATER)
+    world.store(sample_answer(DAY, change=_break))
+    world.store(sample_answer(DAY, change=lambda data: data.update(window_days=1)), fetched_at=LATER)
     assert "unchanged" in str(failure_of(world.run(DAY)).description)
     assert world.tables()["snapshots"] == []
 
 
 def test_an_unreadable_older_revision_is_skipped(world: World) -> None:
-    unreadable = world.store(answer()).record.path
+    unreadable = world.store(sample_answer(DAY)).record.path
     unreadable.unlink()
     unreadable.mkdir()
-    world.store(answer(bend=_break), fetched_at=LATER)
+    world.store(sample_answer(DAY, change=_break), fetched_at=LATER)
     validated = validate_days(world.archive, [DAY], now=NOON)
     assert "unchanged" in str(validated.errors[DAY])
 
 
 def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> None:
     for n in (9, 8, 5, 1):
-        world.store(answer(DAY - timedelta(days=n)))
+        world.store(sample_answer(DAY - timedelta(days=n)))
     result = world.run(DAY - timedelta(days=1))
     check = checks_of(result)["raw_task_classifications", "no_lost_days"]
     assert not check.passed
@@ -216,7 +217,7 @@ def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> No
 
 def test_a_day_that_only_the_tables_have_is_not_lost_even_if_the_run_has_nothing_to_load(world: World) -> None:
     for n in (2, 1):
-        record = world.store(answer(DAY - timedelta(days=n))).record
+        record = world.store(sample_answer(DAY - timedelta(days=n))).record
     world.make_tables(DAY - timedelta(days=2), DAY - timedelta(days=1))
     shutil.rmtree(record.path.parents[1])
     result = world.run(DAY)
@@ -225,7 +226,7 @@ def test_a_day_that_only_the_tables_have_is_not_lost_even_if_the_run_has_nothing
 
 
 def test_without_a_hole_no_day_is_lost(world: World) -> None:
-    world.store(answer())
+    world.store(sample_answer(DAY))
     check = checks_of(world.run(DAY))["raw_task_classifications", "no_lost_days"]
     assert check.passed
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 
 NEWEST = date(2026, 11, 23)
 DAYS = [NEWEST - timedelta(days=back) for back in reversed(range(400))]
@@ -21,7 +21,7 @@ Shares = dict[str, float]
 def _shares(day: date, share: str) -> Shares:
     """Return each model's share of all requests (`usage_share`) or tokens (`token_share`), as far as it is listed."""
     found: Shares = defaultdict(float)
-    for task in json.loads(demo_answer(day))["data"]["classifications"]:
+    for task in json.loads(sample_answer(day))["data"]["classifications"]:
         for model in task["models"]:
             found[model["id"]] += task[share] * model[f"tag_{share}"]
     return found
@@ -48,17 +48,17 @@ def year() -> list[Shares]:
 def test_a_date_gives_the_same_bytes_in_any_process_and_order() -> None:
     days = DAYS[::97]
     program = (
-        "import sys; from datetime import date; from orpipeline.testing.sample_answers import demo_answer\n"
-        "for day in sys.argv[1:]: print(demo_answer(date.fromisoformat(day)).decode())"
+        "import sys; from orpipeline.testing import sample_answer\n"
+        "for day in sys.argv[1:]: print(sample_answer(day).decode())"
     )
     command = [sys.executable, "-c", program, *(day.isoformat() for day in reversed(days))]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [demo_answer(day).decode() for day in days] == printed[::-1]
+    assert [sample_answer(day).decode() for day in days] == printed[::-1]
 
 
 def test_each_day_has_the_shape_of_a_real_answer(year: list[Shares]) -> None:
     for day, shares in zip(DAYS[::20], year[::20], strict=True):
-        tasks = json.loads(demo_answer(day))["data"]["classifications"]
+        tasks = json.loads(sample_answer(day))["data"]["classifications"]
         assert [len(task["models"]) for task in tasks] == [10] * 29
         assert all(sum(model["tag_usage_share"] for model in task["models"]) <= 0.88 for task in tasks)
         assert 0.55 < sum(shares.values()) < 0.70

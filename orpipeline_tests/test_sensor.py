@@ -12,8 +12,9 @@ import time_machine
 from orpipeline.backoff import Attempts
 from orpipeline.capture import Fetch
 from orpipeline.cli.dagster_runs import job_origin
-from orpipeline_tests.answers import DAY, answer
-from orpipeline_tests.scripted_api import KEY, Reply, ScriptedApi
+from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing.local_api import KEY
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.world import NAMES, NOON, World
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -49,23 +50,23 @@ def test_a_missing_day_is_one_run_however_often_a_tick_is_evaluated(online: Worl
 
 
 def test_a_materialized_day_needs_no_run(online: World) -> None:
-    online.store(answer())
+    online.store(sample_answer(DAY))
     assert online.run(DAY).success
     assert "2026-10-06 is materialized; the next day is due" in reason(online.tick())
 
 
 def test_a_materialized_day_whose_archived_answer_is_damaged_is_fetched_again_hourly(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller
+    online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    record = online.store(answer()).record
+    record = online.store(sample_answer(DAY)).record
     assert online.run(DAY).success
     record.path.write_bytes(b"damaged")
     assert "is damaged in the archive; retried hourly, next attempt 13:00:00 UTC" in reason(online.tick())
     clock.move_to(NOON + timedelta(hours=1))
     (request,) = online.tick().run_requests or []
-    api.answers(answer())
+    api.serve(sample_answer(DAY))
     assert online.execute(request).success
-    assert online.archive.read(record) == answer()
+    assert online.archive.read(record) == sample_answer(DAY)
     assert "2026-10-06 is materialized" in reason(online.tick())
 
 
@@ -146,9 +147,9 @@ def _status(world: World, run_id: str) -> dg.DagsterRunStatus:
 
 
 def test_after_a_429_it_shows_the_time_and_starts_no_run_before_it(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller
+    online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    api.answers(Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "600"}))
+    api.serve(Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "600"}))
     assert not online.run(DAY, fetch=Fetch.auto).success
     cursor = online.tick().cursor
     assert reason(online.tick(cursor)).startswith("429, first in a row, next attempt 12:10:00 UTC")
@@ -159,9 +160,9 @@ def test_after_a_429_it_shows_the_time_and_starts_no_run_before_it(
 
 
 def test_a_rejected_key_is_retried_hourly_and_at_once_after_it_changes(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+    online: World, api: LocalApi, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.answers(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
+    api.serve(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
     online.run(DAY, fetch=Fetch.auto)
     cursor = online.tick().cursor
     clock.move_to(NOON + timedelta(minutes=59))
@@ -176,9 +177,9 @@ def test_a_rejected_key_is_retried_hourly_and_at_once_after_it_changes(
 
 
 def test_a_rejected_day_waits_for_the_recapture_and_is_then_fetched_anyway(
-    online: World, api: ScriptedApi, clock: time_machine.Traveller
+    online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    api.answers(answer(bend=lambda data: data.update(window_days=1)))
+    api.serve(sample_answer(DAY, change=lambda data: data.update(window_days=1)))
     online.run(DAY, fetch=Fetch.auto)
     cursor = online.tick().cursor
     clock.move_to(NOON + timedelta(hours=8))
@@ -208,6 +209,6 @@ def test_the_cursor_of_another_day_does_not_matter(online: World) -> None:
     assert online.tick(json.dumps(old)).run_requests
 
 
-def test_a_tick_sends_no_request(online: World, api: ScriptedApi) -> None:
+def test_a_tick_sends_no_request(online: World, api: LocalApi) -> None:
     assert online.tick().run_requests
     assert api.requests == []

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from orpipeline.testing import sample_answer
 from orpipeline_tests import independent
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.independent import REAL, percent
 from orpipeline_tests.world import NAMES, World
 
@@ -25,7 +26,7 @@ def newest(request: pytest.FixtureRequest) -> bytes:
     """The newest day's answer."""
     if request.param == "real" and not REAL.exists():
         pytest.skip("the real answer is not here: ../shared/real")
-    return REAL.read_bytes() if request.param == "real" else answer()
+    return REAL.read_bytes() if request.param == "real" else sample_answer(DAY)
 
 
 def _without_largest(data: dict[str, Any]) -> None:
@@ -77,8 +78,8 @@ def _assert_ranked(records: list[Row], rows: list[Row], name: str) -> None:
 
 def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: World, newest: bytes) -> None:
     bodies = {
-        DAY - timedelta(days=8): answer(DAY - timedelta(days=8)),
-        WEEK_BEFORE: answer(WEEK_BEFORE, _without_largest),
+        DAY - timedelta(days=8): sample_answer(DAY - timedelta(days=8)),
+        WEEK_BEFORE: sample_answer(WEEK_BEFORE, change=_without_largest),
         DAY: newest,
     }
     for body in bodies.values():

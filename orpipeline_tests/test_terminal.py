@@ -21,7 +21,8 @@ from orpipeline.cli.board import moved
 from orpipeline.cli.formats import as_csv
 from orpipeline.cli.terminal import print_imported, print_line
 from orpipeline.importing.importer import Imported
-from orpipeline_tests.answers import DAY, answer, one_tag_answer
+from orpipeline.testing import Task, sample_answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.world import World
 
@@ -74,9 +75,9 @@ def test_a_model_that_returns_is_back_and_not_new(world: World) -> None:
     stays = {"demo-a/stays": 0.4}
     data = load(
         world,
-        one_tag_answer(DAY - timedelta(days=8), {**stays, "demo-a/returns": 0.3}),
-        one_tag_answer(WEEK_BEFORE, stays),
-        one_tag_answer(DAY, {**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2}),
+        sample_answer(DAY - timedelta(days=8), [Task("code:debugging", models={**stays, "demo-a/returns": 0.3})]),
+        sample_answer(WEEK_BEFORE, [Task("code:debugging", models=stays)]),
+        sample_answer(DAY, [Task("code:debugging", models={**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2})]),
     )
     printed = leaderboard(data)
     assert re.search(r"since\n *rank .* 29 Sep\n", printed)
@@ -120,7 +121,12 @@ LISTED_ONLY = "From here on, ranks are among listed models only: a model on no l
 def test_a_line_is_above_the_rows_of_unknown_order_and_above_those_that_unlisted_models_can_pass(
     world: World, shares: Sequence[float], notes: Mapping[int, str]
 ) -> None:
-    data = load(world, one_tag_answer(DAY, {f"demo-a/m{n}": share for n, share in enumerate(shares, start=1)}))
+    data = load(
+        world,
+        sample_answer(
+            DAY, [Task("code:debugging", models={f"demo-a/m{n}": share for n, share in enumerate(shares, start=1)})]
+        ),
+    )
     assert printed_notes(leaderboard(data)) == notes
     markdown = [line for line in leaderboard(data, "--format", "md").splitlines() if line.startswith("| ")][2:]
     lines = [n for n, line in enumerate(markdown) if line.startswith("|  |")]
@@ -144,7 +150,7 @@ def printed_notes(printed: str) -> dict[int, str]:
 
 def test_rows_of_certain_ranks_can_be_below_those_of_unknown_order(world: World) -> None:
     shares = {f"demo-{n}/m{n}": share for n, share in enumerate((0.4, 0.16, 0.16, 0.16, 0.09), start=1)}
-    data = load(world, one_tag_answer(DAY, shares))
+    data = load(world, sample_answer(DAY, [Task("code:debugging", models=shares)]))
     note = "The order of the next 3 {} is not known."
     ranks = ["1", "2–4", "2–4", "2–4", "5"]  # noqa: RUF001
     printed = leaderboard(data)
@@ -156,7 +162,7 @@ def test_rows_of_certain_ranks_can_be_below_those_of_unknown_order(world: World)
 
 
 def test_without_any_certain_rank_the_lead_tells_so_instead_of_a_line(world: World) -> None:
-    data = load(world, one_tag_answer(DAY, {f"demo-{n}/m{n}": 0.1 for n in range(3)}))
+    data = load(world, sample_answer(DAY, [Task("code:debugging", models={f"demo-{n}/m{n}": 0.1 for n in range(3)})]))
     for arguments in ((), ("--top", "1")):
         printed = leaderboard(data, *arguments)
         assert printed_notes(printed) == {}
@@ -207,7 +213,9 @@ def tags_answer(lists: Mapping[str, Mapping[str, float]]) -> bytes:
 def test_a_name_is_whole_if_it_fits_and_keeps_its_beginning_and_end(world: World) -> None:
     names = ["qwen3-next-80b-a3b-instruct-2509", "nemotron-3-ultra-550b-a55b:free", "a" * 70 + "-mini"]
     shares = {f"demo-a/{name}": 0.4 - place / 10 for place, name in enumerate(names)}
-    data = load(world, one_tag_answer(DAY, {**shares, "demo-a/ember-20261001:free": 0.01}))
+    data = load(
+        world, sample_answer(DAY, [Task("code:debugging", models={**shares, "demo-a/ember-20261001:free": 0.01})])
+    )
     wide = list(table_rows(leaderboard(data, width=150)))
     assert wide[:2] == names[:2]
     narrow = list(table_rows(leaderboard(data)))
@@ -219,7 +227,7 @@ def test_a_name_is_whole_if_it_fits_and_keeps_its_beginning_and_end(world: World
 
 
 def test_the_table_fits_its_terminal_and_the_citation_is_never_cut(world: World) -> None:
-    data = load(world, answer(WEEK_BEFORE), answer())
+    data = load(world, sample_answer(WEEK_BEFORE), sample_answer(DAY))
     last_headings = {
         (): "29 Sep",
         ("--by", "tokens"): "requests",
@@ -261,7 +269,7 @@ def test_csv_marks_text_that_a_spreadsheet_would_compute(text: str, cell: str) -
 
 
 def test_the_leaderboard_takes_any_number_of_models(tmp_path: Path, world: World) -> None:
-    world.store(one_tag_answer(DAY, {"demo-a/stays": 0.4, "demo-a/more": 0.3}))
+    world.store(sample_answer(DAY, [Task("code:debugging", models={"demo-a/stays": 0.4, "demo-a/more": 0.3})]))
     world.make_tables(DAY)
     environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
     for top, count in (("1", 1), ("99999999999999999999", 2)):
@@ -289,7 +297,7 @@ def test_an_error_shows_no_control_characters(tmp_path: Path) -> None:
 
 
 def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world: World) -> None:
-    world.store(one_tag_answer(DAY, {"demo-a/stays": 0.4}))
+    world.store(sample_answer(DAY, [Task("code:debugging", models={"demo-a/stays": 0.4})]))
     world.make_tables(DAY)
     done = run_command(
         "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}

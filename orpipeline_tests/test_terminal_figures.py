@@ -18,9 +18,10 @@ import pytest
 from orpipeline.archive.folder import Archive
 from orpipeline.cli import terminal
 from orpipeline.snapshot import load_days
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests import independent
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.independent import REAL, needs_real, percent, ranks
 from orpipeline_tests.world import NOON
@@ -51,7 +52,7 @@ class Expected:
 
 @pytest.fixture(scope="module", params=["made up", pytest.param("real", marks=needs_real)])
 def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expected:
-    body = REAL.read_bytes() if request.param == "real" else answer()
+    body = REAL.read_bytes() if request.param == "real" else sample_answer(DAY)
     folder = tmp_path_factory.mktemp("figures")
     archive = Archive(folder / "raw")
     archive.put(body, fetched_at=NOON, source="a test", origin="import")

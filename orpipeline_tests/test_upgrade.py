@@ -25,6 +25,7 @@ from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.rebuild import Rebuilt, rebuild
 from orpipeline.snapshot import load_days
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import (
     DamagedWarehouseError,
@@ -34,7 +35,6 @@ from orpipeline.warehouse.errors import (
     WarehouseBusyError,
 )
 from orpipeline.warehouse.layout import LAYOUT_VERSION
-from orpipeline_tests.answers import answer
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.processes import held_open, run_python, started
 from orpipeline_tests.world import World
@@ -442,7 +442,10 @@ def test_a_day_that_is_now_rejected_does_not_stop_the_rebuild_and_is_named(old: 
     """The contracts may have become stricter. The archive keeps the answer."""
     old.unarchive(FIRST)
     old.archive.put(
-        answer(FIRST, lambda data: data.update(window_days=30)), fetched_at=NOW, source="a test", origin="api"
+        sample_answer(FIRST, change=lambda data: data.update(window_days=30)),
+        fetched_at=NOW,
+        source="a test",
+        origin="api",
     )
     old.execute(f"UPDATE openrouter.snapshots SET window_days = 30 {HALF_A_DAY}")
     done = old.command("rebuild")

@@ -14,8 +14,8 @@ import pytest
 from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import VIEWS
 from orpipeline.snapshot import load_days
+from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import one_tag_answer
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ class History:
 
     def add(self, days: Mapping[int, Mapping[str, float]]) -> None:
         for number, models in days.items():
-            body = one_tag_answer(_day(number), models)
+            body = sample_answer(_day(number), [Task("code:debugging", models=models)])
             self.archive.put(body, fetched_at=NOW, source="a test", origin="import")
         loaded = load_days(self.archive, self.warehouse, [_day(number) for number in days], now=NOW)
         assert not loaded.validated.errors

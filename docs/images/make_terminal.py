@@ -15,7 +15,7 @@ from orpipeline.cli import terminal
 from orpipeline.cli.leaderboard import show_leaderboard
 from orpipeline.settings import Settings
 from orpipeline.snapshot import load_days
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 
 DAY = date(2026, 11, 22)
@@ -32,7 +32,7 @@ def main() -> None:
         archive = Archive(settings.archive)
         for day in days:
             fetched_at = datetime.combine(day + timedelta(days=1), time(0, 20), UTC)
-            archive.put(demo_answer(day), fetched_at=fetched_at, source="a picture", origin="demo")
+            archive.put(sample_answer(day), fetched_at=fetched_at, source="a picture", origin="demo")
         load_days(archive, Warehouse(settings.warehouse), days, now=fetched_at)
         show_leaderboard(settings, top=12, demo=True)
     svg = console.export_svg(title="orpipeline", unique_id="terminal")

@@ -32,13 +32,13 @@ def demo(days: int) -> None:
     The demo needs no API key and no network, and has its own data folder. At the end, it prints the leaderboard and
     what to open next.
     """
-    from orpipeline.testing.api import KEY, DemoApi
+    from orpipeline.testing.local_api import KEY, LocalApi
 
     newest = newest_completed_day(utc_now())
     wanted = [newest - timedelta(days=n) for n in reversed(range(days))]
     settings = demo_settings(load_settings(), first=wanted[0])
     out.print(f"A demo with made-up data: {days} days up to {newest}, in {settings.data_dir}", soft_wrap=True)
-    with DemoApi() as api:
+    with LocalApi() as api:
         os.environ[API_KEY] = KEY  # of this process only: the key is read when the API is called
         _archive_history(settings, wanted[:-1], newest)
         reported = run_days(settings.model_copy(update={"base_url": api.base_url}), wanted, "auto")
@@ -56,9 +56,9 @@ def demo(days: int) -> None:
 def _archive_history(settings: Settings, days: Sequence[date], newest: date) -> None:
     """Archive the days before the newest, as if the pipeline had fetched each of them in time."""
     from orpipeline.archive.folder import Archive
-    from orpipeline.testing.sample_answers import demo_answer
+    from orpipeline.testing.sample_answers import sample_answer
 
     archive = Archive(settings.archive)
     for day in days:
         fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(days=(newest - day).days)
-        archive.put(demo_answer(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")
+        archive.put(sample_answer(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")

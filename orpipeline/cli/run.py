@@ -130,11 +130,11 @@ def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, 
     if not demo:
         yield {**os.environ, **_variables(settings)}
         return
-    from orpipeline.testing.api import KEY, DemoApi
+    from orpipeline.testing.local_api import KEY, LocalApi
 
     foreign = (PREFIX, API_KEY)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    with DemoApi() as api:
+    with LocalApi() as api:
         shown = settings.model_copy(update={"base_url": api.base_url})
         yield {**inherited, **_variables(shown), API_KEY: KEY}
 

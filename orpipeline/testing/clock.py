@@ -1,0 +1,33 @@
+"""A clock that a test sets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from orpipeline.clock import use_clock
+
+
+@contextmanager
+def fixed_clock(at: datetime, *, ticking: bool = False) -> Iterator[None]:
+    """Fix orpipeline's clock at `at` (an aware datetime) until the block ends; with `ticking`, it goes on from there.
+
+        with fixed_clock(datetime(2026, 10, 7, 12, tzinfo=UTC)):
+            assert newest_completed_day(utc_now()) == date(2026, 10, 6)
+
+    It is the clock of all threads of this process, but not of its child processes. Dagster, the file system and your
+    code keep the machine's clock, so a partition exists only if its day has ended there, too. Blocks can be nested.
+
+    Raises ValueError if `at` has no time zone.
+    """
+    if at.tzinfo is None:
+        raise ValueError(f"{at} has no time zone. Use for example datetime(2026, 10, 7, 12, tzinfo=UTC).")
+    start, began = at.astimezone(UTC), time.monotonic()
+
+    def now() -> datetime:
+        return start + timedelta(seconds=time.monotonic() - began) if ticking else start
+
+    with use_clock(now):
+        yield
