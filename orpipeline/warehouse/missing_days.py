@@ -22,7 +22,9 @@ def require_days(count: int) -> dict[str, Any]:
         >>> import orpipeline
         >>> last_7_days = dg.AssetIn(
         ...     orpipeline.asset_key("model_leaderboard"),
-        ...     partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-6, allow_nonexistent_upstream_partitions=True),
+        ...     partition_mapping=dg.TimeWindowPartitionMapping(
+        ...         start_offset=-6, allow_nonexistent_upstream_partitions=True
+        ...     ),
         ...     metadata=orpipeline.require_days(7),
         ... )
 
@@ -56,9 +58,9 @@ class MissingDays:
         found = len(set(wanted)) - len(missing)
         if self.required is None and missing:
             raise MissingDaysError(
-                f"{table} lacks {_days(missing)}. Load {'it' if len(missing) == 1 else 'them'} first: run or import the "
-                f'days, if the archive or a backup has them. To load only days that exist, set the metadata '
-                f'{{"{MISSING_DAYS}": "allow"}} on the input, or `orpipeline.require_days(n)` for at least n days.',
+                f"{table} lacks {_days(missing)}. Run or import the days first, if the archive or a backup has them. "
+                f'To load only days that exist, set the metadata {{"{MISSING_DAYS}": "allow"}} on the input, or '
+                "`orpipeline.require_days(n)` if it needs at least n days.",
                 days=missing,
             )
         if self.required is not None and found < self.required:
