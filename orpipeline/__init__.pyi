@@ -20,9 +20,14 @@ from .errors import OrpipelineError as OrpipelineError
 from .errors import SettingsError as SettingsError
 from .leaderboard import rank as rank
 from .openrouter.errors import OpenRouterError as OpenRouterError
+from .published import read as read
 from .settings import Settings as Settings
+from .warehouse.errors import MissingDaysError as MissingDaysError
+from .warehouse.errors import NoSuchTableError as NoSuchTableError
+from .warehouse.errors import NotPublishedError as NotPublishedError
 from .warehouse.errors import WarehouseBusyError as WarehouseBusyError
 from .warehouse.errors import WarehouseError as WarehouseError
 from .warehouse.io_manager import WarehouseIOManager as WarehouseIOManager
+from .warehouse.missing_days import require_days as require_days
 
 __version__: str

@@ -27,11 +27,17 @@ class _Scaffolder(dg.Scaffolder[Any]):
         dg.scaffold_component(request, {"data_dir": "{{ project_root }}/data/openrouter"})
 
 
+def _setting(name: str) -> Any:
+    """Return an attribute that is a setting, with the setting's description. If you leave it out, its default holds."""
+    return Field(None, description=Settings.model_fields[name].description)
+
+
 @dg.scaffold_with(_Scaffolder)
 class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     """OpenRouter's market shares: archived, validated and ranked every day.
 
-    The API key comes from the environment variable OPENROUTER_API_KEY when the API is called; it is not an attribute.
+    The attributes are the options of `build_defs` and the settings. A relative path starts at the project's folder. The
+    API key comes from the environment variable OPENROUTER_API_KEY when the API is called; it is not an attribute.
     """
 
     key_prefix: str = Field(DEFAULT_PREFIX, description="The prefix of all asset keys, and the DuckDB schema.")
@@ -42,21 +48,21 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     alerts: bool = Field(False, description="Include the sensor that posts failed runs to `alert_webhook`.")
     report: bool = Field(True, description="Include the report and its sensor.")
 
-    data_dir: str | None = Field(None, description="The folder for everything; relative to the project's folder.")
-    archive: str | None = Field(None, description="The folder of the raw archive; by default `raw` in `data_dir`.")
-    warehouse: str | None = Field(None, description="The DuckDB file; by default in `data_dir`.")
-    state: str | None = Field(None, description="The folder of the request budget; by default in `data_dir`.")
-    reports: str | None = Field(None, description="The folder of the report; by default in `data_dir`.")
-    start_date: str | None = Field(None, description="The first daily partition, as YYYY-MM-DD.")
-    base_url: str | None = Field(None, description="The API's address.")
-    allow_http: bool = Field(False, description="Send the API key over http:// to another machine, unencrypted.")
-    requests_per_minute: int | None = Field(None, description="Lowers the API's limit of 30 requests a minute.")
-    requests_per_day: int | None = Field(None, description="Lowers the API's limit of 500 requests a day.")
-    lock_wait_seconds: float | None = Field(None, description="How long to wait for a locked warehouse.")
-    alert_webhook: str | None = Field(None, description="Where to post failed runs; a secret, as `{{ env.X }}`.")
-    http_referer: str | None = Field(None, description="Sent as `HTTP-Referer`.")
-    app_title: str | None = Field(None, description="Sent as `X-OpenRouter-Title`.")
-    app_categories: str | None = Field(None, description="Sent as `X-OpenRouter-Categories`.")
+    data_dir: str | None = _setting("data_dir")
+    archive: str | None = _setting("archive")
+    warehouse: str | None = _setting("warehouse")
+    state: str | None = _setting("state")
+    reports: str | None = _setting("reports")
+    start_date: str | None = _setting("start_date")
+    lock_wait_seconds: float | None = _setting("lock_wait_seconds")
+    base_url: str | None = _setting("base_url")
+    allow_http: bool | None = _setting("allow_http")
+    requests_per_minute: int | None = _setting("requests_per_minute")
+    requests_per_day: int | None = _setting("requests_per_day")
+    alert_webhook: str | None = _setting("alert_webhook")
+    http_referer: str | None = _setting("http_referer")
+    app_title: str | None = _setting("app_title")
+    app_categories: str | None = _setting("app_categories")
 
     def settings(self, project_root: Path) -> Settings:
         """Return the settings among the attributes. Relative paths start at the project's folder.

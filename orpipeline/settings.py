@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
@@ -88,9 +88,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
-    data_dir: LocalPath = Field(
-        default_factory=_default_data_dir, description="The folder of all data. Use an absolute path, or one with `~`."
-    )
+    data_dir: LocalPath = Field(default_factory=_default_data_dir, description="The folder of all data.")
     archive: LocalPath = Field(default_factory=_in_data_dir("raw"), description="The folder of the raw archive.")
     warehouse: LocalPath = Field(
         default_factory=_in_data_dir("warehouse.duckdb"), description="The DuckDB file of the tables."
@@ -139,6 +137,28 @@ class Settings(BaseModel):
     http_referer: str | None = Field(default=None, description="Sent to the API as `HTTP-Referer`.")
     app_title: str | None = Field(default=None, description="Sent to the API as `X-OpenRouter-Title`.")
     app_categories: str | None = Field(default=None, description="Sent to the API as `X-OpenRouter-Categories`.")
+
+    if TYPE_CHECKING:
+        # What a type checker accepts, which is more than the fields' own types. A test has all of them.
+        def __init__(
+            self,
+            *,
+            data_dir: str | Path = ...,
+            archive: str | Path = ...,
+            warehouse: str | Path = ...,
+            state: str | Path = ...,
+            reports: str | Path = ...,
+            start_date: str | date = ...,
+            lock_wait_seconds: float = ...,
+            base_url: str = ...,
+            allow_http: bool = ...,
+            requests_per_minute: int = ...,
+            requests_per_day: int = ...,
+            alert_webhook: str | SecretStr | None = ...,
+            http_referer: str | None = ...,
+            app_title: str | None = ...,
+            app_categories: str | None = ...,
+        ) -> None: ...
 
     @model_validator(mode="wrap")
     @classmethod
