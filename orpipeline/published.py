@@ -25,8 +25,8 @@ def read(
         >>> orpipeline.read("model_leaderboard", scope="code", since="2026-10-01").columns[:4]
         ['as_of', 'window_days', 'scope', 'model_id']
 
-    A table of orpipeline has the columns and types of its contract, sorted by its key. You can also read your own tables
-    in the warehouse. Days that are missing have no rows. The copy is the state after the last write to the warehouse.
+    A table of orpipeline has the columns and types of its contract, sorted by its key. You can also read your own
+    tables in the warehouse. Days that are missing have no rows. The copy is the state after the last write.
 
     Args:
         table: A name such as `model_leaderboard`, or with its schema, such as `public.authors`.

@@ -71,10 +71,19 @@ class WarehouseResource(DuckDBResource):
     lock_wait_seconds: float = Field(
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
     )
+    published: str | None = Field(
+        default=None, description="The DuckDB file that each write replaces by a copy for readers; none by default."
+    )
 
     def warehouse(self) -> Warehouse:
         """Return the warehouse, to read tables and replace days."""
-        return Warehouse(Path(self.database), schema=self.tables_schema, lock_wait_seconds=self.lock_wait_seconds)
+        return Warehouse(
+            Path(self.database),
+            schema=self.tables_schema,
+            lock_wait_seconds=self.lock_wait_seconds,
+            published=Path(self.published) if self.published else None,
+            connection_config=self.connection_config,
+        )
 
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -91,7 +100,11 @@ def api_resource(settings: Settings) -> OpenRouterResource:
 
 def io_manager(settings: Settings) -> WarehouseIOManager:
     """Return the I/O manager of the settings' warehouse."""
-    return WarehouseIOManager(database=str(settings.warehouse), lock_wait_seconds=settings.lock_wait_seconds)
+    return WarehouseIOManager(
+        database=str(settings.warehouse),
+        lock_wait_seconds=settings.lock_wait_seconds,
+        published=str(settings.published),
+    )
 
 
 def resources(settings: Settings, names: Names) -> dict[str, object]:
@@ -103,6 +116,7 @@ def resources(settings: Settings, names: Names) -> dict[str, object]:
             database=str(settings.warehouse),
             tables_schema=names.prefix,
             lock_wait_seconds=settings.lock_wait_seconds,
+            published=str(settings.published),
         ),
         names.io_manager: io_manager(settings),
     }

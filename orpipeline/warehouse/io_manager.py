@@ -7,6 +7,8 @@ or the metadata `schema` names the schema, and the metadata `partition_expr` the
 - matches columns by name, and rejects missing and extra ones;
 - rejects values that the stored column's type would change, and rows outside the partition;
 - empties the partition if the frame is empty;
+- raises MissingDaysError for a day that one of the pipeline's tables lacks, unless the input's metadata allows it;
+- records no partition as materialized that has no rows because the inputs lack its days;
 - closes the connection in any case.
 """
 
@@ -15,6 +17,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,10 +39,14 @@ from dagster_duckdb import DuckDBIOManager
 from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import Field
 
+from orpipeline.contracts.tables import RELATIONS
 from orpipeline.settings import LOCK_WAIT_SECONDS
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseError
-from orpipeline.warehouse.layout import full_name, quoted
+from orpipeline.warehouse.holes import Holes, days_of
+from orpipeline.warehouse.layout import Layout, full_name, quoted
+from orpipeline.warehouse.missing_days import MissingDays
+from orpipeline.warehouse.tables import Tables
 
 
 class _WarehouseClient(DuckDbClient):
@@ -50,7 +58,12 @@ class _WarehouseClient(DuckDbClient):
         context: dg.InputContext | dg.OutputContext, _table_slice: TableSlice
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         config = cast("dict[str, Any]", context.resource_config)
-        warehouse = Warehouse(Path(config["database"]), lock_wait_seconds=config["lock_wait_seconds"])
+        warehouse = Warehouse(
+            Path(config["database"]),
+            lock_wait_seconds=config["lock_wait_seconds"],
+            published=Path(config["published"]) if config["published"] else None,
+            connection_config=config["connection_config"],
+        )
         if isinstance(context, dg.OutputContext):
             with warehouse.transaction() as connection:
                 yield connection
@@ -79,7 +92,10 @@ class _WarehouseClient(DuckDbClient):
 
 
 class _FrameHandler(DbTypeHandler[Any]):
-    """Stores and loads one kind of frame, through Arrow."""
+    """Stores and loads one kind of frame, through Arrow. All kinds of an I/O manager share its `holes`."""
+
+    def __init__(self, holes: Holes) -> None:
+        self._holes = holes
 
     def handle_output(
         self,
@@ -100,22 +116,32 @@ class _FrameHandler(DbTypeHandler[Any]):
         _require_values_fit(connection, table)
         connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming").fetchall()  # noqa: S608 - quoted
         counted = connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608 - quoted
-        connection.unregister("incoming")
-        counts = {"dagster/row_count": int(counted[0][0])}
+        metadata: dict[str, Any] = {"dagster/row_count": int(counted[0][0])}
         if context.has_asset_partitions:
-            counts["dagster/partition_row_count"] = rows.num_rows
+            metadata["dagster/partition_row_count"] = rows.num_rows
+            left_out = self._holes.leave_out(context, partial(_has_rows, connection, table_slice))
+            if left_out:
+                context.log.warning(f"Not materialized, because the inputs lack these days: {', '.join(left_out)}")
+                metadata["missing_days"] = left_out
+        connection.unregister("incoming")
         columns = [
             dg.TableColumn(name, str(kind)) for name, kind in zip(rows.column_names, rows.schema.types, strict=True)
         ]
-        return {**counts, "dagster/column_schema": dg.TableSchema(columns)}
+        return {**metadata, "dagster/column_schema": dg.TableSchema(columns)}
 
     def load_input(
         self,
-        _context: dg.InputContext,
+        context: dg.InputContext,
         table_slice: TableSlice,
         connection: duckdb.DuckDBPyConnection,
     ) -> Any:
-        """Return the rows of the partitions to read; none if there are no such partitions."""
+        """Return the rows of the partitions to read; none if there are no such partitions.
+
+        Raises MissingDaysError if one of the pipeline's tables lacks a day, and the input's metadata does not allow it.
+        """
+        missing = _missing_days(context, table_slice, connection)
+        if missing:
+            self._holes.add(context, missing)
         query = _select(_table(connection, table_slice), table_slice)
         return self._from_arrow(connection.sql(query).to_arrow_table())
 
@@ -180,13 +206,17 @@ class WarehouseIOManager(DuckDBIOManager):
     lock_wait_seconds: float = Field(
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
     )
+    published: str | None = Field(
+        default=None, description="The DuckDB file that each write replaces by a copy for readers; none by default."
+    )
 
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
         """Return the handlers of polars and pyarrow, and that of pandas if the code location has imported pandas."""
         # Importing pandas takes longer than a whole day's run. Code that annotates with pandas has imported it.
-        pandas = [PandasHandler()] if "pandas" in sys.modules else []
-        return [PolarsHandler(), ArrowHandler(), *pandas]
+        holes = Holes()
+        pandas = [PandasHandler(holes)] if "pandas" in sys.modules else []
+        return [PolarsHandler(holes), ArrowHandler(holes), *pandas]
 
     @staticmethod
     def default_load_type() -> type | None:
@@ -203,6 +233,46 @@ class WarehouseIOManager(DuckDBIOManager):
             default_load_type=self.default_load_type(),
             io_manager_name=type(self).__name__,
         )
+
+
+def _missing_days(
+    context: dg.InputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
+) -> list[date]:
+    """Return the days to load that a table lacks. Raises MissingDaysError if it is ours and that is not allowed."""
+    if len(table_slice.partition_dimensions or []) != 1:
+        return []
+    window = (table_slice.partition_dimensions or [])[0].partitions
+    if not isinstance(window, dg.TimeWindow):
+        return []
+    wanted = days_of(window)
+    if table_slice.table not in RELATIONS or not Layout(connection, table_slice.schema).has(table_slice.table):
+        return _not_materialized(context, wanted)
+    stored = Tables(connection, table_slice.schema).days()
+    if stored and not _loads_partitions(context):
+        # It loads all days that there are: from the first to the newest one.
+        wanted = [day for day in wanted if stored[0] <= day <= stored[-1]]
+    choice = MissingDays.from_metadata(context.definition_metadata)
+    return choice.check(f"{table_slice.schema}.{table_slice.table}", wanted, stored)
+
+
+def _not_materialized(context: dg.InputContext, wanted: Sequence[date]) -> list[date]:
+    """Return the days of a table of yours that are not materialized, if Dagster knows any that are."""
+    known = context.instance.get_materialized_partitions(context.asset_key)
+    return [day for day in wanted if day.isoformat() not in known] if known else []
+
+
+def _loads_partitions(context: dg.InputContext) -> bool:
+    """Return whether the asset that loads the input is partitioned."""
+    step = context.step_context
+    consumer = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+    return consumer is not None and consumer.partitions_def is not None
+
+
+def _has_rows(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice, window: dg.TimeWindow) -> bool:
+    """Return whether the frame that was just stored has rows of a partition."""
+    (dimension,) = table_slice.partition_dimensions or []
+    condition = _in_partition(TablePartitionDimension(dimension.partition_expr, window))
+    return bool(connection.execute(f"SELECT 1 FROM incoming WHERE {condition} LIMIT 1").fetchall())  # noqa: S608 - Dagster's
 
 
 def _require_same_columns(table: str, stored: Sequence[str], incoming: Sequence[str]) -> None:
