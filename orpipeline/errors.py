@@ -40,6 +40,12 @@ class DagsterStateError(OrpipelineError):
         self.during_run = during_run
 
 
+class NetworkInTestError(OrpipelineError):
+    """A test would have sent a request to another machine. No connection was opened, and no name was looked up."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON
+
+
 class SettingsError(OrpipelineError):
     """A setting has an invalid value."""
 

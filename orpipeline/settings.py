@@ -35,6 +35,8 @@ FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 """The first day that the API's documentation names."""
 API_KEY = "OPENROUTER_API_KEY"
 PREFIX = "ORPIPELINE_"
+TESTING = "ORPIPELINE_TESTING"
+"""The pytest plugin sets this variable: then no request leaves this machine."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # a single letter is a drive
 
 
@@ -217,3 +219,8 @@ def _problems(error: ValidationError) -> str:
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the environment's current API key, or None."""
     return environment.get(API_KEY) or None
+
+
+def is_testing(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process belongs to a test session, whose requests must not leave this machine."""
+    return bool(environment.get(TESTING))

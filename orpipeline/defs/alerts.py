@@ -10,6 +10,7 @@ import httpx
 from pydantic import SecretStr
 
 from orpipeline.defs.names import Names
+from orpipeline.network import is_loopback, require_allowed
 from orpipeline.text import one_line, plain
 
 _TIMEOUT_SECONDS = 10.0
@@ -35,14 +36,20 @@ def alert_sensor(names: Names, jobs: Sequence[Any], webhook: SecretStr | None) -
             return dg.SkipReason("ORPIPELINE_ALERT_WEBHOOK is not set, so failed runs are not posted.")
         message = alert_text(context.dagster_run, _reason(context))
         try:
-            body = {"text": message, **_LITERAL}
-            httpx.post(webhook.get_secret_value(), json=body, timeout=_TIMEOUT_SECONDS).raise_for_status()
+            _post(webhook.get_secret_value(), {"text": message, **_LITERAL})
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             # The URL is a secret, and the error's own text may contain it.
             context.log.warning(f"Could not post the alert to ORPIPELINE_ALERT_WEBHOOK: {type(error).__name__}")
         return None
 
     return sensor
+
+
+def _post(url: str, body: dict[str, Any]) -> None:
+    host = httpx.URL(url).host
+    require_allowed(host)
+    # A proxy must not get a message to this machine: its own loopback address is another one.
+    httpx.post(url, json=body, timeout=_TIMEOUT_SECONDS, trust_env=not is_loopback(host)).raise_for_status()
 
 
 def alert_text(run: dg.DagsterRun, reason: str) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
-from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
 
 from orpipeline.clock import API_CLOCK_TOLERANCE, Clock, utc_now
 from orpipeline.errors import NextAttempt
+from orpipeline.network import is_loopback
 from orpipeline.openrouter import exchange
 from orpipeline.openrouter.answer import Answer, parse_json
 from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, open_budget
@@ -114,7 +114,8 @@ class Client:
         After a failed connection, a timeout or a 5XX it retries: 3 tries, exponential waits with jitter. If the API
         states a time for the next request, it waits for it, once. All of this takes less than a minute. Raises
         `MissingKeyError` and `InsecureUrlError` before any request, `BudgetSpentError` if the budget allows no request,
-        and the other errors of `orpipeline.openrouter.errors`.
+        NetworkInTestError in a test if the API is on another machine, and the other errors of
+        `orpipeline.openrouter.errors`.
         """
         headers = self._headers()
         is_local = self._require_safe_url()
@@ -178,7 +179,7 @@ class Client:
             raise self._unreachable(error) from None
         if url.scheme != "http":
             return False
-        if _is_loopback(url.host):
+        if is_loopback(url.host):
             return True
         if not self.allow_http:
             raise InsecureUrlError(
@@ -386,13 +387,6 @@ def _parse_utf8(body: bytes) -> Any:
     if b"\0" in body:  # UTF-16 and UTF-32; no JSON in UTF-8 contains it
         raise ValueError("not UTF-8")
     return parse_json(body)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_retried(error: BaseException) -> bool:

@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 
+from orpipeline.network import require_allowed
+
 
 @dataclass(frozen=True)
 class Response:
@@ -40,8 +42,9 @@ def get(
 
     `seconds` limits everything together: name lookup, connection, TLS, headers, body. `timeout` is httpx's, for each
     single step. `trust_env` is whether the environment's proxies apply. Raises DeadlineError, httpx.HTTPError,
-    httpx.InvalidURL, and UnicodeError for an invalid host name.
+    httpx.InvalidURL, UnicodeError for an invalid host name, and NetworkInTestError.
     """
+    require_allowed(httpx.URL(url).host)
     if seconds <= 0:
         raise DeadlineError
     connection, response = _Connection(), Future[Response]()
