@@ -38,7 +38,8 @@ class Holes:
         definition = context.asset_partitions_def if lacking else None
         if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
             return []
-        empty, others = [], []
+        empty: list[str] = []
+        others: list[str] = []
         for key in context.asset_partition_keys:
             window = definition.time_window_for_partition_key(key)
             is_hole = lacking.issuperset(days_of(window)) and not has_rows(window)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -248,7 +248,10 @@ def _missing_days(
     if table_slice.table not in RELATIONS or not Layout(connection, table_slice.schema).has(table_slice.table):
         return _not_materialized(context, wanted)
     stored = Tables(connection, table_slice.schema).days()
-    if stored and not _loads_partitions(context):
+    consumer = _consumer(context)
+    if consumer is not None and consumer.partitions_def is not None:
+        wanted = [*_days_before_the_first_partition(context, consumer, wanted), *wanted]
+    elif stored:
         # It loads all days that there are: from the first to the newest one.
         wanted = [day for day in wanted if stored[0] <= day <= stored[-1]]
     choice = MissingDays.from_metadata(context.definition_metadata)
@@ -261,11 +264,24 @@ def _not_materialized(context: dg.InputContext, wanted: Sequence[date]) -> list[
     return [day for day in wanted if day.isoformat() not in known] if known else []
 
 
-def _loads_partitions(context: dg.InputContext) -> bool:
-    """Return whether the asset that loads the input is partitioned."""
+def _consumer(context: dg.InputContext) -> dg.AssetsDefinition | None:
+    """Return the asset that loads the input."""
     step = context.step_context
-    consumer = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
-    return consumer is not None and consumer.partitions_def is not None
+    return step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+
+
+def _days_before_the_first_partition(
+    context: dg.InputContext, consumer: dg.AssetsDefinition, wanted: Sequence[date]
+) -> list[date]:
+    """Return the days that an offset of a daily asset also asks for: Dagster leaves out those without a partition."""
+    definition, mapping = consumer.partitions_def, consumer.get_partition_mapping_for_dep(context.asset_key)
+    if not (
+        isinstance(definition, dg.DailyPartitionsDefinition) and isinstance(mapping, dg.TimeWindowPartitionMapping)
+    ):
+        return []
+    window = definition.time_window_for_partition_key(context.step_context.partition_key_range.start)
+    start = window.start.date() + timedelta(days=mapping.start_offset)
+    return [start + timedelta(days=n) for n in range((wanted[0] - start).days)] if wanted else []
 
 
 def _has_rows(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice, window: dg.TimeWindow) -> bool:

@@ -22,15 +22,12 @@ def require_days(count: int) -> dict[str, Any]:
         >>> import orpipeline
         >>> last_7_days = dg.AssetIn(
         ...     orpipeline.asset_key("model_leaderboard"),
-        ...     partition_mapping=dg.TimeWindowPartitionMapping(
-        ...         start_offset=-6, allow_nonexistent_upstream_partitions=True
-        ...     ),
+        ...     partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-6),
         ...     metadata=orpipeline.require_days(7),
         ... )
 
-    With fewer days, loading the input raises MissingDaysError, also if the days before the first partition are the ones
-    that are missing. With `count` days or more, the input has the days that exist. Raises SettingsError if `count` is
-    not at least 1.
+    With fewer days, loading the input raises MissingDaysError. With `count` days or more, the input has the days that
+    exist. Raises SettingsError if `count` is not at least 1.
     """
     return {REQUIRED_DAYS: _count(count)}
 

@@ -1,0 +1,253 @@
+"""Days that the tables lack stay missing in the assets that load them."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of assets.
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from orpipeline import MissingDaysError, Settings, SettingsError, asset_key, daily_partitions, require_days, resources
+from orpipeline.archive.folder import Archive
+from orpipeline.defs.external import external_specs
+from orpipeline.rebuild import rebuild_days
+from orpipeline.testing import sample_answer
+from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.world import NOON, QUIET
+
+# Dagster warns at each use that single-run backfills are beta.
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+
+FIRST = date(2026, 9, 20)
+HOLES = [date(2026, 9, 24), date(2026, 9, 25)]
+DAYS = [day for n in range(14) if (day := FIRST + timedelta(days=n)) not in HOLES]
+LAST = DAYS[-1]
+ALLOW = {"orpipeline/missing_days": "allow"}
+START = "2026-09-18"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Two weeks of tables with two missing days. The partitions begin two days earlier."""
+    used = Settings(data_dir=tmp_path_factory.mktemp("data"), start_date=START)
+    archive = Archive(used.archive)
+    for day in DAYS:
+        archive.put(sample_answer(day), fetched_at=NOON, source="a test", origin="import")
+    for loaded in rebuild_days(archive, Warehouse(used.warehouse), DAYS, now=NOON):
+        assert not loaded.validated.errors
+    return used
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+Seen = list[list[date]]
+
+
+def reader(
+    settings: Settings,
+    seen: Seen,
+    name: str = "reader",
+    *,
+    source: str = "task_models",
+    metadata: dict[str, Any] | None = None,
+    mapping: dg.PartitionMapping | None = None,
+    **how: Any,
+) -> dg.AssetsDefinition:
+    """Return an asset that loads one of our tables, and returns one row for each day that it got."""
+    how.setdefault("partitions_def", daily_partitions(settings))
+
+    @dg.asset(  # type: ignore[untyped-decorator] # mypy cannot choose an overload for `**how`
+        name=name,
+        ins={"rows": dg.AssetIn(asset_key(source), metadata=metadata, partition_mapping=mapping)},
+        io_manager_key="openrouter_io_manager",
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "as_of"},
+        **how,
+    )
+    def load(rows: pl.DataFrame) -> pl.DataFrame:
+        days = rows.select(pl.col("as_of").unique().sort())
+        seen.append(days["as_of"].to_list())
+        return days if mapping is None else days.tail(1)
+
+    definition: dg.AssetsDefinition = load
+    return definition
+
+
+def run(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    *assets: dg.AssetsDefinition,
+    first: date | None = None,
+    last: date | None = None,
+) -> dg.ExecuteInProcessResult:
+    """Materialize assets for no partition, a day, or a range as one run."""
+    several = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    return dg.materialize(
+        [*assets, *external_specs(settings)],
+        instance=instance,
+        partition_key=str(first) if first and not last else None,
+        tags=several if last else None,
+        resources=resources(settings),
+        run_config=QUIET,
+    )
+
+
+@pytest.mark.parametrize("source", ["task_models", "model_trends"])
+def test_a_missing_day_is_an_error_that_names_the_day_and_the_options(
+    settings: Settings, instance: dg.DagsterInstance, source: str
+) -> None:
+    seen: Seen = []
+    asset = reader(settings, seen, source=source)
+    assert run(settings, instance, asset, first=FIRST).success
+    with pytest.raises(MissingDaysError, match=f"openrouter.{source} lacks 1 day: {HOLES[0]}") as error:
+        run(settings, instance, asset, first=HOLES[0])
+    assert error.value.days == (HOLES[0],)
+    assert "orpipeline/missing_days" in str(error.value)
+    assert "require_days" in str(error.value)
+    assert seen == [[FIRST]]
+    assert instance.get_materialized_partitions(asset.key) == {str(FIRST)}
+
+
+def test_a_range_with_missing_days_is_an_error_before_the_asset_runs(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    seen: Seen = []
+    asset = reader(settings, seen)
+    with pytest.raises(MissingDaysError, match=f"4 days: {START} to 2026-09-19, {HOLES[0]} to {HOLES[1]}"):
+        run(settings, instance, asset, first=date.fromisoformat(START), last=LAST)
+    assert seen == []
+    assert instance.get_materialized_partitions(asset.key) == set()
+
+
+def test_a_range_that_allows_missing_days_materializes_only_days_with_rows(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    seen: Seen = []
+    asset = reader(settings, seen, metadata=ALLOW)
+    result = run(settings, instance, asset, first=date.fromisoformat(START), last=LAST)
+    assert seen == [DAYS]
+    assert instance.get_materialized_partitions(asset.key) == set(map(str, DAYS))
+    events = result.asset_materializations_for_node("reader")
+    assert {event.metadata["missing_days"].value[0] for event in events} == {START}  # type: ignore[index] # of JSON
+
+
+def test_a_day_that_no_input_has_is_not_materialized_even_if_that_is_allowed(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    asset = reader(settings, [], metadata=ALLOW)
+    with pytest.raises(MissingDaysError, match="reader has no rows for 1 partition"):
+        run(settings, instance, asset, first=HOLES[0])
+    assert instance.get_materialized_partitions(asset.key) == set()
+
+
+def test_an_asset_downstream_of_yours_does_not_materialize_the_missing_days_either(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    upstream = reader(settings, [], metadata=ALLOW)
+
+    @dg.asset(
+        partitions_def=daily_partitions(settings),
+        ins={"rows": dg.AssetIn(upstream.key)},
+        io_manager_key="openrouter_io_manager",
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "as_of"},
+    )
+    def further(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows
+
+    run(settings, instance, upstream, further, first=FIRST, last=LAST)
+    assert instance.get_materialized_partitions(further.key) == set(map(str, DAYS))
+
+
+def test_a_day_of_yours_without_rows_counts_as_materialized_if_its_input_has_the_day(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(
+        partitions_def=daily_partitions(settings),
+        ins={"rows": dg.AssetIn(asset_key("task_models"), metadata=ALLOW)},
+        io_manager_key="openrouter_io_manager",
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "as_of"},
+    )
+    def rare(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.filter(as_of=LAST)
+
+    run(settings, instance, rare, first=FIRST, last=LAST)
+    assert instance.get_materialized_partitions(rare.key) == set(map(str, DAYS))
+
+
+LAST_7_DAYS = dg.TimeWindowPartitionMapping(start_offset=-6)
+
+
+@pytest.mark.parametrize(
+    ("day", "metadata", "found"),
+    [
+        (LAST, require_days(7), 7),
+        (LAST - timedelta(days=2), require_days(7), None),  # a hole is in its window
+        (LAST - timedelta(days=2), require_days(6), 6),
+        (LAST - timedelta(days=2), ALLOW, 6),
+        (LAST - timedelta(days=2), {}, None),
+        (date(2026, 9, 22), require_days(7), None),  # its window begins before the first partition
+        (date(2026, 9, 22), {}, None),
+        (date(2026, 9, 22), require_days(3), 3),
+    ],
+)
+def test_the_last_7_days_can_require_a_number_of_days(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    day: date,
+    metadata: dict[str, Any],
+    found: int | None,
+) -> None:
+    seen: Seen = []
+    asset = reader(settings, seen, metadata=metadata, mapping=LAST_7_DAYS)
+    if found is None:
+        with pytest.raises(MissingDaysError):
+            run(settings, instance, asset, first=day)
+    else:
+        run(settings, instance, asset, first=day)
+    assert [len(days) for days in seen] == ([] if found is None else [found])
+
+
+def test_an_unpartitioned_asset_fails_for_holes_but_not_for_days_before_the_first(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    seen: Seen = []
+    with pytest.raises(MissingDaysError, match=f"lacks 2 days: {HOLES[0]} to {HOLES[1]}"):
+        run(settings, instance, reader(settings, seen, partitions_def=None))
+    run(settings, instance, reader(settings, seen, partitions_def=None, metadata=ALLOW))
+    assert seen == [DAYS]
+
+
+def test_a_week_with_a_missing_day_is_an_error(settings: Settings, instance: dg.DagsterInstance) -> None:
+    seen: Seen = []
+    weeks = dg.WeeklyPartitionsDefinition("2026-09-20", end_date="2026-10-04")
+    asset = reader(settings, seen, partitions_def=weeks)
+    run(settings, instance, asset, first=date(2026, 9, 27))
+    with pytest.raises(MissingDaysError, match="2 days"):
+        run(settings, instance, asset, first=date(2026, 9, 20))
+    assert [len(days) for days in seen] == [7]
+
+
+def test_tables_without_any_day_are_missing_all_days(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    empty = Settings(data_dir=tmp_path, start_date=START)
+    with Warehouse(empty.warehouse).writing() as tables:
+        tables.recreate()
+    with pytest.raises(MissingDaysError, match=r"openrouter.task_models lacks \d+ days"):
+        run(empty, instance, reader(empty, [], partitions_def=None))
+
+
+@pytest.mark.parametrize("metadata", [{"orpipeline/missing_days": "never"}, {"orpipeline/required_days": 0}])
+def test_wrong_metadata_is_an_error(settings: Settings, instance: dg.DagsterInstance, metadata: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"missing_days|require_days"):
+        run(settings, instance, reader(settings, [], metadata=metadata), first=FIRST)
+    with pytest.raises(SettingsError, match="at least 1"):
+        require_days(0)
