@@ -35,10 +35,12 @@ def build_defs(
 ) -> dg.Definitions:
     """Return the pipeline's definitions, to merge with those of your project.
 
-        defs = dg.Definitions.merge(
-            dg.Definitions(assets=[...], resources={"io_manager": ...}),
-            orpipeline.build_defs(orpipeline.Settings(data_dir="/srv/openrouter")),
-        )
+        >>> import dagster as dg
+        >>> import orpipeline
+        >>> defs = dg.Definitions.merge(
+        ...     dg.Definitions(resources={"io_manager": dg.FilesystemIOManager()}),
+        ...     orpipeline.build_defs(orpipeline.Settings(data_dir="/srv/openrouter")),
+        ... )
 
     They contain no executor, and only resources whose keys begin with `key_prefix`. Several pipelines with different
     settings and prefixes fit into one code location.

@@ -38,6 +38,11 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
 
     The attributes are the options of `build_defs` and the settings. A relative path starts at the project's folder. The
     API key comes from the environment variable OPENROUTER_API_KEY when the API is called; it is not an attribute.
+
+        >>> import orpipeline
+        >>> market = orpipeline.OpenRouterMarketShare.resolve_from_yaml("{data_dir: data/openrouter, alerts: true}")
+        >>> market.alerts
+        True
     """
 
     key_prefix: str = Field(DEFAULT_PREFIX, description="The prefix of all asset keys, and the DuckDB schema.")

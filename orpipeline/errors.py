@@ -24,6 +24,13 @@ class OrpipelineError(Exception):
 
     The command line prints it in one line, and the Dagster UI shows it as the run's failure. Any other exception
     is a bug in orpipeline. No message contains the API key. `next_attempt` is set by each class.
+
+        >>> import orpipeline
+        >>> try:
+        ...     rows = orpipeline.read("leaderboard")
+        ... except orpipeline.OrpipelineError as error:
+        ...     print(type(error).__name__)
+        NoSuchTableError
     """
 
     next_attempt: ClassVar[NextAttempt] = NextAttempt.TRANSIENT
@@ -47,6 +54,14 @@ class NetworkInTestError(OrpipelineError):
 
 
 class SettingsError(OrpipelineError):
-    """A setting has an invalid value."""
+    """A setting has an invalid value.
+
+    >>> import orpipeline
+    >>> try:
+    ...     settings = orpipeline.Settings(data_dir="data")
+    ... except orpipeline.SettingsError as error:
+    ...     print(error)
+    Invalid settings: data_dir (ORPIPELINE_DATA_DIR): must be an absolute path, or begin with ~.
+    """
 
     next_attempt = NextAttempt.NEEDS_PERSON

@@ -40,6 +40,11 @@ _RESTS = ["usage_rest", "token_rest", "usage_rest_up", "token_rest_up"]
 def rank(task_classifications: pl.DataFrame, task_models: pl.DataFrame) -> pl.DataFrame:
     """Return the leaderboard of every day and scope.
 
+        >>> import orpipeline
+        >>> tasks, models = orpipeline.read("task_classifications"), orpipeline.read("task_models")
+        >>> orpipeline.rank(tasks, models).height == orpipeline.read("model_leaderboard").height
+        True
+
     Takes the columns of the tables `task_classifications` and `task_models`, for any number of days. Returns the
     columns of `model_leaderboard`: one row per day, scope and model that a tag of the scope lists, sorted by day,
     scope, `usage_rank` and `model_id`. Shares are fractions of the scope's traffic.

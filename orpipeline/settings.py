@@ -84,6 +84,11 @@ def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
 class Settings(BaseModel):
     """All settings of a pipeline, except for the API key, which is read when the API is called.
 
+        >>> import orpipeline
+        >>> settings = orpipeline.Settings(data_dir="/srv/openrouter", start_date="2026-09-01")
+        >>> print(settings.warehouse)
+        /srv/openrouter/warehouse.duckdb
+
     Paths may be text, and are absolute. Raises SettingsError for invalid values, such as a URL instead of a folder.
     The error names each setting in one line, and never shows a value, which may be a secret.
     """

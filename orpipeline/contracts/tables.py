@@ -160,7 +160,13 @@ def _check(declared: Sequence[RowRule]) -> pa.Check:
 
 
 class Snapshots(DayTable):
-    """The table `snapshots`."""
+    """The table `snapshots`.
+
+    >>> import orpipeline
+    >>> rows = orpipeline.Snapshots.validate(orpipeline.read("snapshots"))
+    >>> rows["revision"].max()
+    1
+    """
 
     class Config:
         description = "One row per day: the answer that the day's figures come from, with its sha256."
@@ -178,7 +184,13 @@ class Snapshots(DayTable):
 
 
 class TaskClassifications(DayTable):
-    """The table `task_classifications`."""
+    """The table `task_classifications`.
+
+    >>> import orpipeline
+    >>> tasks = orpipeline.TaskClassifications.validate(orpipeline.read("task_classifications"))
+    >>> tasks.filter(usage_rank=1).select("as_of", "display_name").height >= 3
+    True
+    """
 
     class Config:
         description = "One row per day and tag: each task's share of requests and of tokens."
@@ -200,7 +212,12 @@ class TaskClassifications(DayTable):
 
 
 class MacroCategories(DayTable):
-    """The table `macro_categories`."""
+    """The table `macro_categories`.
+
+    >>> import orpipeline
+    >>> orpipeline.MacroCategories.primary_key()
+    ['as_of', 'window_days', 'key']
+    """
 
     class Config:
         description = "One row per day and macro-category: each group of tasks' share of requests and of tokens."
@@ -212,7 +229,14 @@ class MacroCategories(DayTable):
 
 
 class TaskModels(DayTable):
-    """The table `task_models`."""
+    """The table `task_models`.
+
+    >>> import orpipeline
+    >>> import polars as pl
+    >>> no_models = pl.DataFrame(schema=orpipeline.TaskModels.polars_schema())
+    >>> orpipeline.TaskModels.validate(no_models).height
+    0
+    """
 
     class Config:
         description = "One row per day, tag and listed model: each task's top models by requests."
@@ -242,7 +266,15 @@ class _RankedModels(DayTable):
 
 
 class ModelLeaderboard(_RankedModels):
-    """The table `model_leaderboard`."""
+    """The table `model_leaderboard`.
+
+    >>> import orpipeline
+    >>> from pandera.typing.polars import DataFrame
+    >>> def certain(rows: DataFrame[orpipeline.ModelLeaderboard]) -> int:
+    ...     return rows.filter(rows["usage_rank_best"] == rows["usage_rank_worst"]).height
+    >>> certain(orpipeline.ModelLeaderboard.validate(orpipeline.read("model_leaderboard"))) > 0
+    True
+    """
 
     class Config:
         description = "One row per day, scope and model: market share and rank, with their bounds."
@@ -305,7 +337,12 @@ _NULL_BEFORE = "NULL if that day is missing or does not list the model"
 
 
 class ModelTrends(_RankedModels):
-    """The view `model_trends`."""
+    """The view `model_trends`.
+
+    >>> import orpipeline
+    >>> orpipeline.ModelTrends.columns()["first_seen"].description
+    'The first day that lists the model in the scope.'
+    """
 
     class Config:
         description = "One row per day, scope and model: the leaderboard's changes, computed when you read them."
@@ -331,6 +368,11 @@ class LeaderboardCoverage(DayTable):
     """The view `leaderboard_coverage`.
 
     The scopes are `all` and the macro-categories of the day's tags. A scope has a row even if its lists are empty.
+
+        >>> import orpipeline
+        >>> coverage = orpipeline.LeaderboardCoverage.validate(orpipeline.read("leaderboard_coverage", scope="all"))
+        >>> coverage["unlisted_usage_upper"].max() < 1
+        True
     """
 
     class Config:
@@ -358,6 +400,11 @@ class LeaderboardCoverage(DayTable):
 
 class AuthorLeaderboard(DayTable):
     """The view `author_leaderboard`.
+
+        >>> import orpipeline
+        >>> authors = orpipeline.AuthorLeaderboard.validate(orpipeline.read("author_leaderboard", scope="code"))
+        >>> authors["usage_rank"].min()
+        1
 
     A model id that names no author (`author` is NULL or empty in `model_leaderboard`) is in no row. Its share could
     belong to any author, so it counts as open: it is part of every author's upper bound.
@@ -397,7 +444,13 @@ class AuthorLeaderboard(DayTable):
 
 
 class LatestLeaderboard(ModelLeaderboard):
-    """The view `latest_leaderboard`."""
+    """The view `latest_leaderboard`.
+
+    >>> import orpipeline
+    >>> latest = orpipeline.LatestLeaderboard.validate(orpipeline.read("latest_leaderboard"))
+    >>> latest["scope"].unique().to_list()
+    ['all']
+    """
 
     class Config:
         description = "One row per model: the leaderboard of all classified traffic on the newest day."

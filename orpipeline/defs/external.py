@@ -25,7 +25,13 @@ def external_specs(
 
     There, your assets depend on ours and load their tables through the I/O manager, which is one of `resources()`:
 
-        defs = dg.Definitions(assets=[my_asset, *orpipeline.external_specs()], resources=orpipeline.resources())
+        >>> import dagster as dg
+        >>> import orpipeline
+        >>> @dg.asset(deps=[orpipeline.asset_key("task_models")])
+        ... def authors() -> None: ...
+        >>> defs = dg.Definitions(
+        ...     assets=[authors, *orpipeline.external_specs()], resources=orpipeline.resources()
+        ... )
 
     Dagster shows each asset once, and materializes it in the code location that has `build_defs`. The specs have the
     keys, descriptions, columns, partitions and kinds of the assets. Give both functions the same arguments: Dagster may
@@ -52,8 +58,11 @@ def external_specs(
 def resources(settings: Settings | None = None, *, key_prefix: str = DEFAULT_PREFIX) -> dict[str, object]:
     """Return the pipeline's resources by key, for a code location without `build_defs`.
 
-    With the default prefix, the keys are `openrouter` (the API), `openrouter_archive`, `openrouter_warehouse` and
-    `openrouter_io_manager`; any other prefix takes the place of `openrouter`.
+        >>> import orpipeline
+        >>> list(orpipeline.resources())
+        ['openrouter', 'openrouter_archive', 'openrouter_warehouse', 'openrouter_io_manager']
+
+    They are the API, the archive, the warehouse and its I/O manager. Any other prefix takes the place of `openrouter`.
 
     Args:
         settings: Where the data is. By default from the environment, which this function reads once.

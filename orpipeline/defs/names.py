@@ -21,7 +21,14 @@ _RESERVED = ("information_schema", "pg_catalog")  # DuckDB's own schemas
 
 
 def asset_key(name: str, key_prefix: str = DEFAULT_PREFIX) -> dg.AssetKey:
-    """Return the key of one of the pipeline's assets, such as `task_models`."""
+    """Return the key of one of the pipeline's assets, such as `task_models`.
+
+        >>> import orpipeline
+        >>> orpipeline.asset_key("task_models")
+        AssetKey(['openrouter', 'task_models'])
+
+    `key_prefix` is that of `build_defs`. The name is not checked: Dagster reports a key that no asset has.
+    """
     return dg.AssetKey([key_prefix, name])
 
 

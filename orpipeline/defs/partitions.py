@@ -17,6 +17,11 @@ from orpipeline.settings import Settings, load_settings
 def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefinition:
     """Return the partitions of the pipeline's assets: one for each UTC day, from the day's end on.
 
+        >>> import dagster as dg
+        >>> import orpipeline
+        >>> @dg.asset(partitions_def=orpipeline.daily_partitions(), deps=[orpipeline.asset_key("task_models")])
+        ... def authors() -> None: ...
+
     Use the same ones for your own assets. Without `settings`, `ORPIPELINE_START_DATE` in the environment is the
     first day.
     """

@@ -1,0 +1,276 @@
+"""The public surface: everything that other people's code, queries and schedules refer to by name.
+
+`surface.json` records it. After a change that is meant, record the new surface, and read the file's diff:
+
+    python -m orpipeline_tests.surface
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import orpipeline.testing
+from orpipeline.archive.folder import Archive
+from orpipeline.build import build_defs
+from orpipeline.cli.commands import cli
+from orpipeline.contracts.tables import RELATIONS
+from orpipeline.defs.assets import SnapshotConfig
+from orpipeline.defs.imports import ImportConfig
+from orpipeline.defs.names import Names
+from orpipeline.defs.reports import ReportConfig
+from orpipeline.rebuild import rebuild_days
+from orpipeline.report.files import write_report
+from orpipeline.settings import API_KEY, PREFIX, Settings
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.layout import DUCKDB_TYPES
+from orpipeline.warehouse.missing_days import MISSING_DAYS, REQUIRED_DAYS
+from orpipeline_tests.answers import DAY, answer
+
+RECORDED = Path(__file__).with_suffix(".json")
+COMMAND = "python -m orpipeline_tests.surface"
+
+Surface = Mapping[str, Mapping[str, str]]
+"""By section, each name and what it is."""
+
+BREAKS = {
+    "names": "Python code that imports it from `orpipeline`",
+    "parameters": "Python code that passes it, and `defs.yaml` files that set it",
+    "settings": "environments, `.env` files and Python code that set it",
+    "columns": "SQL and downstream assets that read it",
+    "assets": "downstream assets, selections and automation that name it",
+    "resources": "assets and code locations that require or replace it",
+    "automation": "launchers, alerts and Dagster's stored on/off states that name it",
+    "pools": "`dagster.yaml` files and downstream assets that name it",
+    "run config": "schedules, scripts and people that launch runs with it",
+    "input metadata": "downstream assets whose inputs have it",
+    "files": "readers, scripts and backups that open it",
+    "commands": "cron lines, CI jobs and scripts that use it",
+}
+"""By section, who refers to the names in it."""
+
+_NOUNS = {
+    "names": "the public name",
+    "parameters": "the parameter",
+    "settings": "the setting",
+    "columns": "the column",
+    "assets": "the asset",
+    "resources": "the resource",
+    "automation": "the",
+    "pools": "the pool",
+    "run config": "the run config",
+    "input metadata": "the input metadata",
+    "files": "the file",
+    "commands": "the command or option",
+}
+_METHODS = {"WarehouseResource": ["get_connection"], "OpenRouterMarketShare": ["build_defs"]}
+"""The public methods: all others return objects of internal classes, or are hooks for Dagster."""
+
+
+def surface() -> Surface:
+    """Return the public surface of the installed package."""
+    defs = build_defs(Settings(data_dir="/srv/openrouter"), alerts=True)
+    return {
+        "names": dict(_names()),
+        "parameters": dict(_parameters()),
+        "settings": dict(_settings()),
+        "columns": dict(_columns()),
+        "assets": dict(_assets(defs)),
+        "resources": {key: type(value).__name__ for key, value in (defs.resources or {}).items()},
+        "automation": dict(_automation(defs)),
+        "pools": {Names().warehouse: "of each step that writes the warehouse"},
+        "run config": dict(_run_config()),
+        "input metadata": {MISSING_DAYS: "fail|allow = fail", REQUIRED_DAYS: "int, at least 1"},
+        "files": _files(),
+        "commands": dict(_commands(click.Context(cli, info_name="orpipeline"))),
+    }
+
+
+def changes(recorded: Surface, current: Surface) -> list[str]:
+    """Return one line for each difference: what changed, whom that breaks, and what to do."""
+    lines = []
+    for section, breaks in BREAKS.items():
+        before, after = recorded.get(section, {}), current.get(section, {})
+        for name in sorted(before.keys() | after.keys()):
+            what = f"{_NOUNS[section]} {name}"
+            if name not in after:
+                lines.append(f"{what} is gone: breaks {breaks}. {_BREAKING}")
+            elif name not in before:
+                lines.append(_addition(section, what, after[name]))
+            elif before[name] != after[name]:
+                lines.append(f"{what} was `{before[name]}` and is `{after[name]}`: can break {breaks}. {_BREAKING}")
+    return lines
+
+
+_BREAKING = f"Restore it, or follow docs/stability.md, describe it in CHANGELOG.md, and run `{COMMAND}`."
+_RECORD = f"Document it, and run `{COMMAND}`."
+
+
+def _addition(section: str, what: str, value: str) -> str:
+    if section == "columns":
+        return f"{what} is new: breaks code that expects exactly the other columns, and needs a rebuild. {_BREAKING}"
+    if section == "parameters" and value.endswith(_REQUIRED):
+        return f"{what} is new and required: breaks every caller. Give it a default."
+    return f"{what} is new: breaks nothing. {_RECORD}"
+
+
+def _public() -> Iterator[tuple[str, Any]]:
+    for name in dir(orpipeline):
+        yield name, getattr(orpipeline, name)
+    for name in dir(orpipeline.testing):
+        yield f"testing.{name}", getattr(orpipeline.testing, name)
+
+
+def _names() -> Iterator[tuple[str, str]]:
+    for name, public in _public():
+        yield name, _kind(public)
+        for method in _METHODS.get(name, []):
+            yield f"{name}.{method}", _kind(getattr(public, method))
+
+
+def _kind(public: Any) -> str:
+    if inspect.isfunction(public):
+        return f"function, returns {inspect.signature(public).return_annotation}"
+    if not inspect.isclass(public):
+        return type(public).__name__
+    base = next(base for base in public.__mro__[1:] if not base.__name__.startswith("_"))
+    return f"class({base.__name__})"
+
+
+def _parameters() -> Iterator[tuple[str, str]]:
+    for name, public in _public():
+        if inspect.isfunction(public):
+            for parameter in inspect.signature(public).parameters.values():
+                only = "keyword only, " if parameter.kind is parameter.KEYWORD_ONLY else ""
+                default = _REQUIRED if parameter.default is parameter.empty else f"= {parameter.default!r}"
+                yield f"{name}({parameter.name})", f"{only}{parameter.annotation} {default}"
+        elif inspect.isclass(public) and issubclass(public, BaseModel) and public is not Settings:
+            for field, details in public.model_fields.items():
+                yield f"{name}({details.alias or field})", _field(details)
+
+
+_REQUIRED = "(required)"
+
+
+def _field(details: FieldInfo) -> str:
+    if details.is_required():
+        default = _REQUIRED
+    elif details.default_factory is not None:
+        default = "(default computed)"
+    else:
+        value = details.default
+        default = f"= {value.value!r}" if isinstance(value, Enum) else f"= {value!r}"
+    # Without modules: those of the standard library's classes differ between Python versions.
+    return f"{re.sub(r'[A-Za-z_][A-Za-z0-9_.]*[.]', '', inspect.formatannotation(details.annotation))} {default}"
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    yield API_KEY, "not a field: read when the API is called"
+    for name, details in Settings.model_fields.items():
+        yield f"{PREFIX}{name.upper()}", f"{name}: {_field(details)}"
+
+
+def _columns() -> Iterator[tuple[str, str]]:
+    for relation, model in RELATIONS.items():
+        key = model.primary_key()
+        for column, details in model.columns().items():
+            null = "" if details.nullable else " NOT NULL"
+            kind = details.dtype.type
+            yield f"{column} of {relation}", f"{DUCKDB_TYPES[kind]}{null}, {kind}{', key' if column in key else ''}"
+
+
+def _assets(defs: dg.Definitions) -> Iterator[tuple[str, str]]:
+    for spec in sorted(defs.resolve_all_asset_specs(), key=lambda spec: spec.key):
+        partitions = "daily partitions" if spec.partitions_def else "not partitioned"
+        view = ", a view" if spec.is_virtual else ""
+        table = spec.metadata.get("dagster/table_name")
+        where = f", table {table} by {spec.metadata['partition_expr']}" if table else ""
+        yield spec.key.to_user_string(), f"{partitions}, group {spec.group_name}{view}{where}"
+
+
+def _automation(defs: dg.Definitions) -> Iterator[tuple[str, str]]:
+    repository = defs.get_repository_def()
+    for job in repository.get_all_jobs():
+        if not job.name.startswith("__"):
+            yield f"job {job.name}", "job"
+    for schedule in repository.schedule_defs:
+        yield f"schedule {schedule.name}", f"{schedule.cron_schedule} {schedule.execution_timezone}"
+    for sensor in repository.sensor_defs:
+        yield f"sensor {sensor.name}", sensor.default_status.value
+
+
+def _run_config() -> Iterator[tuple[str, str]]:
+    steps: dict[str, type[dg.Config]] = {
+        "snapshot": SnapshotConfig,
+        "import": ImportConfig,
+        "leaderboard_report": ReportConfig,
+    }
+    for step, config in steps.items():
+        for field, details in config.model_fields.items():
+            yield f"{Names().op(step)}.{field}", _field(details)
+
+
+def _commands(context: click.Context) -> Iterator[tuple[str, str]]:
+    command = context.command
+    yield context.command_path, "command"
+    for parameter in command.get_params(context):
+        kind = parameter.type.name if not isinstance(parameter.type, click.Choice) else "|".join(parameter.type.choices)
+        if isinstance(parameter, click.Option):
+            required = f" {_REQUIRED}" if parameter.required else ""
+            value = "flag" if parameter.is_flag else f"takes {parameter.metavar or kind}{required}"
+            yield f"{context.command_path} {'/'.join((*parameter.opts, *parameter.secondary_opts))}", value
+        else:
+            yield f"{context.command_path} {parameter.human_readable_name}", "argument"
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from _commands(click.Context(child, info_name=name, parent=context))
+
+
+@cache
+def _files() -> dict[str, str]:
+    """Return the files of one loaded day in a data folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(data_dir=folder)
+        load(settings, DAY)
+        write_report(
+            settings.reports, Archive(settings.archive), Warehouse(settings.warehouse), day=None, now=_noon(DAY)
+        )
+        paths = [path.relative_to(folder) for path in sorted(settings.data_dir.rglob("*")) if path.is_file()]
+    return {str(path): f"after {DAY} is loaded" for path in paths if not any(part[0] == "." for part in path.parts)}
+
+
+def load(settings: Settings, *days: date) -> None:
+    """Load made-up answers as an import does, and publish the tables."""
+    archive = Archive(settings.archive)
+    for day in days:
+        archive.put(answer(day), fetched_at=_noon(day), source="a test", origin="import")
+    warehouse = Warehouse(settings.warehouse, published=settings.published)
+    for loaded in rebuild_days(archive, warehouse, days, now=_noon(max(days))):
+        assert not loaded.validated.errors
+
+
+def _noon(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
+
+
+def recorded() -> Surface:
+    """Return the surface as the file records it."""
+    read: Surface = json.loads(RECORDED.read_text())
+    return read
+
+
+if __name__ == "__main__":
+    RECORDED.write_text(json.dumps(surface(), indent=2, ensure_ascii=False) + "\n")

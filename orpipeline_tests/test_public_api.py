@@ -1,0 +1,170 @@
+"""The public face: its names, their examples and types, and the record of everything that others refer to."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+import subprocess
+import sys
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+import pytest
+
+import orpipeline
+from orpipeline.cli.commands import cli
+from orpipeline.contracts.tables import RELATIONS, ModelTrends
+from orpipeline.settings import Settings
+from orpipeline_tests import surface as record
+from orpipeline_tests.answers import DAY
+from orpipeline_tests.surface import BREAKS, COMMAND, Surface, changes, load, recorded, surface
+
+STUB = Path(orpipeline.__file__).with_suffix(".pyi")
+NAMES = [name for name in dir(orpipeline) if name != "__version__"]
+
+
+def test_the_stub_lists_each_public_name_once_and_dir_lists_no_others() -> None:
+    imports = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ImportFrom)]
+    listed = [alias.asname or alias.name for node in imports for alias in node.names]
+    assert sorted(listed) == NAMES
+    assert len(set(listed)) == len(listed)
+    assert dir(orpipeline) == sorted([*listed, "__version__"])
+    for name in NAMES:
+        assert getattr(orpipeline, name).__name__ == name
+    with pytest.raises(ImportError, match="Warehouse"):
+        from orpipeline import Warehouse  # type: ignore[attr-defined] # noqa: F401 - it is internal
+
+
+# Examples
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with three days and their published copy."""
+    folder = tmp_path_factory.mktemp("data")
+    load(Settings(data_dir=folder), *(DAY - timedelta(days=back) for back in (2, 1, 0)))
+    return folder
+
+
+@pytest.mark.usefixtures("at_noon")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_each_public_name_runs(name: str, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(loaded))
+    docstring = inspect.cleandoc(getattr(orpipeline, name).__doc__ or "")
+    example = doctest.DocTestParser().get_doctest(docstring, {}, name, None, None)
+    assert example.examples, f"{name} has no example in its docstring"
+    assert f"orpipeline.{name}" in docstring
+    output: list[str] = []
+    failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append).failed
+    assert not failed, "".join(output)
+
+
+# Types
+
+
+@pytest.mark.slow  # mypy reads Dagster without a cache
+@pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed; it is in the extra `dev`")
+def test_a_strict_type_checker_knows_every_public_name_and_finds_a_misspelled_one(tmp_path: Path) -> None:
+    defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
+    # Numbers and switches as they are, all others as text: paths, too.
+    settings = [
+        f"    {name}={value if isinstance(value, int | float) else repr('x')}," for name, value in defaults.items()
+    ]
+    uses = [
+        "import orpipeline",
+        f"from orpipeline import {', '.join(NAMES)}",
+        f"print({', '.join(NAMES)}, orpipeline.__version__)",
+        "settings = Settings(",
+        *settings,
+        ")",
+        "build_defs(settings, key_prefix='second', owners=['team:growth'], tags={'a': 'b'})",
+        "external_specs(settings)[0].key.path",
+        "ModelLeaderboard.validate(read('model_leaderboard', settings=settings)).height",
+    ]
+    wrong = {
+        "misspelled": ("from orpipeline import build_def", 'has no attribute "build_def"'),
+        "misspelled_use": ("import orpipeline\n\norpipeline.asset_kye('x')", 'has no attribute "asset_kye"'),
+        "internal": ("from orpipeline import Warehouse", 'has no attribute "Warehouse"'),
+        "option": ("import orpipeline\n\norpipeline.build_defs(key_prefx='x')", '"key_prefx" for "build_defs"'),
+        "setting": ("import orpipeline\n\norpipeline.Settings(datadir='/x')", '"datadir" for "Settings"'),
+    }
+    (tmp_path / "uses.py").write_text("\n".join(uses))
+    for module, (code, _) in wrong.items():
+        (tmp_path / f"{module}.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-pretty", "--cache-dir", "cache", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert len(errors) == len(wrong), done.stdout + done.stderr
+    for module, (_, message) in wrong.items():
+        assert any(line.startswith(f"{module}.py:") and message in line for line in errors), (module, errors)
+
+
+# The record of the surface
+
+
+@pytest.fixture(scope="module")
+def now() -> Surface:
+    return surface()
+
+
+def test_the_public_surface_is_the_recorded_one(now: Surface) -> None:
+    found = changes(recorded(), now)
+    assert not found, "The public surface has changed.\n- " + "\n- ".join(found)
+
+
+@pytest.mark.parametrize("section", BREAKS)
+def test_each_change_of_the_surface_says_whom_it_breaks_and_what_to_do(now: Surface, section: str) -> None:
+    for name, value in now[section].items():
+        without = {**now, section: {other: kind for other, kind in now[section].items() if other != name}}
+        (gone,) = changes(now, without)
+        assert f"{name} is gone: breaks {BREAKS[section]}. Restore it, or follow docs/stability.md" in gone
+        (changed,) = changes(now, {**now, section: {**now[section], name: "something else"}})
+        assert f"{name} was `{value}` and is `something else`: can break {BREAKS[section]}." in changed
+        (new,) = changes(without, now)
+        assert f"{name} is new: " in new or f"{name} is new and required: breaks every caller" in new
+        assert all(COMMAND in line for line in (gone, changed))
+
+
+def test_a_column_that_is_gone_breaks_sql_and_downstream_assets(monkeypatch: pytest.MonkeyPatch, now: Surface) -> None:
+    class Shorter(ModelTrends):
+        @classmethod
+        def columns(cls) -> dict[str, Any]:
+            return {name: column for name, column in super().columns().items() if name != "first_seen"}
+
+    monkeypatch.setattr(record, "RELATIONS", {**RELATIONS, "model_trends": Shorter})
+    (line,) = changes(now, surface())
+    assert line.startswith(
+        "the column first_seen of model_trends is gone: breaks SQL and downstream assets that read it. Restore it"
+    )
+
+
+def test_changed_signatures_options_and_settings_are_found(monkeypatch: pytest.MonkeyPatch, now: Surface) -> None:
+    def build_defs(settings: Settings | None = None, *, key_prefix: str) -> dg.Definitions:
+        raise NotImplementedError
+
+    monkeypatch.setattr(orpipeline, "build_defs", build_defs)
+    monkeypatch.setattr(cli.commands["run"], "params", cli.commands["run"].params[1:])
+    monkeypatch.setitem(cli.commands, "publish", click.Command("publish"))
+    monkeypatch.delitem(Settings.model_fields, "app_title")
+    lines = changes(now, surface())
+    assert len(lines) == 1 + 6 + 1 + 2 + 1, "\n".join(lines)
+    starts = [
+        "the parameter build_defs(report) is gone: breaks Python code that passes it",
+        "the parameter build_defs(key_prefix) was `keyword only, str = 'openrouter'` and is `keyword only, str (req",
+        "the setting ORPIPELINE_APP_TITLE is gone: breaks environments",
+        "the command or option orpipeline run --date is gone: breaks cron lines",
+        "the command or option orpipeline publish is new: breaks nothing. Document it",
+    ]
+    for start in starts:
+        assert any(line.startswith(start) for line in lines), (start, lines)
