@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orpipeline.cli.commands import execute
+from orpipeline.settings import TESTING
 
 ORPIPELINE = Path(sys.executable).with_name("orpipeline")
 _FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
@@ -30,7 +31,7 @@ def run_command(
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):
-        for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        for name in [name for name in os.environ if _is_foreign(name)]:
             del os.environ[name]
         os.environ.update(environment or {})
         code = execute(arguments)
@@ -41,7 +42,7 @@ def run_program(
     *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed `orpipeline` as a user does: in its own process, with only the given variables."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    inherited = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
     return subprocess.run(
         [str(ORPIPELINE), *arguments],
         cwd=folder,
@@ -51,6 +52,10 @@ def run_program(
         timeout=timeout,
         check=False,
     )
+
+
+def _is_foreign(name: str) -> bool:
+    return name.startswith(_FOREIGN) and name != TESTING
 
 
 @contextlib.contextmanager

@@ -4,16 +4,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
-import time_machine
 
-# The developer's own environment must not reach a test, and no test must reach the developer's data.
-for _name in [name for name in os.environ if name.startswith(("ORPIPELINE_", "OPENROUTER_", "DAGSTER_"))]:
+# Dagster must send nothing, and the developer's own choices must not change a test. orpipeline's plugin hides the rest.
+for _name in [name for name in os.environ if name.startswith("DAGSTER_") and name != "DAGSTER_HOME"]:
     del os.environ[_name]
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
-from orpipeline.testing.local_api import KEY, LocalApi  # noqa: E402 - see above
+from orpipeline.testing import LocalApi, fixed_clock  # noqa: E402 - see above
+from orpipeline.testing.local_api import KEY  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
 
 
@@ -24,34 +23,34 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a data folder and a current folder, so it finds no `.env` either."""
-    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(tmp_path / "data"))
+    """Give each test a current folder, so it finds no `.env`."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def api() -> Iterator[LocalApi]:
-    """A real HTTP server on loopback that gives a test's answers in order, and records the requests."""
+    """The stand-in of the API: it gives a test's answers in order, and records the requests."""
     with LocalApi() as server:
         yield server
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """An empty pipeline."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(tmp_path / "data", instance)
+def world(tmp_path: Path, api: LocalApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """An empty pipeline without an API key. Its data folder is the environment's."""
+    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(tmp_path / "data"))
+    with World(tmp_path / "data", api=api) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def online(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An empty pipeline with an API key."""
+    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    return world
 
 
 @pytest.fixture
 def at_noon() -> Iterator[None]:
     """The clock starts at noon of 2026-10-07."""
-    with time_machine.travel(NOON, tick=True):
+    with fixed_clock(NOON, ticking=True):
         yield
-
-
-@pytest.fixture
-def online(world: World, api: LocalApi, monkeypatch: pytest.MonkeyPatch) -> World:
-    """An empty pipeline with an API key, whose API is the scripted one."""
-    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
-    return World(world.folder, world.instance, api.base_url)

@@ -4,25 +4,25 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
-import time_machine
 
 # Dagster computes staleness for its own pages only.
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
 from orpipeline.capture import Fetch
+from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.names import asset_key
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.snapshot import Loaded, load_days
-from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing import LocalApi, Reply, fixed_clock, sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError
@@ -132,7 +132,7 @@ def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: LocalA
 
 
 def test_without_a_key_the_failure_names_it_and_no_request_is_sent(world: World, api: LocalApi) -> None:
-    failure = failure_of(World(world.folder, world.instance, api.base_url).run(DAY, fetch=Fetch.auto))
+    failure = failure_of(world.run(DAY, fetch=Fetch.auto))
     assert "OPENROUTER_API_KEY is not set" in str(failure.description)
     assert api.requests == []
 
@@ -274,11 +274,11 @@ def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
 
 
 def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World, tmp_path: Path) -> None:
-    # The command's clock is the machine's own.
-    newest = time_machine.escape_hatch.datetime.datetime.now(UTC).date() - timedelta(days=1)
-    days = [newest - timedelta(days=n) for n in range(3, -1, -1)]
-    for day in (days[0], days[2]):
-        world.store(sample_answer(day))
+    now = datetime.now(UTC)  # the command's clock is the machine's
+    days = [newest_completed_day(now) - timedelta(days=n) for n in range(3, -1, -1)]
+    with fixed_clock(now):
+        for day in (days[0], days[2]):
+            world.store(sample_answer(day))
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
@@ -302,7 +302,7 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
         (ended,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     message = str(ended.event_log_entry.dagster_event)
     assert f"2 of 4 days failed; the others are loaded. Not archived: {days[1]}. " in message
-    assert f"Not fetched: {newest}. OPENROUTER_API_KEY is not set" in message
+    assert f"Not fetched: {days[-1]}. OPENROUTER_API_KEY is not set" in message
 
 
 def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(world: World) -> None:

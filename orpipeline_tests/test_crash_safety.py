@@ -15,7 +15,6 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -176,8 +175,8 @@ def test_a_run_killed_between_archive_and_commit_loses_nothing_and_the_next_run_
     killed = place.run("auto", at="after orpipeline.warehouse.tables:Tables.replace_days")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert place.state(expected) == (1, 0)
-    with dg.DagsterInstance.ephemeral() as instance:
-        assert World(place.settings.data_dir, instance, api.base_url).run(DAY, fetch=Fetch.auto).success
+    with World(place.settings.data_dir, api=api) as world:
+        assert world.run(DAY, fetch=Fetch.auto).success
     assert place.state(expected) == (1, 1)
     assert len(api.requests) == place.requests_counted() == 1  # the second run uses the archived answer
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_answer
 from orpipeline_tests.answers import DAY
-from orpipeline_tests.world import NAMES, QUIET, World, evaluate
+from orpipeline_tests.world import NAMES, NOON, QUIET, World, evaluate
 
 PROJECT = Path(__file__).parents[1]
 
@@ -75,12 +75,19 @@ def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg
         assert partitions.get_last_partition_key() == "2026-10-06"
 
 
+@pytest.fixture
+def machine_at_noon() -> Iterator[None]:
+    """Also Dagster's clock, which decides which partitions exist, starts at noon of 2026-10-07."""
+    with time_machine.travel(NOON, tick=True):
+        yield
+
+
 def _days_of(defs: dg.Definitions) -> list[str]:
     (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs() if spec.partitions_def}
     return list(partitions.get_partition_keys())
 
 
-@pytest.mark.usefixtures("at_noon")
+@pytest.mark.usefixtures("machine_at_noon")
 def test_the_stand_alone_code_location_begins_at_the_first_day_that_could_be_fetched(world: World) -> None:
     week_before = DAY - timedelta(days=7)
     assert _days_of(stand_alone_defs(world.settings)) == [DAY.isoformat()]
@@ -95,14 +102,14 @@ def test_the_stand_alone_code_location_begins_at_the_first_day_that_could_be_fet
     assert _days_of(build_defs(world.settings))[0] == "2026-06-17"
 
 
-@pytest.mark.usefixtures("at_noon")
+@pytest.mark.usefixtures("machine_at_noon")
 def test_the_stand_alone_code_location_loads_with_an_unusable_archive(world: World) -> None:
     world.settings.data_dir.mkdir()
     world.settings.archive.symlink_to(world.settings.archive)  # a link to itself cannot be read
     assert _days_of(stand_alone_defs(world.settings))[0] == "2026-06-17"
 
 
-@pytest.mark.usefixtures("at_noon")
+@pytest.mark.usefixtures("machine_at_noon")
 def test_days_before_the_first_partition_can_be_imported_and_the_next_load_shows_them(
     world: World, tmp_path: Path
 ) -> None:

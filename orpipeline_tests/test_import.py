@@ -473,12 +473,11 @@ def test_an_interrupted_import_stores_only_complete_answers_and_the_next_one_con
         check=False,
     )
     assert done.returncode == (-signal.SIGKILL if by == "SIGKILL" else 130), done.stderr
-    with dg.DagsterInstance.ephemeral() as instance:
-        world = World(tmp_path / "data", instance)
+    with World(tmp_path / "data") as world:
         stored = world.archive.days()
         assert len(stored) >= 3
         assert all(bodies(world.archive, day) == [sample_answer(day)] for day in stored)
         run = run_job(world, inbox)
         assert (run.result.success, run.counts) == (True, (4 - len(stored), len(stored), 0, 0))
-        assert materialized(instance) == in_every_asset(days)
+        assert materialized(world.instance) == in_every_asset(days)
         assert {row["as_of"] for row in world.tables()["model_leaderboard"]} == set(days)

@@ -338,7 +338,7 @@ class Misfortune:
     def use(self, instance: dg.DagsterInstance) -> None:
         """Continue with an empty state of Dagster, and record the archived days in it, as the message advises."""
         old = self.daemon.world
-        self.daemon.world = World(old.folder, instance, old.base_url, old.state)
+        self.daemon.world = World(old.folder, api=old.api, instance=instance, state=old.settings.state)
         assert run_job(self.daemon.world, old.archive.root).result.success
         self.daemon.cursor = None
         self.daemon.keys.clear()
@@ -352,7 +352,7 @@ def test_no_day_is_lost_in_a_month_in_which_parts_of_one_of_two_pipelines_break(
     api.serve(Reply(act=openrouter.reply))
     with dg.DagsterInstance.ephemeral() as second, dg.DagsterInstance.ephemeral() as fresh:
         worlds = [
-            World(tmp_path / name, instance, online.base_url, tmp_path / "state")
+            World(tmp_path / name, api=api, instance=instance, state=tmp_path / "state")
             for name, instance in (("lucky", online.instance), ("unlucky", second))
         ]
         lucky, unlucky = (Daemon(world, idle) for world in worlds)

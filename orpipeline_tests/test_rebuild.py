@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -30,8 +29,7 @@ ORIGINS = {FIRST: "import", DAY: "api", LAST: "demo"}
 def three_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of `filled`, to copy."""
     folder = tmp_path_factory.mktemp("three-days") / "data"
-    with dg.DagsterInstance.ephemeral() as instance:
-        world = World(folder, instance)
+    with World(folder) as world:
         for day, origin in ORIGINS.items():
             world.store(sample_answer(day), origin=origin, fetched_at=served(day))
         world.store(sample_answer(DAY, change=restated(0.004)), origin="api", fetched_at=served(DAY, 20))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from orpipeline.defs.metadata import SPARKLINE_DAYS, macros_metadata
-from orpipeline.testing import Task, sample_answer
+from orpipeline.testing import Task, fixed_clock, sample_answer
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.world import NAMES, QUIET, World, failure_of
 
@@ -180,7 +180,8 @@ def test_the_report_sensor_updates_the_report_once_after_the_tables_changed(worl
 
 def test_the_report_sensor_waits_while_a_run_changes_the_tables(world: World) -> None:
     _days(world, 0)
-    world.instance.add_run(dg.DagsterRun("import_archive", status=dg.DagsterRunStatus.STARTED))
-    skipped = _tick(world)
+    with fixed_clock(datetime.now(UTC)):  # the run begins by Dagster's clock, which is the machine's
+        world.instance.add_run(dg.DagsterRun("import_archive", status=dg.DagsterRunStatus.STARTED))
+        skipped = _tick(world)
     assert isinstance(skipped, dg.SkipReason)
     assert "still changing" in str(skipped.skip_message)

@@ -1,10 +1,9 @@
-"""A whole pipeline for one test: archive, warehouse, and a Dagster instance that lasts as long as the test."""
+"""The pipeline of `orpipeline.testing`, with what only the tests of the pipeline itself need."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of resources.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,37 +21,40 @@ from orpipeline.defs.resources import api_resource
 from orpipeline.openrouter.answer import read_as_of
 from orpipeline.openrouter.budget import Budget
 from orpipeline.rebuild import rebuild_days
-from orpipeline.settings import Settings
+from orpipeline.testing import LocalApi, LocalPipeline
+from orpipeline.testing.tables import NOON as NOON
 from orpipeline.warehouse.database import Warehouse
 
 NAMES = Names()
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
-"""Noon of the day on which the API serves `answers.DAY`."""
 
 
-@dataclass(frozen=True)
-class World:
-    """A pipeline in `folder`: runs days through the real assets, and reads the stored rows and events."""
+class World(LocalPipeline):
+    """A pipeline that runs days through the real assets in every way, and shows the stored rows and events.
 
-    folder: Path
-    instance: dg.DagsterInstance
-    base_url: str = "http://127.0.0.1:1/nothing-listens-here"
-    state: Path | None = None
-    """The folder of a request budget that several pipelines share."""
+    `state` is the folder of a request budget that several pipelines share.
+    """
 
-    @cached_property
-    def settings(self) -> Settings:
-        own = Settings(data_dir=self.folder, base_url=self.base_url, lock_wait_seconds=1)
-        return own.model_copy(update={"state": self.state}) if self.state else own
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        api: LocalApi | None = None,
+        instance: dg.DagsterInstance | None = None,
+        state: Path | None = None,
+    ) -> None:
+        super().__init__(folder, api=api, instance=instance)
+        self.folder = folder
+        if state is not None:
+            self.settings = self.settings.model_copy(update={"state": state})
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.settings.archive)
+        return self._archive
 
     @property
     def warehouse(self) -> Warehouse:
-        return Warehouse(self.settings.warehouse, lock_wait_seconds=1)
+        return self._warehouse
 
     @property
     def budget(self) -> Budget:

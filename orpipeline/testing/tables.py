@@ -1,0 +1,69 @@
+"""Made-up days in archive and tables, without Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+
+from orpipeline.archive.folder import Archive
+from orpipeline.contracts.tables import RELATIONS
+from orpipeline.rebuild import rebuild_days
+from orpipeline.testing.sample_answers import sample_answer
+from orpipeline.warehouse.database import Warehouse
+
+NEWEST_DAY = date(2026, 10, 6)
+"""The newest day of the sample tables."""
+NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
+"""The time of the fixtures' clock: the API serves `NEWEST_DAY`."""
+_FETCHED = time(0, 20, tzinfo=UTC)  # as the schedule does
+
+
+def sample_tables(days: int, *, until: date | str = NEWEST_DAY) -> dict[str, pl.DataFrame]:
+    """Return all tables and views of `days` made-up days up to `until`, by name: frames with the contracts' columns.
+
+        tables = sample_tables(14)
+        assert tables["model_leaderboard"]["as_of"].n_unique() == 14
+
+    A day's rows are always the same. They come from the `sample_answer` of each day, through archive, contracts and
+    DuckDB, as real ones do.
+    """
+    newest = date.fromisoformat(until) if isinstance(until, str) else until
+    return {name: frame.clone() for name, frame in _tables(days, newest).items()}
+
+
+@cache
+def _tables(days: int, newest: date) -> dict[str, pl.DataFrame]:
+    with TemporaryDirectory(prefix="orpipeline_tables_") as folder:
+        warehouse = Warehouse(Path(folder, "warehouse.duckdb"))
+        load_sample_days(
+            Archive(Path(folder, "raw")), warehouse, days_between(newest - timedelta(days=days - 1), newest)
+        )
+        with warehouse.reading() as tables:
+            return {name: tables.read(name) for name in RELATIONS}
+
+
+def load_sample_days(archive: Archive, warehouse: Warehouse, days: Sequence[date]) -> None:
+    """Archive each day's `sample_answer`, as fetched at 00:20 UTC of the day after, and load the days."""
+    for day in days:
+        archive.put(
+            sample_answer(day),
+            fetched_at=datetime.combine(day + timedelta(days=1), _FETCHED),
+            source="made up by orpipeline.testing",
+            origin="demo",
+        )
+    for loaded in rebuild_days(archive, warehouse, days, now=datetime.combine(days[-1], _FETCHED) + timedelta(days=1)):
+        for error in loaded.validated.errors.values():
+            raise error
+
+
+def days_between(since: date | str, until: date | str) -> list[date]:
+    """Return the days from `since` to `until`, both included. Raises ValueError if there are none."""
+    first, last = (date.fromisoformat(day) if isinstance(day, str) else day for day in (since, until))
+    if last < first:
+        raise ValueError(f"There is no day from {first} to {last}. Give the earlier day first.")
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
