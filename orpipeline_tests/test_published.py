@@ -1,0 +1,305 @@
+"""The copy for readers: it is whole, current, and blocks nobody."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
+import pytest
+from polars.testing import assert_frame_equal
+
+import orpipeline
+from orpipeline import NoSuchTableError, NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
+from orpipeline.archive.folder import Archive
+from orpipeline.contracts.tables import RELATIONS, TABLES
+from orpipeline.snapshot import load_days
+from orpipeline.testing import sample_answer
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.parquet import EXPORTED
+from orpipeline_tests.processes import held_open
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+FIRST = date(2026, 9, 28)
+DAYS = [FIRST + timedelta(days=n) for n in range(6)]  # in two months
+
+
+class Place:
+    """An archive, a warehouse and its published copy in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(data_dir=folder)
+        self.archive = Archive(self.settings.archive)
+        self.warehouse = Warehouse(self.settings.warehouse, lock_wait_seconds=5, published=self.settings.published)
+        self.parquet = self.settings.published.parent / "parquet"
+
+    def load(self, *days: date, label: str | None = None, view_days: int = 30) -> None:
+        """Archive and load made-up days; with a `label`, another answer for them."""
+        for day in days:
+            fetched_at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
+            self.archive.put(restated(day, label), fetched_at=fetched_at, source="a test", origin="import")
+        assert not load_days(self.archive, self.warehouse, days, now=NOW, view_days=view_days).validated.errors
+
+    def execute(self, *statements: str) -> None:
+        with self.warehouse.transaction() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def read(self, table: str, **how: Any) -> pl.DataFrame:
+        return orpipeline.read(table, settings=self.settings, **how)
+
+
+def restated(day: date, label: str | None) -> bytes:
+    return sample_answer(day, change=lambda data: data["classifications"][0].update(display_name=label or "As it was"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    filled = Place(tmp_path / "data")
+    filled.load(*DAYS)
+    return filled
+
+
+def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: Place) -> None:
+    with place.warehouse.reading() as tables:
+        for name, model in RELATIONS.items():
+            rows = place.read(name)
+            assert rows.schema == model.polars_schema()
+            assert_frame_equal(rows, tables.read(name))
+            assert len(rows)
+
+
+def test_days_and_a_scope_can_be_chosen(place: Place) -> None:
+    rows = place.read("model_leaderboard", since=DAYS[1], until=str(DAYS[2]), scope="code")
+    assert rows["as_of"].unique().sort().to_list() == DAYS[1:3]
+    assert set(rows["scope"]) == {"code"}
+    assert place.read("task_models", since=DAYS[-1] + timedelta(days=1)).is_empty()
+
+
+def test_without_settings_it_reads_the_copy_of_the_environments_data_folder(
+    monkeypatch: pytest.MonkeyPatch, place: Place
+) -> None:
+    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(place.settings.data_dir))
+    assert orpipeline.read("snapshots")["as_of"].to_list() == DAYS
+
+
+def test_your_own_tables_are_in_the_copy_too(place: Place) -> None:
+    place.execute(
+        "CREATE TABLE authors AS SELECT DATE '2026-10-01' AS as_of, 'a' AS author",
+        "CREATE SCHEMA market",
+        "CREATE TABLE market.prices (price DOUBLE)",
+        "CREATE VIEW market.dear AS FROM market.prices",
+        "CREATE SCHEMA other; CREATE TABLE other.prices (price DOUBLE)",
+        "CREATE TABLE other.model_leaderboard (price DOUBLE)",
+    )
+    assert place.read("authors").to_dicts() == place.read("main.Authors").to_dicts()
+    assert place.read("authors", until="2026-09-30").is_empty()
+    assert place.read("market.dear").columns == ["price"]
+    with pytest.raises(NoSuchTableError, match=r"several tables prices. Write one of: market.prices, other.prices"):
+        place.read("prices")
+    assert "usage_rank" in place.read("model_leaderboard").columns  # the pipeline's own takes precedence
+    with pytest.raises(NoSuchTableError, match=r"market.prices has no column as_of, which `since` needs"):
+        place.read("market.prices", since=FIRST)
+
+
+def test_a_wrong_name_is_an_error_that_helps(place: Place) -> None:
+    with pytest.raises(NoSuchTableError, match=r"Did you mean model_leaderboard\? It has: .*openrouter.task_models"):
+        place.read("model_leader_board")
+    with pytest.raises(NoSuchTableError, match=r"no scope coding. Its scopes are: agent, all, code, data, general"):
+        place.read("model_leaderboard", scope="coding")
+    with pytest.raises(SettingsError, match="since='yesterday' is not a date"):
+        place.read("model_leaderboard", since="yesterday")
+
+
+def test_without_a_copy_the_error_states_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(NotPublishedError, match=r"no published copy at .*orpipeline run"):
+        orpipeline.read("task_models", settings=Settings(data_dir=tmp_path))
+    broken = Settings(data_dir=tmp_path).published
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"cut off")
+    with pytest.raises(WarehouseError, match=r"published copy .* cannot be read"):
+        orpipeline.read("task_models", settings=Settings(data_dir=tmp_path))
+
+
+def test_a_process_that_has_an_older_copy_open_reads_the_newest_one(place: Place) -> None:
+    with duckdb.connect(place.settings.published, read_only=True) as notebook:
+        count = "SELECT count(DISTINCT as_of) FROM openrouter.task_models"
+        place.load(DAYS[-1] + timedelta(days=1))
+        assert notebook.execute(count).fetchall() == [(len(DAYS),)]
+        assert len(place.read("snapshots")) == len(DAYS) + 1
+
+
+def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: Place) -> None:
+    patient = Warehouse(place.warehouse.path, lock_wait_seconds=0.1, published=place.settings.published)
+    with held_open(place.warehouse.path) as holder, pytest.raises(WarehouseBusyError) as error, patient.writing():
+        pass
+    assert f"PID {holder.pid}" in str(error.value)
+    assert f"can open {place.settings.published} instead" in str(error.value)
+    assert "read-only" not in str(error.value)
+
+
+# Parquet
+
+
+def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: Place) -> None:
+    for name in EXPORTED:
+        folder, stored = place.parquet / name, place.read(name)
+        assert sorted(path.name for path in folder.iterdir()) == ["2026-09.parquet", "2026-10.parquet"]
+        frames = {
+            "a polars folder": pl.read_parquet(folder),
+            "a polars pattern": pl.read_parquet(f"{folder}/*.parquet"),
+            "a polars scan": pl.scan_parquet(folder).collect(),
+            "a recursive pattern": pl.read_parquet(f"{place.parquet}/{name}/**/*.parquet"),
+            "pyarrow": pl.DataFrame(pl.from_arrow(ds.dataset(folder).to_table())),
+            "duckdb": _duckdb(f"FROM '{folder}/*.parquet'"),
+        }
+        for reader, frame in frames.items():
+            assert frame.columns == stored.columns, reader
+            same = frame.cast(dict(stored.schema)) if reader == "duckdb" else frame  # type: ignore[arg-type] # of columns
+            assert_frame_equal(same, stored, check_row_order=False, check_exact=True)
+        loaded = pd.read_parquet(folder)
+        assert list(loaded.columns) == stored.columns
+        assert set(loaded["as_of"]) == set(DAYS)
+        assert "category" not in set(map(str, loaded.dtypes))
+
+
+def _duckdb(query: str) -> pl.DataFrame:
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return pl.DataFrame(pl.from_arrow(connection.sql(query).to_arrow_table()))
+
+
+def test_a_restated_older_day_is_current_in_every_file(place: Place) -> None:
+    place.load(FIRST - timedelta(days=40))  # changes first_seen and days_listed of all later days
+    place.load(DAYS[1], label="Restated")
+    for view_days in (0, 30):
+        place.load(DAYS[-1] + timedelta(days=1 + view_days), view_days=view_days)
+        for name in EXPORTED:
+            assert_frame_equal(pl.read_parquet(place.parquet / name), place.read(name), check_row_order=False)
+
+
+def test_a_month_that_the_tables_no_longer_have_is_removed(place: Place) -> None:
+    gone = "DELETE FROM openrouter.{} WHERE as_of < DATE '2026-10-01'"
+    place.execute(*(gone.format(name) for name in TABLES))
+    place.load(DAYS[-1])
+    assert {path.name for path in place.parquet.rglob("*.parquet")} == {"2026-10.parquet"}
+
+
+# Failures
+
+
+def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publishes_it(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, aside = place.settings.published.parent, place.settings.published.parent.with_name("aside")
+    folder.rename(aside)
+    folder.write_text("not a folder")
+    new = DAYS[-1] + timedelta(days=1)
+    with caplog.at_level(logging.WARNING, "orpipeline"):
+        place.load(new)
+    assert "The tables are written, but not the copy for readers" in caplog.text
+    assert place.warehouse.days() == [*DAYS, new]
+    folder.unlink()
+    aside.rename(folder)
+    assert len(place.read("snapshots")) == len(DAYS)
+    (folder / ".warehouse.duckdb.publishing").write_bytes(b"what a killed process left")
+    place.warehouse.publish()
+    assert place.read("snapshots")["as_of"].to_list() == [*DAYS, new]
+    assert pl.read_parquet(place.parquet / "snapshots")["as_of"].to_list() == [*DAYS, new]
+    assert list(folder.glob(".*")) == []
+
+
+def test_a_transaction_that_is_rolled_back_publishes_nothing(place: Place) -> None:
+    before = place.settings.published.stat()
+    with pytest.raises(WarehouseError, match="no_such_column"):
+        place.execute("DELETE FROM openrouter.snapshots", "SELECT no_such_column")
+    assert place.settings.published.stat() == before
+
+
+# Others at work
+
+
+def test_two_writing_threads_take_turns(place: Place) -> None:
+    place.execute("CREATE TABLE counter AS SELECT 0 AS n")
+
+    def count() -> None:
+        for _ in range(5):
+            place.execute("UPDATE counter SET n = n + 1")
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert place.read("counter").item() == 15
+
+
+READER = """
+import json, sys
+from datetime import date
+from pathlib import Path
+import duckdb
+import orpipeline
+published, stop, ready = map(Path, sys.argv[1:])
+settings = orpipeline.Settings(data_dir=published.parents[2])
+seen = set()
+ready.touch()
+while not stop.exists():
+    with duckdb.connect(published, read_only=True) as connection:
+        whole = connection.execute('''
+            SELECT (SELECT list(DISTINCT as_of ORDER BY as_of) FROM openrouter.task_models)
+                 = (SELECT list(as_of ORDER BY as_of) FROM openrouter.snapshots)
+               AND (SELECT count(DISTINCT display_name) FROM openrouter.task_classifications
+                    WHERE display_name LIKE 'Write %' AND as_of <= DATE '2026-09-29') <= 1
+               AND (SELECT list(DISTINCT as_of ORDER BY as_of) FROM openrouter.model_trends)
+                 = (SELECT list(as_of ORDER BY as_of) FROM openrouter.snapshots)
+        ''').fetchall()
+    assert whole == [(True,)], whole
+    seen.add(len(orpipeline.read("snapshots", settings=settings)))
+print(json.dumps(sorted(seen)))
+"""
+
+
+@pytest.mark.slow
+def test_four_readers_during_twenty_writes_see_whole_days_and_block_nobody(place: Place, tmp_path: Path) -> None:
+    stop = tmp_path / "stop"
+    program = [sys.executable, "-c", READER, str(place.settings.published), str(stop)]
+    ready = [tmp_path / f"ready{n}" for n in range(4)]
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(
+                subprocess.Popen([*program, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            )
+            for file in ready
+        ]
+        try:
+            _wait_for(ready)
+            for n in range(20):
+                # The same two days get another label in each write, and a new day joins.
+                place.load(*DAYS[:2], DAYS[-1] + timedelta(days=n // 4 + 1), label=f"Write {n}")
+        finally:
+            stop.touch()
+            results = [reader.communicate(timeout=60) for reader in readers]
+    assert [(reader.returncode, error) for reader, (_, error) in zip(readers, results, strict=True)] == [(0, "")] * 4
+    counts = {count for output, _ in results for count in json.loads(output)}
+    assert len(counts) > 2
+    assert max(counts) <= len(DAYS) + 5
+
+
+def _wait_for(files: Sequence[Path]) -> None:
+    for _ in range(600):
+        if all(file.exists() for file in files):
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("a reader did not start")
