@@ -40,6 +40,23 @@ def test_the_stub_lists_each_public_name_once_and_dir_lists_no_others() -> None:
         from orpipeline import Warehouse  # type: ignore[attr-defined] # noqa: F401 - it is internal
 
 
+def test_the_key_of_an_asset_that_does_not_exist_is_an_error() -> None:
+    assert orpipeline.asset_key("model_trends", "second").path == ["second", "model_trends"]
+    with pytest.raises(orpipeline.SettingsError, match=r"no asset 'task_modles'\. Did you mean 'task_models'\?"):
+        orpipeline.asset_key("task_modles")
+    with pytest.raises(orpipeline.SettingsError, match="no asset 'latest_leaderboard'"):
+        orpipeline.asset_key("latest_leaderboard")  # a view that is not an asset
+
+
+def test_an_invalid_label_is_an_error_and_not_ignored(tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [{"group_name": ""}, {"owners": ["somebody"]}, {"tags": {"a b": "c"}}]
+    for options in wrong:
+        with pytest.raises(dg.DagsterInvalidDefinitionError):
+            orpipeline.build_defs(Settings(data_dir=tmp_path), **options)
+        with pytest.raises(dg.DagsterInvalidDefinitionError):
+            orpipeline.external_specs(Settings(data_dir=tmp_path), **options)
+
+
 # Examples
 
 

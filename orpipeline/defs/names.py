@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import dagster as dg
 
@@ -15,6 +16,10 @@ from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 DEFAULT_PREFIX: str = DEFAULT_SCHEMA
 VIRTUAL_ASSETS = SHOWN_VIEWS
 """The views that are assets."""
+_RAW = "raw_task_classifications"
+_REPORT = "leaderboard_report"
+ASSETS = (_RAW, *TABLES, *VIRTUAL_ASSETS, _REPORT)
+"""The names of all assets."""
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # with these, names of two pipelines could be equal
 _RESERVED = ("information_schema", "pg_catalog")  # DuckDB's own schemas
@@ -27,9 +32,10 @@ def asset_key(name: str, key_prefix: str = DEFAULT_PREFIX) -> dg.AssetKey:
         >>> orpipeline.asset_key("task_models")
         AssetKey(['openrouter', 'task_models'])
 
-    `key_prefix` is that of `build_defs`. The name is not checked: Dagster reports a key that no asset has.
+    `key_prefix` is that of `build_defs`. Raises SettingsError if there is no such asset: Dagster would take the key for
+    that of an asset of yours, and find nothing to load.
     """
-    return dg.AssetKey([key_prefix, name])
+    return Names(key_prefix).asset(name)
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,22 @@ class Names:
             )
 
     def asset(self, name: str) -> dg.AssetKey:
-        """Return an asset's key."""
-        return asset_key(name, self.prefix)
+        """Return an asset's key. Raises SettingsError if there is no such asset."""
+        if name not in ASSETS:
+            similar = get_close_matches(name, ASSETS, n=1)
+            meant = f" Did you mean {similar[0]!r}?" if similar else ""
+            raise SettingsError(f"There is no asset {name!r}.{meant} The assets are {', '.join(ASSETS)}.")
+        return dg.AssetKey([self.prefix, name])
 
     @property
     def raw(self) -> dg.AssetKey:
         """The raw answers."""
-        return self.asset("raw_task_classifications")
+        return self.asset(_RAW)
 
     @property
     def report(self) -> dg.AssetKey:
         """The report."""
-        return self.asset("leaderboard_report")
+        return self.asset(_REPORT)
 
     @property
     def daily_assets(self) -> list[dg.AssetKey]:

@@ -65,7 +65,8 @@ class Labels:
 
     def of(self, group: str) -> dict[str, Any]:
         """Return the arguments of a spec in one of the default groups."""
-        return {"group_name": self.group_name or group, "owners": self.owners, "tags": self.tags}
+        chosen = group if self.group_name is None else self.group_name
+        return {"group_name": chosen, "owners": self.owners, "tags": self.tags}
 
 
 def daily_specs(
