@@ -2,8 +2,9 @@
 
     python .ci/wheel.py FOLDER
 
-FOLDER has one wheel and one sdist, which `python -m build` has made. The Python that runs this needs `build`. The wheel
-is installed with the extra `ui` into a new environment, and runs in an empty folder with a new home.
+FOLDER has one wheel and one sdist, which `python -m build` has made. The Python that runs this needs `build` and `uv`,
+which the extra `dev` installs. The wheel is installed with the extra `ui` into a new environment, and runs in an empty
+folder with a new home.
 """
 
 from __future__ import annotations
@@ -83,11 +84,11 @@ def check_that_clone_and_sdist_build_the_same(wheel: Path, sdist: Path, temporar
 
 def install(wheel: Path, environment: Path) -> Path:
     """Install the wheel with the Dagster UI into a new environment, and return the folder of its programs."""
-    run(sys.executable, "-m", "venv", str(environment), folder=environment.parent)
-    python = environment / "bin" / "python"
     start = time.monotonic()
-    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(str(python), *pip, f"{wheel.resolve()}[ui]", folder=environment.parent)
+    uv = (sys.executable, "-m", "uv", "--quiet")
+    run(*uv, "venv", "--python", sys.executable, str(environment), folder=environment.parent)
+    python = environment / "bin" / "python"
+    run(*uv, "pip", "install", "--python", str(python), f"{wheel}[ui]", folder=environment.parent)
     passed(f"the wheel is installed with the extra `ui` ({time.monotonic() - start:.0f} s)")
     return environment / "bin"
 
@@ -113,9 +114,10 @@ def check_commands(programs: Path, temporary: Path) -> None:
     assert (data / "demo" / "reports" / "leaderboard.html").stat().st_size
     passed(f"demo: the report is in {data.relative_to(home)}/demo")
 
-    # DAGSTER_HOME, because `dagster dev` without it writes into the current folder.
+    # Without DAGSTER_HOME, Dagster itself writes into the current folder; without this setting, into HOME.
     its_own = {**environment, "DAGSTER_HOME": str(temporary / "dagster")}
     Path(its_own["DAGSTER_HOME"]).mkdir()
+    (temporary / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     for name, command, variables in (
         ("orpipeline dev", ["orpipeline", "dev"], environment),
         ("dagster dev -m orpipeline.definitions", ["dagster", "dev", "-m", "orpipeline.definitions"], its_own),
