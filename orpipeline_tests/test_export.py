@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -24,11 +21,13 @@ from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.dictionary import data_dictionary
 from orpipeline.export import ExportError, export_tables
 from orpipeline.rebuild import rebuild_days
-from orpipeline.testing.sample_answers import demo_answer
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.parquet import EXPORTED
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
-DAYS = [date(2026, 10, 1) + timedelta(days=n) for n in range(4)]
+DAYS = [date(2026, 9, 29) + timedelta(days=n) for n in range(4)]
+SEPTEMBER, OCTOBER = DAYS[:2], DAYS[2:]
 NEW = DAYS[-1] + timedelta(days=1)
 DOCS = Path(__file__).parents[1] / "docs" / "data-dictionary.md"
 
@@ -45,21 +44,15 @@ class History:
         for loaded in rebuild_days(self.archive, self.warehouse, [day for day, _ in answers], now=NOW):
             assert not loaded.validated.errors
 
-    def tables(self) -> dict[str, pl.DataFrame]:
-        with self.warehouse.reading() as tables:
-            return tables.read_all()
-
 
 def restated(day: date) -> bytes:
-    answer = json.loads(demo_answer(day))
-    answer["data"]["classifications"][0]["display_name"] = "Restated"
-    return json.dumps(answer).encode()
+    return sample_answer(day, change=lambda data: data["classifications"][0].update(display_name="Restated"))
 
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
     filled = History(tmp_path / "data")
-    filled.add(*((day, demo_answer(day)) for day in DAYS))
+    filled.add(*((day, sample_answer(day)) for day in DAYS))
     return filled
 
 
@@ -69,20 +62,9 @@ def _files(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_polars_and_duckdb_read_each_tables_rows(history: History, tmp_path: Path) -> None:
-    to = tmp_path / "out"
-    export_tables(history.warehouse, to)
-    _assert_same(history, to)
-    for table, stored in history.tables().items():
-        with duckdb.connect() as connection:
-            (count,) = connection.execute(f"SELECT count(*) FROM read_parquet('{to}/{table}/*/*.parquet')").fetchall()
-        assert count[0] == len(stored)
-        assert sorted(p.name for p in (to / table).iterdir()) == [f"as_of={day}" for day in DAYS]
-
-
 def test_files_describe_their_columns_and_have_their_citation(history: History, tmp_path: Path) -> None:
     export_tables(history.warehouse, tmp_path / "out")
-    schema = pq.read_schema(tmp_path / "out" / "task_models" / f"as_of={DAYS[0]}" / "task_models.parquet")
+    schema = pq.read_schema(tmp_path / "out" / "task_models" / "2026-09.parquet")
     assert schema.metadata[b"description"].decode() == TABLES["task_models"].summary()
     assert b"openrouter.ai/rankings" in schema.metadata[b"citation"]
     for field in schema:
@@ -94,38 +76,62 @@ def test_files_describe_their_columns_and_have_their_citation(history: History, 
 
 def test_demo_data_is_not_cited_as_openrouters(tmp_path: Path) -> None:
     history = History(tmp_path / "data")
-    history.add((DAYS[0], demo_answer(DAYS[0])), origin="demo")
+    history.add((DAYS[0], sample_answer(DAYS[0])), origin="demo")
     export_tables(history.warehouse, tmp_path / "out")
     assert (tmp_path / "out" / "CITATION").read_text().startswith("Demo data, made up")
 
 
-def test_a_second_export_writes_only_new_days(history: History, tmp_path: Path) -> None:
+def test_a_second_export_writes_only_months_with_new_days(history: History, tmp_path: Path) -> None:
     to = tmp_path / "out"
     assert export_tables(history.warehouse, to).written == DAYS
-    before = {name: found for name, found in _files(to).items() if name.endswith(".parquet")}
-    history.add((NEW, demo_answer(NEW)))
+    before = {name: found for name, found in _files(to).items() if name.endswith("2026-09.parquet")}
+    assert export_tables(history.warehouse, to).written == []
+    history.add((NEW, sample_answer(NEW)))
     exported = export_tables(history.warehouse, to)
-    assert (exported.written, exported.unchanged) == ([NEW], DAYS)
+    assert (exported.written, exported.unchanged) == ([*OCTOBER, NEW], SEPTEMBER)
     assert before.items() <= _files(to).items()
+    _assert_same(history, to)
     assert export_tables(history.warehouse, to, everything=True).unchanged == []
 
 
-def test_a_restated_day_is_exported_again(history: History, tmp_path: Path) -> None:
+def test_a_restated_day_is_exported_again_with_all_later_months(history: History, tmp_path: Path) -> None:
     export_tables(history.warehouse, tmp_path / "out")
-    history.add((DAYS[1], demo_answer(DAYS[1]) + b"\n"))
-    assert export_tables(history.warehouse, tmp_path / "out").written == [DAYS[1]]
-    snapshots = pl.scan_parquet(tmp_path / "out" / "snapshots").collect()
-    assert snapshots.filter(pl.col("revision") == 2).height == 1
+    history.add((DAYS[1], sample_answer(DAYS[1]) + b"\n"))
+    assert export_tables(history.warehouse, tmp_path / "out").written == DAYS  # the trends compare with earlier days
+    history.add((DAYS[2], sample_answer(DAYS[2]) + b"\n"))
+    assert export_tables(history.warehouse, tmp_path / "out").written == OCTOBER
+    snapshots = pl.read_parquet(tmp_path / "out" / "snapshots")
+    assert snapshots.filter(pl.col("revision") == 2).height == 2
 
 
-@pytest.mark.parametrize("files", [0, 4, 9])  # of five of the restated day and five of the new one
+def test_days_that_only_the_export_has_stay(history: History, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    export_tables(history.warehouse, to)
+    other = History(tmp_path / "other")
+    other.add((DAYS[-1], restated(DAYS[-1])))
+    export_tables(other.warehouse, to)
+    for name in EXPORTED:
+        assert pl.read_parquet(to / name)["as_of"].unique().sort().to_list() == DAYS
+    tasks = pl.read_parquet(to / "task_classifications").filter(display_name="Restated")
+    assert tasks["as_of"].to_list() == [DAYS[-1]]
+
+
+def test_an_export_of_version_0_1_is_not_mixed_with_this_layout(history: History, tmp_path: Path) -> None:
+    older = tmp_path / "out" / "task_models" / "as_of=2026-09-29"
+    older.mkdir(parents=True)
+    with pytest.raises(ExportError, match=f"{older} is from orpipeline 0.1"):
+        export_tables(history.warehouse, tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.parquet")) == []
+
+
+@pytest.mark.parametrize("files", [0, 4, 12])  # of eight of each month
 def test_a_failed_export_leaves_each_day_readable_and_the_next_one_completes_it(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
 ) -> None:
     to = tmp_path / "out"
     export_tables(history.warehouse, to)
     history.add((DAYS[1], restated(DAYS[1])))
-    history.add((NEW, demo_answer(NEW)))
+    history.add((NEW, sample_answer(NEW)))
     replace = Path.replace
 
     def fail_after_some(self: Path, target: Path) -> Path:
@@ -138,10 +144,10 @@ def test_a_failed_export_leaves_each_day_readable_and_the_next_one_completes_it(
     monkeypatch.setattr(Path, "replace", fail_after_some)
     with pytest.raises(ExportError, match="No space left"):
         export_tables(history.warehouse, to)
-    whole = _whole_days(to)
-    assert set(DAYS) <= set(whole)
+    whole = set(pl.read_parquet(to / "snapshots")["as_of"])
+    assert set(DAYS) <= whole
     for table in TABLES:
-        assert set(whole) <= {day for (day,) in pl.scan_parquet(to / table).select("as_of").unique().collect().rows()}
+        assert whole <= set(pl.read_parquet(to / table)["as_of"])
     assert not list(to.rglob(".*"))
     monkeypatch.undo()
     assert NEW in export_tables(history.warehouse, to).written
@@ -212,41 +218,18 @@ def test_readers_see_every_day_while_all_days_are_exported_again(history: Histor
         assert reading.result() == {len(DAYS)}
 
 
-def test_a_days_files_have_one_version_if_it_is_restated_during_the_export(history: History, tmp_path: Path) -> None:
-    """Another process may write after the export has compared the versions and before it reads the day."""
-    to, body = tmp_path / "out", restated(DAYS[1])
-
-    class RestatedAfterTheFirstRead(Warehouse):
-        def read(self, name: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
-            rows = super().read(name, since=since, until=until)
-            history.add((DAYS[1], body))
-            return rows
-
-    export_tables(RestatedAfterTheFirstRead(history.warehouse.path), to)
-    _assert_same(history, to)
-    version = pq.read_schema(to / "task_models" / f"as_of={DAYS[1]}" / "task_models.parquet").metadata[b"version"]
-    assert version.decode().startswith(hashlib.sha256(body).hexdigest())
-    assert export_tables(history.warehouse, to).written == []
-
-
 def _assert_same(history: History, to: Path) -> None:
-    for table, stored in history.tables().items():
-        exported = pl.scan_parquet(to / table, hive_partitioning=True).collect().select(stored.columns)
-        assert_frame_equal(
-            exported.cast(dict(stored.schema)).sort(TABLES[table].primary_key()),  # type: ignore[arg-type] # of columns
-            stored,
-            check_exact=True,
-        )
-
-
-def _whole_days(to: Path) -> list[date]:
-    return [date.fromisoformat(path.parent.name[6:]) for path in sorted(to.glob("snapshots/*/snapshots.parquet"))]
+    with history.warehouse.reading() as tables:
+        for name in EXPORTED:
+            assert_frame_equal(
+                pl.read_parquet(to / name).sort(RELATIONS[name].primary_key()), tables.read(name), check_exact=True
+            )
 
 
 def test_a_damaged_parquet_file_is_exported_again(history: History, tmp_path: Path) -> None:
     export_tables(history.warehouse, tmp_path / "out")
-    (tmp_path / "out" / "snapshots" / f"as_of={DAYS[2]}" / "snapshots.parquet").write_bytes(b"cut off")
-    assert export_tables(history.warehouse, tmp_path / "out").written == [DAYS[2]]
+    (tmp_path / "out" / "snapshots" / "2026-10.parquet").write_bytes(b"cut off")
+    assert export_tables(history.warehouse, tmp_path / "out").written == OCTOBER
 
 
 def test_an_empty_warehouse_is_an_error(tmp_path: Path) -> None:

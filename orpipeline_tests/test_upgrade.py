@@ -505,7 +505,7 @@ def test_a_damaged_file_is_kept_aside_and_a_complete_new_one_takes_its_place(
     assert f"Kept aside: {aside}" in done.stdout
     assert aside.read_bytes() == content
     old.assert_current()
-    assert {path.name for path in old.folder.iterdir()} == {"raw", old.path.name, aside.name}
+    assert {path.name for path in old.folder.iterdir()} == {"raw", "reports", old.path.name, aside.name}
 
 
 def test_a_missing_file_is_built_completely(old: Place) -> None:

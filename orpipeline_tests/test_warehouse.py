@@ -401,7 +401,7 @@ def test_a_file_that_stays_locked_is_an_error_that_names_the_process(
 ) -> None:
     impatient = Warehouse(filled.path, lock_wait_seconds=0.2)
     with held_open(filled.path, read_only=holder_only_reads) as holder:
-        with pytest.raises(WarehouseBusyError, match=rf"{filled.path} is locked by another .*\(PID {holder.pid}\)"):
+        with pytest.raises(WarehouseBusyError, match=rf"{filled.path} is locked by \S+ \(PID {holder.pid}\)"):
             replace(impatient, frames_of(NEXT), NEXT)
         if holder_only_reads:  # readers do not wait for each other
             assert impatient.days() == [DAY]
