@@ -26,6 +26,10 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
 
     The API key is not part of the configuration, which the UI shows: it is read from `OPENROUTER_API_KEY` when the API
     is called.
+
+        >>> import orpipeline
+        >>> api = orpipeline.OpenRouterResource(base_url="https://openrouter.ai/api/v1", state="/srv/openrouter/state")
+        >>> replaced = {**orpipeline.resources(), "openrouter": api}
     """
 
     base_url: str = Field(description="The API's address, without `/classifications/task`.")
@@ -52,7 +56,14 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
 
 
 class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom
-    """The append-only archive of raw answers."""
+    """The append-only archive of raw answers.
+
+        >>> import orpipeline
+        >>> archive = orpipeline.ArchiveResource(path="/srv/openrouter/raw")
+        >>> replaced = {**orpipeline.resources(), "openrouter_archive": archive}
+
+    A day's answers are in `path/2026-10-06/r1`, `r2` and so on.
+    """
 
     path: str = Field(description="The archive's folder.")
 
@@ -65,6 +76,15 @@ class WarehouseResource(DuckDBResource):
     """The DuckDB warehouse: dagster-duckdb's resource, with a lock wait and transactions.
 
     `with warehouse.get_connection() as connection:` is one transaction, rolled back on an error.
+
+        >>> import dagster as dg
+        >>> import orpipeline
+        >>> @dg.asset(deps=[orpipeline.asset_key("model_leaderboard")])
+        ... def authors(openrouter_warehouse: orpipeline.WarehouseResource) -> None:
+        ...     with openrouter_warehouse.get_connection() as connection:
+        ...         connection.sql("SELECT DISTINCT author FROM openrouter.model_leaderboard").create("authors")
+        >>> dg.materialize([authors], resources=orpipeline.resources()).success
+        True
     """
 
     tables_schema: str = Field(default=DEFAULT_SCHEMA, description="The DuckDB schema of the pipeline's own tables.")

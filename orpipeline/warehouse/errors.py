@@ -9,11 +9,34 @@ from orpipeline.errors import NextAttempt, OrpipelineError
 
 
 class WarehouseError(OrpipelineError):
-    """The warehouse cannot be opened, read or written. Its tables are unchanged."""
+    """The warehouse cannot be opened, read or written. Its tables are unchanged.
+
+    >>> import orpipeline
+    >>> warehouse = orpipeline.resources()["openrouter_warehouse"]
+    >>> try:
+    ...     with warehouse.get_connection() as connection:
+    ...         rows = connection.sql("FROM prices").fetchall()
+    ... except orpipeline.WarehouseError as error:
+    ...     print(type(error).__name__)
+    WarehouseError
+    """
 
 
 class WarehouseBusyError(WarehouseError):
-    """Another process, or another thread of this one, has locked the DuckDB file."""
+    """Another process, or another thread of this one, has locked the DuckDB file.
+
+    >>> import duckdb
+    >>> import orpipeline
+    >>> path = orpipeline.resources()["openrouter_warehouse"].database
+    >>> notebook = duckdb.connect(path, read_only=True)
+    >>> try:
+    ...     with orpipeline.WarehouseResource(database=path, lock_wait_seconds=0).get_connection():
+    ...         print("not locked")
+    ... except orpipeline.WarehouseBusyError:
+    ...     print("locked: use orpipeline.read in the notebook")
+    locked: use orpipeline.read in the notebook
+    >>> notebook.close()
+    """
 
 
 class DamagedWarehouseError(WarehouseError):
@@ -23,15 +46,47 @@ class DamagedWarehouseError(WarehouseError):
 
 
 class NotPublishedError(WarehouseError):
-    """There is no published copy to read yet."""
+    """There is no published copy to read yet.
+
+    >>> import orpipeline
+    >>> try:
+    ...     rows = orpipeline.read("snapshots", settings=orpipeline.Settings(data_dir="/srv/new"))
+    ... except orpipeline.NotPublishedError:
+    ...     print("nothing loaded yet")
+    nothing loaded yet
+    """
 
 
 class NoSuchTableError(WarehouseError):
-    """A reader names a table, column or scope that does not exist."""
+    """A reader names a table, column or scope that does not exist.
+
+    >>> import orpipeline
+    >>> try:
+    ...     rows = orpipeline.read("model_leaderboard", scope="coding")
+    ... except orpipeline.NoSuchTableError as error:
+    ...     print("coding" in str(error))
+    True
+    """
 
 
 class MissingDaysError(WarehouseError):
-    """The tables lack days that an asset loads. `days` has them, oldest first."""
+    """The tables lack days that an asset loads. `days` has them, oldest first.
+
+    >>> import dagster as dg
+    >>> import orpipeline
+    >>> @dg.asset(
+    ...     partitions_def=orpipeline.daily_partitions(),
+    ...     ins={"models": dg.AssetIn(orpipeline.asset_key("task_models"))},
+    ... )
+    ... def model_count(models) -> int:
+    ...     return len(models)
+    >>> assets = [model_count, *orpipeline.external_specs()]
+    >>> try:
+    ...     dg.materialize(assets, resources=orpipeline.resources(), partition_key="2026-09-01")
+    ... except orpipeline.MissingDaysError as error:
+    ...     print(*error.days)
+    2026-09-01
+    """
 
     def __init__(self, message: str, *, days: Sequence[date]) -> None:
         super().__init__(message)

@@ -201,6 +201,11 @@ class WarehouseIOManager(DuckDBIOManager):
     """Stores the frames that assets return in the warehouse's DuckDB file, and loads them for downstream assets.
 
     An input without an annotation is loaded as a polars frame.
+
+        >>> import dagster as dg
+        >>> import orpipeline
+        >>> shop = orpipeline.WarehouseIOManager(database="/srv/shop/shop.duckdb")
+        >>> defs = dg.Definitions(resources={"io_manager": shop})
     """
 
     lock_wait_seconds: float = Field(
