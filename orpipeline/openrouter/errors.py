@@ -21,13 +21,13 @@ from orpipeline.errors import NextAttempt, OrpipelineError
 class OpenRouterError(OrpipelineError):
     """The API gave no usable answer.
 
-        >>> import orpipeline
-        >>> api = orpipeline.OpenRouterResource(base_url="https://openrouter.ai/api/v1", state="/srv/openrouter/state")
-        >>> try:
-        ...     answer = api.client().fetch()
-        ... except orpipeline.OpenRouterError as error:
-        ...     print(type(error).__name__)
-        MissingKeyError
+    >>> import orpipeline
+    >>> api = orpipeline.OpenRouterResource(base_url="https://openrouter.ai/api/v1", state="/srv/openrouter/state")
+    >>> try:
+    ...     answer = api.client().fetch()
+    ... except orpipeline.OpenRouterError as error:
+    ...     print(type(error).__name__)
+    MissingKeyError
     """
 
 
