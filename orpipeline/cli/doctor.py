@@ -179,6 +179,7 @@ def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Repo
         report.warnings.append(f"{_count(recent, f'of the last {_RECENT_DAYS} days')} lost (is the schedule running?)")
     return [
         ("warehouse", warehouse),
+        ("for readers", _published(settings, stored, report)),
         ("not in tables", terminal.some_days(unloaded)),
         ("lost days", terminal.some_days(lost)),
     ]
@@ -200,6 +201,24 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
         report.problems.append("the warehouse cannot be read (the reason is above)")
         return None, str(error)
     return stored, f"{settings.warehouse}: {terminal.span(stored)}"
+
+
+def _published(settings: Settings, stored: Sequence[date], report: _Report) -> str:
+    """Return what to show about the copy for readers."""
+    from orpipeline.warehouse.errors import NotPublishedError
+    from orpipeline.warehouse.published import PublishedCopy
+
+    try:
+        with PublishedCopy(settings.published).reading() as tables:
+            published = tables.days()
+    except NotPublishedError:
+        return f"{settings.published}: none yet; each run publishes it"
+    except OrpipelineError as error:
+        report.warnings.append("the copy for readers cannot be read: use `orpipeline rebuild`")
+        return str(error)
+    if published != stored:
+        report.warnings.append("the copy for readers is older than the tables: use `orpipeline rebuild`")
+    return f"{settings.published}: {terminal.span(published)}"
 
 
 def _add_budget(settings: Settings, report: _Report) -> None:

@@ -138,20 +138,21 @@ def rebuild(since: date | None, until: date | None, demo: bool) -> None:
 
 
 @click.command(
-    short_help="Export the tables as Parquet files.",
+    short_help="Export the tables and views as Parquet files.",
     epilog=examples(
-        "orpipeline export --to parquet/          # the days that changed",
-        "orpipeline export --to parquet/ --all    # every day",
+        "orpipeline export --to parquet/          # the months that changed",
+        "orpipeline export --to parquet/ --all    # every month",
     ),
 )
 @click.option("--to", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write to.")
-@click.option("--all", "everything", is_flag=True, help="Write all days, not only those that changed.")
+@click.option("--all", "everything", is_flag=True, help="Write all months, not only those that changed.")
 @demo_option
 def export(to: Path, everything: bool, demo: bool) -> None:
-    """Export the tables as Parquet files.
+    """Export the tables and views as Parquet files.
 
-    There is one file for each table and day. The folder also gets the citation and the data dictionary. Unchanged days
-    are not written again.
+    There is one file for each table and month, `<table>/2026-10.parquet`. The folder also gets the citation and the
+    data dictionary. Unchanged months are not written again. Every run already writes the same files beside the copy for
+    readers, in the folder `published` of the reports.
     """
     warehouse = open_warehouse(command_settings(demo=demo))
     from orpipeline.export import export_tables
