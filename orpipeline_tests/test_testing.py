@@ -1,0 +1,467 @@
+"""`orpipeline.testing`, used as the tests of a project use it that embeds the pipeline."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of assets.
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import polars as pl
+import pytest
+
+import orpipeline
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.contracts.judgement import validate
+from orpipeline.contracts.tables import RELATIONS
+from orpipeline.defs.alerts import alert_sensor
+from orpipeline.errors import NetworkInTestError
+from orpipeline.openrouter.client import Client
+from orpipeline.openrouter.errors import BadRequestError, RateLimitedError, ServerError, UnauthorizedError
+from orpipeline.openrouter.frames import parse
+from orpipeline.settings import api_key, load_settings
+from orpipeline.testing import LocalApi, LocalPipeline, Reply, Task, fixed_clock, sample_answer, sample_tables
+from orpipeline.testing.local_api import KEY
+from orpipeline_tests.answers import DAY, tag
+
+pytest_plugins = ["pytester"]
+
+Tables = Callable[[int], dict[str, pl.DataFrame]]
+DAILY = orpipeline.daily_partitions()
+OURS = {"models": dg.AssetIn(orpipeline.asset_key("task_models"))}
+
+
+@dg.asset(partitions_def=DAILY, ins=OURS, io_manager_key="openrouter_io_manager", metadata={"partition_expr": "as_of"})
+def authors(models: pl.DataFrame) -> pl.DataFrame:
+    return models.group_by("as_of", author=pl.col("model_id").str.split("/").list.first()).len()
+
+
+@dg.asset_check(asset=authors)
+def authors_are_many(authors: pl.DataFrame) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=len(authors) > 10)
+
+
+@dg.asset(
+    partitions_def=dg.WeeklyPartitionsDefinition("2026-06-22", day_offset=1),
+    ins=OURS,
+    io_manager_key="openrouter_io_manager",
+    metadata={"partition_expr": "week"},
+)
+def weekly_models(context: dg.AssetExecutionContext, models: pl.DataFrame) -> pl.DataFrame:
+    week = date.fromisoformat(context.partition_key)
+    return pl.DataFrame({"week": [week], "days": [models["as_of"].n_unique()]})
+
+
+# The stand-in of the API
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_the_api_serves_the_newest_completed_day_as_made_up(api: LocalApi) -> None:
+    answer = Client(KEY, api.base_url).fetch()
+    assert answer.body == sample_answer(DAY)
+    assert answer.origin == "demo"
+    (request,) = api.requests
+    assert request.path == "/api/v1/classifications/task?window=7d"
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        ("/classifications/task?window=7d", "", 401),
+        ("/classifications/task?window=30d", KEY, 400),
+        ("/models", KEY, 404),
+        ("/classifications/task", KEY, 200),
+    ],
+)
+def test_the_api_rejects_what_openrouter_rejects(api: LocalApi, path: str, key: str, status: int) -> None:
+    reply = httpx.get(api.base_url + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+    assert reply.status_code == status
+    assert status == 200 or reply.json()["error"]["code"] == status
+
+
+def test_failures_come_before_all_other_replies(api: LocalApi) -> None:
+    client = Client(KEY, api.base_url, retry_wait_seconds=0.01, total_timeout_seconds=10)
+    api.serve(b'{"one": 1}', Reply(b'{"two": 2}'))
+    api.fail_next(429, retry_after=60)
+    with pytest.raises(RateLimitedError, match="made-up failure"):
+        client.fetch()
+    assert [client.fetch().body for _ in range(3)] == [b'{"one": 1}', b'{"two": 2}', b'{"two": 2}']
+    api.fail_next(503, times=3)
+    with pytest.raises(ServerError):
+        client.fetch()
+    api.fail_next(400, message="no such window")
+    with pytest.raises(BadRequestError, match="no such window"):
+        client.fetch()
+    api.fail_next(401)
+    with pytest.raises(UnauthorizedError):
+        client.fetch()
+    api.serve()
+    assert json.loads(client.fetch().body)["data"]["window_days"] == 7
+
+
+# Answers and tables
+
+
+def test_an_answer_of_your_own_tasks_breaks_no_rule() -> None:
+    tasks = [
+        Task("code:debugging", 0.4, models={"a/x": 0.6, "b/y:free": (0.3, 0.1)}),
+        Task("data:cleaning_up", 0.3, 0.1),
+        Task("code:general_impl", 0.2, 0.45),
+        Task("math", 0.1, 0.05),
+    ]
+    body = sample_answer("2026-10-06", tasks)
+    assert validate(parse([(DAY, body)])).is_empty()
+    data = json.loads(body)["data"]
+    debugging = tag(data, "code:debugging")
+    assert debugging["category_usage_share"] == 0.667
+    assert debugging["category_token_share"] == 0.471
+    assert debugging["models"][1] == {"id": "b/y:free", "tag_usage_share": 0.3, "tag_token_share": 0.1}
+    assert [task["display_name"] for task in data["classifications"]] == [
+        "Debugging",
+        "Cleaning Up",
+        "Code Generation",
+        "Math",
+    ]
+    assert [(macro["key"], macro["usage_share"], macro["token_share"]) for macro in data["macro_categories"]] == [
+        ("code", 0.6, 0.85),
+        ("data", 0.3, 0.1),
+        ("general", 0.1, 0.05),
+    ]
+
+
+def test_every_figure_of_an_answer_can_be_set() -> None:
+    task = Task("x", 2.5, -1.0, "Name", "media", 0.1, 0.2)
+    body = sample_answer(DAY, [task], change=lambda data: data["macro_categories"][0].update(usage_share="wrong"))
+    data = json.loads(body)["data"]
+    assert data["classifications"] == [
+        {
+            "tag": "x",
+            "display_name": "Name",
+            "macro_category": "media",
+            "usage_share": 2.5,
+            "token_share": -1.0,
+            "category_usage_share": 0.1,
+            "category_token_share": 0.2,
+            "models": [],
+        }
+    ]
+    assert data["macro_categories"][0] == {"key": "media", "label": "Media", "usage_share": "wrong", "token_share": -1}
+
+
+def test_the_sample_tables_are_those_of_the_contracts(openrouter_tables: Tables) -> None:
+    tables = openrouter_tables(14)
+    assert tables.keys() == RELATIONS.keys()
+    for name, frame in tables.items():
+        assert frame.schema == RELATIONS[name].polars_schema()
+        days = sorted(frame["as_of"].unique())
+        first = DAY if name == "latest_leaderboard" else DAY - timedelta(days=13)
+        assert (days[0], days[-1]) == (first, DAY)
+    assert set(tables["snapshots"]["origin"]) == {"demo"}
+    tables["snapshots"].drop_in_place("origin")
+    assert "origin" in openrouter_tables(14)["snapshots"].columns  # one test's change is not another's
+
+
+def test_the_fixed_clock_stands_still_or_goes_on() -> None:
+    noon = datetime(2026, 10, 7, 12, tzinfo=UTC)
+    with fixed_clock(noon):
+        assert utc_now() == utc_now() == noon
+        with fixed_clock(noon.replace(day=9), ticking=True):
+            assert newest_completed_day(utc_now()) == date(2026, 10, 8)
+            begun = utc_now()
+            time.sleep(0.001)
+            assert utc_now() > begun
+        assert utc_now() == noon
+    assert abs(utc_now() - datetime.now(UTC)) < timedelta(seconds=5)
+    with pytest.raises(ValueError, match="no time zone"), fixed_clock(datetime(2026, 10, 7)):  # noqa: DTZ001 - the point
+        pass
+
+
+# The pipeline
+
+
+def test_an_asset_reads_the_day_that_the_api_serves(openrouter: LocalPipeline) -> None:
+    openrouter.serve(sample_answer("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
+    result = openrouter.materialize([authors])
+    assert result.success
+    assert openrouter.read("public.authors").sort("author").rows() == [(DAY, "a", 2), (DAY, "b", 1)]
+    assert openrouter.read("task_models")["model_id"].to_list() == ["a/x", "a/y", "b/z"]
+    assert len(openrouter.requests) == 1
+
+
+def test_an_asset_and_its_check_run_with_the_day_and_alone_once_it_is_loaded(openrouter: LocalPipeline) -> None:
+    first = openrouter.materialize([authors, authors_are_many], day="2026-10-04")
+    assert [check.passed for check in first.get_asset_check_evaluations() if check.asset_key == authors.key] == [True]
+    assert openrouter.read("snapshots")["as_of"].to_list() == [date(2026, 10, 4)]
+    again = openrouter.materialize([authors], day="2026-10-04")
+    assert {event.asset_key for event in again.get_asset_materialization_events()} == {authors.key}
+    assert len(openrouter.requests) == 1
+
+
+def test_a_restated_day_is_fetched_with_run_config(openrouter: LocalPipeline) -> None:
+    openrouter.materialize()
+    openrouter.serve(sample_answer(DAY, [Task("math", models={"a/x": 0.5})]))
+    with fixed_clock(utc_now() + timedelta(hours=6)):
+        openrouter.materialize([authors], run_config={"ops": {"openrouter_snapshot": {"config": {"fetch": "always"}}}})
+    assert openrouter.read("snapshots")["revision"].to_list() == [2]
+    assert openrouter.read("public.authors")["author"].to_list() == ["a"]
+
+
+def test_a_weekly_asset_runs_on_loaded_days(openrouter: LocalPipeline) -> None:
+    openrouter.load("2026-09-28", "2026-10-04")
+    openrouter.materialize([weekly_models], partition_key="2026-09-28")
+    assert openrouter.read("public.weekly_models").rows() == [(date(2026, 9, 28), 7)]
+    assert openrouter.requests == []
+    assert len(openrouter.read("model_leaderboard", since="2026-10-01", scope="code")["as_of"].unique()) == 4
+
+
+def test_a_failing_api_fails_the_run_until_its_time_has_come(openrouter: LocalPipeline) -> None:
+    openrouter.fail_next(429, retry_after=600)
+    with pytest.raises(dg.Failure, match="rejects further requests"):
+        openrouter.materialize([authors])
+    assert not openrouter.materialize([authors], raise_on_error=False).success
+    assert len(openrouter.requests) == 1
+    with fixed_clock(utc_now() + timedelta(minutes=11)):
+        assert openrouter.materialize([authors]).success
+
+
+def test_the_environments_settings_are_those_of_the_pipeline(openrouter: LocalPipeline) -> None:
+    openrouter.load("2026-10-06")
+    assert load_settings().data_dir == openrouter.settings.data_dir
+    assert api_key() == KEY
+    assert len(orpipeline.read("model_leaderboard", scope="all")) == len(
+        sample_tables(1)["model_leaderboard"].filter(scope="all")
+    )
+
+
+def test_a_pipeline_has_the_prefix_and_start_of_your_project(tmp_path: Path) -> None:
+    starts = orpipeline.daily_partitions(orpipeline.Settings(start_date="2026-10-01"))
+
+    @dg.asset(
+        partitions_def=starts,
+        ins={"models": dg.AssetIn(orpipeline.asset_key("task_models", "market"))},
+        io_manager_key="market_io_manager",
+        metadata={"partition_expr": "as_of"},
+    )
+    def mine(models: pl.DataFrame) -> pl.DataFrame:
+        return models.select("as_of", "model_id")
+
+    with LocalPipeline(tmp_path, key_prefix="market", start_date="2026-10-01") as market:
+        market.materialize([mine], day=DAY)
+        assert len(market.read("public.mine")) == len(market.read("market.task_models"))
+
+
+# The isolation of a project's tests
+
+
+@pytest.fixture
+def developer(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project of somebody with a real key and real data. Its tests run in their own process."""
+    monkeypatch.delenv("ORPIPELINE_TESTING")
+    for name, value in {
+        "OPENROUTER_API_KEY": "sk-or-real",
+        "ORPIPELINE_DATA_DIR": str(pytester.path / "real"),
+        "ORPIPELINE_ARCHIVE": str(pytester.path / "real" / "raw"),
+        "ORPIPELINE_START_DATE": "2020-01-01",
+        "DAGSTER_HOME": str(pytester.path / "real" / "dagster"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    pytester.makefile("", **{".env": f"OPENROUTER_API_KEY=sk-or-real\nORPIPELINE_STATE={pytester.path / 'real'}"})
+    return pytester
+
+
+# The audit hook sees each look-up and connection of the process, whichever library it comes from.
+CONNECTS = """
+import sys, pytest, orpipeline
+from orpipeline.openrouter.client import Client
+from orpipeline.errors import NetworkInTestError
+
+used = []
+
+def watch(event, _):
+    if event.startswith(("socket.connect", "socket.getaddr")):
+        used.append(event)
+
+sys.addaudithook(watch)
+
+def test_it_forgets_the_fixture(monkeypatch):
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-any")
+    with pytest.raises(NetworkInTestError, match="fixture `openrouter`"):
+        Client("sk-or-any").fetch()
+    assert used == []
+"""
+
+
+def test_a_test_that_forgets_the_fixture_reaches_no_network(developer: pytest.Pytester) -> None:
+    developer.makepyfile(CONNECTS)
+    developer.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_a_run_or_a_command_of_a_test_that_forgets_the_fixture_fails_with_the_advice(
+    developer: pytest.Pytester,
+) -> None:
+    developer.makepyfile(
+        """
+        import os, subprocess, sys
+        import dagster as dg
+        import orpipeline
+
+        def test_run(monkeypatch):
+            monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-any")
+            job = orpipeline.build_defs().resolve_job_def("daily_snapshot")
+            day = orpipeline.daily_partitions().get_last_partition_key()
+            with dg.DagsterInstance.ephemeral() as instance:
+                job.execute_in_process(instance=instance, partition_key=day)
+
+        def test_command():
+            done = subprocess.run(
+                [sys.executable, "-c", "from orpipeline.cli.app import main; main()", "fetch"],
+                env={**os.environ, "OPENROUTER_API_KEY": "sk-or-any"}, capture_output=True, text=True,
+            )
+            assert done.returncode == 1
+            assert "fixture `openrouter`" in done.stderr
+        """
+    )
+    done = developer.runpytest_subprocess()
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines("*Use the fixture `openrouter`*")
+    assert not (developer.path / "real").exists()
+
+
+SEES = """
+import os
+from pathlib import Path
+from dotenv import load_dotenv
+from orpipeline.settings import api_key, load_settings
+
+AT_COLLECTION = load_settings()
+seen = set()
+
+def is_isolated(settings):
+    return "real" not in str(settings) and settings.start_date.year == 2026 and not settings.data_dir.exists()
+
+def test_nothing_real_is_visible():
+    load_dotenv(Path.cwd() / ".env")
+    assert is_isolated(AT_COLLECTION)
+    assert is_isolated(load_settings())
+    assert not api_key() and not os.environ.get("DAGSTER_HOME")
+    seen.add(load_settings().data_dir)
+
+def test_each_test_has_its_own_folder(monkeypatch):
+    monkeypatch.undo()
+    seen.add(load_settings().data_dir)
+    assert len(seen | {AT_COLLECTION.data_dir}) == 3
+    load_settings().archive.mkdir(parents=True)
+    Path("folder").write_text(str(load_settings().data_dir))
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n", "1")], ids=["one process", "xdist"])
+def test_the_developers_settings_and_data_are_hidden(developer: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+    developer.makepyfile(SEES)
+    developer.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
+    assert not (developer.path / "real").exists()
+    assert not Path((developer.path / "folder").read_text()).exists()  # removed at the end
+
+
+def test_the_plugin_keeps_what_you_name_and_can_be_turned_off(developer: pytest.Pytester) -> None:
+    developer.makepyfile(
+        """
+        import os
+        def test_key(): assert os.environ["OPENROUTER_API_KEY"] == "sk-or-real"
+        def test_folder(): assert "real" in os.environ["ORPIPELINE_DATA_DIR"]
+        def test_network(): assert "ORPIPELINE_TESTING" not in os.environ
+        """
+    )
+    developer.runpytest_subprocess("-p", "no:orpipeline").assert_outcomes(passed=3)
+    developer.makeini("[pytest]\norpipeline_keep = OPENROUTER_API_KEY")
+    developer.runpytest_subprocess().assert_outcomes(passed=1, failed=2)
+
+
+def test_the_environment_is_as_before_after_the_session(developer: pytest.Pytester) -> None:
+    developer.makepyfile("def test_nothing(): pass")
+    code = """
+import os, pytest
+ours = lambda: {name: value for name, value in os.environ.items() if "ROUTER" in name or "ORPIPE" in name}
+before = ours()
+pytest.main(["-q"])
+assert before == ours()
+"""
+    assert developer.run(sys.executable, "-c", code).ret == 0
+
+
+# 8 lines, of which the last 3 are the test.
+ONE_TEST = """
+from orpipeline.testing import Task, sample_answer
+from mine import authors
+
+def test_authors(openrouter):
+    openrouter.serve(sample_answer("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
+    openrouter.materialize([authors], day="2026-10-06")
+    assert openrouter.read("public.authors").sort("author")["len"].to_list() == [2, 1]
+"""
+MINE = """
+import dagster as dg
+import polars as pl
+import orpipeline
+
+@dg.asset(
+    partitions_def=orpipeline.daily_partitions(),
+    ins={"models": dg.AssetIn(orpipeline.asset_key("task_models"))},
+    io_manager_key="openrouter_io_manager",
+    metadata={"partition_expr": "as_of"},
+)
+def authors(models: pl.DataFrame) -> pl.DataFrame:
+    return models.group_by("as_of", author=pl.col("model_id").str.split("/").list.first()).len()
+"""
+
+
+def test_a_test_of_an_asset_has_eight_lines(developer: pytest.Pytester) -> None:
+    assert len(ONE_TEST.strip().splitlines()) <= 8
+    developer.makepyfile(mine=MINE, test_mine=ONE_TEST)
+    developer.runpytest_subprocess("--durations=1").assert_outcomes(passed=1)
+
+
+def test_an_alert_of_a_test_reaches_no_network(tmp_path: Path) -> None:
+    settings = orpipeline.Settings(data_dir=tmp_path, alert_webhook="https://hooks.example.org/secret")
+
+    @dg.op
+    def fails() -> None:
+        raise ValueError("not ours")
+
+    @dg.job
+    def failing() -> None:
+        fails()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = failing.execute_in_process(instance=instance, raise_on_error=False)
+        event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
+        context = dg.build_run_status_sensor_context("alerts", event, instance, result.dagster_run).for_run_failure()
+        with pytest.raises(NetworkInTestError, match=r"hooks\.example\.org"):
+            alert_sensor(orpipeline.defs.names.Names(), [failing], settings.alert_webhook)(context)
+
+
+@pytest.mark.parametrize(
+    ("imported", "unwanted"),
+    [
+        ("orpipeline.testing", ["pytest", "dagster", "polars", "httpx", "pydantic"]),
+        ("orpipeline.testing.local_api", ["pytest", "dagster", "polars"]),
+        ("orpipeline.testing.plugin", ["dagster", "polars", "httpx", "pydantic", "platformdirs"]),
+        ("orpipeline.testing.pipeline", ["pytest"]),
+    ],
+)
+def test_an_import_costs_only_what_it_needs(imported: str, unwanted: list[str]) -> None:
+    code = f"import sys, {imported}; print([name for name in {unwanted} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_each_public_name_has_a_docstring() -> None:
+    names: list[Any] = [getattr(orpipeline.testing, name) for name in dir(orpipeline.testing)]
+    assert all(name.__doc__ for name in names)
