@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 import dagster as dg
+from _pytest.fixtures import FixtureFunctionDefinition
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -27,7 +28,7 @@ import orpipeline.testing
 from orpipeline.archive.folder import Archive
 from orpipeline.build import build_defs
 from orpipeline.cli.commands import cli
-from orpipeline.contracts.tables import RELATIONS
+from orpipeline.contracts.tables import RELATIONS, DayTable
 from orpipeline.defs.assets import SnapshotConfig
 from orpipeline.defs.imports import ImportConfig
 from orpipeline.defs.names import Names
@@ -35,6 +36,7 @@ from orpipeline.defs.reports import ReportConfig
 from orpipeline.rebuild import rebuild_days
 from orpipeline.report.files import write_report
 from orpipeline.settings import API_KEY, PREFIX, Settings
+from orpipeline.testing import plugin
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.layout import DUCKDB_TYPES
 from orpipeline.warehouse.missing_days import MISSING_DAYS, REQUIRED_DAYS
@@ -47,7 +49,7 @@ Surface = Mapping[str, Mapping[str, str]]
 """By section, each name and what it is."""
 
 BREAKS = {
-    "names": "Python code that imports it from `orpipeline`",
+    "names": "Python code and tests that use it",
     "parameters": "Python code that passes it, and `defs.yaml` files that set it",
     "settings": "environments, `.env` files and Python code that set it",
     "columns": "SQL and downstream assets that read it",
@@ -128,38 +130,66 @@ def _addition(section: str, what: str, value: str) -> str:
 
 
 def _public() -> Iterator[tuple[str, Any]]:
-    for name in dir(orpipeline):
-        yield name, getattr(orpipeline, name)
-    for name in dir(orpipeline.testing):
-        yield f"testing.{name}", getattr(orpipeline.testing, name)
+    """Yield every public object, and the public methods of classes."""
+    for prefix, module in (("", orpipeline), ("testing.", orpipeline.testing)):
+        for name in dir(module):
+            public = getattr(module, name)
+            yield f"{prefix}{name}", public
+            methods = [other for other in vars(public) if _is_method(public, other)] if prefix else []
+            for method in _METHODS.get(name, methods):
+                yield f"{prefix}{name}.{method}", inspect.getattr_static(public, method)
+
+
+def _is_method(public: Any, name: str) -> bool:
+    found = inspect.getattr_static(public, name)
+    is_method = inspect.isfunction(found) or isinstance(found, property | cached_property)
+    return inspect.isclass(public) and name[0] != "_" and is_method
 
 
 def _names() -> Iterator[tuple[str, str]]:
     for name, public in _public():
         yield name, _kind(public)
-        for method in _METHODS.get(name, []):
-            yield f"{name}.{method}", _kind(getattr(public, method))
+    for name, fixture in vars(plugin).items():
+        if name[0] != "_" and isinstance(fixture, FixtureFunctionDefinition):
+            yield f"fixture {name}", "pytest fixture"
 
 
 def _kind(public: Any) -> str:
     if inspect.isfunction(public):
-        return f"function, returns {inspect.signature(public).return_annotation}"
+        return f"function, returns {_annotation(inspect.signature(public).return_annotation)}"
     if not inspect.isclass(public):
-        return type(public).__name__
+        return "property" if isinstance(public, property | cached_property) else type(public).__name__
     base = next(base for base in public.__mro__[1:] if not base.__name__.startswith("_"))
-    return f"class({base.__name__})"
+    return "class" if base is object else f"class({base.__name__})"
 
 
 def _parameters() -> Iterator[tuple[str, str]]:
     for name, public in _public():
-        if inspect.isfunction(public):
+        if inspect.isclass(public) and issubclass(public, BaseModel):
+            if public is not Settings:
+                yield from (
+                    (f"{name}({field.alias or key})", _field(field)) for key, field in public.model_fields.items()
+                )
+        elif inspect.isfunction(public) or (inspect.isclass(public) and not issubclass(public, Exception | DayTable)):
             for parameter in inspect.signature(public).parameters.values():
-                only = "keyword only, " if parameter.kind is parameter.KEYWORD_ONLY else ""
-                default = _REQUIRED if parameter.default is parameter.empty else f"= {parameter.default!r}"
-                yield f"{name}({parameter.name})", f"{only}{parameter.annotation} {default}"
-        elif inspect.isclass(public) and issubclass(public, BaseModel) and public is not Settings:
-            for field, details in public.model_fields.items():
-                yield f"{name}({details.alias or field})", _field(details)
+                if parameter.name != "self":
+                    yield f"{name}({parameter.name})", _parameter(parameter)
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    only = "keyword only, " if parameter.kind is parameter.KEYWORD_ONLY else ""
+    default = parameter.default
+    if default is parameter.empty:
+        shown = "(default none)" if parameter.kind is parameter.VAR_POSITIONAL else _REQUIRED
+    else:
+        shown = f"= {default.__name__}" if inspect.isfunction(default) else f"= {default!r}"
+    return f"{only}{_annotation(parameter.annotation)} {shown}"
+
+
+def _annotation(annotation: Any) -> str:
+    # Without modules: those of the standard library's classes differ between Python versions.
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"[A-Za-z_][A-Za-z0-9_.]*[.]", "", text)
 
 
 _REQUIRED = "(required)"
@@ -173,8 +203,7 @@ def _field(details: FieldInfo) -> str:
     else:
         value = details.default
         default = f"= {value.value!r}" if isinstance(value, Enum) else f"= {value!r}"
-    # Without modules: those of the standard library's classes differ between Python versions.
-    return f"{re.sub(r'[A-Za-z_][A-Za-z0-9_.]*[.]', '', inspect.formatannotation(details.annotation))} {default}"
+    return f"{_annotation(details.annotation)} {default}"
 
 
 def _settings() -> Iterator[tuple[str, str]]:
