@@ -250,6 +250,15 @@ def imports(bench: Bench) -> list[Row]:
     ]
 
 
+def published(bench: Bench) -> Row:
+    """Time what the copy for readers adds to a write, with a year of data."""
+    with bench.world() as loaded:
+        bench.task(loaded, "import", bench.answers[YEAR])
+        seconds = [bench.task(loaded, "publish").printed or 0 for _ in range(bench.runs)]
+    shown = f"{median(seconds) * 1000:.0f} ms"
+    return Row("the copy for readers, added to a write, with 365 days", shown, "<= 0.1 s", median(seconds) <= 0.1)
+
+
 def one_day_again(bench: Bench) -> Row:
     """Time one day that is already loaded, with ten years in the warehouse and with that day alone."""
     alone, many = [], []
@@ -342,6 +351,7 @@ def main(runs: int, scaffold_python: str | None, only: str | None) -> None:
             ("report", lambda: report(bench)),
             ("backfill", lambda: backfill(bench, scaffold_day)),
             ("imports", lambda: imports(bench)),
+            ("published", lambda: [published(bench)]),
             ("one_day_again", lambda: [one_day_again(bench)]),
             ("code_location", lambda: [code_location(bench)]),
             ("sensor_tick", lambda: [sensor_tick(bench)]),

@@ -1,6 +1,7 @@
 """The tasks that run.py times and that no command does alone, each in its own process. Prints seconds.
 
 ORPIPELINE_DATA_DIR=<folder> python tasks.py import <folder with answers>
+ORPIPELINE_DATA_DIR=<folder> python tasks.py publish
 ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> python tasks.py backfill <first day> <last day>
 ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> OPENROUTER_API_KEY=<key> python tasks.py tick
 """
@@ -15,24 +16,42 @@ from statistics import median
 
 from orpipeline.archive.folder import Archive
 from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
 from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import load_settings
+from orpipeline.snapshot import load_days
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
+
+ROUNDS = 15
 
 
 def import_(folder: str) -> float:
     """Import answers, from bytes to leaderboard, without Dagster."""
     settings = load_settings()
     start = time.perf_counter()
-    archive, warehouse = Archive(settings.archive), Warehouse(settings.warehouse)
+    archive, warehouse = Archive(settings.archive), Warehouse(settings.warehouse, published=settings.published)
     newest = newest_completed_day(utc_now())
     imported = import_files(archive, find_files([folder]), first=settings.start_date, newest=newest)
     deque(rebuild_days(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
     imported.raise_for_rejected()
     return time.perf_counter() - start
+
+
+def publish() -> float:
+    """Load the newest day again, in turns with and without the copy for readers. Return the seconds that it adds."""
+    settings, now = load_settings(), utc_now()
+    archive, day = Archive(settings.archive), newest_completed_day(now)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(ROUNDS + 1):
+        for published, taken in seconds.items():
+            warehouse = Warehouse(settings.warehouse, published=settings.published if published else None)
+            start = time.perf_counter()
+            load_days(archive, warehouse, [day], now=now, view_days=SPARKLINE_DAYS)
+            taken.append(time.perf_counter() - start)
+    return median(with_copy - without for with_copy, without in list(zip(*seconds.values(), strict=True))[1:])
 
 
 def backfill(first: str, last: str) -> float:
@@ -72,4 +91,4 @@ def tick() -> float:
 
 
 if __name__ == "__main__":
-    print({"import": import_, "backfill": backfill, "tick": tick}[sys.argv[1]](*sys.argv[2:]))
+    print({"import": import_, "publish": publish, "backfill": backfill, "tick": tick}[sys.argv[1]](*sys.argv[2:]))
