@@ -1,4 +1,4 @@
-"""Made-up answers that a test can change."""
+"""Parts of an answer that a test changes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from orpipeline.testing import sample_answer
-
 DAY = date(2026, 10, 6)
 Bend = Callable[[dict[str, Any]], None]
-
-
-def answer(day: date = DAY, bend: Bend | None = None) -> bytes:
-    """Return `sample_answer`, until the last callers use it."""
-    return sample_answer(day, change=bend)
 
 
 def tag(data: dict[str, Any], name: str) -> dict[str, Any]:

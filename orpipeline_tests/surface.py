@@ -36,11 +36,11 @@ from orpipeline.defs.reports import ReportConfig
 from orpipeline.rebuild import rebuild_days
 from orpipeline.report.files import write_report
 from orpipeline.settings import API_KEY, PREFIX, Settings
-from orpipeline.testing import plugin
+from orpipeline.testing import plugin, sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.layout import DUCKDB_TYPES
 from orpipeline.warehouse.missing_days import MISSING_DAYS, REQUIRED_DAYS
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY
 
 RECORDED = Path(__file__).with_suffix(".json")
 COMMAND = "python -m orpipeline_tests.surface"
@@ -285,7 +285,7 @@ def load(settings: Settings, *days: date) -> None:
     """Load made-up answers as an import does, and publish the tables."""
     archive = Archive(settings.archive)
     for day in days:
-        archive.put(answer(day), fetched_at=_noon(day), source="a test", origin="import")
+        archive.put(sample_answer(day), fetched_at=_noon(day), source="a test", origin="import")
     warehouse = Warehouse(settings.warehouse, published=settings.published)
     for loaded in rebuild_days(archive, warehouse, days, now=_noon(max(days))):
         assert not loaded.validated.errors

@@ -16,7 +16,8 @@ import pytest
 
 import orpipeline
 from orpipeline.defs.names import VIRTUAL_ASSETS
-from orpipeline_tests.answers import DAY, answer
+from orpipeline.testing import sample_answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.world import NAMES, QUIET, World
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -67,7 +68,7 @@ def test_an_asset_in_a_second_code_location_loads_a_table_and_a_view(world: Worl
     def known_models(task_models: pl.DataFrame, model_trends: pl.DataFrame) -> pl.DataFrame:
         return task_models.select("as_of", "model_id").unique().join(model_trends, on="model_id", how="semi")
 
-    world.store(answer())
+    world.store(sample_answer(DAY))
     assert world.run(DAY).success
 
     second = dg.Definitions(
@@ -77,7 +78,9 @@ def test_an_asset_in_a_second_code_location_loads_a_table_and_a_view(world: Worl
     dg.Definitions.validate_loadable(second)
     job = second.resolve_implicit_global_asset_job_def()
     assert job.execute_in_process(instance=world.instance, partition_key=DAY.isoformat(), run_config=QUIET).success
-    models = {model["id"] for task in json.loads(answer())["data"]["classifications"] for model in task["models"]}
+    models = {
+        model["id"] for task in json.loads(sample_answer(DAY))["data"]["classifications"] for model in task["models"]
+    }
     with world.warehouse.connect(read_only=True) as connection:
         rows = connection.sql("SELECT as_of, model_id FROM public.known_models").fetchall()
     assert {day for day, _ in rows} == {DAY}

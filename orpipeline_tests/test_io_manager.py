@@ -12,11 +12,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from orpipeline import asset_key, daily_partitions
+from orpipeline import WarehouseResource, asset_key, daily_partitions
 from orpipeline.openrouter.frames import parse
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.io_manager import WarehouseIOManager
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.processes import assert_another_process_can_write, held_open
 from orpipeline_tests.world import NAMES, QUIET, World
 
@@ -387,7 +388,7 @@ def test_without_partitions_there_is_no_partition_row_count(store: Store) -> Non
 def test_your_assets_read_the_pipelines_tables_through_the_bound_io_manager(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in (2, 1, 0)]
     for day in days:
-        world.store(answer(day))
+        world.store(sample_answer(day))
     world.make_tables(*days)
     before = world.tables()
     bound: dict[str, Any] = {"key_prefix": "mine", "io_manager_key": NAMES.io_manager}
@@ -436,9 +437,30 @@ def test_your_assets_read_the_pipelines_tables_through_the_bound_io_manager(worl
 
     materialize(days[1], days[2], *by_day)
     materialize(days[1], days[1], by_day[0], unpartitioned)
-    expected = [(day, len(parse([(day, answer(day))]).task_models)) for day in days[1:]]
+    expected = [(day, len(parse([(day, sample_answer(day))]).task_models)) for day in days[1:]]
     assert rows("counted") == expected
     assert [(day_of(str(day)[:10]), count) for day, count in rows("counted_by_pandas")] == expected
     assert rows("trend_days") == [(day,) for day in days[1:]]
     assert rows("all_days") == [(day,) for day in days]
     assert world.tables() == before
+
+
+# Options
+
+
+def test_duckdbs_own_options_are_applied_and_wrong_ones_rejected(store: Store) -> None:
+    store.materialize(prices(frame_of((FIRST, 1))), connection_config={"default_order": "desc"})
+    with pytest.raises(WarehouseError, match="no_such_option"):
+        store.materialize(prices(frame_of((FIRST, 2))), connection_config={"no_such_option": 1})
+    assert store.rows("public.prices") == [(day_of(FIRST), 1)]
+    resource = WarehouseResource(database=str(store.database), connection_config={"threads": 1})
+    with resource.get_connection() as connection:
+        assert connection.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
+
+
+def test_each_write_of_an_asset_is_published(store: Store) -> None:
+    published = store.database.with_name("published.duckdb")
+    for price in (1, 2):
+        store.materialize(prices(frame_of((FIRST, price))), published=str(published))
+        with duckdb.connect(published, read_only=True) as reader:
+            assert reader.execute("SELECT price FROM public.prices").fetchall() == [(price,)]

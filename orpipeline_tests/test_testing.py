@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of assets.
 
+import doctest
+import inspect
 import json
 import subprocess
 import sys
@@ -9,7 +11,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import httpx
@@ -462,6 +463,10 @@ def test_an_import_costs_only_what_it_needs(imported: str, unwanted: list[str]) 
     assert done.stdout.strip() == "[]"
 
 
-def test_each_public_name_has_a_docstring() -> None:
-    names: list[Any] = [getattr(orpipeline.testing, name) for name in dir(orpipeline.testing)]
-    assert all(name.__doc__ for name in names)
+@pytest.mark.parametrize("name", dir(orpipeline.testing))
+def test_the_example_of_each_public_name_runs(name: str, tmp_path: Path) -> None:
+    docstring = inspect.cleandoc(getattr(orpipeline.testing, name).__doc__ or "")
+    example = doctest.DocTestParser().get_doctest(docstring, {"tmp_path": tmp_path}, name, None, None)
+    assert f"from orpipeline.testing import {name}" in docstring or f", {name}" in docstring
+    output: list[str] = []
+    assert not doctest.DocTestRunner().run(example, out=output.append).failed, "".join(output)

@@ -24,10 +24,11 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.leaderboard import rank
 from orpipeline.openrouter.frames import parse
 from orpipeline.snapshot import daily_tables, load_days
+from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.tables import TableError
-from orpipeline_tests.answers import DAY, answer
+from orpipeline_tests.answers import DAY
 from orpipeline_tests.processes import (
     assert_another_process_can_write,
     held_open,
@@ -47,7 +48,7 @@ FETCHED_AT = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
 @cache
 def frames_of(*days: date) -> Frames:
     """Return the rows of all five tables, from made-up answers."""
-    bodies = [(day, answer(day)) for day in days]
+    bodies = [(day, sample_answer(day)) for day in days]
     records = [
         Record(day, 1, "0" * 64, len(body), FETCHED_AT, "demo", "made up", Path("unused")) for day, body in bodies
     ]
@@ -450,8 +451,8 @@ def test_a_writer_that_waits_sees_what_the_other_process_archived_and_wrote(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     archive = Archive(tmp_path / "raw")
-    older = archive.put(answer(), fetched_at=FETCHED_AT, source="a test", origin="api").record
-    (tmp_path / "newer.json").write_bytes(answer() + b"\n")
+    older = archive.put(sample_answer(DAY), fetched_at=FETCHED_AT, source="a test", origin="api").record
+    (tmp_path / "newer.json").write_bytes(sample_answer(DAY) + b"\n")
     code = """
 import sys
 from datetime import date, datetime

@@ -14,8 +14,12 @@ from orpipeline.clock import use_clock
 def fixed_clock(at: datetime, *, ticking: bool = False) -> Iterator[None]:
     """Fix orpipeline's clock at `at` (an aware datetime) until the block ends; with `ticking`, it goes on from there.
 
-        with fixed_clock(datetime(2026, 10, 7, 12, tzinfo=UTC)):
-            assert newest_completed_day(utc_now()) == date(2026, 10, 6)
+        >>> from datetime import UTC, datetime
+        >>> from orpipeline.clock import utc_now
+        >>> from orpipeline.testing import fixed_clock
+        >>> with fixed_clock(datetime(2026, 10, 7, 12, tzinfo=UTC)):
+        ...     print(utc_now())
+        2026-10-07 12:00:00+00:00
 
     It is the clock of all threads of this process, but not of its child processes. Dagster, the file system and your
     code keep the machine's clock, so a partition exists only if its day has ended there, too. Blocks can be nested.

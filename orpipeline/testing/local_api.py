@@ -29,6 +29,9 @@ _STOP_SECONDS = (
 class Reply:
     """One reply of the stand-in: its status, body and headers.
 
+        >>> from orpipeline.testing import Reply
+        >>> busy = Reply(b"<html>busy</html>", 503, {"Retry-After": "20"})
+
     `Content-Type` and `Content-Length` are added unless you set them. There is no `Date` unless you set one. `act`
     replaces all of this: it gets the request's handler and can do anything, such as closing the connection.
     """
@@ -41,7 +44,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Request:
-    """One received request: its path with query, its headers, and its time in monotonic seconds."""
+    """One received request: its path with query, its headers, and its time in monotonic seconds.
+
+    >>> from orpipeline.testing import Request
+    >>> Request("/api/v1/classifications/task?window=7d", {"Host": "127.0.0.1"}, at=12.5).path
+    '/api/v1/classifications/task?window=7d'
+    """
 
     path: str
     headers: Mapping[str, str]
@@ -51,10 +59,15 @@ class Request:
 class LocalApi:
     """The API on a free port of this machine, until the `with` block ends.
 
-        with LocalApi() as api:
-            api.fail_next(503)
-            Client("any key", api.base_url).fetch()  # retries, and gets the answer
-            assert len(api.requests) == 2
+        >>> import httpx
+        >>> from orpipeline.testing import LocalApi
+        >>> with LocalApi() as api:
+        ...     api.fail_next(429, retry_after=20)
+        ...     for _ in range(2):
+        ...         reply = httpx.get(f"{api.base_url}/classifications/task", headers={"Authorization": "Bearer x"})
+        ...         print(reply.status_code, reply.headers.get("Retry-After"), len(api.requests))
+        429 20 1
+        200 None 2
 
     It serves the made-up answer of the newest completed day at `clock`, and rejects a missing key (401), another window
     (400) and another path (404), as the API does. A header marks the answer as made up, and it is archived with the

@@ -31,9 +31,12 @@ _LOCK_WAIT_SECONDS = 1.0
 class LocalPipeline:
     """The pipeline with its own data folder, a `LocalApi` and an ephemeral Dagster instance.
 
-        with LocalPipeline(tmp_path) as openrouter:
-            openrouter.materialize([authors], day="2026-10-06")
-            assert len(openrouter.read("public.authors")) > 10
+        >>> from orpipeline.testing import LocalPipeline
+        >>> with LocalPipeline(tmp_path) as openrouter:  # a folder
+        ...     result = openrouter.materialize(day="2026-10-06")  # with your own assets: materialize([authors], ...)
+        ...     rows = openrouter.read("model_leaderboard", scope="all")
+        >>> result.success, rows["as_of"].n_unique()
+        (True, 1)
 
     The pytest fixture `openrouter` is one, with the clock fixed at noon of 2026-10-07 (UTC) and the settings in the
     environment. Nothing in it needs a network or a real API key.

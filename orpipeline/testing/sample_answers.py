@@ -19,7 +19,9 @@ _MACROS = {"code": "Code", "data": "Data", "agent": "Agent", "general": "General
 class Task:
     """One tag of an answer, with the figures that you set; the others follow from them.
 
-        Task("code:debugging", 0.4, models={"demo-aurora/borealis": 0.6, "demo-basalt/columns": (0.3, 0.5)})
+        >>> from orpipeline.testing import Task
+        >>> Task("code:debugging", 0.4, models={"author/large": 0.6, "author/small:free": (0.3, 0.1)}).usage_share
+        0.4
 
     All shares are fractions of 1, published with 3 decimals. Nothing is checked, so figures can also be invalid.
     """
@@ -48,9 +50,11 @@ def sample_answer(
 ) -> bytes:
     """Return a made-up answer of `GET /classifications/task` for the window that ends with `as_of`.
 
-        sample_answer("2026-10-06")  # 29 tags, 10 models each
-        sample_answer("2026-10-06", [Task("code:debugging", models={"demo-aurora/borealis": 0.6})])
-        sample_answer("2026-10-06", change=lambda data: data.update(window_days=30))  # breaks a rule
+        >>> from orpipeline.testing import Task, sample_answer
+        >>> len(sample_answer("2026-10-06")) > 25_000  # 29 tags, with 10 models each
+        True
+        >>> small = sample_answer("2026-10-06", [Task("code:debugging", models={"author/large": 0.6})])
+        >>> invalid = sample_answer("2026-10-06", change=lambda data: data.update(window_days=30))
 
     Args:
         as_of: A day, also as ISO text.
@@ -176,6 +180,3 @@ def _quotient(share: float, total: float) -> float:
 
 def _published(share: float) -> float:
     return round(share, 3)
-
-
-demo_answer = sample_answer  # until the last callers use the new name

@@ -26,8 +26,9 @@ _FETCHED = time(0, 20, tzinfo=UTC)  # as the schedule does
 def sample_tables(days: int, *, until: date | str = NEWEST_DAY) -> dict[str, pl.DataFrame]:
     """Return all tables and views of `days` made-up days up to `until`, by name: frames with the contracts' columns.
 
-        tables = sample_tables(14)
-        assert tables["model_leaderboard"]["as_of"].n_unique() == 14
+        >>> from orpipeline.testing import sample_tables
+        >>> sample_tables(3)["model_leaderboard"]["as_of"].n_unique()
+        3
 
     A day's rows are always the same. They come from the `sample_answer` of each day, through archive, contracts and
     DuckDB, as real ones do.
