@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -68,6 +69,15 @@ def _local_path(value: object) -> object:
     if not path.is_absolute():
         raise ValueError("must be an absolute path, or begin with ~")
     return path
+
+
+def local_path(name: str, value: str) -> Path:
+    """Return a path on this machine, for an option of that name. Raises SettingsError for a URL or a relative path."""
+    try:
+        return TypeAdapter(LocalPath).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"Invalid option: {name} {reason}.") from None
 
 
 LocalPath = Annotated[Path, BeforeValidator(_local_path)]

@@ -257,10 +257,11 @@ def test_the_key_is_in_no_definition() -> None:
     assert "very-secret" not in done.stdout + done.stderr
 
 
-def test_the_readmes_asset_reads_and_writes_tables(world: World, tmp_path: Path) -> None:
+def test_the_readmes_examples_read_and_write_tables(world: World, tmp_path: Path) -> None:
     world.store(sample_answer(DAY))
     world.make_tables(DAY)
-    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    reading, code = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    exec(reading, {})
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "home").mkdir()
     done = _command(

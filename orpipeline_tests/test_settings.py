@@ -7,7 +7,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource
 from orpipeline import settings as module
 from orpipeline.build import build_defs
 from orpipeline.errors import SettingsError
@@ -108,3 +110,13 @@ def test_the_code_location_uses_the_same_data_from_every_folder_and_reads_no_env
         )
         found.add(done.stdout.strip())
     assert found == {str(Settings().archive)}
+
+
+def test_a_resource_rejects_unknown_options_and_paths_that_depend_on_the_current_folder(tmp_path: Path) -> None:
+    for path in ("raw", "s3://bucket/raw"):
+        with pytest.raises(SettingsError, match="path must be"):
+            ArchiveResource(path=path).archive()
+        with pytest.raises(SettingsError, match="database must be"), WarehouseResource(database=path).get_connection():
+            pass
+    with pytest.raises(ValidationError, match="lock_wait"):
+        WarehouseIOManager(database=str(tmp_path / "x.duckdb"), lock_wait=3)  # type: ignore[call-arg] # the point

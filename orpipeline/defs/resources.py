@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 import duckdb
 from dagster_duckdb import DuckDBResource
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from orpipeline.archive.folder import Archive
 from orpipeline.defs.names import Names
 from orpipeline.openrouter.budget import Budget, open_budget
 from orpipeline.openrouter.client import Client, open_client
-from orpipeline.settings import LOCK_WAIT_SECONDS, REQUESTS_PER_DAY, REQUESTS_PER_MINUTE, Settings, api_key
+from orpipeline.settings import (
+    LOCK_WAIT_SECONDS,
+    REQUESTS_PER_DAY,
+    REQUESTS_PER_MINUTE,
+    Settings,
+    api_key,
+    local_path,
+)
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA
@@ -31,6 +37,8 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
         >>> api = orpipeline.OpenRouterResource(base_url="https://openrouter.ai/api/v1", state="/srv/openrouter/state")
         >>> replaced = {**orpipeline.resources(), "openrouter": api}
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     base_url: str = Field(description="The API's address, without `/classifications/task`.")
     allow_http: bool = Field(default=False, description="Send the API key over http:// to another machine.")
@@ -65,11 +73,13 @@ class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dags
     A day's answers are in `path/2026-10-06/r1`, `r2` and so on.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     path: str = Field(description="The archive's folder.")
 
     def archive(self) -> Archive:
         """Return the archive."""
-        return Archive(Path(self.path))
+        return Archive(local_path("path", self.path))
 
 
 class WarehouseResource(DuckDBResource):
@@ -87,6 +97,8 @@ class WarehouseResource(DuckDBResource):
         True
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     tables_schema: str = Field(default=DEFAULT_SCHEMA, description="The DuckDB schema of the pipeline's own tables.")
     lock_wait_seconds: float = Field(
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
@@ -98,10 +110,10 @@ class WarehouseResource(DuckDBResource):
     def warehouse(self) -> Warehouse:
         """Return the warehouse, to read tables and replace days."""
         return Warehouse(
-            Path(self.database),
+            local_path("database", self.database),
             schema=self.tables_schema,
             lock_wait_seconds=self.lock_wait_seconds,
-            published=Path(self.published) if self.published else None,
+            published=local_path("published", self.published) if self.published else None,
             connection_config=self.connection_config,
         )
 

@@ -12,7 +12,7 @@ the former, if you override it.
 No test reaches the real API or real data, even if it uses no fixture:
 
 - The variables `ORPIPELINE_*`, `OPENROUTER_*` and `DAGSTER_HOME` of your shell are hidden before any test is collected.
-  A `.env` that a test loads does not bring back a key, or a folder of real data.
+  A `.env` that a test loads sets none of them either.
 - Each test has its own `ORPIPELINE_DATA_DIR`, which is created only if the test writes to it.
 - orpipeline sends no request to another machine, also in child processes: `NetworkInTestError`.
 
@@ -43,17 +43,27 @@ if TYPE_CHECKING:
     from orpipeline.testing.pipeline import LocalPipeline
 
 _HIDDEN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
-# Empty counts as unset, for orpipeline and for Dagster. A missing variable would be set by a `.env` file.
-_EMPTY = (
+# Empty counts as unset, for orpipeline and for Dagster. A missing variable would be set by a `.env` file. The settings
+# themselves would have the names, but take time to import.
+EMPTY = (
     "OPENROUTER_API_KEY",
+    "DAGSTER_HOME",
     "ORPIPELINE_ARCHIVE",
     "ORPIPELINE_WAREHOUSE",
     "ORPIPELINE_STATE",
     "ORPIPELINE_REPORTS",
+    "ORPIPELINE_START_DATE",
+    "ORPIPELINE_LOCK_WAIT_SECONDS",
     "ORPIPELINE_BASE_URL",
+    "ORPIPELINE_ALLOW_HTTP",
+    "ORPIPELINE_REQUESTS_PER_MINUTE",
+    "ORPIPELINE_REQUESTS_PER_DAY",
     "ORPIPELINE_ALERT_WEBHOOK",
-    "DAGSTER_HOME",
+    "ORPIPELINE_HTTP_REFERER",
+    "ORPIPELINE_APP_TITLE",
+    "ORPIPELINE_APP_CATEGORIES",
 )
+"""The variables that are empty in tests: all of orpipeline's but the data folder, and Dagster's home."""
 _DATA_DIR = "ORPIPELINE_DATA_DIR"
 _numbers = itertools.count(1)
 
@@ -72,7 +82,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     folder = Path(tempfile.gettempdir(), f"orpipeline-pytest-{secrets.token_hex(8)}")
     keep = early_config.getini("orpipeline_keep")
     hidden = {name: value for name, value in os.environ.items() if name.startswith(_HIDDEN) and name not in keep}
-    ours = {**dict.fromkeys(_EMPTY, ""), _DATA_DIR: str(folder / "collection"), "ORPIPELINE_TESTING": "1"}
+    ours = {**dict.fromkeys(EMPTY, ""), _DATA_DIR: str(folder / "collection"), "ORPIPELINE_TESTING": "1"}
     ours = {name: value for name, value in ours.items() if name not in keep}
     for name in hidden:
         del os.environ[name]

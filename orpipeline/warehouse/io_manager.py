@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -37,10 +36,10 @@ from dagster._core.storage.db_io_manager import (
 )
 from dagster_duckdb import DuckDBIOManager
 from dagster_duckdb.io_manager import DuckDbClient
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from orpipeline.contracts.tables import RELATIONS
-from orpipeline.settings import LOCK_WAIT_SECONDS
+from orpipeline.settings import LOCK_WAIT_SECONDS, local_path
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseError
 from orpipeline.warehouse.holes import Holes, days_of
@@ -59,9 +58,9 @@ class _WarehouseClient(DuckDbClient):
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         config = cast("dict[str, Any]", context.resource_config)
         warehouse = Warehouse(
-            Path(config["database"]),
+            local_path("database", config["database"]),
             lock_wait_seconds=config["lock_wait_seconds"],
-            published=Path(config["published"]) if config["published"] else None,
+            published=local_path("published", config["published"]) if config["published"] else None,
             connection_config=config["connection_config"],
         )
         if isinstance(context, dg.OutputContext):
@@ -207,6 +206,8 @@ class WarehouseIOManager(DuckDBIOManager):
         >>> shop = orpipeline.WarehouseIOManager(database="/srv/shop/shop.duckdb")
         >>> defs = dg.Definitions(resources={"io_manager": shop})
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     lock_wait_seconds: float = Field(
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
