@@ -1,0 +1,1 @@
+"""Assets on top of orpipeline."""
