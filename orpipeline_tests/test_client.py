@@ -48,6 +48,7 @@ from orpipeline.openrouter.errors import (
 )
 from orpipeline.openrouter.redaction import key_pattern
 from orpipeline.openrouter.stated_time import stated_time
+from orpipeline.settings import TESTING
 from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import started
@@ -565,7 +566,8 @@ def test_nothing_listening_is_a_failed_connection() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "[::1", "\u2028"])
-def test_an_invalid_host_name_is_a_failed_connection(host: str) -> None:
+def test_an_invalid_host_name_is_a_failed_connection(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TESTING)  # no such host can be looked up
     with pytest.raises(ConnectionFailedError, match="ORPIPELINE_BASE_URL"):
         Client(api_key=KEY, base_url=f"https://{host}/api/v1", retry_wait_seconds=0.01).fetch()
 
@@ -599,6 +601,7 @@ def test_the_key_is_sent_unencrypted_on_this_machine(host: str) -> None:
 def test_a_proxy_gets_no_request_to_this_machine_and_a_setting_allows_http_elsewhere(
     api: LocalApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(TESTING)  # the proxy is on this machine
     api.serve(ANSWER)
     with LocalApi() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

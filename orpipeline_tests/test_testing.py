@@ -26,8 +26,17 @@ from orpipeline.errors import NetworkInTestError
 from orpipeline.openrouter.client import Client
 from orpipeline.openrouter.errors import BadRequestError, RateLimitedError, ServerError, UnauthorizedError
 from orpipeline.openrouter.frames import parse
-from orpipeline.settings import api_key, load_settings
-from orpipeline.testing import LocalApi, LocalPipeline, Reply, Task, fixed_clock, sample_answer, sample_tables
+from orpipeline.settings import API_KEY, PREFIX, api_key, load_settings
+from orpipeline.testing import (
+    LocalApi,
+    LocalPipeline,
+    Reply,
+    Task,
+    fixed_clock,
+    plugin,
+    sample_answer,
+    sample_tables,
+)
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.answers import DAY, tag
 
@@ -265,15 +274,17 @@ def test_a_pipeline_has_the_prefix_and_start_of_your_project(tmp_path: Path) -> 
 def developer(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project of somebody with a real key and real data. Its tests run in their own process."""
     monkeypatch.delenv("ORPIPELINE_TESTING")
+    real = pytester.path / "real"
     for name, value in {
         "OPENROUTER_API_KEY": "sk-or-real",
-        "ORPIPELINE_DATA_DIR": str(pytester.path / "real"),
-        "ORPIPELINE_ARCHIVE": str(pytester.path / "real" / "raw"),
+        "ORPIPELINE_DATA_DIR": str(real),
+        "ORPIPELINE_ARCHIVE": str(real / "raw"),
         "ORPIPELINE_START_DATE": "2020-01-01",
-        "DAGSTER_HOME": str(pytester.path / "real" / "dagster"),
+        "DAGSTER_HOME": str(real / "dagster"),
     }.items():
         monkeypatch.setenv(name, value)
-    pytester.makefile("", **{".env": f"OPENROUTER_API_KEY=sk-or-real\nORPIPELINE_STATE={pytester.path / 'real'}"})
+    variables = f"OPENROUTER_API_KEY=sk-or-real\nORPIPELINE_STATE={real}\nORPIPELINE_START_DATE=2020-01-01"
+    pytester.makefile("", **{".env": variables})
     return pytester
 
 
@@ -369,6 +380,11 @@ def test_the_developers_settings_and_data_are_hidden(developer: pytest.Pytester,
     developer.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
     assert not (developer.path / "real").exists()
     assert not Path((developer.path / "folder").read_text()).exists()  # removed at the end
+
+
+def test_the_plugin_knows_every_setting() -> None:
+    settings = {PREFIX + name.upper() for name in orpipeline.Settings.model_fields}
+    assert {*plugin.EMPTY, "ORPIPELINE_DATA_DIR"} == {*settings, API_KEY, "DAGSTER_HOME"}
 
 
 def test_the_plugin_keeps_what_you_name_and_can_be_turned_off(developer: pytest.Pytester) -> None:
