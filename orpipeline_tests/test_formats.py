@@ -253,7 +253,7 @@ def test_an_answer_before_the_damage_in_a_tar_is_read(tmp_path: Path) -> None:
 
 
 def test_an_answer_with_nan_is_passed_on_for_validation_and_leaves_the_others_unchanged(tmp_path: Path) -> None:
-    with_nan = TWO.replace(b'"usage_share": 0', b'"usage_share": NaN, "x": 0', 1)
+    with_nan = TWO.replace(b'"usage_share":0', b'"usage_share":NaN,"x":0', 1)
     assert b"NaN" in with_nan
     (alone,) = found(write(tmp_path / "nan.json", with_nan))
     assert alone.body == with_nan

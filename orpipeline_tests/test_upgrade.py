@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import polars as pl
@@ -116,13 +117,14 @@ class Place:
 def frozen_rows() -> Rows:
     """Return the rows of the tables that 0.1 wrote, read without orpipeline."""
     if not _FROZEN_ROWS:
-        copy = Path(os.environ["ORPIPELINE_DATA_DIR"]).with_name("frozen.duckdb")
-        copy.write_bytes(gzip.decompress((FROZEN / "warehouse.duckdb.gz").read_bytes()))
-        with duckdb.connect(copy, read_only=True) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            for name in TABLES:
-                rows = connection.sql(f"SELECT * FROM openrouter.{name}").to_arrow_table()
-                _FROZEN_ROWS[name] = pl.DataFrame(pl.from_arrow(rows))
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, "warehouse.duckdb")
+            copy.write_bytes(gzip.decompress((FROZEN / "warehouse.duckdb.gz").read_bytes()))
+            with duckdb.connect(copy, read_only=True) as connection:
+                connection.execute("SET TimeZone = 'UTC'")
+                for name in TABLES:
+                    rows = connection.sql(f"SELECT * FROM openrouter.{name}").to_arrow_table()
+                    _FROZEN_ROWS[name] = pl.DataFrame(pl.from_arrow(rows))
     return _FROZEN_ROWS
 
 
