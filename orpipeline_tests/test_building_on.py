@@ -6,10 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
+import orpipeline
+from orpipeline.testing import LocalPipeline, sample_answer
 from orpipeline_tests.tutorial import EXAMPLE, OWN_FILES, PAGE, blocks, files
 
 _LONGEST = 14  # lines of code of a step: not imports, constants above an asset, docstrings, or the decorator's `)`
@@ -43,6 +48,65 @@ def test_each_test_of_the_page_is_8_lines_or_fewer() -> None:
         if path.startswith("tests/"):
             for test in re.split(r"(?m)^(?=def test_)", text)[1:]:
                 assert len(test.strip().splitlines()) <= 8, f"{path}: {test}"
+
+
+def _new_day() -> dg.AutomationCondition[dg.AssetKey]:
+    """Return the page's condition."""
+    names: dict[str, Any] = {}
+    exec(files(PAGE.read_text())["market/automation.py"], names)
+    condition: dg.AutomationCondition[dg.AssetKey] = names["new_day"]
+    return condition
+
+
+def test_automation_conditions_fire_as_the_page_tells(openrouter: LocalPipeline) -> None:
+    eager, cron = dg.AutomationCondition.eager(), dg.AutomationCondition.on_cron
+    conditions: dict[str, dg.AutomationCondition[Any]] = {
+        "new_day": _new_day(),
+        "eager": eager,
+        "cron_at_midnight": cron("0 0 * * *"),
+        "cron_at_one": cron("0 1 * * *"),
+        "eager_on_a_view": eager,
+        "new_day_on_a_view": _new_day(),
+    }
+    assets = [_asset(name, condition) for name, condition in conditions.items()]
+    defs = dg.Definitions([*assets, *orpipeline.external_specs()], resources=orpipeline.resources())
+    cursor = None
+
+    def requested(hour: int, minute: int) -> set[str]:
+        nonlocal cursor
+        at = datetime(2026, 10, 7, hour, minute, tzinfo=UTC)
+        result = dg.evaluate_automation_conditions(defs, openrouter.instance, evaluation_time=at, cursor=cursor)
+        cursor = result.cursor
+        return {name for name in conditions if result.get_requested_partitions(dg.AssetKey(name)) == {"2026-10-06"}}
+
+    assert requested(0, 1) == set()
+    openrouter.materialize(day="2026-10-06")
+    assert requested(0, 21) == {"new_day", "new_day_on_a_view", "eager", "cron_at_midnight"}
+    assert requested(1, 1) == set()
+    openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))  # the same bytes
+    assert requested(21, 41) == {"eager", "cron_at_one"}
+    restated = sample_answer("2026-10-06", change=lambda data: data["classifications"][0].update(display_name="New"))
+    openrouter.serve(restated)
+    openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))
+    assert requested(21, 42) >= {"new_day", "new_day_on_a_view", "eager"}
+
+
+def _fetch(choice: str) -> dict[str, Any]:
+    return {"ops": {"openrouter_snapshot": {"config": {"fetch": choice}}}}
+
+
+def _asset(name: str, condition: dg.AutomationCondition[Any]) -> dg.AssetsDefinition:
+    source = "model_trends" if name.endswith("view") else "model_leaderboard"
+
+    @dg.asset(
+        name=name,
+        partitions_def=orpipeline.daily_partitions(),
+        deps=[orpipeline.asset_key(source)],
+        automation_condition=condition,
+    )
+    def asset() -> None: ...
+
+    return asset
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -30,7 +31,7 @@ from markdown_it import MarkdownIt
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "building-on.md"
 EXAMPLE = PROJECT / "examples" / "downstream"
-OWN_FILES = {"README.md"}
+OWN_FILES = {"README.md", ".gitignore"}
 """The files of the example that are not on the page."""
 _FILE = re.compile(r"`([\w./-]+)`:$")
 _SECOND_TERMINAL = "In a second terminal:"
@@ -109,7 +110,8 @@ def follow(wheel: Path, folder: Path) -> None:
         timeout=_TIMEOUT_SECONDS,
         check=True,
     )
-    print(f"== {time.time() - began:5.1f} s  done")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"== {time.time() - began:5.1f} s  done, with {used.ru_utime + used.ru_stime:.0f} s of processor time")
 
 
 def build_wheel(folder: Path) -> Path:
@@ -141,6 +143,7 @@ def _environment(wheel: Path, folder: Path, began: float) -> Mapping[str, str]:
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "PIP_FIND_LINKS": links,
         "PIP_QUIET": "1",
+        "PIP_NO_COMPILE": "0",  # turns compilation off, in spite of the name: only what is imported is compiled, later
         "PYTHONWARNINGS": "ignore",
         "ORPIPELINE_TESTING": "1",  # no request leaves this machine
         "DO_NOT_TRACK": "1",
