@@ -390,6 +390,7 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         assert named == {
             "answer": next((tmp_path / "data" / "raw").rglob("*.gz")),
             "warehouse": tmp_path / "data" / "warehouse.duckdb",
+            "published": tmp_path / "data" / "reports" / "published" / "warehouse.duckdb",
         }
     home = tmp_path / "data" / "dagster"
     assert (home / "dagster.yaml").is_file()
@@ -404,7 +405,7 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         assert dg.validate_run_config(job, run.run_config)
     assert len(api.requests) == 1
     assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
-    assert not (tmp_path / "data" / "reports").exists()
+    assert [path.name for path in (tmp_path / "data" / "reports").iterdir()] == ["published"]
 
 
 def _named_files(printed: str) -> dict[str, Path]:
@@ -418,9 +419,9 @@ def test_run_and_report_name_the_files_that_they_wrote(tmp_path: Path, online: d
     done = run_command("run", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
     named = _named_files(done.stdout.split("\n", 1)[1])
-    assert list(named) == ["answer", "warehouse", "page", "picture", "card"]
-    reports = {path.name: path for path in (tmp_path / "data" / "reports").iterdir()}
-    assert set(reports.values()) == {path for name, path in named.items() if name not in ("answer", "warehouse")}
+    assert list(named) == ["answer", "warehouse", "published", "page", "picture", "card"]
+    reports = {path.name: path for path in (tmp_path / "data" / "reports").glob("*.*")}
+    assert set(reports.values()) == {named[name] for name in ("page", "picture", "card")}
     assert reports["leaderboard.html"] == named["page"]
 
     done = run_command("report", "--date", str(YESTERDAY), folder=tmp_path, environment=online)

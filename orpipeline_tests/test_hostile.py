@@ -43,6 +43,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.text import one_line, plain
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
+from orpipeline.warehouse.parquet import EXPORTED
 from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.hostile import NAMES, VALID
@@ -349,7 +350,7 @@ def test_names_that_the_contracts_let_in_stay_text_from_the_answer_to_every_outp
         Path("data", "reports", f"leaderboard{end}") for end in (".html", ".png", "-card.png")
     }
     assert {path.parts[1] for path in written if path.parts[0] == "to"} == {
-        *world.tables(),
+        *EXPORTED,
         "CITATION",
         "DATA_DICTIONARY.md",
     }

@@ -179,7 +179,7 @@ def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Repo
         report.warnings.append(f"{_count(recent, f'of the last {_RECENT_DAYS} days')} lost (is the schedule running?)")
     return [
         ("warehouse", warehouse),
-        ("for readers", _published(settings, stored, report)),
+        ("published", _published(settings, stored, report)),
         ("not in tables", terminal.some_days(unloaded)),
         ("lost days", terminal.some_days(lost)),
     ]

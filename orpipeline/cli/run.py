@@ -56,7 +56,8 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
 
     newest = Archive(settings.archive).latest(day)
     archived = [("answer", str(newest.path))] if newest else []
-    print_rows(out, [*archived, ("warehouse", str(settings.warehouse)), *reported.items()])
+    tables = [("warehouse", settings.warehouse), ("published", settings.published)]
+    print_rows(out, [*archived, *((name, str(path)) for name, path in tables if path.is_file()), *reported.items()])
 
 
 def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> Mapping[str, str]:
