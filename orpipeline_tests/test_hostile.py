@@ -354,7 +354,7 @@ def test_names_that_the_contracts_let_in_stay_text_from_the_answer_to_every_outp
         "CITATION",
         "DATA_DICTIONARY.md",
     }
-    assert {path.parent.name for path in written if path.suffix == ".parquet"} == {f"as_of={DAY}"}
+    assert {path.name for path in written if path.suffix == ".parquet"} == {f"{DAY:%Y-%m}.parquet"}
 
 
 def test_names_that_the_contracts_reject_are_shown_in_one_line(world: World, tmp_path: Path) -> None:
