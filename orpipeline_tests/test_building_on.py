@@ -72,23 +72,25 @@ def test_automation_conditions_fire_as_the_page_tells(openrouter: LocalPipeline)
     defs = dg.Definitions([*assets, *orpipeline.external_specs()], resources=orpipeline.resources())
     cursor = None
 
-    def requested(hour: int, minute: int) -> set[str]:
+    def requested(hour: int, minute: int, day: int = 7) -> set[str]:
         nonlocal cursor
-        at = datetime(2026, 10, 7, hour, minute, tzinfo=UTC)
+        at = datetime(2026, 10, day, hour, minute, tzinfo=UTC)
         result = dg.evaluate_automation_conditions(defs, openrouter.instance, evaluation_time=at, cursor=cursor)
         cursor = result.cursor
         return {name for name in conditions if result.get_requested_partitions(dg.AssetKey(name)) == {"2026-10-06"}}
 
+    assert requested(23, 59, day=6) == set()
     assert requested(0, 1) == set()
     openrouter.materialize(day="2026-10-06")
     assert requested(0, 21) == {"new_day", "new_day_on_a_view", "eager", "cron_at_midnight"}
     assert requested(1, 1) == set()
     openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))  # the same bytes
     assert requested(21, 41) == {"eager", "cron_at_one"}
+    assert requested(21, 42) == set()
     restated = sample_answer("2026-10-06", change=lambda data: data["classifications"][0].update(display_name="New"))
     openrouter.serve(restated)
     openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))
-    assert requested(21, 42) >= {"new_day", "new_day_on_a_view", "eager"}
+    assert requested(21, 43) == {"new_day", "new_day_on_a_view", "eager"}
 
 
 def _fetch(choice: str) -> dict[str, Any]:
