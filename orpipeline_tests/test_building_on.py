@@ -58,6 +58,7 @@ def _new_day() -> dg.AutomationCondition[dg.AssetKey]:
     return condition
 
 
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 def test_automation_conditions_fire_as_the_page_tells(openrouter: LocalPipeline) -> None:
     eager, cron = dg.AutomationCondition.eager(), dg.AutomationCondition.on_cron
     conditions: dict[str, dg.AutomationCondition[Any]] = {
