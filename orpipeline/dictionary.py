@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from orpipeline.contracts.rules import RULES
-from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS, DayTable
+from orpipeline.contracts.tables import EXPORTED, RELATIONS, VIEWS, DayTable
 from orpipeline.warehouse.layout import DUCKDB_TYPES
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA
 
@@ -26,7 +26,7 @@ def data_dictionary(*, exported: bool = False) -> str:
     With `exported`, describe them as Parquet files; `latest_leaderboard` has none.
     """
     introduction = _INTRODUCTION.format(where=_EXPORTED if exported else _IN_DUCKDB)
-    return "\n".join([introduction, *_relations(TABLES if exported else RELATIONS), *_rules()])
+    return "\n".join([introduction, *_relations(EXPORTED if exported else RELATIONS), *_rules()])
 
 
 def _relations(relations: Mapping[str, type[DayTable]]) -> Iterator[str]:

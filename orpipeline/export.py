@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
 from orpipeline.clock import Clock, utc_now
+from orpipeline.contracts.tables import EXPORTED
 from orpipeline.errors import OrpipelineError
 from orpipeline.files import is_temporary
 from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.parquet import EXPORTED, Exported, write_parquet
+from orpipeline.warehouse.parquet import Exported, write_parquet
+from orpipeline.warehouse.published import PublishedCopy, is_copy
+from orpipeline.warehouse.tables import Tables
 
 _ABANDONED_AFTER = timedelta(hours=1)
 
@@ -32,7 +36,7 @@ def export_tables(
     With `everything`, write all months. Days that only `to` has stay. `on_progress` is called with the number of days
     written since the last call. Raises ExportError if the warehouse is empty or the folder cannot be written.
     """
-    with warehouse.reading() as tables:
+    with _source(warehouse) as tables:
         days = tables.days()
         if not days:
             raise ExportError(
@@ -48,6 +52,13 @@ def export_tables(
                 f"Cannot write the export to {to}: {error.strerror}. Its earlier months are complete. Free disk space "
                 "or fix the folder's permissions, and run the export again."
             ) from error
+
+
+def _source(warehouse: Warehouse) -> AbstractContextManager[Tables]:
+    """Open the published copy if it is current, because a long export would keep a run out; otherwise the warehouse."""
+    if warehouse.published is not None and is_copy(warehouse.path, warehouse.published):
+        return PublishedCopy(warehouse.published, schema=warehouse.schema).reading()
+    return warehouse.reading()
 
 
 def _require_own_layout(to: Path) -> None:

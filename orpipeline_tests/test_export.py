@@ -17,13 +17,12 @@ from polars.testing import assert_frame_equal
 
 from orpipeline.archive.folder import Archive
 from orpipeline.contracts.rules import RULES
-from orpipeline.contracts.tables import RELATIONS, TABLES
+from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
 from orpipeline.dictionary import data_dictionary
 from orpipeline.export import ExportError, export_tables
 from orpipeline.rebuild import rebuild_days
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.parquet import EXPORTED
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
 DAYS = [date(2026, 9, 29) + timedelta(days=n) for n in range(4)]
@@ -71,7 +70,8 @@ def test_files_describe_their_columns_and_have_their_citation(history: History, 
         assert field.metadata[b"description"].decode() == TABLES["task_models"].columns()[field.name].description
     citation = (tmp_path / "out" / "CITATION").read_text()
     assert citation == f"Source: OpenRouter (openrouter.ai/rankings), as of {DAYS[-1]}. Licensed under CC BY 4.0.\n"
-    assert (tmp_path / "out" / "DATA_DICTIONARY.md").read_text() == data_dictionary(exported=True)
+    dictionary = (tmp_path / "out" / "DATA_DICTIONARY.md").read_text()
+    assert [name for name in RELATIONS if f"`{name}`\n" in dictionary] == list(EXPORTED)
 
 
 def test_demo_data_is_not_cited_as_openrouters(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from orpipeline.archive.folder import Archive
 from orpipeline.cli.board import Board, Ranking, board_of
 from orpipeline.cli.formats import as_csv, as_json, as_markdown, print_table
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
+from orpipeline.contracts.tables import EXPORTED
 from orpipeline.defs import metadata
 from orpipeline.defs.alerts import alert_text
 from orpipeline.openrouter.frames import parse
@@ -43,7 +44,6 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.text import one_line, plain
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
-from orpipeline.warehouse.parquet import EXPORTED
 from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.hostile import NAMES, VALID

@@ -304,7 +304,7 @@ def test_a_frame_that_arrow_rejects_leaves_the_old_rows_and_closes_the_file(stor
 
 def test_reading_a_table_that_does_not_exist_is_an_error(store: Store) -> None:
     upstream, reader = prices(frame_of()), reads_polars([])
-    with pytest.raises(WarehouseError, match=f"{store.database}.*does not exist"):
+    with pytest.raises(WarehouseError, match=f"prices does not exist in {store.database}"):
         store.materialize(upstream, reader, select=reader)
     assert not store.database.exists()
     store.materialize(prices(frame_of(), name="other"))

@@ -23,11 +23,10 @@ from polars.testing import assert_frame_equal
 import orpipeline
 from orpipeline import NoSuchTableError, NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
 from orpipeline.archive.folder import Archive
-from orpipeline.contracts.tables import RELATIONS, TABLES
+from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
 from orpipeline.snapshot import load_days
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.parquet import EXPORTED
 from orpipeline_tests.processes import held_open
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)

@@ -179,7 +179,7 @@ def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Repo
         report.warnings.append(f"{_count(recent, f'of the last {_RECENT_DAYS} days')} lost (is the schedule running?)")
     return [
         ("warehouse", warehouse),
-        ("published", _published(settings, stored, report)),
+        ("published", _published(settings, report)),
         ("not in tables", terminal.some_days(unloaded)),
         ("lost days", terminal.some_days(lost)),
     ]
@@ -203,10 +203,10 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
     return stored, f"{settings.warehouse}: {terminal.span(stored)}"
 
 
-def _published(settings: Settings, stored: Sequence[date], report: _Report) -> str:
-    """Return what to show about the copy for readers."""
+def _published(settings: Settings, report: _Report) -> str:
+    """Return what to show about the published copy."""
     from orpipeline.warehouse.errors import NotPublishedError
-    from orpipeline.warehouse.published import PublishedCopy
+    from orpipeline.warehouse.published import PublishedCopy, is_copy
 
     try:
         with PublishedCopy(settings.published).reading() as tables:
@@ -214,10 +214,10 @@ def _published(settings: Settings, stored: Sequence[date], report: _Report) -> s
     except NotPublishedError:
         return f"{settings.published}: none yet; each run publishes it"
     except OrpipelineError as error:
-        report.warnings.append("the copy for readers cannot be read: use `orpipeline rebuild`")
+        report.warnings.append("the published copy cannot be read: use `orpipeline rebuild`")
         return str(error)
-    if published != stored:
-        report.warnings.append("the copy for readers is older than the tables: use `orpipeline rebuild`")
+    if not is_copy(settings.warehouse, settings.published):
+        report.warnings.append("the published copy is older than the warehouse: use `orpipeline rebuild`")
     return f"{settings.published}: {terminal.span(published)}"
 
 

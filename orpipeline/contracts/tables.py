@@ -465,3 +465,5 @@ VIEWS: dict[str, type[DayTable]] = {
 """Every view of the schema `openrouter`, by name. You read them like tables."""
 RELATIONS: dict[str, type[DayTable]] = {**TABLES, **VIEWS}
 """Tables and views, by name."""
+EXPORTED: dict[str, type[DayTable]] = {name: model for name, model in RELATIONS.items() if name != "latest_leaderboard"}
+"""The tables and views that are also Parquet files: all but the one that repeats the newest day."""

@@ -14,8 +14,10 @@ from typing import Any
 
 import duckdb
 import polars as pl
+from pyarrow import ArrowException
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
+from orpipeline.errors import OrpipelineError
 from orpipeline.settings import LOCK_WAIT_SECONDS
 from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.published import copy_file, parquet_folder
@@ -167,12 +169,12 @@ class Warehouse:
             if tables is not None and not tables.layout.is_empty:
                 write_parquet(
                     tables,
-                    parquet_folder(self.published),
+                    parquet_folder(self.published, self.schema),
                     mirror=True,
                     changed=tables.replaced,
                     known=tables.known,
                 )
-        except (duckdb.Error, OSError) as error:
+        except (duckdb.Error, OSError, ArrowException, OrpipelineError) as error:
             _log.warning(
                 "The tables are written, but not the copy for readers in %s: %s. Readers still see the copy of an "
                 "earlier run; the next run replaces it. Free disk space or fix the folder's permissions.",

@@ -57,9 +57,9 @@ class Holes:
 
 
 def days_of(window: dg.TimeWindow) -> list[date]:
-    """Return the days of a time window."""
+    """Return the days of a time window; of a window shorter than a day, the day that it is in."""
     first, end = window.start.date(), window.end.date()
-    return [first + timedelta(days=n) for n in range((end - first).days)]
+    return [first + timedelta(days=n) for n in range(max(1, (end - first).days))]
 
 
 def _partitions(keys: list[str]) -> str:

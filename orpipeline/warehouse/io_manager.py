@@ -8,7 +8,7 @@ or the metadata `schema` names the schema, and the metadata `partition_expr` the
 - rejects values that the stored column's type would change, and rows outside the partition;
 - empties the partition if the frame is empty;
 - raises MissingDaysError for a day that one of the pipeline's tables lacks, unless the input's metadata allows it;
-- records no partition as materialized that has no rows because the inputs lack its days;
+- does not record a partition as materialized if it has no rows because the inputs lack its days;
 - closes the connection in any case.
 """
 
@@ -39,9 +39,10 @@ from dagster_duckdb.io_manager import DuckDbClient
 from pydantic import ConfigDict, Field
 
 from orpipeline.contracts.tables import RELATIONS
+from orpipeline.days import day_spans
 from orpipeline.settings import LOCK_WAIT_SECONDS, local_path
 from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.errors import WarehouseError
+from orpipeline.warehouse.errors import MissingDaysError, WarehouseError
 from orpipeline.warehouse.holes import Holes, days_of
 from orpipeline.warehouse.layout import Layout, full_name, quoted
 from orpipeline.warehouse.missing_days import MissingDays
@@ -54,7 +55,7 @@ class _WarehouseClient(DuckDbClient):
     @staticmethod
     @contextmanager
     def connect(
-        context: dg.InputContext | dg.OutputContext, _table_slice: TableSlice
+        context: dg.InputContext | dg.OutputContext, table_slice: TableSlice
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         config = cast("dict[str, Any]", context.resource_config)
         warehouse = Warehouse(
@@ -66,9 +67,11 @@ class _WarehouseClient(DuckDbClient):
         if isinstance(context, dg.OutputContext):
             with warehouse.transaction() as connection:
                 yield connection
-        else:
+        elif warehouse.exists:
             with warehouse.connect(read_only=True) as connection:
                 yield connection
+        else:
+            raise _no_table(context, table_slice)
 
     @staticmethod
     def ensure_schema_exists(
@@ -138,8 +141,10 @@ class _FrameHandler(DbTypeHandler[Any]):
 
         Raises MissingDaysError if one of the pipeline's tables lacks a day, and the input's metadata does not allow it.
         """
+        if not _columns(connection, table_slice):
+            raise _no_table(context, table_slice)
         missing = _missing_days(context, table_slice, connection)
-        if missing:
+        if missing and _is_in_a_step(context):
             self._holes.add(context, missing)
         query = _select(_table(connection, table_slice), table_slice)
         return self._from_arrow(connection.sql(query).to_arrow_table())
@@ -241,6 +246,18 @@ class WarehouseIOManager(DuckDBIOManager):
         )
 
 
+def _no_table(context: dg.InputContext, table_slice: TableSlice) -> MissingDaysError:
+    """Return the error for a table that does not exist, with the days that were to be loaded."""
+    window = next((dimension.partitions for dimension in table_slice.partition_dimensions or []), None)
+    days = days_of(window) if isinstance(window, dg.TimeWindow) else []
+    lacks = f", so it lacks {', '.join(day_spans(days))}" if days else ""
+    return MissingDaysError(
+        f"The table {table_slice.schema}.{table_slice.table} does not exist in {table_slice.database} yet{lacks}. "
+        f"Materialize {context.asset_key.to_user_string()} first.",
+        days=days,
+    )
+
+
 def _missing_days(
     context: dg.InputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
 ) -> list[date]:
@@ -254,10 +271,10 @@ def _missing_days(
     if table_slice.table not in RELATIONS or not Layout(connection, table_slice.schema).has(table_slice.table):
         return _not_materialized(context, wanted)
     stored = Tables(connection, table_slice.schema).days()
-    consumer = _consumer(context)
+    consumer = _consumer(context) if _is_in_a_step(context) else None
     if consumer is not None and consumer.partitions_def is not None:
         wanted = [*_days_before_the_first_partition(context, consumer, wanted), *wanted]
-    elif stored:
+    elif stored and len(wanted) > 1:
         # It loads all days that there are: from the first to the newest one.
         wanted = [day for day in wanted if stored[0] <= day <= stored[-1]]
     choice = MissingDays.from_metadata(context.definition_metadata)
@@ -265,9 +282,22 @@ def _missing_days(
 
 
 def _not_materialized(context: dg.InputContext, wanted: Sequence[date]) -> list[date]:
-    """Return the days of a table of yours that are not materialized, if Dagster knows any that are."""
+    """Return the days of a table of yours of which no partition is materialized, if Dagster knows any that are."""
     known = context.instance.get_materialized_partitions(context.asset_key)
-    return [day for day in wanted if day.isoformat() not in known] if known else []
+    definition = context.asset_partitions_def
+    if not known or not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return []
+    keys = known.intersection(context.asset_partition_keys)
+    materialized = {day for key in keys for day in days_of(definition.time_window_for_partition_key(key))}
+    return [day for day in wanted if day not in materialized]
+
+
+def _is_in_a_step(context: dg.InputContext) -> bool:
+    """Return whether a step loads the input. `load_asset_value` loads one without a run."""
+    try:
+        return context.step_context is not None
+    except dg.DagsterInvariantViolationError:
+        return False
 
 
 def _consumer(context: dg.InputContext) -> dg.AssetsDefinition | None:

@@ -24,16 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orpipeline import __version__
-from orpipeline.contracts.tables import RELATIONS, DayTable
+from orpipeline.contracts.tables import EXPORTED, DayTable
 from orpipeline.dictionary import data_dictionary
 from orpipeline.files import replace_files
 from orpipeline.warehouse.layout import LAYOUT_VERSION
 from orpipeline.warehouse.tables import Rows, Tables
 
-EXPORTED = tuple(
-    sorted((name for name in RELATIONS if name != "latest_leaderboard"), key=lambda name: name == "snapshots")
-)
-"""The tables and views that get files, in the order in which a month's files are replaced."""
+_ORDER = sorted(EXPORTED, key=lambda name: name == "snapshots")
+"""The order in which a month's files are replaced."""
 _MONTHS_AT_ONCE = 12
 
 
@@ -72,16 +70,20 @@ def write_parquet(
             _write_month(to, month, of_month, frames, versions[month], mirror=mirror)
             on_progress(len(of_month))
     if mirror:
-        for name in EXPORTED:
-            for path in (to / name).glob("*.parquet"):
-                if path.stem not in versions:
-                    path.unlink(missing_ok=True)
+        _remove_other_months(to, versions)
     if wanted:
         texts = {"CITATION": _newest_citations(snapshots), "DATA_DICTIONARY.md": data_dictionary(exported=True)}
         changed_texts = {to / name: text.encode() for name, text in texts.items() if not _is_current(to / name, text)}
         replace_files(changed_texts, aside=to)
     written = [day for month in wanted for day in days[month]]
     return Exported(written, sorted(set(snapshots["as_of"]) - set(written)))
+
+
+def _remove_other_months(to: Path, months: Collection[str]) -> None:
+    for name in EXPORTED:
+        for path in (to / name).glob("*.parquet"):
+            if path.stem not in months:
+                path.unlink(missing_ok=True)
 
 
 def _month(day: date) -> str:
@@ -115,7 +117,7 @@ def _file(to: Path, name: str, month: str) -> Path:
 def _read(tables: Tables, months: Mapping[str, Sequence[date]], known: Rows | None) -> dict[str, pl.DataFrame]:
     days = [day for of_month in months.values() for day in of_month]
     frames = {}
-    for name in EXPORTED:
+    for name in _ORDER:
         rows = known.of(name, days) if known else None
         frames[name] = tables.read(name, since=days[0], until=days[-1]) if rows is None else rows
     return frames
@@ -128,7 +130,7 @@ def _write_month(
     citations = frames["snapshots"].filter(in_month)["citation"]
     about = {"version": version, "citation": citations[-1]}
     contents = {}
-    for name in EXPORTED:
+    for name in _ORDER:
         rows, path = frames[name].filter(in_month), _file(to, name, month)
         if not mirror:
             rows = _with_other_days(path, rows, days)
@@ -150,7 +152,7 @@ def _parquet(name: str, rows: pl.DataFrame, about: Mapping[str, str]) -> bytes:
     """Return rows as Parquet, with the contract's descriptions."""
     table = rows.to_arrow()
     content = BytesIO()
-    pq.write_table(table.cast(_described(table.schema, RELATIONS[name], about)), content, compression="zstd")
+    pq.write_table(table.cast(_described(table.schema, EXPORTED[name], about)), content, compression="zstd")
     return content.getvalue()
 
 

@@ -32,17 +32,21 @@ ORDER BY ALL
 """
 
 
-def parquet_folder(published: Path) -> Path:
-    """Return the folder of the Parquet files beside a published file."""
-    return published.parent / "parquet"
+def parquet_folder(published: Path, schema: str) -> Path:
+    """Return the folder of a pipeline's Parquet files, beside the published file. Several pipelines can share that."""
+    return published.parent / ("parquet" if schema == DEFAULT_SCHEMA else f"parquet_{schema}")
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Replace the file `target` by a copy of `source`, in one step. Raises OSError.
 
     The copy is made by another process: if this one closed any file descriptor of `source`, it would lose DuckDB's lock
-    on it. `cp` also copies nothing at all where the file system can share blocks.
+    on it. `cp` also copies nothing at all where the file system can share blocks. If nothing was written since the
+    last copy, none is made.
     """
+    if is_copy(source, target):
+        return
+    written = source.stat()
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.publishing")  # a writer has the lock, so there is only one
     try:
@@ -56,11 +60,20 @@ def copy_file(source: Path, target: Path) -> None:
             raise OSError(copied.stderr.strip())
         with new.open("rb") as file:
             os.fsync(file.fileno())
+        os.utime(new, ns=(written.st_atime_ns, written.st_mtime_ns))
         new.replace(target)
     except OSError:
         new.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def is_copy(source: Path, target: Path) -> bool:
+    """Return whether `target` is the copy of `source` as it is now: a copy gets the time of the last write."""
+    if not (source.exists() and target.exists()):
+        return False
+    one, other = source.stat(), target.stat()
+    return (one.st_mtime_ns, one.st_size) == (other.st_mtime_ns, other.st_size)
 
 
 class PublishedCopy:
@@ -84,8 +97,10 @@ class PublishedCopy:
             )
         with duckdb.connect(":memory:") as connection:
             try:
-                connection.execute(f"ATTACH {literal(str(self.path))} AS {quoted(self.path.stem)} (READ_ONLY)")
-                connection.execute(f"USE {quoted(self.path.stem)}; SET TimeZone = 'UTC'")
+                # DuckDB names a database after its file, but it has some of its own.
+                name = quoted("warehouse" if self.path.stem in ("memory", "system", "temp") else self.path.stem)
+                connection.execute(f"ATTACH {literal(str(self.path))} AS {name} (READ_ONLY)")
+                connection.execute(f"USE {name}; SET TimeZone = 'UTC'")
                 yield connection
             except duckdb.Error as error:
                 reason = " ".join(str(error).split("\n\n")[0].split())
