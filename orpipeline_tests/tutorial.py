@@ -81,7 +81,8 @@ def write_example() -> None:
 
 def script(page: str) -> str:
     """Return a bash script that does what the page tells the reader to do, and prints when each part begins."""
-    lines = ["set -euo pipefail", f"trap '[ ! -f {_LOG}.pid ] || kill -INT -- -$(cat {_LOG}.pid)' EXIT"]
+    # Dagster's daemon can survive an interrupt in the middle of its work.
+    lines = ["set -euo pipefail", f"trap '[ ! -f {_LOG}.pid ] || kill -KILL -- -$(cat {_LOG}.pid)' EXIT"]
     for number, block in enumerate(blocks(page)):
         if block.path:
             lines.append(_write_file(block.path, block.text, f"END_OF_FILE_{number}"))
