@@ -41,7 +41,7 @@ def import_(folder: str) -> float:
 
 
 def publish() -> float:
-    """Load the newest day again, in turns with and without the copy for readers. Return the seconds that it adds."""
+    """Load the newest day again, in turns with and without the published copy. Return the seconds that it adds."""
     settings, now = load_settings(), utc_now()
     archive, day = Archive(settings.archive), newest_completed_day(now)
     seconds: dict[bool, list[float]] = {True: [], False: []}

@@ -20,7 +20,7 @@ from .errors import OrpipelineError as OrpipelineError
 from .errors import SettingsError as SettingsError
 from .leaderboard import rank as rank
 from .openrouter.errors import OpenRouterError as OpenRouterError
-from .published import read as read
+from .reading import read as read
 from .settings import Settings as Settings
 from .warehouse.errors import MissingDaysError as MissingDaysError
 from .warehouse.errors import NoSuchTableError as NoSuchTableError

@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from datetime import date, timedelta
 
 
+def as_day(day: date | str) -> date:
+    """Return a day that is given as a date or as `YYYY-MM-DD`. Raises ValueError for any other text."""
+    return date.fromisoformat(day) if isinstance(day, str) else day
+
+
 def missing_days(known: Iterable[date]) -> list[date]:
     """Return the days that are missing between the first and the last of `known`."""
     days = set(known)

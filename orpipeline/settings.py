@@ -115,7 +115,8 @@ class Settings(BaseModel):
         description="The folder of the shared request budget. Pipelines that use the same key need the same folder.",
     )
     reports: LocalPath = Field(
-        default_factory=_in_data_dir("reports"), description="The folder of the report's page and pictures."
+        default_factory=_in_data_dir("reports"),
+        description="The folder of the report's page and pictures, and of the published copy.",
     )
     start_date: date = Field(
         default=FIRST_DOCUMENTED_DAY,

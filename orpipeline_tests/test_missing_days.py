@@ -245,6 +245,60 @@ def test_tables_without_any_day_are_missing_all_days(tmp_path: Path, instance: d
         run(empty, instance, reader(empty, [], partitions_def=None))
 
 
+def test_an_absent_table_is_an_error_that_names_the_days(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    absent = Settings(data_dir=tmp_path, start_date=START)
+    for _ in range(2):  # without a file, and with one that has other tables
+        with pytest.raises(MissingDaysError, match=f"openrouter.task_models does not exist .* lacks {FIRST}") as error:
+            run(absent, instance, reader(absent, []), first=FIRST)
+        assert error.value.days == (FIRST,)
+        with Warehouse(absent.warehouse).transaction() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS mine AS SELECT 1 AS x")
+
+
+def test_a_table_can_be_loaded_outside_a_run(settings: Settings) -> None:
+    defs = dg.Definitions(assets=external_specs(settings), resources=resources(settings))
+    loaded: Any = defs.load_asset_value(asset_key("task_models"), python_type=pl.DataFrame, partition_key=str(FIRST))
+    assert loaded["as_of"].unique().to_list() == [FIRST]
+    with pytest.raises(MissingDaysError, match=str(HOLES[0])):
+        defs.load_asset_value(asset_key("task_models"), python_type=pl.DataFrame, partition_key=str(HOLES[0]))
+
+
+@pytest.mark.parametrize(
+    ("partitions", "keys"),
+    [
+        (dg.DailyPartitionsDefinition("20260101", end_date="20260108", fmt="%Y%m%d"), ["20260102"]),
+        (dg.WeeklyPartitionsDefinition("2025-12-28", end_date="2026-01-11"), ["2025-12-28"]),
+        (dg.HourlyPartitionsDefinition("2026-01-02-00:00", end_date="2026-01-03-00:00"), ["2026-01-02-05:00"]),
+    ],
+)
+def test_an_empty_day_of_your_own_tables_is_not_missing_whatever_its_partitions_are(
+    settings: Settings, instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str], keys: list[str]
+) -> None:
+    metadata = {"partition_expr": "as_of"}
+
+    @dg.asset(partitions_def=partitions, io_manager_key="openrouter_io_manager", metadata=metadata)
+    def upstream() -> pl.DataFrame:
+        return pl.DataFrame(schema={"as_of": pl.Date})
+
+    days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-04")
+
+    @dg.asset(partitions_def=days, io_manager_key="openrouter_io_manager", metadata=metadata)
+    def downstream(upstream: pl.DataFrame) -> pl.DataFrame:
+        return upstream
+
+    for asset, key in ((upstream, keys[0]), (downstream, "2026-01-02")):
+        result = dg.materialize(
+            [upstream, downstream],
+            selection=[asset],
+            partition_key=key,
+            instance=instance,
+            resources=resources(settings),
+            run_config=QUIET,
+        )
+        assert result.success
+    assert instance.get_materialized_partitions(downstream.key) == {"2026-01-02"}
+
+
 @pytest.mark.parametrize("metadata", [{"orpipeline/missing_days": "never"}, {"orpipeline/required_days": 0}])
 def test_wrong_metadata_is_an_error(settings: Settings, instance: dg.DagsterInstance, metadata: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"missing_days|require_days"):

@@ -1,4 +1,4 @@
-"""The copy for readers: it is whole, current, and blocks nobody."""
+"""The published copy: it is whole, current, and blocks nobody."""
 
 from __future__ import annotations
 
@@ -195,6 +195,21 @@ def test_a_month_that_the_tables_no_longer_have_is_removed(place: Place) -> None
     assert {path.name for path in place.parquet.rglob("*.parquet")} == {"2026-10.parquet"}
 
 
+def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: Place) -> None:
+    second = Warehouse(place.warehouse.path, schema="second", published=place.settings.published)
+    load_days(place.archive, second, DAYS[:1], now=NOW)
+    assert place.read("second.snapshots")["as_of"].to_list() == DAYS[:1]
+    assert place.read("snapshots")["as_of"].to_list() == DAYS
+    assert pl.read_parquet(place.parquet / "snapshots")["as_of"].to_list() == DAYS
+    assert pl.read_parquet(place.parquet.with_name("parquet_second") / "snapshots")["as_of"].to_list() == DAYS[:1]
+
+
+def test_a_transaction_that_writes_nothing_copies_nothing(place: Place) -> None:
+    before = place.settings.published.stat().st_ino
+    place.execute("FROM openrouter.snapshots")
+    assert place.settings.published.stat().st_ino == before
+
+
 # Failures
 
 
@@ -207,7 +222,7 @@ def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publish
     new = DAYS[-1] + timedelta(days=1)
     with caplog.at_level(logging.WARNING, "orpipeline"):
         place.load(new)
-    assert "The tables are written, but not the copy for readers" in caplog.text
+    assert "The tables are written, but not the published copy" in caplog.text
     assert place.warehouse.days() == [*DAYS, new]
     folder.unlink()
     aside.rename(folder)

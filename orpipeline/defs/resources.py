@@ -104,7 +104,7 @@ class WarehouseResource(DuckDBResource):
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
     )
     published: str | None = Field(
-        default=None, description="The DuckDB file that each write replaces by a copy for readers; none by default."
+        default=None, description="The published copy, which each write replaces: a DuckDB file. None by default."
     )
 
     def warehouse(self) -> Warehouse:

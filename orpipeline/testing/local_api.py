@@ -20,9 +20,8 @@ from orpipeline.testing.sample_answers import sample_answer
 KEY = "sk-or-made-up-0123456789abcdef"
 """A made-up API key. The stand-in accepts any key."""
 _PATH = "/api/v1/classifications/task"
-_STOP_SECONDS = (
-    0.01  # how often the server looks whether it must stop; the default would delay each test by half a second
-)
+# How often the server checks whether it must stop: the default would delay each test by half a second.
+_STOP_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ class LocalApi:
         return f"http://127.0.0.1:{self._server.server_port}/api/v1"
 
     def serve(self, *replies: Reply | bytes) -> None:
-        """Answer the next requests with these replies, in order; the last one repeats. Without any, as at first.
+        """Answer the next requests with these replies, in order; the last one repeats. Without
+        replies, the API serves the made-up answers again.
 
         Bytes are a body with status 200.
         """

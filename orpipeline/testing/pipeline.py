@@ -16,8 +16,9 @@ import polars as pl
 from orpipeline.archive.folder import Archive
 from orpipeline.build import build_defs
 from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.days import as_day
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
-from orpipeline.published import read
+from orpipeline.reading import read
 from orpipeline.settings import API_KEY, PREFIX, Settings
 from orpipeline.testing.clock import fixed_clock
 from orpipeline.testing.local_api import KEY, LocalApi, Reply, Request
@@ -38,7 +39,7 @@ class LocalPipeline:
         >>> result.success, rows["as_of"].n_unique()
         (True, 1)
 
-    The pytest fixture `openrouter` is one, with the clock fixed at noon of 2026-10-07 (UTC) and the settings in the
+    The pytest fixture `openrouter` is one, with a clock that starts at noon of 2026-10-07 (UTC) and the settings in the
     environment. Nothing in it needs a network or a real API key.
 
     `settings`, `instance` and `api` are its parts. You can pass an `instance` or an `api` that you already have; it is
@@ -62,7 +63,7 @@ class LocalPipeline:
         self.api = api or LocalApi()
         self.settings = Settings(data_dir=folder, base_url=self.api.base_url, lock_wait_seconds=_LOCK_WAIT_SECONDS)
         if start_date is not None:
-            self.settings = self.settings.model_copy(update={"start_date": _day(start_date)})
+            self.settings = self.settings.model_copy(update={"start_date": as_day(start_date)})
 
     @property
     def instance(self) -> dg.DagsterInstance:
@@ -131,7 +132,7 @@ class LocalPipeline:
 
         Returns Dagster's result: materializations, check evaluations, events.
         """
-        wanted = _day(day) if day is not None else newest_completed_day(utc_now())
+        wanted = as_day(day) if day is not None else newest_completed_day(utc_now())
         job = dg.Definitions.merge(
             build_defs(self.settings, key_prefix=self._names.prefix, automation=False, report=False),
             _definitions(assets, resources),
@@ -154,8 +155,8 @@ class LocalPipeline:
         """
         with ExitStack() as block:
             block.enter_context(_environment(self._variables))
-            if day is not None and _day(day) != newest_completed_day(utc_now()):
-                block.enter_context(fixed_clock(_noon_after(_day(day)), ticking=True))
+            if day is not None and as_day(day) != newest_completed_day(utc_now()):
+                block.enter_context(fixed_clock(_noon_after(as_day(day)), ticking=True))
             yield
 
     def __enter__(self) -> Self:
@@ -183,9 +184,8 @@ class LocalPipeline:
 
     @property
     def _variables(self) -> dict[str, str]:
-        settings = self.settings.model_dump(mode="json", include={"data_dir", "start_date", "base_url"})
-        set_here = {name: value for name, value in settings.items() if name in self.settings.model_fields_set}
-        return {API_KEY: KEY, **{PREFIX + name.upper(): value for name, value in set_here.items()}}
+        settings = self.settings.model_dump(mode="json", include=self.settings.model_fields_set)
+        return {API_KEY: KEY, **{PREFIX + name.upper(): str(value) for name, value in settings.items()}}
 
     def _our_assets(self, day: date, partition_key: str | None, config: Mapping[str, Any]) -> list[dg.AssetKey]:
         """Return the assets of our daily step, if it has to run."""
@@ -209,10 +209,6 @@ def _keys(assets: Sequence[Any]) -> list[dg.AssetKey]:
 
 def _is_check(asset: Any) -> bool:
     return isinstance(asset, dg.AssetChecksDefinition)
-
-
-def _day(day: date | str) -> date:
-    return date.fromisoformat(day) if isinstance(day, str) else day
 
 
 def _noon_after(day: date) -> datetime:

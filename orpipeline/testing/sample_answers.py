@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from orpipeline.days import as_day
 from orpipeline.openrouter.client import WINDOW_DAYS
 from orpipeline.testing.market import DISPLAY_NAMES, Market, traffic
 
@@ -62,7 +63,7 @@ def sample_answer(
             their tags. Without `tasks`, a date always gives the same bytes: 29 tags, four macro-categories.
         change: Is called with the answer's `data` before it becomes JSON, and can set every figure in it.
     """
-    day = date.fromisoformat(as_of) if isinstance(as_of, str) else as_of
+    day = as_day(as_of)
     data = _data_of_day(day) if tasks is None else _data_of_tasks(day, tasks)
     if change is not None:
         change(data)

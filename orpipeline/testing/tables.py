@@ -12,6 +12,7 @@ import polars as pl
 
 from orpipeline.archive.folder import Archive
 from orpipeline.contracts.tables import RELATIONS
+from orpipeline.days import as_day
 from orpipeline.rebuild import rebuild_days
 from orpipeline.testing.sample_answers import sample_answer
 from orpipeline.warehouse.database import Warehouse
@@ -33,8 +34,7 @@ def sample_tables(days: int, *, until: date | str = NEWEST_DAY) -> dict[str, pl.
     A day's rows are always the same. They come from the `sample_answer` of each day, through archive, contracts and
     DuckDB, as real ones do.
     """
-    newest = date.fromisoformat(until) if isinstance(until, str) else until
-    return {name: frame.clone() for name, frame in _tables(days, newest).items()}
+    return {name: frame.clone() for name, frame in _tables(days, as_day(until)).items()}
 
 
 @cache
@@ -64,7 +64,7 @@ def load_sample_days(archive: Archive, warehouse: Warehouse, days: Sequence[date
 
 def days_between(since: date | str, until: date | str) -> list[date]:
     """Return the days from `since` to `until`, both included. Raises ValueError if there are none."""
-    first, last = (date.fromisoformat(day) if isinstance(day, str) else day for day in (since, until))
+    first, last = as_day(since), as_day(until)
     if last < first:
         raise ValueError(f"There is no day from {first} to {last}. Give the earlier day first.")
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]

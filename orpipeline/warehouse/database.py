@@ -51,7 +51,7 @@ class Warehouse:
 
     One DuckDB file admits one writing process. Each method therefore opens the file, does its work and closes it, and
     waits up to `lock_wait_seconds` while another process has locked it. If `published` is the path of a file, each
-    commit replaces that file by a copy for readers, and updates the Parquet files beside it. `connection_config` has
+    commit replaces that file by a copy, and updates the Parquet files beside it. `connection_config` has
     DuckDB's own options, such as `memory_limit`.
     """
 
@@ -94,8 +94,8 @@ class Warehouse:
         """Lock the file and open the tables for one transaction: commit at the end, roll back on any error.
 
         Until then no other process can write, so the rows that you read do not change before the commit.
-        Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError. A copy for readers that
-        cannot be published is a warning in the log, because the tables are committed by then.
+        Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError. A copy that cannot be
+        published is a warning in the log, because the tables are committed by then.
         """
         with self._locked() as connection:
             with _transaction(connection):
@@ -107,7 +107,7 @@ class Warehouse:
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the database for one transaction: commit at the end, roll back on any error.
 
-        The DuckDB file is published as `writing` does; the Parquet files, which have the pipeline's tables, stay.
+        Publishes the DuckDB file as `writing` does, but not the Parquet files, which have only the pipeline's tables.
         """
         with self._locked() as connection:
             with _transaction(connection):
@@ -176,7 +176,7 @@ class Warehouse:
                 )
         except (duckdb.Error, OSError, ArrowException, OrpipelineError) as error:
             _log.warning(
-                "The tables are written, but not the copy for readers in %s: %s. Readers still see the copy of an "
+                "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
                 "earlier run; the next run replaces it. Free disk space or fix the folder's permissions.",
                 self.published.parent,
                 error,

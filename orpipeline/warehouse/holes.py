@@ -1,4 +1,4 @@
-"""Days that the inputs of a step lack: the partitions without rows that follow from them are not materialized.
+"""Partitions that stay empty because a step's inputs lack their days are not recorded as materialized.
 
 Dagster records all partitions of a run as materialized when the step returns its frame. In a range of days with holes,
 the days that no input has would look materialized, without a row. The I/O manager therefore leaves them out.

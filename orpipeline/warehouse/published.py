@@ -1,8 +1,8 @@
 """The published copy of the warehouse: a DuckDB file for readers, and Parquet files in the folder `parquet` beside it.
 
 DuckDB admits one process to a file that it writes. A writer therefore copies the warehouse after each commit, while it
-still has the lock, and replaces the published file in one step. Readers have the published file open as long as they
-like: they block nobody, and see one commit, whole. It has all tables and views of the warehouse, yours too.
+still has the lock, and replaces the published file in one step. Readers can keep the published file open: they block
+nobody, and see one whole commit. It has all tables and views of the warehouse, yours too.
 """
 
 from __future__ import annotations

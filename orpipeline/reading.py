@@ -6,6 +6,7 @@ from datetime import date
 
 import polars as pl
 
+from orpipeline.days import as_day
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
 from orpipeline.warehouse.published import PublishedCopy
@@ -47,6 +48,6 @@ def read(
 
 def _day(name: str, day: date | str | None) -> date | None:
     try:
-        return date.fromisoformat(day) if isinstance(day, str) else day
+        return None if day is None else as_day(day)
     except ValueError:
         raise SettingsError(f"{name}={day!r} is not a date. Write it as YYYY-MM-DD.") from None
