@@ -255,7 +255,7 @@ def _run_config() -> Iterator[tuple[str, str]]:
 def _commands(context: click.Context) -> Iterator[tuple[str, str]]:
     command = context.command
     yield context.command_path, "command"
-    for parameter in command.get_params(context):
+    for parameter in command.params:  # without `--help`, which click adds
         kind = parameter.type.name if not isinstance(parameter.type, click.Choice) else "|".join(parameter.type.choices)
         if isinstance(parameter, click.Option):
             required = f" {_REQUIRED}" if parameter.required else ""

@@ -59,7 +59,7 @@ def test_dagsters_own_commands_accept_the_code_location(command: list[str], expe
     done = _command(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert expected in done.stdout + done.stderr
-    ours = [line for line in (done.stdout + done.stderr).splitlines() if "Warning" in line and "orpipeline" in line]
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "Warning" in line and "/orpipeline/" in line]
     assert ours == []
 
 

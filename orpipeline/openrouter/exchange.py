@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,9 @@ def get(
     if seconds <= 0:
         raise DeadlineError
     connection, response = _Connection(), Future[Response]()
+    # A signal can interrupt a wait for a lock at any point. Waiting for the future could then raise a RuntimeError.
+    unfinished = threading.Lock()
+    unfinished.acquire()
 
     def run() -> None:
         try:
@@ -61,10 +64,11 @@ def get(
             response.set_result(received)
         finally:
             connection.release()
+            unfinished.release()
 
     try:
         threading.Thread(target=run, name="orpipeline-request", daemon=True).start()
-        wait([response], seconds)
+        unfinished.acquire(timeout=seconds)
         if not response.done():
             raise DeadlineError
         return response.result()
