@@ -175,7 +175,7 @@ def test_changed_signatures_options_and_settings_are_found(monkeypatch: pytest.M
     monkeypatch.setitem(cli.commands, "publish", click.Command("publish"))
     monkeypatch.delitem(Settings.model_fields, "app_title")
     lines = changes(now, surface())
-    assert len(lines) == 1 + 6 + 1 + 2 + 1, "\n".join(lines)
+    assert len(lines) == 1 + 6 + 1 + 1 + 1, "\n".join(lines)
     starts = [
         "the parameter build_defs(report) is gone: breaks Python code that passes it",
         "the parameter build_defs(key_prefix) was `keyword only, str = 'openrouter'` and is `keyword only, str (req",
