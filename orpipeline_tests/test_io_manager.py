@@ -15,6 +15,7 @@ import pytest
 from orpipeline import WarehouseResource, asset_key, daily_partitions
 from orpipeline.openrouter.frames import parse
 from orpipeline.testing import sample_answer
+from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.io_manager import WarehouseIOManager
 from orpipeline_tests.answers import DAY
@@ -464,3 +465,10 @@ def test_each_write_of_an_asset_is_published(store: Store) -> None:
         store.materialize(prices(frame_of((FIRST, price))), published=str(published))
         with duckdb.connect(published, read_only=True) as reader:
             assert reader.execute("SELECT price FROM public.prices").fetchall() == [(price,)]
+
+
+def test_an_asset_cannot_overwrite_a_table_of_the_pipeline(store: Store) -> None:
+    with Warehouse(store.database).writing() as tables:
+        tables.recreate()
+    with pytest.raises(WarehouseError, match=r"openrouter\.task_models is a table of the pipeline"):
+        store.materialize(prices(frame_of((FIRST, 1)), name="task_models", metadata={"schema": "openrouter"}))

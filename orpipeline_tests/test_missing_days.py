@@ -217,6 +217,39 @@ def test_the_last_7_days_can_require_a_number_of_days(
     assert [len(days) for days in seen] == ([] if found is None else [found])
 
 
+@pytest.mark.parametrize(
+    ("offsets", "day", "missing"),
+    [
+        ((-7, -7), date.fromisoformat(START), "2026-09-11"),  # the day before the first partition, and nothing else
+        ((1, 1), LAST, "2026-10-04"),
+        ((-3, 0), FIRST, "2026-09-17 to 2026-09-19"),
+    ],
+)
+@pytest.mark.parametrize("metadata", [{}, require_days(5)])
+def test_days_without_a_partition_are_missing_too(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    offsets: tuple[int, int],
+    day: date,
+    missing: str,
+    metadata: dict[str, Any],
+) -> None:
+    seen: Seen = []
+    mapping = dg.TimeWindowPartitionMapping(*offsets, allow_nonexistent_upstream_partitions=True)
+    with pytest.raises(MissingDaysError, match=missing):
+        run(settings, instance, reader(settings, seen, metadata=metadata, mapping=mapping), first=day)
+    assert seen == []
+
+
+def test_two_weeks_from_before_the_first_partition_are_14_days(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    weeks = dg.WeeklyPartitionsDefinition("2026-09-20", end_date="2026-10-04")
+    mapping = dg.TimeWindowPartitionMapping(start_offset=-1)
+    with pytest.raises(MissingDaysError, match="9 days: 2026-09-13 to 2026-09-19, 2026-09-24 to 2026-09-25"):
+        run(settings, instance, reader(settings, [], partitions_def=weeks, mapping=mapping), first=date(2026, 9, 20))
+
+
 def test_an_unpartitioned_asset_fails_for_holes_but_not_for_days_before_the_first(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:

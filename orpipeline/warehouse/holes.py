@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 
 from orpipeline.days import day_spans
 from orpipeline.warehouse.errors import MissingDaysError
+from orpipeline.warehouse.requested import days_of
 
 HasRows = Callable[[dg.TimeWindow], bool]
 
@@ -54,12 +55,6 @@ class Holes:
             # Dagster records the partitions of this subset once the output is stored.
             context._asset_partitions_subset = definition.subset_with_partition_keys(others)
         return empty
-
-
-def days_of(window: dg.TimeWindow) -> list[date]:
-    """Return the days of a time window; of a window shorter than a day, the day that it is in."""
-    first, end = window.start.date(), window.end.date()
-    return [first + timedelta(days=n) for n in range(max(1, (end - first).days))]
 
 
 def _partitions(keys: list[str]) -> str:

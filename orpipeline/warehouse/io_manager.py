@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from typing import Any, cast
 
@@ -43,9 +43,10 @@ from orpipeline.days import day_spans
 from orpipeline.settings import LOCK_WAIT_SECONDS, local_path
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import MissingDaysError, WarehouseError
-from orpipeline.warehouse.holes import Holes, days_of
+from orpipeline.warehouse.holes import Holes
 from orpipeline.warehouse.layout import Layout, full_name, quoted
 from orpipeline.warehouse.missing_days import MissingDays
+from orpipeline.warehouse.requested import days_of, is_in_a_step, requested_days
 from orpipeline.warehouse.tables import Tables
 
 
@@ -77,6 +78,11 @@ class _WarehouseClient(DuckDbClient):
     def ensure_schema_exists(
         _context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
     ) -> None:
+        if _is_ours(connection, table_slice):
+            raise WarehouseError(
+                f"{table_slice.schema}.{table_slice.table} is a table of the pipeline, which only its own step writes. "
+                "Nothing was written. Give your asset another name or schema."
+            )
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(connection, table_slice.schema)}")
 
     @staticmethod
@@ -144,7 +150,7 @@ class _FrameHandler(DbTypeHandler[Any]):
         if not _columns(connection, table_slice):
             raise _no_table(context, table_slice)
         missing = _missing_days(context, table_slice, connection)
-        if missing and _is_in_a_step(context):
+        if missing and is_in_a_step(context):
             self._holes.add(context, missing)
         query = _select(_table(connection, table_slice), table_slice)
         return self._from_arrow(connection.sql(query).to_arrow_table())
@@ -265,20 +271,18 @@ def _missing_days(
     if len(table_slice.partition_dimensions or []) != 1:
         return []
     window = (table_slice.partition_dimensions or [])[0].partitions
-    if not isinstance(window, dg.TimeWindow):
-        return []
-    wanted = days_of(window)
-    if table_slice.table not in RELATIONS or not Layout(connection, table_slice.schema).has(table_slice.table):
-        return _not_materialized(context, wanted)
+    with_partition = days_of(window) if isinstance(window, dg.TimeWindow) else []
+    if not _is_ours(connection, table_slice):
+        return _not_materialized(context, with_partition)
     stored = Tables(connection, table_slice.schema).days()
-    consumer = _consumer(context) if _is_in_a_step(context) else None
-    if consumer is not None and consumer.partitions_def is not None:
-        wanted = [*_days_before_the_first_partition(context, consumer, wanted), *wanted]
-    elif stored and len(wanted) > 1:
-        # It loads all days that there are: from the first to the newest one.
-        wanted = [day for day in wanted if stored[0] <= day <= stored[-1]]
     choice = MissingDays.from_metadata(context.definition_metadata)
+    wanted = requested_days(context, with_partition, stored)
     return choice.check(f"{table_slice.schema}.{table_slice.table}", wanted, stored)
+
+
+def _is_ours(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> bool:
+    """Return whether a table or view is one of the pipeline's."""
+    return table_slice.table in RELATIONS and Layout(connection, table_slice.schema).has(table_slice.table)
 
 
 def _not_materialized(context: dg.InputContext, wanted: Sequence[date]) -> list[date]:
@@ -290,34 +294,6 @@ def _not_materialized(context: dg.InputContext, wanted: Sequence[date]) -> list[
     keys = known.intersection(context.asset_partition_keys)
     materialized = {day for key in keys for day in days_of(definition.time_window_for_partition_key(key))}
     return [day for day in wanted if day not in materialized]
-
-
-def _is_in_a_step(context: dg.InputContext) -> bool:
-    """Return whether a step loads the input. `load_asset_value` loads one without a run."""
-    try:
-        return context.step_context is not None
-    except dg.DagsterInvariantViolationError:
-        return False
-
-
-def _consumer(context: dg.InputContext) -> dg.AssetsDefinition | None:
-    """Return the asset that loads the input."""
-    step = context.step_context
-    return step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
-
-
-def _days_before_the_first_partition(
-    context: dg.InputContext, consumer: dg.AssetsDefinition, wanted: Sequence[date]
-) -> list[date]:
-    """Return the days that an offset of a daily asset also asks for: Dagster leaves out those without a partition."""
-    definition, mapping = consumer.partitions_def, consumer.get_partition_mapping_for_dep(context.asset_key)
-    if not (
-        isinstance(definition, dg.DailyPartitionsDefinition) and isinstance(mapping, dg.TimeWindowPartitionMapping)
-    ):
-        return []
-    window = definition.time_window_for_partition_key(context.step_context.partition_key_range.start)
-    start = window.start.date() + timedelta(days=mapping.start_offset)
-    return [start + timedelta(days=n) for n in range((wanted[0] - start).days)] if wanted else []
 
 
 def _has_rows(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice, window: dg.TimeWindow) -> bool:
