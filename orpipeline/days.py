@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 
 def as_day(day: date | str) -> date:
-    """Return a day that is given as a date or as `YYYY-MM-DD`. Raises ValueError for any other text."""
-    return date.fromisoformat(day) if isinstance(day, str) else day
+    """Return a day that is given as a date, a time on that day, or `YYYY-MM-DD`. Raises ValueError for other text."""
+    if isinstance(day, datetime):
+        return day.date()
+    try:
+        return date.fromisoformat(day) if isinstance(day, str) else day
+    except ValueError:
+        raise ValueError(f"{day!r} is not a day. Write it as YYYY-MM-DD.") from None
 
 
 def missing_days(known: Iterable[date]) -> list[date]:

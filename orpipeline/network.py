@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from orpipeline.errors import NetworkInTestError
-from orpipeline.settings import TESTING, is_testing
+from orpipeline.settings import is_testing
 
 
 def is_loopback(host: str) -> bool:
@@ -24,5 +24,5 @@ def require_allowed(host: str) -> None:
     if is_testing() and host and not is_loopback(host):
         raise NetworkInTestError(
             f"A test would have sent a request to {host}; no request was sent. Use the fixture `openrouter`, whose API "
-            f"is on this machine. If your test needs the network, remove {TESTING} from its environment."
+            "is on this machine. If your tests need the real API, run pytest with `-p no:orpipeline`."
         )

@@ -27,7 +27,8 @@ def read(
         ['as_of', 'window_days', 'scope', 'model_id']
 
     A table of orpipeline has the columns and types of its contract, sorted by its key. You can also read your own
-    tables in the warehouse. Days that are missing have no rows. The copy is the state after the last write.
+    tables in the warehouse. Days that are missing have no rows. The copy is the state after the last write. Polars does
+    not work in a forked process: start the processes of `multiprocessing` with `spawn`.
 
     Args:
         table: A name such as `model_leaderboard`, or with its schema, such as `public.authors`.
@@ -49,5 +50,5 @@ def read(
 def _day(name: str, day: date | str | None) -> date | None:
     try:
         return None if day is None else as_day(day)
-    except ValueError:
-        raise SettingsError(f"{name}={day!r} is not a date. Write it as YYYY-MM-DD.") from None
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from orpipeline import isolation
 from orpipeline.errors import SettingsError
 
 REQUESTS_PER_MINUTE = 30
@@ -37,7 +38,7 @@ FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 API_KEY = "OPENROUTER_API_KEY"
 PREFIX = "ORPIPELINE_"
 TESTING = "ORPIPELINE_TESTING"
-"""The pytest plugin sets this variable: then no request leaves this machine."""
+"""The pytest plugin sets this variable, for child processes: then no request leaves this machine."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # a single letter is a drive
 
 
@@ -48,6 +49,8 @@ def project_dir() -> Path | None:
 
 
 def _default_data_dir() -> Path:
+    if isolation.folder is not None:
+        return isolation.folder / "default"
     project = project_dir()
     return project / "data" if project else user_data_path("orpipeline", appauthor=False)
 
@@ -108,7 +111,9 @@ class Settings(BaseModel):
     data_dir: LocalPath = Field(default_factory=_default_data_dir, description="The folder of all data.")
     archive: LocalPath = Field(default_factory=_in_data_dir("raw"), description="The folder of the raw archive.")
     warehouse: LocalPath = Field(
-        default_factory=_in_data_dir("warehouse.duckdb"), description="The DuckDB file of the tables."
+        default_factory=_in_data_dir("warehouse.duckdb"),
+        description="The DuckDB file of the tables. Its name is also the database's, so do not call it "
+        "`openrouter.duckdb`: in your own SQL, `openrouter.task_models` would then be ambiguous.",
     )
     state: LocalPath = Field(
         default_factory=_in_data_dir("state"),
@@ -196,6 +201,15 @@ class Settings(BaseModel):
             raise ValueError("must not contain a user, password, query or fragment")
         return value.rstrip("/")
 
+    @model_validator(mode="after")
+    def _require_a_place_for_the_copy(self) -> Self:
+        if self.published == self.warehouse:
+            raise SettingsError(
+                f"Invalid settings: warehouse (ORPIPELINE_WAREHOUSE) is {self.warehouse}, where the published copy is. "
+                "Choose another folder."
+            )
+        return self
+
     @property
     def published(self) -> Path:
         """The DuckDB file that readers open: a copy of the warehouse, under the same name, in the reports' folder."""
@@ -239,4 +253,4 @@ def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
 
 def is_testing(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether this process belongs to a test session, whose requests must not leave this machine."""
-    return bool(environment.get(TESTING))
+    return isolation.folder is not None or bool(environment.get(TESTING))

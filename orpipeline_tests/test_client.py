@@ -27,6 +27,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orpipeline import isolation
 from orpipeline.clock import API_CLOCK_TOLERANCE
 from orpipeline.openrouter.budget import Budget
 from orpipeline.openrouter.client import DEMO_HEADER, MAX_BODY_BYTES, AppHeaders, Client
@@ -565,9 +566,14 @@ def test_nothing_listening_is_a_failed_connection() -> None:
             Client(api_key=KEY, base_url=base_url, retry_wait_seconds=0.01).fetch()
 
 
+def _allow_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TESTING)
+    monkeypatch.setattr(isolation, "folder", None)
+
+
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "[::1", "\u2028"])
 def test_an_invalid_host_name_is_a_failed_connection(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(TESTING)  # no such host can be looked up
+    _allow_other_hosts(monkeypatch)  # no such host can be looked up
     with pytest.raises(ConnectionFailedError, match="ORPIPELINE_BASE_URL"):
         Client(api_key=KEY, base_url=f"https://{host}/api/v1", retry_wait_seconds=0.01).fetch()
 
@@ -601,7 +607,7 @@ def test_the_key_is_sent_unencrypted_on_this_machine(host: str) -> None:
 def test_a_proxy_gets_no_request_to_this_machine_and_a_setting_allows_http_elsewhere(
     api: LocalApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(TESTING)  # the proxy is on this machine
+    _allow_other_hosts(monkeypatch)  # the proxy is on this machine
     api.serve(ANSWER)
     with LocalApi() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

@@ -112,12 +112,26 @@ def test_your_own_tables_are_in_the_copy_too(place: Place) -> None:
         place.read("market.prices", since=FIRST)
 
 
+def test_your_own_tables_may_have_other_types_and_names(place: Place) -> None:
+    place.execute(
+        'CREATE TABLE "My.Table" AS SELECT TIMESTAMP \'2026-10-01 12:00\' AS "AS_OF", 7 AS scope',
+        "INSERT INTO \"My.Table\" VALUES ('2026-10-02 00:00', NULL)",
+        "CREATE TABLE odd AS SELECT INTERVAL 1 DAY AS days",
+    )
+    assert len(place.read("my.table", until="2026-10-01")) == 1
+    assert len(place.read("main.my.table", since="2026-10-01", scope="7")) == 1
+    with pytest.raises(NoSuchTableError, match=r"no scope all\. Its scopes are: 7"):
+        place.read("My.Table", scope="all")
+    with pytest.raises(WarehouseError, match="cannot be read"):
+        place.read("odd")
+
+
 def test_a_wrong_name_is_an_error_that_helps(place: Place) -> None:
     with pytest.raises(NoSuchTableError, match=r"Did you mean model_leaderboard\? It has: .*openrouter.task_models"):
         place.read("model_leader_board")
     with pytest.raises(NoSuchTableError, match=r"no scope coding. Its scopes are: agent, all, code, data, general"):
         place.read("model_leaderboard", scope="coding")
-    with pytest.raises(SettingsError, match="since='yesterday' is not a date"):
+    with pytest.raises(SettingsError, match="since: 'yesterday' is not a day"):
         place.read("model_leaderboard", since="yesterday")
 
 
@@ -227,11 +241,12 @@ def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publish
     folder.unlink()
     aside.rename(folder)
     assert len(place.read("snapshots")) == len(DAYS)
-    (folder / ".warehouse.duckdb.publishing").write_bytes(b"what a killed process left")
+    for left in (".warehouse.duckdb.publishing-1-a", "parquet/.orpipeline-1-0-2026-10.parquet"):
+        (folder / left).write_bytes(b"what a killed process left")
     place.warehouse.publish()
     assert place.read("snapshots")["as_of"].to_list() == [*DAYS, new]
     assert pl.read_parquet(place.parquet / "snapshots")["as_of"].to_list() == [*DAYS, new]
-    assert list(folder.glob(".*")) == []
+    assert list(folder.rglob(".*")) == []
 
 
 def test_a_transaction_that_is_rolled_back_publishes_nothing(place: Place) -> None:
@@ -239,6 +254,13 @@ def test_a_transaction_that_is_rolled_back_publishes_nothing(place: Place) -> No
     with pytest.raises(WarehouseError, match="no_such_column"):
         place.execute("DELETE FROM openrouter.snapshots", "SELECT no_such_column")
     assert place.settings.published.stat() == before
+
+
+def test_a_file_that_is_missing_from_a_month_is_written_again(place: Place) -> None:
+    lost = place.parquet / "model_trends" / "2026-09.parquet"
+    lost.unlink()
+    place.load(DAYS[-1])
+    assert lost.exists()
 
 
 # Others at work

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource
+from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource, isolation
 from orpipeline import settings as module
 from orpipeline.build import build_defs
 from orpipeline.errors import SettingsError
@@ -20,6 +20,12 @@ def test_the_folders_are_in_the_data_folder_unless_they_are_set(tmp_path: Path) 
     settings = Settings(data_dir=tmp_path, reports=tmp_path / "elsewhere")
     assert (settings.archive, settings.warehouse) == (tmp_path / "raw", tmp_path / "warehouse.duckdb")
     assert (settings.state, settings.reports) == (tmp_path / "state", tmp_path / "elsewhere")
+
+
+def test_the_warehouse_cannot_be_its_own_published_copy(tmp_path: Path) -> None:
+    own_copy = Settings(data_dir=tmp_path).published
+    with pytest.raises(SettingsError, match="where the published copy is"):
+        Settings(data_dir=tmp_path, warehouse=own_copy)
 
 
 def test_a_path_with_a_colon_is_not_a_url(tmp_path: Path) -> None:
@@ -89,6 +95,7 @@ def test_a_misspelled_setting_is_rejected() -> None:
 def test_a_clone_keeps_its_data_beside_pyproject_and_a_wheel_in_the_users_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(isolation, "folder", None)  # as outside tests
     assert Settings().data_dir == Path(__file__).parents[1] / "data"
     monkeypatch.setattr(module, "project_dir", lambda: None)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
@@ -97,7 +104,10 @@ def test_a_clone_keeps_its_data_beside_pyproject_and_a_wheel_in_the_users_folder
     assert Settings().data_dir.name == "orpipeline"
 
 
-def test_the_code_location_uses_the_same_data_from_every_folder_and_reads_no_env_file(tmp_path: Path) -> None:
+def test_the_code_location_uses_the_same_data_from_every_folder_and_reads_no_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "folder", None)
     code = "from orpipeline.settings import load_settings; print(load_settings().archive)"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORPIPELINE_")}
     found = set()

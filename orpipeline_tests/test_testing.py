@@ -346,6 +346,37 @@ def test_a_run_or_a_command_of_a_test_that_forgets_the_fixture_fails_with_the_ad
     assert not (developer.path / "real").exists()
 
 
+REACHES = """
+import os
+from unittest import mock
+import orpipeline
+import pytest
+from orpipeline.errors import NetworkInTestError
+from orpipeline.network import require_allowed
+from orpipeline.settings import load_settings
+
+def test_defaults_are_not_real(monkeypatch):
+    monkeypatch.delenv("ORPIPELINE_DATA_DIR")
+    assert "pytest" in str(orpipeline.Settings().data_dir)
+    with mock.patch.dict(os.environ, {}, clear=True):
+        assert "pytest" in str(load_settings().data_dir)
+        with pytest.raises(NetworkInTestError):
+            require_allowed("openrouter.ai")
+
+def test_the_fixture_overrides_what_a_conftest_sets(openrouter):
+    assert "real" not in str(load_settings())
+    openrouter.load("2026-10-06")
+    assert len(orpipeline.read("snapshots")) == 1
+"""
+
+
+def test_neither_defaults_nor_a_conftest_decide_where_the_data_is(developer: pytest.Pytester) -> None:
+    developer.makeconftest(f"import os; os.environ['ORPIPELINE_WAREHOUSE'] = '{developer.path}/real/warehouse.duckdb'")
+    developer.makepyfile(REACHES)
+    developer.runpytest_subprocess().assert_outcomes(passed=2)
+    assert not (developer.path / "real").exists()
+
+
 SEES = """
 import os
 from pathlib import Path

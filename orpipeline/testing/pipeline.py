@@ -184,7 +184,9 @@ class LocalPipeline:
 
     @property
     def _variables(self) -> dict[str, str]:
-        settings = self.settings.model_dump(mode="json", include=self.settings.model_fields_set)
+        # An empty variable counts as unset: those that are set elsewhere must not lead to real data.
+        settings = dict.fromkeys(Settings.model_fields, "")
+        settings |= self.settings.model_dump(mode="json", include=self.settings.model_fields_set)
         return {API_KEY: KEY, **{PREFIX + name.upper(): str(value) for name, value in settings.items()}}
 
     def _our_assets(self, day: date, partition_key: str | None, config: Mapping[str, Any]) -> list[dg.AssetKey]:

@@ -13,8 +13,13 @@ No test reaches the real API or real data, even if it uses no fixture:
 
 - The variables `ORPIPELINE_*`, `OPENROUTER_*` and `DAGSTER_HOME` of your shell are hidden before any test is collected.
   A `.env` that a test loads sets none of them either.
-- Each test has its own `ORPIPELINE_DATA_DIR`, which is created only if the test writes to it.
+- Each test has its own `ORPIPELINE_DATA_DIR`, which is created only if the test writes to it. Definitions that are
+  built when a module is imported have one folder for the whole session.
+- Without any setting, the data is in the session's folder, too, and not in your user data folder.
 - orpipeline sends no request to another machine, also in child processes: `NetworkInTestError`.
+
+A test can still reach what it names itself: a path in its own `Settings(data_dir=...)`, or what a child process finds
+that it starts with another environment.
 
 If your own tests need one of the variables, name it in pytest's settings:
 
@@ -36,6 +41,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from orpipeline import isolation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -87,9 +94,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     for name in hidden:
         del os.environ[name]
     os.environ.update(ours)
-    early_config.stash[_FOLDER] = folder
+    early_config.stash[_FOLDER] = isolation.folder = folder
 
     def restore() -> None:
+        isolation.folder = None
         for name in ours:
             os.environ.pop(name, None)
         os.environ.update(hidden)

@@ -177,7 +177,8 @@ class Warehouse:
         except (duckdb.Error, OSError, ArrowException, OrpipelineError) as error:
             _log.warning(
                 "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
-                "earlier run; the next run replaces it. Free disk space or fix the folder's permissions.",
+                "earlier run; the next write publishes again. If that fails, too, look at the disk's space and the "
+                "folder's permissions.",
                 self.published.parent,
                 error,
             )

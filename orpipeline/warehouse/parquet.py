@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from orpipeline import __version__
 from orpipeline.contracts.tables import EXPORTED, DayTable
 from orpipeline.dictionary import data_dictionary
-from orpipeline.files import replace_files
+from orpipeline.files import is_temporary, replace_files
 from orpipeline.warehouse.layout import LAYOUT_VERSION
 from orpipeline.warehouse.tables import Rows, Tables
 
@@ -58,6 +58,9 @@ def write_parquet(
     `known` are rows that need not be read again. `on_progress` is called with the number of days written since the
     last call. Raises OSError if a file cannot be written; a month's files are then complete, or have the older version.
     """
+    if mirror:  # nobody else writes there, so these are of killed writers
+        for left in filter(is_temporary, to.glob(".*")):
+            left.unlink(missing_ok=True)
     snapshots = tables.read("snapshots")
     versions = dict(_versions(snapshots))
     rewritten = {_month(day) for day in changed}
@@ -103,6 +106,8 @@ def _versions(snapshots: pl.DataFrame) -> Iterator[tuple[str, str]]:
 
 def _version_in(to: Path, month: str) -> str | None:
     """Return the version of a month's files, or None if they are missing or not complete."""
+    if not all(_file(to, name, month).exists() for name in EXPORTED):
+        return None
     try:
         metadata = pq.read_schema(_file(to, "snapshots", month)).metadata or {}
     except (OSError, pa.ArrowInvalid):

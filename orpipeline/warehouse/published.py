@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from difflib import get_close_matches
+from glob import escape as glob_escape
 from pathlib import Path
+from secrets import token_hex
 
 import duckdb
 import polars as pl
@@ -48,7 +50,10 @@ def copy_file(source: Path, target: Path) -> None:
         return
     written = source.stat()
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.publishing")  # a writer has the lock, so there is only one
+    # A writer has the lock, so these are of killed writers. A `cp` of theirs may still run: each copy has a new name.
+    for left in target.parent.glob(f".{glob_escape(target.name)}.publishing-*"):
+        left.unlink(missing_ok=True)
+    new = target.with_name(f".{target.name}.publishing-{os.getpid()}-{token_hex(4)}")
     try:
         copied = subprocess.run(  # noqa: S603 - no shell, and our own paths
             ["cp", "--", str(source), str(new)],  # noqa: S607 - the user's PATH
@@ -91,18 +96,18 @@ class PublishedCopy:
         """
         if not self.path.exists():
             raise NotPublishedError(
-                f"There is no published copy at {self.path} yet. Each run publishes one: use `orpipeline run` or "
-                "`orpipeline demo`, or `orpipeline rebuild` if there are tables already. If your data is elsewhere, "
-                "set ORPIPELINE_DATA_DIR, or pass `settings`."
+                f"There is no published copy at {self.path} yet. Each run publishes one: use `orpipeline run`, or "
+                "`orpipeline rebuild` if there are tables already. If your data is elsewhere, such as the demo's, set "
+                "ORPIPELINE_DATA_DIR, or pass `settings`."
             )
         with duckdb.connect(":memory:") as connection:
             try:
-                # DuckDB names a database after its file, but it has some of its own.
-                name = quoted("warehouse" if self.path.stem in ("memory", "system", "temp") else self.path.stem)
+                # DuckDB names a database after its file. Some names are DuckDB's own.
+                name = quoted("warehouse" if self.path.stem in ("main", "memory", "system", "temp") else self.path.stem)
                 connection.execute(f"ATTACH {literal(str(self.path))} AS {name} (READ_ONLY)")
                 connection.execute(f"USE {name}; SET TimeZone = 'UTC'")
                 yield connection
-            except duckdb.Error as error:
+            except (duckdb.Error, pl.exceptions.PolarsError) as error:
                 reason = " ".join(str(error).split("\n\n")[0].split())
                 raise WarehouseError(
                     f"The published copy {self.path} cannot be read. DuckDB reports: {reason}"
@@ -124,12 +129,12 @@ class PublishedCopy:
             schema, name = _find(connection, self.path, self.schema, table)
             columns = _columns(connection, schema, name)
             conditions, parameters = _conditions(table, columns, since, until, scope)
-            if name in RELATIONS and _is_ours(connection, schema):
-                tables = Tables(connection, schema)
+            tables = Tables(connection, schema)
+            if name in RELATIONS and name in tables.layout.ours:
                 tables.layout.require_known_version()
                 rows = tables.select(name, conditions, parameters).sort(RELATIONS[name].primary_key())
             else:
-                order = " ORDER BY as_of" if "as_of" in columns else ""
+                order = " ORDER BY as_of" if "as_of" in map(str.lower, columns) else ""
                 query = f"SELECT * FROM {full_name(connection, schema, name)} WHERE {conditions}{order}"  # noqa: S608 - quoted
                 rows = pl.DataFrame(pl.from_arrow(connection.sql(query, params=parameters).to_arrow_table()))
             if rows.is_empty() and scope is not None:
@@ -142,8 +147,8 @@ def _find(connection: duckdb.DuckDBPyConnection, path: Path, default: str, table
     existing: Sequence[tuple[str, str]] = [
         (schema, name) for schema, name in connection.execute(_SCHEMAS_SQL).fetchall() if name != LAYOUT_TABLE
     ]
-    *schemas, wanted = table.lower().split(".", 1)
-    found = [(s, n) for s, n in existing if n.lower() == wanted and (not schemas or s.lower() == schemas[0])]
+    wanted = table.lower()
+    found = [(s, n) for s, n in existing if wanted in (n.lower(), f"{s}.{n}".lower())]
     if len(found) > 1:
         found = [(s, n) for s, n in found if s == default] or found
     if len(found) == 1:
@@ -168,22 +173,24 @@ def _conditions(
     table: str, columns: Sequence[str], since: date | None, until: date | None, scope: str | None
 ) -> tuple[str, list[object]]:
     """Return an SQL condition and its parameters. Raises NoSuchTableError if it needs a column that is missing."""
-    given = [("since", "as_of", ">=", since), ("until", "as_of", "<=", until), ("scope", "scope", "=", scope)]
-    used = [(option, column, sign, value) for option, column, sign, value in given if value is not None]
+    given = [
+        ("since", "as_of", "as_of::DATE >= ?", since),
+        ("until", "as_of", "as_of::DATE <= ?", until),
+        ("scope", "scope", "scope::VARCHAR = ?", scope),
+    ]
+    used = [(option, column, condition, value) for option, column, condition, value in given if value is not None]
+    existing = [column.lower() for column in columns]
     for option, column, _, _ in used:
-        if column not in columns:
+        if column not in existing:
             raise NoSuchTableError(
                 f"{table} has no column {column}, which `{option}` needs. Leave `{option}` out. Its columns are: "
                 f"{', '.join(columns)}."
             )
-    return " AND ".join(f"{column} {sign} ?" for _, column, sign, _ in used) or "true", [value for *_, value in used]
-
-
-def _is_ours(connection: duckdb.DuckDBPyConnection, schema: str) -> bool:
-    return (schema, LAYOUT_TABLE) in connection.execute(_SCHEMAS_SQL).fetchall()
+    return " AND ".join(condition for _, _, condition, _ in used) or "true", [value for *_, value in used]
 
 
 def _require_scope(connection: duckdb.DuckDBPyConnection, full: str, table: str, scope: str) -> None:
-    scopes = [found for (found,) in connection.execute(f"SELECT DISTINCT scope FROM {full} ORDER BY 1").fetchall()]  # noqa: S608 - quoted
+    query = f"SELECT DISTINCT scope::VARCHAR FROM {full} WHERE scope IS NOT NULL ORDER BY 1"  # noqa: S608 - quoted
+    scopes = [found for (found,) in connection.execute(query).fetchall()]
     if scope not in scopes:
         raise NoSuchTableError(f"{table} has no scope {scope}. Its scopes are: {', '.join(scopes) or 'none'}.")
