@@ -148,6 +148,33 @@ def test_a_day_that_no_input_has_is_not_materialized_even_if_that_is_allowed(
     assert instance.get_materialized_partitions(asset.key) == set()
 
 
+def test_a_missing_day_is_left_out_in_two_dimensions_too(settings: Settings, instance: dg.DagsterInstance) -> None:
+    both = dg.MultiPartitionsDefinition(
+        {"day": daily_partitions(settings), "kind": dg.StaticPartitionsDefinition(["code", "data"])}
+    )
+
+    @dg.asset(
+        partitions_def=both,
+        ins={"rows": dg.AssetIn(asset_key("task_models"), metadata=ALLOW)},
+        io_manager_key="openrouter_io_manager",
+        metadata={"partition_expr": {"day": "as_of", "kind": "kind"}},
+    )
+    def kinds(context: dg.AssetExecutionContext, rows: pl.DataFrame) -> pl.DataFrame:
+        assert isinstance(context.partition_key, dg.MultiPartitionKey)
+        return rows.select("as_of", kind=pl.lit(context.partition_key.keys_by_dimension["kind"])).unique()
+
+    for day in (FIRST, HOLES[0]):
+        dg.materialize(
+            [kinds, *external_specs(settings)],
+            partition_key=dg.MultiPartitionKey({"day": str(day), "kind": "code"}),
+            instance=instance,
+            resources=resources(settings),
+            run_config=QUIET,
+            raise_on_error=False,
+        )
+    assert instance.get_materialized_partitions(kinds.key) == {f"{FIRST}|code"}
+
+
 def test_an_asset_downstream_of_yours_does_not_materialize_the_missing_days_either(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:

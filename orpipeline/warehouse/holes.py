@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -16,7 +18,8 @@ from orpipeline.days import day_spans
 from orpipeline.warehouse.errors import MissingDaysError
 from orpipeline.warehouse.requested import days_of
 
-HasRows = Callable[[dg.TimeWindow], bool]
+HasRows = Callable[[str], bool]
+"""Whether the frame that was just stored has rows of a partition, by its key."""
 
 
 class Holes:
@@ -36,14 +39,14 @@ class Holes:
         the asset as a whole is materialized.
         """
         lacking = self._of_step.get(context.step_key, set())
-        definition = context.asset_partitions_def if lacking else None
-        if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        if not lacking:
             return []
+        definition = context.asset_partitions_def
         empty: list[str] = []
         others: list[str] = []
         for key in context.asset_partition_keys:
-            window = definition.time_window_for_partition_key(key)
-            is_hole = lacking.issuperset(days_of(window)) and not has_rows(window)
+            days = [day for part in dimensions(definition, key) if part.window for day in days_of(part.window)]
+            is_hole = bool(days) and lacking.issuperset(days) and not has_rows(key)
             (empty if is_hole else others).append(key)
         if empty and not others:
             raise MissingDaysError(
@@ -55,6 +58,32 @@ class Holes:
             # Dagster records the partitions of this subset once the output is stored.
             context._asset_partitions_subset = definition.subset_with_partition_keys(others)
         return empty
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A partition's key in one dimension, and its time window if it has one."""
+
+    name: str | None
+    key: str
+    window: dg.TimeWindow | None
+
+
+def dimensions(definition: dg.PartitionsDefinition[Any], key: str) -> list[Dimension]:
+    """Return the dimensions of a partition, in the definition's order: one, or those of a `MultiPartitionKey`."""
+    parts: list[tuple[str | None, str, dg.PartitionsDefinition[Any]]] = [(None, key, definition)]
+    if isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(key, dg.MultiPartitionKey):
+        parts = [(p.name, key.keys_by_dimension[p.name], p.partitions_def) for p in definition.partitions_defs]
+    return [
+        Dimension(
+            name,
+            of_part,
+            part.time_window_for_partition_key(of_part)
+            if isinstance(part, dg.TimeWindowPartitionsDefinition)
+            else None,
+        )
+        for name, of_part, part in parts
+    ]
 
 
 def _partitions(keys: list[str]) -> str:

@@ -43,7 +43,7 @@ from orpipeline.days import day_spans
 from orpipeline.settings import LOCK_WAIT_SECONDS, local_path
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import MissingDaysError, WarehouseError
-from orpipeline.warehouse.holes import Holes
+from orpipeline.warehouse.holes import Holes, dimensions
 from orpipeline.warehouse.layout import Layout, full_name, quoted
 from orpipeline.warehouse.missing_days import MissingDays
 from orpipeline.warehouse.requested import days_of, is_in_a_step, requested_days
@@ -127,7 +127,9 @@ class _FrameHandler(DbTypeHandler[Any]):
         metadata: dict[str, Any] = {"dagster/row_count": int(counted[0][0])}
         if context.has_asset_partitions:
             metadata["dagster/partition_row_count"] = rows.num_rows
-            left_out = self._holes.leave_out(context, partial(_has_rows, connection, table_slice))
+            left_out = self._holes.leave_out(
+                context, partial(_has_rows, connection, table_slice, context.asset_partitions_def)
+            )
             if left_out:
                 context.log.warning(f"Not materialized, because the inputs lack these days: {', '.join(left_out)}")
                 metadata["missing_days"] = left_out
@@ -296,10 +298,19 @@ def _not_materialized(context: dg.InputContext, wanted: Sequence[date]) -> list[
     return [day for day in wanted if day not in materialized]
 
 
-def _has_rows(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice, window: dg.TimeWindow) -> bool:
+def _has_rows(
+    connection: duckdb.DuckDBPyConnection,
+    table_slice: TableSlice,
+    definition: dg.PartitionsDefinition[Any],
+    key: str,
+) -> bool:
     """Return whether the frame that was just stored has rows of a partition."""
-    (dimension,) = table_slice.partition_dimensions or []
-    condition = _in_partition(TablePartitionDimension(dimension.partition_expr, window))
+    expressions = [dimension.partition_expr for dimension in table_slice.partition_dimensions or []]
+    conditions = [
+        _in_partition(TablePartitionDimension(expression, part.window or [part.key]))
+        for expression, part in zip(expressions, dimensions(definition, key), strict=True)
+    ]
+    condition = " AND ".join(f"({one})" for one in conditions)
     return bool(connection.execute(f"SELECT 1 FROM incoming WHERE {condition} LIMIT 1").fetchall())  # noqa: S608 - Dagster's
 
 
