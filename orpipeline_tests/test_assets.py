@@ -273,6 +273,7 @@ def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     assert "findings" in failure.metadata
 
 
+@pytest.mark.slow
 def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World, tmp_path: Path) -> None:
     now = datetime.now(UTC)  # the command's clock is the machine's
     days = [newest_completed_day(now) - timedelta(days=n) for n in range(3, -1, -1)]

@@ -60,6 +60,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_scaffolded_component_materializes_a_day_and_its_attributes_are_templated(project: Path) -> None:
     assert "orpipeline.OpenRouterMarketShare" in _run(project, "dg", "list", "components")
     _run(project, "dg", "check", "defs")

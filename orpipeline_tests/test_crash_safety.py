@@ -472,6 +472,7 @@ def test_a_run_that_cannot_lock_the_warehouse_names_the_process_that_has_it_open
 # Leftovers of killed runs
 
 
+@pytest.mark.slow
 def test_an_answer_that_a_kill_left_before_its_rename_is_adopted_and_not_fetched_again(
     api: LocalApi, tmp_path: Path, expected: dict[int, Frames]
 ) -> None:

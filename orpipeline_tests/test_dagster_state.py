@@ -46,6 +46,7 @@ def open_at_once(home: Path, count: int) -> list[int]:
         return [process.wait(timeout=120) for process in processes]
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_in_a_new_folder_share_one_state(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert open_at_once(home, 4) == [0] * 4

@@ -315,6 +315,7 @@ def test_a_test_that_forgets_the_fixture_reaches_no_network(developer: pytest.Py
     developer.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_run_or_a_command_of_a_test_that_forgets_the_fixture_fails_with_the_advice(
     developer: pytest.Pytester,
 ) -> None:
@@ -418,6 +419,7 @@ def test_the_plugin_knows_every_setting() -> None:
     assert {*plugin.EMPTY, "ORPIPELINE_DATA_DIR"} == {*settings, API_KEY, "DAGSTER_HOME"}
 
 
+@pytest.mark.slow
 def test_the_plugin_keeps_what_you_name_and_can_be_turned_off(developer: pytest.Pytester) -> None:
     developer.makepyfile(
         """
@@ -470,6 +472,7 @@ def authors(models: pl.DataFrame) -> pl.DataFrame:
 """
 
 
+@pytest.mark.slow
 def test_a_test_of_an_asset_has_eight_lines(developer: pytest.Pytester) -> None:
     assert len(ONE_TEST.strip().splitlines()) <= 8
     developer.makepyfile(mine=MINE, test_mine=ONE_TEST)
