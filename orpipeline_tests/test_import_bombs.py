@@ -21,6 +21,7 @@ from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.formats import read_answers
 from orpipeline.importing.importer import Imported, import_files
+from orpipeline.settings import load_settings
 from orpipeline.testing import sample_answer
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.commands import ORPIPELINE
@@ -144,7 +145,7 @@ def test_the_import_of_a_bomb_ends_soon_in_little_memory_and_names_it(tmp_path: 
     assert int(memory) < MAX_MEMORY
     assert float(seconds) < MAX_SECONDS
     assert len(done.stdout) < 500_000
-    state = [file for file in (tmp_path / "data" / "dagster").rglob("*") if file.is_file()]
+    state = [file for file in load_settings().dagster_home.rglob("*") if file.is_file()]
     assert 0 < sum(file.stat().st_size for file in state) < 2 * MB
 
 

@@ -109,9 +109,7 @@ class PublishedCopy:
                 yield connection
             except (duckdb.Error, pl.exceptions.PolarsError) as error:
                 reason = " ".join(str(error).split("\n\n")[0].split())
-                raise WarehouseError(
-                    f"The published copy {self.path} cannot be read. DuckDB reports: {reason}"
-                ) from error
+                raise WarehouseError(f"The published copy {self.path} cannot be read: {reason}") from error
 
     @contextmanager
     def reading(self) -> Iterator[Tables]:
