@@ -64,26 +64,18 @@ class Holes:
 class Dimension:
     """A partition's key in one dimension, and its time window if it has one."""
 
-    name: str | None
     key: str
     window: dg.TimeWindow | None
 
 
 def dimensions(definition: dg.PartitionsDefinition[Any], key: str) -> list[Dimension]:
     """Return the dimensions of a partition, in the definition's order: one, or those of a `MultiPartitionKey`."""
-    parts: list[tuple[str | None, str, dg.PartitionsDefinition[Any]]] = [(None, key, definition)]
     if isinstance(definition, dg.MultiPartitionsDefinition) and isinstance(key, dg.MultiPartitionKey):
-        parts = [(p.name, key.keys_by_dimension[p.name], p.partitions_def) for p in definition.partitions_defs]
-    return [
-        Dimension(
-            name,
-            of_part,
-            part.time_window_for_partition_key(of_part)
-            if isinstance(part, dg.TimeWindowPartitionsDefinition)
-            else None,
-        )
-        for name, of_part, part in parts
-    ]
+        parts = definition.partitions_defs
+        return [found for p in parts for found in dimensions(p.partitions_def, key.keys_by_dimension[p.name])]
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return [Dimension(key, definition.time_window_for_partition_key(key))]
+    return [Dimension(key, None)]
 
 
 def _partitions(keys: list[str]) -> str:
