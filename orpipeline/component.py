@@ -56,6 +56,7 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     data_dir: str | None = _setting("data_dir")
     archive: str | None = _setting("archive")
     warehouse: str | None = _setting("warehouse")
+    lake_data: str | None = _setting("lake_data")
     state: str | None = _setting("state")
     reports: str | None = _setting("reports")
     start_date: str | None = _setting("start_date")
@@ -79,7 +80,8 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
         if empty:
             raise SettingsError(f"{type(self).__name__}: {', '.join(empty)} is empty. Set its environment variable.")
         for name, field in Settings.model_fields.items():
-            if name in given and field.annotation is Path and url_scheme(given[name]) is None:
+            is_place = field.annotation in (Path, Path | str)
+            if name in given and is_place and url_scheme(given[name]) is None:
                 given[name] = project_root / Path(given[name]).expanduser()
         return Settings.model_validate(given)
 

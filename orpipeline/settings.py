@@ -39,6 +39,8 @@ API_KEY = "OPENROUTER_API_KEY"
 PREFIX = "ORPIPELINE_"
 TESTING = "ORPIPELINE_TESTING"
 """The pytest plugin sets this variable, for child processes: then no request leaves this machine."""
+OBJECT_STORES = ("s3", "gs", "az")
+"""The schemes of the object stores that a setting can name."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # a single letter is a drive
 
 
@@ -74,6 +76,57 @@ def _local_path(value: object) -> object:
     return path
 
 
+def _store_place(value: object) -> object:
+    """Return a local path, or the URL of an object store without a slash at its end."""
+    if not isinstance(value, str) or url_scheme(value) not in OBJECT_STORES:
+        return _path_or(value, f"the URL of an object store ({', '.join(f'{name}://' for name in OBJECT_STORES)})")
+    parts = urlsplit(value)
+    if not parts.netloc:
+        raise ValueError(f"must name a bucket, as in {parts.scheme}://bucket/prefix")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must not contain a user, password, query or fragment: set the store's own variables instead")
+    return value.rstrip("/")
+
+
+def _warehouse_place(value: object) -> object:
+    """Return a local path, or the name under which DuckDB attaches another engine's database."""
+    scheme = url_scheme(value) if isinstance(value, str) else None
+    if scheme not in ("ducklake", "md"):
+        return _path_or(value, "`ducklake:postgres:dbname=... host=...`, or `md:database`")
+    text = str(value)
+    if scheme == "ducklake" and not text.startswith("ducklake:postgres:"):
+        raise ValueError("must be `ducklake:postgres:dbname=... host=...`: other catalogs admit one machine only")
+    if re.search(r"\bpassword\s*=|//[^/@]*:[^/@]*@|token=", text, re.IGNORECASE):
+        raise ValueError(_NO_PASSWORD)
+    return text
+
+
+def _state_place(value: object) -> object:
+    """Return a local path, or the URL of a Postgres database."""
+    if not isinstance(value, str) or url_scheme(value) not in ("postgresql", "postgres"):
+        return _path_or(value, "the URL of a Postgres database (postgresql://)")
+    try:
+        parts = urlsplit(value)
+        has_password = parts.password is not None or "password=" in parts.query.lower()
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if has_password:
+        raise ValueError(_NO_PASSWORD)
+    return value
+
+
+def _path_or(value: object, other: str) -> object:
+    scheme = url_scheme(value) if isinstance(value, str) else None
+    if scheme is not None:
+        raise ValueError(f"must be a path on this machine or {other}, not {scheme}:")
+    return _local_path(value)
+
+
+_NO_PASSWORD = (
+    "must not contain a password, which Dagster would show: set PGPASSWORD or PGPASSFILE (MOTHERDUCK_TOKEN for `md:`)"
+)
+
+
 def local_path(name: str, value: str) -> Path:
     """Return a path on this machine, for an option of that name. Raises SettingsError for a URL or a relative path."""
     try:
@@ -84,6 +137,12 @@ def local_path(name: str, value: str) -> Path:
 
 
 LocalPath = Annotated[Path, BeforeValidator(_local_path)]
+StorePlace = Annotated[Path | str, BeforeValidator(_store_place)]
+"""A folder on this machine, or the URL of an object store."""
+WarehousePlace = Annotated[Path | str, BeforeValidator(_warehouse_place)]
+"""A DuckDB file on this machine, or a database that DuckDB attaches: a DuckLake catalog in Postgres, or MotherDuck."""
+StatePlace = Annotated[Path | str, BeforeValidator(_state_place)]
+"""A folder on this machine, or the URL of a Postgres database."""
 
 
 def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
@@ -109,19 +168,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
     data_dir: LocalPath = Field(default_factory=_default_data_dir, description="The folder of all data.")
-    archive: LocalPath = Field(default_factory=_in_data_dir("raw"), description="The folder of the raw archive.")
-    warehouse: LocalPath = Field(
+    archive: StorePlace = Field(
+        default_factory=_in_data_dir("raw"),
+        description="The raw archive: a folder, or an object store such as `s3://bucket/prefix`.",
+    )
+    warehouse: WarehousePlace = Field(
         default_factory=_in_data_dir("warehouse.duckdb"),
-        description="The DuckDB file of the tables. Its name is also the database's, so do not call it "
+        description="The tables: a DuckDB file, or a DuckLake catalog such as "
+        "`ducklake:postgres:dbname=lake host=db.example`. A file's name is also the database's, so do not call it "
         "`openrouter.duckdb`: in your own SQL, `openrouter.task_models` would then be ambiguous.",
     )
-    state: LocalPath = Field(
-        default_factory=_in_data_dir("state"),
-        description="The folder of the shared request budget. Pipelines that use the same key need the same folder.",
+    lake_data: StorePlace = Field(
+        default_factory=_in_data_dir("lake"),
+        description="Where a DuckLake keeps its Parquet files: a folder, or an object store.",
     )
-    reports: LocalPath = Field(
+    state: StatePlace = Field(
+        default_factory=_in_data_dir("state"),
+        description="The shared request budget: a folder, or `postgresql://...` for several hosts. Pipelines that use "
+        "the same key need the same place.",
+    )
+    reports: StorePlace = Field(
         default_factory=_in_data_dir("reports"),
-        description="The folder of the report's page and pictures, and of the published copy.",
+        description="The report's page and pictures, and the published copy: a folder, or an object store.",
     )
     start_date: date = Field(
         default=FIRST_DOCUMENTED_DAY,
@@ -169,6 +237,7 @@ class Settings(BaseModel):
             data_dir: str | Path = ...,
             archive: str | Path = ...,
             warehouse: str | Path = ...,
+            lake_data: str | Path = ...,
             state: str | Path = ...,
             reports: str | Path = ...,
             start_date: str | date = ...,

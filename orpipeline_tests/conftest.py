@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,10 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 from orpipeline.testing import LocalApi, fixed_clock  # noqa: E402 - see above
 from orpipeline.testing.local_api import KEY  # noqa: E402 - see above
+from orpipeline_tests.servers import PostgresServer, S3Server, postgres_programs  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
+
+_numbers = itertools.count(1)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -54,3 +58,37 @@ def at_noon() -> Iterator[None]:
     """The clock starts at noon of 2026-10-07."""
     with fixed_clock(NOON, ticking=True):
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres server for all tests of a session, which run side by side with others of their own."""
+    if postgres_programs() is None:
+        pytest.skip("Postgres is not installed (Debian: apt-get install postgresql)")
+    with PostgresServer(tmp_path_factory.mktemp("postgres") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer) -> str:
+    """The name of a test's own, empty database in `postgres_server`."""
+    name = f"test_{next(_numbers)}"
+    postgres_server.create_database(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server for all tests of a session."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a test's own, empty bucket in `s3_server`, which the environment names for clients."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    name = f"test-{next(_numbers)}"
+    s3_server.create_bucket(name)
+    return f"s3://{name}"
