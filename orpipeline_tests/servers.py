@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import suppress
@@ -181,3 +182,56 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.05)
     raise RuntimeError(f"the server did not listen on port {port} within {_START_SECONDS:g} s")
+
+
+class Gate:
+    """A port on loopback through which clients reach a server, until it is closed: then they are refused at once."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port, self.port = server_port, free_port()
+        self._listener: socket.socket | None = None
+        self._connections: list[socket.socket] = []
+        self.open()
+
+    @property
+    def url(self) -> str:
+        """The address through the gate."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def open(self) -> None:
+        """Let clients through."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def close(self) -> None:
+        """Refuse clients, and end the connections that there are."""
+        listener, self._listener = self._listener, None
+        for connection in [listener, *self._connections]:
+            if connection is not None:
+                with suppress(OSError):  # it may have ended already
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+        self._connections.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # the gate is closed
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._connections += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=_copy, args=[source, target], daemon=True).start()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while content := source.recv(65536):
+            target.sendall(content)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
