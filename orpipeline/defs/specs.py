@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -134,10 +135,15 @@ def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: La
         code_version=CODE_VERSION,
         partitions_def=partitions,
         metadata=_code_reference(folder.Archive, "the archive"),
-        # The API serves the day from 00:00 UTC on; at 06:00 there is still time to fix a problem.
-        freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone="UTC"),
+        freshness_policy=_due_in_the_morning(),
         skippable=True,
     )
+
+
+@cache  # a code location can have many pipelines, and Dagster takes 10 ms to check the cron expression
+def _due_in_the_morning() -> dg.FreshnessPolicy:
+    # The API serves the day from 00:00 UTC on; at 06:00 there is still time to fix a problem.
+    return dg.FreshnessPolicy.cron("0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone="UTC")
 
 
 def _table_spec(
@@ -194,9 +200,14 @@ def _code_reference(source: Any, label: str) -> dict[str, Any]:
     path = inspect.getsourcefile(source)
     if path is None:
         return {}
-    line = inspect.getsourcelines(source)[1]
+    line = _first_line(source)
     with warnings.catch_warnings():
         # Code references are a beta of Dagster's. A user of the UI cannot act on the warning.
         warnings.simplefilter("ignore", dg.BetaWarning)
         reference = dg.LocalFileCodeReference(file_path=path, line_number=line, label=label)
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+@cache  # it parses the module, which takes longer than the rest of the definitions
+def _first_line(source: Any) -> int:
+    return inspect.getsourcelines(source)[1]
