@@ -26,8 +26,8 @@ class ReportConfig(dg.Config):
     day: str | None = Field(default=None, description="The day to show, as YYYY-MM-DD; the newest by default.")
 
 
-def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinition:
-    """Return the asset that writes the report into `folder`."""
+def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.AssetsDefinition:
+    """Return the asset that writes the report into a folder, or into an object store at a URL."""
 
     @dg.multi_asset(
         name=names.op("leaderboard_report"),
@@ -46,7 +46,7 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
         try:
             with stopwatch.measure("report"):
                 written = write_report(
-                    folder,
+                    reports,
                     resources[names.archive].archive(),
                     warehouse,
                     day=_day(config.day),
@@ -62,11 +62,11 @@ def report_asset(names: Names, folder: Path, labels: Labels) -> dg.AssetsDefinit
         return dg.MaterializeResult(
             metadata={
                 "as_of": day.isoformat(),
-                "page": dg.MetadataValue.path(written.page),
-                "picture": dg.MetadataValue.path(written.picture),
-                "card": dg.MetadataValue.path(written.card),
+                "page": dg.MetadataValue.path(str(written.page)),
+                "picture": dg.MetadataValue.path(str(written.picture)),
+                "card": dg.MetadataValue.path(str(written.card)),
                 **leaderboard_metadata(rows, recent),
-                "page_bytes": written.page.stat().st_size,
+                "page_bytes": written.page_bytes,
                 "report_seconds": stopwatch.seconds["report"],
                 "citation": written.citation,
             },

@@ -1,4 +1,4 @@
-"""The report's files. Each one is replaced in one step, so a reader never sees a partial file."""
+"""The report's files, in a folder or in an object store. Each is replaced in one step: readers see no partial file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from orpipeline.archive.folder import Archive
 from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError
-from orpipeline.files import replace_file
 from orpipeline.history import lost_days
+from orpipeline.places import Place, open_place
 from orpipeline.report.data import NoReportError, nothing_of, read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.report.picture import render_card, render_picture
@@ -21,13 +21,17 @@ from orpipeline.warehouse.database import Warehouse
 
 @dataclass(frozen=True)
 class Written:
-    """A written report: the paths of its files, its day, the citation of its data, and the sha256 of its page."""
+    """A written report: the paths or URLs of its files, its day, the citation of its data.
 
-    page: Path
-    picture: Path
-    card: Path
+    `page_bytes` and `sha256` are of the page.
+    """
+
+    page: Path | str
+    picture: Path | str
+    card: Path | str
     as_of: date
     citation: str
+    page_bytes: int
     sha256: str
 
 
@@ -35,8 +39,12 @@ class ReportError(OrpipelineError):
     """A file of the report cannot be written."""
 
 
-def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime) -> Written:
-    """Write the page and the pictures of the newest day in the tables, or of `day`, into `folder`.
+def write_report(
+    reports: Path | str, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime
+) -> Written:
+    """Write the page and the pictures of the newest day in the tables, or of `day`, into `reports`.
+
+    `reports` is a folder or the URL of an object store.
 
     The files are `leaderboard.html`, `leaderboard.png` and the landscape `leaderboard-card.png`; with a `day`,
     `leaderboard-<day>.html` and so on. The page shows as lost every missing day that the API no longer serves at `now`.
@@ -53,24 +61,25 @@ def write_report(folder: Path, archive: Archive, warehouse: Warehouse, *, day: d
     lost = lost_days(archive, days, newest_completed_day(now))
     data = read_report_data(warehouse, as_of, lost_days=lost, warnings=validated.warnings)
     page, name = render_page(data).encode(), f"leaderboard-{day}" if day else "leaderboard"
-    written = Written(
-        page=folder / f"{name}.html",
-        picture=folder / f"{name}.png",
-        card=folder / f"{name}-card.png",
+    place = open_place(reports)
+    return Written(
+        page=_write(place, f"{name}.html", page),
+        picture=_write(place, f"{name}.png", render_picture(data)),
+        card=_write(place, f"{name}-card.png", render_card(data)),
         as_of=as_of,
         citation=str(data.snapshot["citation"]),
+        page_bytes=len(page),
         sha256=hashlib.sha256(page).hexdigest(),
     )
-    _write(written.page, page)
-    _write(written.picture, render_picture(data))
-    _write(written.card, render_card(data))
-    return written
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(place: Place, name: str, content: bytes) -> Path | str:
+    """Write a file and return its path or URL."""
+    address = place.address(name)
     try:
-        replace_file(path, content)
+        place.replace({name: content})
     except OSError as error:
         raise ReportError(
-            f"Cannot write the report {path}: {error.strerror}. Free disk space or fix the folder's permissions."
+            f"Cannot write the report {address}: {error.strerror}. Free disk space or fix the folder's permissions."
         ) from error
+    return address

@@ -1,12 +1,12 @@
-"""The tables and views as Parquet files: a folder for each, in it a file for each month of `as_of`.
+"""The tables and views as Parquet files, in a folder or in an object store: a file for each table and month of `as_of`.
 
     to/task_models/2026-10.parquet
     to/CITATION, to/DATA_DICTIONARY.md
 
 Files have all columns, with the contract's types, so every reader of a folder or of `*.parquet` gets the same frame.
-Each file is replaced in one step: readers of a table see a day's old rows or its new ones. A month's files are replaced
-one right after another, the one of `snapshots` last: a day in `snapshots` is in all tables. Each file's metadata has a
-`version`; files of a month with the same version belong together.
+Each file is replaced in one step: readers of a table see a day's old rows or its new ones. Of a month's files, the one
+of `snapshots` is replaced last: a day in `snapshots` is in all tables. Each file's metadata has a `version`; files of a
+month with the same version belong together.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 from orpipeline import __version__
 from orpipeline.contracts.tables import EXPORTED, DayTable
 from orpipeline.dictionary import data_dictionary
-from orpipeline.files import is_temporary, replace_files
+from orpipeline.places import Place
 from orpipeline.warehouse.layout import LAYOUT_VERSION
+from orpipeline.warehouse.months import Months, month_file, open_months
 from orpipeline.warehouse.tables import Rows, Tables
 
 _ORDER = sorted(EXPORTED, key=lambda name: name == "snapshots")
@@ -45,48 +46,41 @@ class Exported:
 
 def write_parquet(
     tables: Tables,
-    to: Path,
+    to: Path | str,
     *,
     mirror: bool,
     changed: Collection[date] = (),
     known: Rows | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Write the months that are missing from the folder `to`, have another version there, or have a `changed` day.
+    """Write the months that are missing from `to`, have another version there, or have a `changed` day.
 
-    With `mirror`, the files then have the tables' days and no others. Otherwise, days that only the files have stay.
-    `known` are rows that need not be read again. `on_progress` is called with the number of days written since the
-    last call. Raises OSError if a file cannot be written; a month's files are then complete, or have the older version.
+    `to` is a folder or the URL of an object store. With `mirror`, the files then have the tables' days and no others.
+    Otherwise, days that only the files have stay. `known` are rows that need not be read again. `on_progress` is called
+    with the number of days written since the last call. Raises OSError or StoreError if a file cannot be written; the
+    next call then writes its month again.
     """
-    if mirror:  # nobody else writes there, so these are of killed writers
-        for left in filter(is_temporary, to.glob(".*")):
-            left.unlink(missing_ok=True)
+    files = open_months(to)
+    if mirror:  # nobody else writes there
+        files.sweep()
     snapshots = tables.read("snapshots")
     versions = dict(_versions(snapshots))
     rewritten = {_month(day) for day in changed}
-    wanted = [month for month, version in versions.items() if month in rewritten or _version_in(to, month) != version]
+    wanted = [month for month, version in versions.items() if month in rewritten or files.version(month) != version]
     days = {month: list(of_month) for month, of_month in groupby(snapshots["as_of"], _month)}
     for start in range(0, len(wanted), _MONTHS_AT_ONCE):
         months = {month: days[month] for month in wanted[start : start + _MONTHS_AT_ONCE]}
         frames = _read(tables, months, known)
         for month, of_month in months.items():
-            _write_month(to, month, of_month, frames, versions[month], mirror=mirror)
+            _write_month(files, month, of_month, frames, versions[month], mirror=mirror)
             on_progress(len(of_month))
     if mirror:
-        _remove_other_months(to, versions)
+        files.keep_only(versions)
     if wanted:
         texts = {"CITATION": _newest_citations(snapshots), "DATA_DICTIONARY.md": data_dictionary(exported=True)}
-        changed_texts = {to / name: text.encode() for name, text in texts.items() if not _is_current(to / name, text)}
-        replace_files(changed_texts, aside=to)
+        _replace_changed(files.place, {name: text.encode() for name, text in texts.items()})
     written = [day for month in wanted for day in days[month]]
     return Exported(written, sorted(set(snapshots["as_of"]) - set(written)))
-
-
-def _remove_other_months(to: Path, months: Collection[str]) -> None:
-    for name in EXPORTED:
-        for path in (to / name).glob("*.parquet"):
-            if path.stem not in months:
-                path.unlink(missing_ok=True)
 
 
 def _month(day: date) -> str:
@@ -104,21 +98,6 @@ def _versions(snapshots: pl.DataFrame) -> Iterator[tuple[str, str]]:
         yield str(month[0]), digest.hexdigest()
 
 
-def _version_in(to: Path, month: str) -> str | None:
-    """Return the version of a month's files, or None if they are missing or not complete."""
-    if not all(_file(to, name, month).exists() for name in EXPORTED):
-        return None
-    try:
-        metadata = pq.read_schema(_file(to, "snapshots", month)).metadata or {}
-    except (OSError, pa.ArrowInvalid):
-        return None
-    return str(metadata.get(b"version", b"").decode())
-
-
-def _file(to: Path, name: str, month: str) -> Path:
-    return to / name / f"{month}.parquet"
-
-
 def _read(tables: Tables, months: Mapping[str, Sequence[date]], known: Rows | None) -> dict[str, pl.DataFrame]:
     days = [day for of_month in months.values() for day in of_month]
     frames = {}
@@ -129,26 +108,27 @@ def _read(tables: Tables, months: Mapping[str, Sequence[date]], known: Rows | No
 
 
 def _write_month(
-    to: Path, month: str, days: Sequence[date], frames: Mapping[str, pl.DataFrame], version: str, *, mirror: bool
+    files: Months, month: str, days: Sequence[date], frames: Mapping[str, pl.DataFrame], version: str, *, mirror: bool
 ) -> None:
     in_month = pl.col("as_of").is_between(days[0], days[-1])
     citations = frames["snapshots"].filter(in_month)["citation"]
     about = {"version": version, "citation": citations[-1]}
     contents = {}
     for name in _ORDER:
-        rows, path = frames[name].filter(in_month), _file(to, name, month)
+        rows = frames[name].filter(in_month)
         if not mirror:
-            rows = _with_other_days(path, rows, days)
-        contents[path] = _parquet(name, rows, about)
-    # Temporary files are not beside the others: polars rejects a folder with different file extensions.
-    replace_files(contents, aside=to)
+            rows = _with_other_days(files.place.read(month_file(name, month)), rows, days)
+        contents[name] = _parquet(name, rows, about)
+    files.replace(month, contents, version)
 
 
-def _with_other_days(path: Path, rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
-    """Return the rows, and those of other days that the file at `path` has."""
+def _with_other_days(content: bytes | None, rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """Return the rows, and those of other days that a file's content has."""
+    if content is None:
+        return rows
     try:
-        others = pl.read_parquet(path).filter(~pl.col("as_of").is_in(days))
-    except (OSError, pl.exceptions.PolarsError):  # there is no such file, or it is damaged
+        others = pl.read_parquet(content).filter(~pl.col("as_of").is_in(days))
+    except (OSError, pl.exceptions.PolarsError):  # it is damaged
         return rows
     return pl.concat([rows, others.select(rows.columns)]).sort("as_of", maintain_order=True) if len(others) else rows
 
@@ -167,11 +147,8 @@ def _described(schema: pa.Schema, model: type[DayTable], about: Mapping[str, str
     return pa.schema(fields, metadata={"description": model.summary(), **about})
 
 
-def _is_current(path: Path, text: str) -> bool:
-    try:
-        return path.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):
-        return False
+def _replace_changed(place: Place, contents: Mapping[str, bytes]) -> None:
+    place.replace({name: content for name, content in contents.items() if place.read(name) != content})
 
 
 def _newest_citations(snapshots: pl.DataFrame) -> str:

@@ -3,6 +3,8 @@
 DuckDB admits one process to a file that it writes. A writer therefore copies the warehouse after each commit, while it
 still has the lock, and replaces the published file in one step. Readers can keep the published file open: they block
 nobody, and see one whole commit. It has all tables and views of the warehouse, yours too.
+
+The copy can also be in an object store. DuckDB then opens a local file, which is downloaded if the copy has changed.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from contextlib import contextmanager
 from datetime import date
 from difflib import get_close_matches
 from glob import escape as glob_escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
@@ -26,6 +29,9 @@ from orpipeline.warehouse.errors import NoSuchTableError, NotPublishedError, War
 from orpipeline.warehouse.layout import LAYOUT_TABLE, full_name, literal, quoted
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA, Tables
 
+if TYPE_CHECKING:
+    from orpipeline.warehouse.stored_copy import StoredCopy
+
 _SCHEMAS_SQL = """
 SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal
 UNION ALL
@@ -34,9 +40,18 @@ ORDER BY ALL
 """
 
 
-def parquet_folder(published: Path, schema: str) -> Path:
-    """Return the folder of a pipeline's Parquet files, beside the published file. Several pipelines can share that."""
-    return published.parent / ("parquet" if schema == DEFAULT_SCHEMA else f"parquet_{schema}")
+def parquet_folder(published: Path | str, schema: str) -> Path | str:
+    """Return the folder of a pipeline's Parquet files, beside the published file, or its URL.
+
+    Several pipelines can share the published file.
+    """
+    name = "parquet" if schema == DEFAULT_SCHEMA else f"parquet_{schema}"
+    return published.with_name(name) if isinstance(published, Path) else f"{published.rpartition('/')[0]}/{name}"
+
+
+def local_copy(source: Path, published: Path | str) -> Path:
+    """Return where the copy of the file `source` is on this machine: the published file, or what is uploaded to it."""
+    return published if isinstance(published, Path) else source.parent / "published" / source.name
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -73,43 +88,90 @@ def copy_file(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def is_copy(source: Path, target: Path) -> bool:
-    """Return whether `target` is the copy of `source` as it is now: a copy gets the time of the last write."""
+def is_copy(source: Path, target: Path | str) -> bool:
+    """Return whether `target` is the copy of `source` as it is now: a copy gets the time of the last write.
+
+    Raises StoreError if `target` is a URL.
+    """
+    if isinstance(target, str):
+        return _stored(target).is_copy_of(source)
     if not (source.exists() and target.exists()):
         return False
     one, other = source.stat(), target.stat()
     return (one.st_mtime_ns, one.st_size) == (other.st_mtime_ns, other.st_size)
 
 
-class PublishedCopy:
-    """The published DuckDB file at `path`, with the pipeline's tables in `schema`."""
+def _stored(published: str) -> StoredCopy:
+    from orpipeline.warehouse.stored_copy import StoredCopy
 
-    def __init__(self, path: Path, *, schema: str = DEFAULT_SCHEMA) -> None:
-        self.path = path
+    return StoredCopy(published)
+
+
+class PublishedCopy:
+    """The published DuckDB file at `place`, a path or a URL, with the pipeline's tables in `schema`.
+
+    The newest copy in an object store is kept in the folder `cache`.
+    """
+
+    def __init__(self, place: Path | str, *, schema: str = DEFAULT_SCHEMA, cache: Path | None = None) -> None:
+        self.place = place
         self.schema = schema
+        self._cache = cache
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the newest copy, read-only. Raises NotPublishedError if there is none, or WarehouseError.
+        """Open the newest copy, read-only. Raises NotPublishedError if there is none, WarehouseError or StoreError.
 
         A process that has the file open already gets that older copy from `duckdb.connect`; here it does not.
         """
-        if not self.path.exists():
-            raise NotPublishedError(
-                f"There is no published copy at {self.path} yet. Each run publishes one: use `orpipeline run`, or "
-                "`orpipeline rebuild` if there are tables already. If your data is elsewhere, such as the demo's, set "
-                "ORPIPELINE_DATA_DIR, or pass `settings`."
-            )
         with duckdb.connect(":memory:") as connection:
             try:
-                # DuckDB names a database after its file. Some names are DuckDB's own.
-                name = quoted("warehouse" if self.path.stem in ("main", "memory", "system", "temp") else self.path.stem)
-                connection.execute(f"ATTACH {literal(str(self.path))} AS {name} (READ_ONLY)")
-                connection.execute(f"USE {name}; SET TimeZone = 'UTC'")
+                self._attach(connection)
                 yield connection
             except (duckdb.Error, pl.exceptions.PolarsError) as error:
                 reason = " ".join(str(error).split("\n\n")[0].split())
-                raise WarehouseError(f"The published copy {self.path} cannot be read: {reason}") from error
+                raise WarehouseError(f"The published copy {self.place} cannot be read: {reason}") from error
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        # DuckDB names a database after its file. Some names are DuckDB's own.
+        stem = PurePath(self.place).stem
+        name = quoted("warehouse" if stem in ("main", "memory", "system", "temp") else stem)
+        for attempts_left in (2, 1, 0):
+            path = self._newest()
+            try:
+                connection.execute(f"ATTACH {literal(str(path))} AS {name} (READ_ONLY)")
+                break
+            except duckdb.IOException:
+                if path.exists() or not attempts_left:
+                    raise
+                # Another process has just downloaded a newer copy, and removed this one.
+        connection.execute(f"USE {name}; SET TimeZone = 'UTC'")
+
+    def _newest(self) -> Path:
+        """Return the path of the newest copy."""
+        found: Path | None
+        if isinstance(self.place, Path):
+            found = self.place if self.place.exists() else None
+        else:
+            found = self._downloaded(self.place)
+        if found is None:
+            raise NotPublishedError(
+                f"There is no published copy at {self.place} yet. Each run publishes one: use `orpipeline run`, or "
+                "`orpipeline rebuild` if there are tables already. If your data is elsewhere, such as the demo's, set "
+                "ORPIPELINE_DATA_DIR, or pass `settings`."
+            )
+        return found
+
+    def _downloaded(self, published: str) -> Path | None:
+        if self._cache is None:
+            raise TypeError("a copy in an object store needs the folder `cache`")
+        try:
+            return _stored(published).download(self._cache)
+        except OSError as error:
+            raise WarehouseError(
+                f"Cannot keep the published copy {published} in {self._cache}: {error.strerror}. Free disk space, or "
+                "set ORPIPELINE_DATA_DIR to a folder that you can write to."
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[Tables]:
@@ -124,7 +186,7 @@ class PublishedCopy:
     ) -> pl.DataFrame:
         """Return the rows of any table or view, as `orpipeline.read` does."""
         with self.connect() as connection:
-            schema, name = _find(connection, self.path, self.schema, table)
+            schema, name = _find(connection, self.place, self.schema, table)
             columns = _columns(connection, schema, name)
             conditions, parameters = _conditions(table, columns, since, until, scope)
             tables = Tables(connection, schema)
@@ -140,7 +202,7 @@ class PublishedCopy:
             return rows
 
 
-def _find(connection: duckdb.DuckDBPyConnection, path: Path, default: str, table: str) -> tuple[str, str]:
+def _find(connection: duckdb.DuckDBPyConnection, place: Path | str, default: str, table: str) -> tuple[str, str]:
     """Return the schema and name of a table that is written as `table` or `schema.table`, in any case."""
     existing: Sequence[tuple[str, str]] = [
         (schema, name) for schema, name in connection.execute(_SCHEMAS_SQL).fetchall() if name != LAYOUT_TABLE
@@ -152,10 +214,10 @@ def _find(connection: duckdb.DuckDBPyConnection, path: Path, default: str, table
     if len(found) == 1:
         return found[0]
     if found:
-        raise NoSuchTableError(f"{path} has several tables {table}. Write one of: {_names(found)}.")
+        raise NoSuchTableError(f"{place} has several tables {table}. Write one of: {_names(found)}.")
     like = get_close_matches(wanted, [name for _, name in existing], n=1)
     hint = f" Did you mean {like[0]}?" if like else ""
-    raise NoSuchTableError(f"{path} has no table or view {table}.{hint} It has: {_names(existing) or 'none'}.")
+    raise NoSuchTableError(f"{place} has no table or view {table}.{hint} It has: {_names(existing) or 'none'}.")
 
 
 def _names(tables: Sequence[tuple[str, str]]) -> str:
