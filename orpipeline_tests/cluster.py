@@ -1,0 +1,398 @@
+"""Dagster as several processes on loopback, with `deploy/dagster.postgres.yaml`: code locations, webserver and daemon.
+
+Each process leads a group of its own, so `kill` also ends its children, as the loss of a host does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+import yaml
+
+from orpipeline_tests.servers import PostgresServer, S3Server, free_port
+
+PROJECT = Path(__file__).parents[1]
+DEPLOY = PROJECT / "deploy"
+LOCATIONS = {"orpipeline": "orpipeline.definitions", "second": "orpipeline_tests.second_location"}
+"""The code locations by name, with the module of each."""
+_ASSETS = (
+    "raw_task_classifications",
+    "snapshots",
+    "task_classifications",
+    "macro_categories",
+    "task_models",
+    "model_leaderboard",
+)
+_ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
+_T = TypeVar("_T")
+
+
+class GraphQLError(RuntimeError):
+    """The webserver rejected a query, or answered with an error."""
+
+
+class Cluster:
+    """Dagster's processes in `folder`, with their state in `database`, an empty database of the Postgres server.
+
+        with Cluster(folder, postgres, s3, {"ORPIPELINE_ARCHIVE": "s3://bucket/raw", ...}) as cluster:
+            cluster.wait_until_ready()
+            runs = cluster.launch_days(["2026-10-01", "2026-10-02"])
+            cluster.wait_for_runs(runs)
+
+    `settings_env` has orpipeline's variables for all processes, and the S3 server's own are added. `instance_config`
+    replaces top-level entries of `dagster.yaml`. `locations` are code locations: a process each. The output of each
+    process is in `folder/<name>.log`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        s3: S3Server | None,
+        settings_env: Mapping[str, str],
+        *,
+        database: str = "dagster",
+        instance_config: Mapping[str, Any] | None = None,
+        locations: Mapping[str, str] = LOCATIONS,
+    ) -> None:
+        self.folder, self.locations = folder, dict(locations)
+        self.ports = {name: free_port() for name in (*locations, "webserver")}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.home = folder / "dagster_home"
+        self.home.mkdir(parents=True)
+        config = yaml.safe_load((DEPLOY / "dagster.postgres.yaml").read_text())
+        (self.home / "dagster.yaml").write_text(yaml.safe_dump({**config, **(instance_config or {})}))
+        servers = [
+            {"grpc_server": {"host": "127.0.0.1", "port": self.ports[name], "location_name": name}}
+            for name in locations
+        ]
+        (folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": servers}))
+        self.environment = {
+            **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_POSTGRES_HOST": "127.0.0.1",
+            "DAGSTER_POSTGRES_PORT": str(postgres.port),
+            "DAGSTER_POSTGRES_USER": "postgres",
+            "DAGSTER_POSTGRES_PASSWORD": "not-checked",  # the test's server trusts this machine
+            "DAGSTER_POSTGRES_DB": database,
+            "DAGSTER_EVENT_BATCH_SIZE": "1000",
+            "ORPIPELINE_TESTING": "1",
+            "ORPIPELINE_DATA_DIR": str(folder / "data"),
+            **(s3.environment() if s3 else {}),
+            **settings_env,
+        }
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.ports['webserver']}", timeout=60, trust_env=False)
+
+    @property
+    def url(self) -> str:
+        """The address of the UI."""
+        return str(self._client.base_url)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            self.start_all()
+            on_failure.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes and their children."""
+        for name in list(self.processes):
+            self.kill(name)
+        self._client.close()
+
+    # Processes
+
+    def start_all(self) -> None:
+        """Create Dagster's tables, then start the code locations, the webserver and the daemon."""
+        # Processes that create them at once wait for each other only for a second.
+        self._run("dagster", "instance", "migrate")
+        for name in (*self.locations, "webserver", "daemon"):
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        """Start a process: a code location by its name, `webserver` or `daemon`."""
+        workspace = ["-w", str(self.folder / "workspace.yaml")]
+        listen = ["-h", "127.0.0.1", "-p", str(self.ports.get(name, 0))]
+        commands = {
+            "webserver": ["dagster-webserver", *listen, *workspace],
+            "daemon": ["dagster-daemon", "run", *workspace],
+            **{
+                location: ["dagster", "api", "grpc", *listen, "-m", module, "--location-name", location]
+                for location, module in self.locations.items()
+            },
+        }
+        program, *arguments = commands[name]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [str(Path(sys.executable).with_name(program)), *arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(Path(sys.executable).with_name(program)), *arguments]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+    def stop(self, name: str, seconds: float = 30) -> None:
+        """Ask a process to end, as `docker stop` and systemd do, and kill it with its children if it takes longer."""
+        self.processes[name].terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.processes[name].wait(seconds)
+        self.kill(name)
+
+    def kill(self, name: str) -> None:
+        """Kill a process and its children at once: for a code location, also its runs."""
+        process = self.processes.pop(name)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def kill_run(self, run_id: str, seconds: float = 60) -> None:
+        """Kill a run's process, as soon as the run's log names it."""
+
+        def process_of_run() -> int | None:
+            text = " ".join(self.messages(run_id))
+            found = re.search(r"\(pid: (\d+)\)", text)
+            return int(found[1]) if found else None
+
+        os.kill(wait_until(process_of_run, seconds, f"run {run_id} to have a process"), signal.SIGKILL)
+
+    def log(self, name: str) -> str:
+        """Return what a process has printed."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # The webserver's GraphQL API
+
+    def query(self, text: str, **variables: object) -> dict[str, Any]:
+        """Return the data of a GraphQL query. Raises GraphQLError, or httpx.HTTPError if nothing answers."""
+        answer = self._client.post("/graphql", json={"query": text, "variables": variables})
+        body = answer.json()
+        if body.get("errors"):
+            raise GraphQLError(str(body["errors"])[:2000])
+        data: dict[str, Any] = body["data"]
+        return data
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        """Return when the daemon is healthy and the webserver has loaded all code locations."""
+
+        def is_ready() -> bool:
+            for name, process in self.processes.items():
+                if process.poll() is not None:
+                    raise RuntimeError(f"{name} ended with {process.returncode}:\n{self.log(name)[-2000:]}")
+            try:
+                return self.daemon_is_healthy() and all(
+                    self.location_error(name) is None and loaded for name, loaded in self.loaded_locations().items()
+                )
+            except httpx.HTTPError:
+                return False
+
+        wait_until(is_ready, seconds, "Dagster to be ready")
+
+    def daemon_is_healthy(self) -> bool:
+        """Return whether all of the daemon's required parts report that they work."""
+        data = self.query("{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }")
+        statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return bool(statuses) and all(status["healthy"] for status in statuses if status["required"])
+
+    def loaded_locations(self) -> dict[str, bool]:
+        """Return whether the webserver has loaded each code location."""
+        data = self.query(
+            "{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries { entries { name loadStatus } } } }"
+        )
+        entries = data["locationStatusesOrError"]["entries"]
+        loaded = {entry["name"]: entry["loadStatus"] == "LOADED" for entry in entries}
+        return {name: loaded.get(name, False) for name in self.locations}
+
+    def location_error(self, name: str) -> str | None:
+        """Return why a code location could not be loaded, or None."""
+        data = self.query(
+            """query ($name: String!) { workspaceLocationEntryOrError(name: $name) {
+                 ... on WorkspaceLocationEntry { locationOrLoadError {
+                   __typename ... on PythonError { message } } } } }""",
+            name=name,
+        )
+        location = (data["workspaceLocationEntryOrError"] or {}).get("locationOrLoadError") or {}
+        return location.get("message")
+
+    def automation(self, location: str = "orpipeline") -> dict[str, str]:
+        """Return the status of each schedule and sensor of a code location: `RUNNING` or `STOPPED`."""
+        data = self.query(
+            """query ($selector: RepositorySelector!) { repositoryOrError(repositorySelector: $selector) {
+                 ... on Repository { schedules { name scheduleState { status } }
+                   sensors { name sensorState { status } } } } }""",
+            selector=_repository(location),
+        )
+        found = data["repositoryOrError"]
+        states = [(entry["name"], entry["scheduleState"]["status"]) for entry in found["schedules"]]
+        return dict(states + [(entry["name"], entry["sensorState"]["status"]) for entry in found["sensors"]])
+
+    def stop_automation(self, location: str = "orpipeline") -> None:
+        """Turn all schedules and sensors of a code location off."""
+        for name in self.automation(location):
+            found = self.query(
+                """query ($selector: InstigationSelector!) { instigationStateOrError(instigationSelector: $selector) {
+                     __typename ... on InstigationState { id instigationType } } }""",
+                selector={**_repository(location), "name": name},
+            )["instigationStateOrError"]
+            mutation = "stopRunningSchedule" if found["instigationType"] == "SCHEDULE" else "stopSensor"
+            self.query(f"mutation ($id: String!) {{ {mutation}(id: $id) {{ __typename }} }}", id=found["id"])
+
+    def launch_days(
+        self,
+        days: Sequence[str],
+        *,
+        fetch: str = "auto",
+        assets: Sequence[str] = _ASSETS,
+        location: str = "orpipeline",
+    ) -> list[str]:
+        """Queue a run of `daily_snapshot` for each day, by default without the report, and return the runs' ids."""
+        return [self._launch(day, fetch, assets, location) for day in days]
+
+    def _launch(self, day: str, fetch: str, assets: Sequence[str], location: str) -> str:
+        parameters = {
+            "selector": {
+                **_repository(location),
+                "pipelineName": "daily_snapshot",
+                "assetSelection": [{"path": ["openrouter", name]} for name in assets],
+                "assetCheckSelection": None,
+            },
+            "mode": "default",
+            "runConfigData": {"ops": {"openrouter_snapshot": {"config": {"fetch": fetch}}}},
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
+        }
+        launched = self.query(
+            """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+                 ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                 ... on RunConfigValidationInvalid { errors { message } } } }""",
+            parameters=parameters,
+        )["launchRun"]
+        if "run" not in launched:
+            raise GraphQLError(str(launched))
+        return str(launched["run"]["runId"])
+
+    def launch_backfill(self, days: Sequence[str], assets: Sequence[str] = _ASSETS) -> str:
+        """Launch a backfill of assets `openrouter/...` for days, as the UI's button does, and return its id.
+
+        The assets' policy makes it one run.
+        """
+        launched = self.query(
+            """mutation ($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
+                 __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+            parameters={
+                "assetSelection": [{"path": ["openrouter", name]} for name in assets],
+                "partitionNames": list(days),
+            },
+        )["launchPartitionBackfill"]
+        if "backfillId" not in launched:
+            raise GraphQLError(str(launched))
+        return str(launched["backfillId"])
+
+    def backfill_status(self, backfill_id: str) -> str:
+        """Return a backfill's status, such as `REQUESTED`, `COMPLETED_SUCCESS` or `COMPLETED_FAILED`."""
+        data = self.query(
+            """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
+                 __typename ... on PartitionBackfill { status } } }""",
+            id=backfill_id,
+        )
+        return str(data["partitionBackfillOrError"].get("status", data["partitionBackfillOrError"]["__typename"]))
+
+    def wait_for_backfill(self, backfill_id: str, seconds: float = 300) -> str:
+        """Return a backfill's status when it has ended."""
+
+        def ended() -> str | None:
+            status = self.backfill_status(backfill_id)
+            return None if status in ("REQUESTED", "CANCELING", "FAILING") else status
+
+        return wait_until(ended, seconds, f"backfill {backfill_id} to end")
+
+    def runs(self, **matching: object) -> dict[str, str]:
+        """Return the status of the runs that match a `RunsFilter`, by default of all, newest first."""
+        data = self.query(
+            """query ($filter: RunsFilter) { runsOrError(filter: $filter, limit: 500) {
+                 ... on Runs { results { runId status } } } }""",
+            filter=matching,
+        )
+        return {run["runId"]: run["status"] for run in data["runsOrError"]["results"]}
+
+    def runs_of_backfill(self, backfill_id: str) -> dict[str, str]:
+        """Return the status of a backfill's runs."""
+        return self.runs(tags=[{"key": "dagster/backfill", "value": backfill_id}])
+
+    def wait_for_runs(self, run_ids: Sequence[str], seconds: float = 300) -> dict[str, str]:
+        """Return the statuses of runs when all have ended."""
+
+        def ended() -> dict[str, str] | None:
+            found = self.runs(runIds=list(run_ids))
+            return found if len(found) == len(run_ids) and set(found.values()) <= _ENDED else None
+
+        return wait_until(ended, seconds, f"{len(run_ids)} runs to end")
+
+    def terminate_run(self, run_id: str) -> str:
+        """Mark a run as canceled, also if its process is gone, and return the kind of the answer."""
+        data = self.query(
+            """mutation ($id: String!) { terminateRun(runId: $id, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) {
+                 __typename } }""",
+            id=run_id,
+        )
+        return str(data["terminateRun"]["__typename"])
+
+    def messages(self, run_id: str) -> list[str]:
+        """Return the messages of a run's log, oldest first."""
+        data = self.query(
+            """query ($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
+                 ... on MessageEvent { message } } } } }""",
+            id=run_id,
+        )
+        return [event["message"] for event in data["logsForRun"]["events"] if "message" in event]
+
+    def materialized_days(self, asset: str) -> set[str]:
+        """Return the materialized partitions of `openrouter/<asset>`."""
+        data = self.query(
+            """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+                 assetPartitionStatuses { ... on TimePartitionStatuses { ranges { status startKey endKey } }
+                   ... on DefaultPartitionStatuses { materializedPartitions } }
+                 partitionKeys } } }""",
+            key={"path": ["openrouter", asset]},
+        )["assetNodeOrError"]
+        keys: list[str] = data["partitionKeys"]
+        ranges = [found for found in data["assetPartitionStatuses"]["ranges"] if found["status"] == "MATERIALIZED"]
+        return {key for key in keys for found in ranges if found["startKey"] <= key <= found["endKey"]}
+
+
+def wait_until(result: Callable[[], _T | None], seconds: float, what: str) -> _T:
+    """Return the first true result. Raises TimeoutError after a time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = result()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise TimeoutError(f"Waited {seconds:g} s for {what}")
+
+
+def _repository(location: str) -> dict[str, str]:
+    return {"repositoryName": "__repository__", "repositoryLocationName": location}
