@@ -1,4 +1,4 @@
-"""The request budget with a clock that the test moves and a real file."""
+"""The request budget with a clock that the test moves, in a real file and in a real Postgres."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from orpipeline.settings import load_settings
 from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import run_python
+from orpipeline_tests.servers import PostgresServer
 
+Place = Path | str
 NOW = datetime(2026, 10, 7, 0, 20, 3, 123456, tzinfo=UTC)
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
 
@@ -53,6 +55,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "budget.sqlite"
 
 
+@pytest.fixture(params=["file", "postgres"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each of the places in which a budget can be."""
+    if request.param == "file":
+        return Path(request.getfixturevalue("path"))
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.url(request.getfixturevalue("database"))
+
+
 def most_within(window: timedelta, moments: Sequence[datetime]) -> int:
     """Return the largest number of moments in any window, both ends included."""
     return max((sum(1 for at in moments if start <= at <= start + window) for start in moments), default=0)
@@ -77,13 +88,13 @@ def rejected_until(budget: Budget) -> datetime:
 # The two limits
 
 
-def test_the_default_limits_are_the_apis(path: Path) -> None:
-    state = Budget(path).state()
+def test_the_default_limits_are_the_apis(place: Place) -> None:
+    state = Budget(place).state()
     assert (state.per_minute, state.per_day) == (30, 500)
 
 
-def test_a_caller_that_never_pauses_gets_exactly_the_limits(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, per_minute=5, per_day=23, clock=clock)
+def test_a_caller_that_never_pauses_gets_exactly_the_limits(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, per_minute=5, per_day=23, clock=clock)
     spent: list[datetime] = []
     while clock.at < NOW + DAY + 2 * MINUTE:
         room_at = spend_or_rejected_until(budget)
@@ -133,9 +144,9 @@ def test_no_sequence_of_waits_gets_more_than_the_limits(sequence: list[float]) -
     ids=["minute", "day", "day, the same in a minute"],
 )
 def test_a_spent_budget_states_when_it_has_room_again(
-    path: Path, clock: ScriptedClock, per_minute: int, per_day: int, room_after: timedelta
+    place: Place, clock: ScriptedClock, per_minute: int, per_day: int, room_after: timedelta
 ) -> None:
-    budget = Budget(path, per_minute, per_day, clock)
+    budget = Budget(place, per_minute, per_day, clock)
     for _ in range(3):
         budget.spend()
         clock.wait(7)
@@ -149,8 +160,8 @@ def test_a_spent_budget_states_when_it_has_room_again(
     assert rejected_until(budget) > room_at  # only one became free
 
 
-def test_a_rejected_request_uses_nothing(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, per_minute=1, clock=clock)
+def test_a_rejected_request_uses_nothing(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, per_minute=1, clock=clock)
     budget.spend()
     assert len({rejected_until(budget) for _ in range(5)}) == 1
     assert budget.state().used_last_day == 1
@@ -191,10 +202,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from orpipeline.openrouter.budget import Budget, BudgetSpentError
 
+place = sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1])
+
 def work():
     for _ in range(6):
         try:
-            Budget(Path(sys.argv[1])).spend()
+            Budget(place).spend()
         except BudgetSpentError:
             continue
         print(datetime.now(UTC).isoformat(), flush=True)
@@ -205,10 +218,10 @@ for thread in threads: thread.join()
 """
 
 
-def test_processes_and_threads_together_never_exceed_it(path: Path) -> None:
+def test_processes_and_threads_together_never_exceed_it(place: Place) -> None:
     printed: list[str] = []
     # Three processes of four threads that try six times each: 72 for 30.
-    processes = [threading.Thread(target=lambda: printed.append(run_python(_SPEND, path))) for _ in range(3)]
+    processes = [threading.Thread(target=lambda: printed.append(run_python(_SPEND, place))) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -216,27 +229,31 @@ def test_processes_and_threads_together_never_exceed_it(path: Path) -> None:
     assert len(printed) == 3
     spent = sorted(datetime.fromisoformat(line) for text in printed for line in text.splitlines())
     assert most_within(MINUTE - SECOND, spent) == 30  # a second less: they print just after they have spent
-    assert Budget(path).state().used_last_day == len(spent)
+    assert Budget(place).state().used_last_day == len(spent)
 
 
-def test_another_process_sees_what_was_spent_and_the_cool_down(path: Path) -> None:
-    budget = Budget(path)
+def test_another_process_sees_what_was_spent_and_the_cool_down(place: Place) -> None:
+    budget = Budget(place)
     budget.spend()
     until = budget.cool_down(datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1))
     code = (
         "import sys, pathlib; from orpipeline.openrouter.budget import Budget; "
-        "s = Budget(pathlib.Path(sys.argv[1])).state(); print(s.used_last_minute, s.cooling_until.isoformat())"
+        "place = sys.argv[1] if '://' in sys.argv[1] else pathlib.Path(sys.argv[1]); "
+        "s = Budget(place).state(); print(s.used_last_minute, s.cooling_until.isoformat())"
     )
-    assert run_python(code, path).split() == ["1", until.isoformat()]
+    used, cooling_until = run_python(code, place).split()
+    assert used == "1"
+    # A server's time is converted to each process's, which takes a moment.
+    assert abs(datetime.fromisoformat(cooling_until) - until) < SECOND
 
 
-def test_a_new_budget_on_the_same_file_continues(path: Path, clock: ScriptedClock) -> None:
-    first = Budget(path, per_minute=2, clock=clock, jitter=lambda: 1.0)
+def test_a_new_budget_in_the_same_place_continues(place: Place, clock: ScriptedClock) -> None:
+    first = Budget(place, per_minute=2, clock=clock, jitter=lambda: 1.0)
     first.spend()
     first.spend()
-    assert rejected_until(Budget(path, per_minute=2, clock=clock)) == rejected_until(first)
+    assert rejected_until(Budget(place, per_minute=2, clock=clock)) == rejected_until(first)
     first.cool_down(None)
-    again = Budget(path, per_minute=2, clock=clock, jitter=lambda: 1.0)
+    again = Budget(place, per_minute=2, clock=clock, jitter=lambda: 1.0)
     assert again.state() == first.state()
     assert again.state().rate_limited_in_a_row == 1
     assert again.cool_down(None) == first.state().cooling_until
@@ -245,8 +262,8 @@ def test_a_new_budget_on_the_same_file_continues(path: Path, clock: ScriptedCloc
 # After a 429
 
 
-def test_the_time_that_the_api_states_ends_the_cool_down(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, clock=clock, jitter=lambda: 1.0)
+def test_the_time_that_the_api_states_ends_the_cool_down(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, clock=clock, jitter=lambda: 1.0)
     stated = NOW.replace(microsecond=0) + timedelta(hours=5)
     assert budget.cool_down(stated) == stated
     assert rejected_until(budget) == stated
@@ -258,8 +275,8 @@ def test_the_time_that_the_api_states_ends_the_cool_down(path: Path, clock: Scri
     budget.spend()
 
 
-def test_a_request_may_be_sent_exactly_at_the_announced_time(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, clock=clock)
+def test_a_request_may_be_sent_exactly_at_the_announced_time(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, clock=clock)
     for microseconds in (1, 499, 500, 501, 999):
         stated = clock.at.replace(microsecond=0) + timedelta(seconds=9, microseconds=microseconds)
         until = budget.cool_down(stated)
@@ -271,9 +288,9 @@ def test_a_request_may_be_sent_exactly_at_the_announced_time(path: Path, clock: 
 
 @pytest.mark.parametrize("jitter", [1.0, 0.001])
 def test_without_a_stated_time_the_longest_wait_doubles_up_to_an_hour(
-    path: Path, clock: ScriptedClock, jitter: float
+    place: Place, clock: ScriptedClock, jitter: float
 ) -> None:
-    budget = Budget(path, clock=clock, jitter=lambda: jitter)
+    budget = Budget(place, clock=clock, jitter=lambda: jitter)
     took = []
     for _ in range(8):
         until = budget.cool_down(None)
@@ -283,8 +300,8 @@ def test_without_a_stated_time_the_longest_wait_doubles_up_to_an_hour(
     assert took == pytest.approx([seconds * jitter for seconds in longest], abs=0.002)
 
 
-def test_a_good_answer_ends_the_row(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, clock=clock, jitter=lambda: 1.0)
+def test_a_good_answer_ends_the_row(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, clock=clock, jitter=lambda: 1.0)
     for n in (1, 2, 3):
         clock.at = budget.cool_down(None)
         assert budget.state().rate_limited_in_a_row == n
@@ -293,16 +310,16 @@ def test_a_good_answer_ends_the_row(path: Path, clock: ScriptedClock) -> None:
     assert budget.cool_down(None) - clock.at < MINUTE + SECOND
 
 
-def test_a_429_with_a_stated_time_counts_in_the_row_too(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, clock=clock, jitter=lambda: 1.0)
+def test_a_429_with_a_stated_time_counts_in_the_row_too(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, clock=clock, jitter=lambda: 1.0)
     clock.at = budget.cool_down(clock.at + SECOND)
     clock.at = budget.cool_down(clock.at + SECOND)
     assert budget.cool_down(None) - clock.at == pytest.approx(timedelta(minutes=4), abs=SECOND)
 
 
-def test_a_cool_down_is_never_shortened(path: Path, clock: ScriptedClock) -> None:
+def test_a_cool_down_is_never_shortened(place: Place, clock: ScriptedClock) -> None:
     # Two processes sent requests at the same time.
-    budget = Budget(path, clock=clock, jitter=lambda: 0.5)
+    budget = Budget(place, clock=clock, jitter=lambda: 0.5)
     late = NOW.replace(microsecond=0) + timedelta(minutes=10)
     assert budget.cool_down(late) == late
     assert budget.cool_down(None) == late
@@ -310,16 +327,16 @@ def test_a_cool_down_is_never_shortened(path: Path, clock: ScriptedClock) -> Non
     assert rejected_until(budget) == late
 
 
-def test_a_good_answer_during_a_cool_down_does_not_end_it(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, clock=clock)
+def test_a_good_answer_during_a_cool_down_does_not_end_it(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, clock=clock)
     until = budget.cool_down(NOW.replace(microsecond=0) + timedelta(minutes=10))
     budget.good_answer()
     assert rejected_until(budget) == until
     assert budget.state().rate_limited_in_a_row == 1
 
 
-def test_the_later_of_cool_down_and_room_counts(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, per_minute=1, clock=clock)
+def test_the_later_of_cool_down_and_room_counts(place: Place, clock: ScriptedClock) -> None:
+    budget = Budget(place, per_minute=1, clock=clock)
     budget.spend()
     room_at = rejected_until(budget)
     until = budget.cool_down(NOW + timedelta(minutes=3))
@@ -335,9 +352,9 @@ def client_of(api: LocalApi, budget: Budget, clock: ScriptedClock) -> Client:
     )
 
 
-def test_a_spent_budget_sends_no_request(api: LocalApi, path: Path, clock: ScriptedClock) -> None:
+def test_a_spent_budget_sends_no_request(api: LocalApi, place: Place, clock: ScriptedClock) -> None:
     api.serve(sample_answer("2026-10-06"))
-    budget = Budget(path, per_minute=1, clock=clock)
+    budget = Budget(place, per_minute=1, clock=clock)
     client = client_of(api, budget, clock)
     client.fetch()
     with pytest.raises(BudgetSpentError):
@@ -346,20 +363,20 @@ def test_a_spent_budget_sends_no_request(api: LocalApi, path: Path, clock: Scrip
     assert clock.at == NOW  # the client does not wait a minute
 
 
-def test_each_try_is_counted(api: LocalApi, path: Path, clock: ScriptedClock) -> None:
+def test_each_try_is_counted(api: LocalApi, place: Place, clock: ScriptedClock) -> None:
     api.serve(Reply(status=503))
     with pytest.raises(BudgetSpentError):
-        client_of(api, Budget(path, per_minute=2, clock=clock), clock).fetch()
+        client_of(api, Budget(place, per_minute=2, clock=clock), clock).fetch()
     assert len(api.requests) == 2
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"Retry-After": "49.4991239"}], ids=str)
 def test_the_client_waits_once_for_a_short_cool_down(
-    api: LocalApi, path: Path, clock: ScriptedClock, headers: dict[str, str]
+    api: LocalApi, place: Place, clock: ScriptedClock, headers: dict[str, str]
 ) -> None:
     rate_limited = Reply(status=429, headers=headers)
     api.serve(rate_limited, sample_answer("2026-10-06"))
-    budget = Budget(path, clock=clock, jitter=lambda: 0.8)
+    budget = Budget(place, clock=clock, jitter=lambda: 0.8)
     client_of(api, budget, clock).fetch()
     assert len(api.requests) == 2
     assert timedelta(seconds=48) <= clock.at - NOW <= timedelta(seconds=49.5)
@@ -374,21 +391,21 @@ def test_the_client_waits_once_for_a_short_cool_down(
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_client_does_not_wait_for_a_cool_down_that_leaves_too_little_of_its_deadline(
-    api: LocalApi, path: Path, clock: ScriptedClock, status: int
+    api: LocalApi, place: Place, clock: ScriptedClock, status: int
 ) -> None:
     api.serve(Reply(status=status, headers={"Retry-After": "51"}), sample_answer("2026-10-06"))
     with pytest.raises((RateLimitedError, ServerBusyError)) as caught:
-        client_of(api, Budget(path, clock=clock), clock).fetch()
+        client_of(api, Budget(place, clock=clock), clock).fetch()
     assert caught.value.retry_at is not None
     assert timedelta(seconds=51) <= caught.value.retry_at - NOW < timedelta(seconds=51.001)
     assert (len(api.requests), clock.at) == (1, NOW)
 
 
 def test_no_process_sends_a_request_before_the_time_that_a_503_states(
-    api: LocalApi, path: Path, clock: ScriptedClock
+    api: LocalApi, place: Place, clock: ScriptedClock
 ) -> None:
     api.serve(Reply(status=503, headers={"Retry-After": "600"}), sample_answer("2026-10-06"))
-    budget = Budget(path, clock=clock)
+    budget = Budget(place, clock=clock)
     budget.cool_down(NOW)  # after a 429
     clock.wait(0.001)
     with pytest.raises(ServerBusyError):
@@ -396,7 +413,7 @@ def test_no_process_sends_a_request_before_the_time_that_a_503_states(
     state = budget.state()
     assert (state.cooling_after, state.rate_limited_in_a_row) == (503, 1)
 
-    another = client_of(api, Budget(path, clock=clock), clock)
+    another = client_of(api, Budget(place, clock=clock), clock)
     with pytest.raises(BudgetSpentError, match=r"failed \(503\), and the pause that it asks for ends at 00:30:03"):
         another.fetch()
     assert len(api.requests) == 1
@@ -407,10 +424,10 @@ def test_no_process_sends_a_request_before_the_time_that_a_503_states(
 
 
 def test_the_client_waits_for_the_time_that_a_503_states_if_it_is_short(
-    api: LocalApi, path: Path, clock: ScriptedClock
+    api: LocalApi, place: Place, clock: ScriptedClock
 ) -> None:
     api.serve(Reply(status=503, headers={"Retry-After": "20"}), sample_answer("2026-10-06"))
-    client_of(api, Budget(path, clock=clock), clock).fetch()
+    client_of(api, Budget(place, clock=clock), clock).fetch()
     assert len(api.requests) == 2
     assert timedelta(seconds=20) <= clock.at - NOW < timedelta(seconds=21)
 
@@ -419,18 +436,18 @@ def test_the_client_waits_for_the_time_that_a_503_states_if_it_is_short(
 
 
 def test_a_cool_down_of_a_clock_that_was_ahead_is_ignored_with_one_warning(
-    path: Path, clock: ScriptedClock, caplog: pytest.LogCaptureFixture
+    place: Place, clock: ScriptedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ahead = ScriptedClock()
     ahead.wait(90 * 86_400)
-    Budget(path, clock=ahead).cool_down(ahead.at + timedelta(minutes=5))
-    budget = Budget(path, per_minute=1, clock=clock)
+    Budget(place, clock=ahead).cool_down(ahead.at + timedelta(minutes=5))
+    budget = Budget(place, per_minute=1, clock=clock)
     assert budget.peek().next_request_at is None
     budget.spend()
     rejected_until(budget)  # spent, so a transaction that changes nothing else
     assert (budget.state().cooling_until, budget.state().rate_limited_in_a_row) == (None, 1)
     (warning,) = caplog.messages
-    assert str(path) in warning
+    assert str(place).rpartition("/")[2] in warning
     assert "on 2027-01-05" in warning
 
 
@@ -445,21 +462,21 @@ def test_a_cool_down_of_a_clock_that_was_ahead_is_ignored_with_one_warning(
     ],
 )
 def test_a_cool_down_holds_only_if_it_is_credible(
-    path: Path, clock: ScriptedClock, recorded: timedelta, wait: timedelta, holds: bool
+    place: Place, clock: ScriptedClock, recorded: timedelta, wait: timedelta, holds: bool
 ) -> None:
     another = ScriptedClock()
     another.at += recorded
-    until = Budget(path, clock=another).cool_down(another.at + wait)
-    budget = Budget(path, clock=clock)
+    until = Budget(place, clock=another).cool_down(another.at + wait)
+    budget = Budget(place, clock=clock)
     assert budget.peek().cooling_until == budget.state().cooling_until == (until if holds else None)
 
 
-def test_requests_of_a_clock_that_was_ahead_do_not_lock_anyone_out(path: Path, clock: ScriptedClock) -> None:
+def test_requests_of_a_clock_that_was_ahead_do_not_lock_anyone_out(place: Place, clock: ScriptedClock) -> None:
     ahead = ScriptedClock()
     ahead.wait(90 * 86_400)
     for _ in range(5):
-        Budget(path, per_minute=5, per_day=5, clock=ahead).spend()
-    budget = Budget(path, per_minute=5, per_day=5, clock=clock)
+        Budget(place, per_minute=5, per_day=5, clock=ahead).spend()
+    budget = Budget(place, per_minute=5, per_day=5, clock=clock)
     budget.spend()
     assert budget.state().used_last_day == 1
 
@@ -718,7 +735,7 @@ def test_peek_needs_no_right_to_write() -> None:
 
 
 def test_peek_does_not_wait_for_ever_for_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orpipeline.openrouter.budget._LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("orpipeline.openrouter.ledger.LOCK_WAIT_SECONDS", 0.1)
     budget = Budget(path)
     budget.spend()
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:

@@ -591,10 +591,10 @@ def test_an_invalid_host_name_is_a_failed_connection(host: str, monkeypatch: pyt
     ],
 )
 def test_the_key_is_not_sent_unencrypted_to_another_machine(url: str, tmp_path: Path) -> None:
-    budget = Budget(tmp_path / "budget.sqlite")
+    path = tmp_path / "budget.sqlite"
     with pytest.raises(InsecureUrlError, match="ORPIPELINE_ALLOW_HTTP"):
-        Client(KEY, url, budget=budget).fetch()
-    assert not budget.path.exists()
+        Client(KEY, url, budget=Budget(path)).fetch()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "LOCALHOST", "[::1]"])

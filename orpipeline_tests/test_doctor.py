@@ -77,7 +77,7 @@ def damage_the_warehouse(world: World) -> None:
 
 
 def damage_the_budget(world: World) -> None:
-    world.budget.path.write_bytes(b"damaged" * 1000)
+    Path(world.budget.place).write_bytes(b"damaged" * 1000)
 
 
 @pytest.mark.usefixtures("at_noon")
