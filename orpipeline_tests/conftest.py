@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -61,11 +62,12 @@ def at_noon() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """A Postgres server for all tests of a session, which run side by side with others of their own."""
     if postgres_programs() is None:
         pytest.skip("Postgres is not installed (Debian: apt-get install postgresql)")
-    with PostgresServer(tmp_path_factory.mktemp("postgres") / "server") as server:
+    # Not in pytest's own folder, which another session of pytest closes to the user `postgres`.
+    with TemporaryDirectory(prefix="postgres-") as folder, PostgresServer(Path(folder) / "server") as server:
         yield server
 
 
