@@ -40,7 +40,7 @@ def export_tables(
         days = tables.days()
         if not days:
             raise ExportError(
-                f"The warehouse {warehouse.path} is empty: there is nothing to export. Run `orpipeline run` or "
+                f"The warehouse {warehouse.name} is empty: there is nothing to export. Run `orpipeline run` or "
                 "`orpipeline import` first."
             )
         _require_own_layout(to)
@@ -56,7 +56,7 @@ def export_tables(
 
 def _source(warehouse: Warehouse) -> AbstractContextManager[Tables]:
     """Open the published copy if it is current, because a long export would keep a run out; otherwise the warehouse."""
-    if warehouse.published is not None and is_copy(warehouse.path, warehouse.published):
+    if warehouse.is_file and warehouse.published is not None and is_copy(warehouse.path, warehouse.published):
         return PublishedCopy(warehouse.published, schema=warehouse.schema).reading()
     return warehouse.reading()
 

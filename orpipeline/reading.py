@@ -1,14 +1,17 @@
-"""Reading the tables from the published copy, which blocks no run and is blocked by none."""
+"""Reading the tables from the published copy, or from a lake: it blocks no run and is blocked by none."""
 
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import polars as pl
 
 from orpipeline.days import as_day
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.live import LiveTables
 from orpipeline.warehouse.published import PublishedCopy
 
 
@@ -20,15 +23,15 @@ def read(
     scope: str | None = None,
     settings: Settings | None = None,
 ) -> pl.DataFrame:
-    """Return the rows of a table or view from the published copy, as a polars frame.
+    """Return the rows of a table or view from the published copy or the lake, as a polars frame.
 
         >>> import orpipeline
         >>> orpipeline.read("model_leaderboard", scope="code", since="2026-10-01").columns[:4]
         ['as_of', 'window_days', 'scope', 'model_id']
 
     A table of orpipeline has the columns and types of its contract, sorted by its key. You can also read your own
-    tables in the warehouse. Days that are missing have no rows. The copy is the state after the last write. Polars does
-    not work in a forked process: start the processes of `multiprocessing` with `spawn`.
+    tables in the warehouse. Days that are missing have no rows. The rows are those of the last write. Polars does not
+    work in a forked process: start the processes of `multiprocessing` with `spawn`.
 
     Args:
         table: A name such as `model_leaderboard`, or with its schema, such as `public.authors`.
@@ -38,13 +41,20 @@ def read(
         settings: Where the data is; by default from the environment.
 
     Raises:
-        NotPublishedError: There is no published copy yet.
-        NoSuchTableError: The copy has no such table, or the table has no such column or scope.
+        NotPublishedError: There is no published copy yet, or no lake.
+        NoSuchTableError: There is no such table, or the table has no such column or scope.
         SettingsError: A day is not a date, or the environment has an invalid setting.
-        WarehouseError: The file cannot be read.
+        WarehouseError: The file or the lake cannot be read.
     """
-    copy = PublishedCopy((settings or load_settings()).published)
+    copy = open_readable(settings or load_settings())
     return copy.read(table, since=_day("since", since), until=_day("until", until), scope=scope)
+
+
+def open_readable(settings: Settings) -> PublishedCopy:
+    """Return what readers open: the published copy of a DuckDB file, or the lake itself."""
+    if isinstance(settings.warehouse, Path):
+        return PublishedCopy(settings.published)
+    return LiveTables(Warehouse(settings.warehouse, lake_data=settings.lake_data))
 
 
 def _day(name: str, day: date | str | None) -> date | None:

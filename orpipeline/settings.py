@@ -96,7 +96,9 @@ def _warehouse_place(value: object) -> object:
     text = str(value)
     if scheme == "ducklake" and not text.startswith("ducklake:postgres:"):
         raise ValueError("must be `ducklake:postgres:dbname=... host=...`: other catalogs admit one machine only")
-    if re.search(r"\bpassword\s*=|//[^/@]*:[^/@]*@|token=", text, re.IGNORECASE):
+    if scheme == "md" and not text.removeprefix("md:"):
+        raise ValueError("must name a database, as in md:market")
+    if re.search(r"password\s*=|//[^/@]*:[^/@]*@|token=", text, re.IGNORECASE):
         raise ValueError(_NO_PASSWORD)
     return text
 
@@ -129,8 +131,25 @@ _NO_PASSWORD = (
 
 def local_path(name: str, value: str) -> Path:
     """Return a path on this machine, for an option of that name. Raises SettingsError for a URL or a relative path."""
+    path: Path = _place(name, value, LocalPath)
+    return path
+
+
+def store_place(name: str, value: str) -> Path | str:
+    """Return a local path or the URL of an object store, for an option of that name. Raises SettingsError."""
+    place: Path | str = _place(name, value, StorePlace)
+    return place
+
+
+def warehouse_place(name: str, value: str) -> Path | str:
+    """Return a local path or the name of another engine's database, for an option `name`. Raises SettingsError."""
+    place: Path | str = _place(name, value, WarehousePlace)
+    return place
+
+
+def _place(name: str, value: str, kind: Any) -> Any:
     try:
-        return TypeAdapter(LocalPath).validate_python(value)
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise SettingsError(f"Invalid option: {name} {reason}.") from None
@@ -271,6 +290,16 @@ class Settings(BaseModel):
         return value.rstrip("/")
 
     @model_validator(mode="after")
+    def _require_a_use_for_the_lake(self) -> Self:
+        if "lake_data" in self.model_fields_set and not self.is_lake:
+            raise SettingsError(
+                "Invalid settings: lake_data (ORPIPELINE_LAKE_DATA) is set, but warehouse (ORPIPELINE_WAREHOUSE) is "
+                "not a lake, so nothing would be stored there. Set ORPIPELINE_WAREHOUSE to `ducklake:postgres:...`, or "
+                "leave ORPIPELINE_LAKE_DATA unset."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _require_a_place_for_the_copy(self) -> Self:
         if self.published == self.warehouse:
             raise SettingsError(
@@ -280,9 +309,25 @@ class Settings(BaseModel):
         return self
 
     @property
-    def published(self) -> Path:
-        """The DuckDB file that readers open: a copy of the warehouse, under the same name, in the reports' folder."""
-        return self.reports / "published" / self.warehouse.name
+    def is_lake(self) -> bool:
+        """Whether the warehouse is a DuckLake."""
+        return isinstance(self.warehouse, str) and self.warehouse.startswith("ducklake:")
+
+    @property
+    def published(self) -> Path | str:
+        """The DuckDB file that readers open: a copy of the warehouse, under the same name, where the reports are.
+
+        Other engines need no copy: there is no such file then, only the Parquet files beside it.
+        """
+        name = self.warehouse.name if isinstance(self.warehouse, Path) else "warehouse.duckdb"
+        if isinstance(self.reports, Path):
+            return self.reports / "published" / name
+        return f"{self.reports}/published/{name}"
+
+    @property
+    def readable(self) -> Path | str:
+        """What readers open without keeping a writer waiting: the published copy, or the lake itself."""
+        return self.published if isinstance(self.warehouse, Path) else self.warehouse
 
     @property
     def dagster_home(self) -> Path:

@@ -104,7 +104,7 @@ def read_report_data(
     Raises NoReportError if the tables have no rows of that day, and the warehouse's errors.
     """
     if not warehouse.exists:
-        raise NoReportError(f"The warehouse {warehouse.path} has no tables yet, so there is nothing to report.")
+        raise NoReportError(f"The warehouse {warehouse.name} has no tables yet, so there is nothing to report.")
     with warehouse.reading() as tables:
         reader, known = _Reader(tables), tables.days()
         as_of = day or max(known, default=None)

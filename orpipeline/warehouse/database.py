@@ -1,11 +1,8 @@
-"""The DuckDB file of the warehouse: the only module that opens it."""
+"""The warehouse: the tables of one schema, in whichever engine keeps them. Only the engines open DuckDB."""
 
 from __future__ import annotations
 
 import logging
-import re
-import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -15,69 +12,73 @@ from typing import Any
 import duckdb
 import polars as pl
 from pyarrow import ArrowException
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import LOCK_WAIT_SECONDS
-from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
-from orpipeline.warehouse.published import copy_file, parquet_folder
+from orpipeline.warehouse.engines.duckdb_file import DuckDBFile
+from orpipeline.warehouse.engines.interface import Engine, RequireLocked
+from orpipeline.warehouse.errors import WarehouseSetupError
+from orpipeline.warehouse.published import parquet_folder
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA, Tables
 
 _log = logging.getLogger(__name__)
 
-# Given a file of another kind, DuckDB would look for an extension on the network before it reports an error.
-_CONFIG: dict[str, Any] = {"autoinstall_known_extensions": "false"}
-_HOLDER = re.compile(r"Conflicting lock is held in (.+? \(PID \d+\))")
-# DuckDB's lock does not separate the threads of one process.
-_WRITING: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
-# In one process, DuckDB does not open a file for reading while it is open for writing, or the reverse.
-_SIGNS_OF_A_LOCK = {
-    "Could not set lock": "another process",
-    "being used by another process": "another process",
-    "different configuration than existing connections": "another thread of this process",
-}
-# Only what a newer DuckDB, or more memory or disk space, would not read either.
-_SIGNS_OF_DAMAGE = (
-    "not a valid DuckDB",
-    "Corrupt database file",
-    "Corrupt WAL file",
-    "data may be corrupt",
-    "Could not read enough bytes",
-)
-
 
 class Warehouse:
-    """The DuckDB file at `path`, with the pipeline's tables in `schema`. The first write creates it with its folder.
+    """The warehouse at `place`, with the pipeline's tables in `schema`. The first write creates it.
 
-    One DuckDB file admits one writing process. Each method therefore opens the file, does its work and closes it, and
-    waits up to `lock_wait_seconds` while another process has locked it. If `published` is the path of a file, each
-    commit replaces that file by a copy, and updates the Parquet files beside it. `connection_config` has
+    `place` is the path of a DuckDB file, or names a DuckLake (`ducklake:postgres:...`) or a MotherDuck database
+    (`md:...`), as `Settings.warehouse` does. A lake keeps its files in `lake_data`, a folder or an object store.
+
+    Each method opens the warehouse, does its work and closes it. A writer waits up to `lock_wait_seconds` for another
+    one; one DuckDB file also keeps readers waiting. If `published` is the path of the published copy, each commit of a
+    DuckDB file replaces the copy, and each commit updates the Parquet files beside it. `connection_config` has
     DuckDB's own options, such as `memory_limit`.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Path | str,
         *,
+        lake_data: Path | str | None = None,
         schema: str = DEFAULT_SCHEMA,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
-        published: Path | None = None,
+        published: Path | str | None = None,
         connection_config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = path
+        self.place = place
+        self.lake_data = lake_data
         self.schema = schema
         self.lock_wait_seconds = lock_wait_seconds
         self.published = published
         self.connection_config = dict(connection_config or {})
+        self._engine = self._choose_engine()
+
+    @property
+    def path(self) -> Path:
+        """The path of the DuckDB file; other engines have none."""
+        if not isinstance(self.place, Path):
+            raise TypeError(f"{self.name} is not a file")
+        return self.place
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the warehouse is a DuckDB file."""
+        return isinstance(self.place, Path)
+
+    @property
+    def name(self) -> str:
+        """How messages name the warehouse. Never contains a password."""
+        return self._engine.name
 
     @property
     def exists(self) -> bool:
-        """Whether the file exists: the first write creates it."""
-        return self.path.exists()
+        """Whether the file or the lake exists: the first write creates it. Raises WarehouseError."""
+        return self._engine.exists
 
     @contextmanager
     def reading(self) -> Iterator[Tables]:
-        """Open the tables as they are at one moment, for reading. Without a file, they are empty.
+        """Open the tables as they are at one moment, for reading. If there is no warehouse yet, they are empty.
 
         Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError.
         """
@@ -91,26 +92,28 @@ class Warehouse:
 
     @contextmanager
     def writing(self) -> Iterator[Tables]:
-        """Lock the file and open the tables for one transaction: commit at the end, roll back on any error.
+        """Lock the warehouse and open the tables for one transaction: commit at the end, roll back on any error.
 
         Until then no other process can write, so the rows that you read do not change before the commit.
         Raises WarehouseBusyError, NewerLayoutError, DamagedWarehouseError or WarehouseError. A copy that cannot be
         published is a warning in the log, because the tables are committed by then.
         """
-        with self._locked() as connection:
-            with _transaction(connection):
+        with self._locked() as (connection, require_locked):
+            with _transaction(connection, require_locked):
                 tables = self._tables(connection)
                 yield tables
+                tables.require_unique_keys()
+            tables.require_unique_keys(committed=True)
             self._publish(connection, tables)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the database for one transaction: commit at the end, roll back on any error.
 
-        Publishes the DuckDB file as `writing` does, but not the Parquet files, which have only the pipeline's tables.
+        Publishes a DuckDB file as `writing` does, but not the Parquet files, which have only the pipeline's tables.
         """
-        with self._locked() as connection:
-            with _transaction(connection):
+        with self._locked() as (connection, require_locked):
+            with _transaction(connection, require_locked):
                 yield connection
             self._publish(connection, None)
 
@@ -120,18 +123,24 @@ class Warehouse:
             pass
 
     @contextmanager
+    def locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database as the only writer, without a transaction, for maintenance."""
+        with self._locked() as (connection, _):
+            yield connection
+
+    @contextmanager
     def connect(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the database, and close it in any case.
 
         Raises WarehouseBusyError or WarehouseError, also for DuckDB's own errors inside the block.
         """
-        connection = self._open(read_only)
+        connection = self._engine.connect(read_only=read_only)
         try:
             # Times are in UTC, whatever the machine's time zone is.
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
         except duckdb.Error as error:
-            raise self._error(error) from error
+            raise self._engine.error(error) from error
         finally:
             connection.close()
 
@@ -145,17 +154,36 @@ class Warehouse:
         with self.reading() as tables:
             return tables.days(name)
 
+    def _choose_engine(self) -> Engine:
+        if isinstance(self.place, Path):
+            return DuckDBFile(
+                self.place,
+                lock_wait_seconds=self.lock_wait_seconds,
+                published=self.published,
+                connection_config=self.connection_config,
+            )
+        if self.place.startswith("md:"):
+            from orpipeline.warehouse.engines.motherduck import MotherDuck
+
+            return MotherDuck(
+                self.place, lock_wait_seconds=self.lock_wait_seconds, connection_config=self.connection_config
+            )
+        from orpipeline.warehouse.engines.ducklake import DuckLake
+
+        if self.lake_data is None:
+            raise WarehouseSetupError(f"The warehouse {self.place} needs `lake_data`: where the lake keeps its files.")
+        return DuckLake(
+            self.place,
+            data=self.lake_data,
+            lock_wait_seconds=self.lock_wait_seconds,
+            connection_config=self.connection_config,
+        )
+
     @contextmanager
-    def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the database for writing. Other threads of this process wait, as other processes do."""
-        lock = _WRITING[self.path]
-        if not lock.acquire(timeout=self.lock_wait_seconds):
-            raise self._busy("another thread of this process")
-        try:
-            with self.connect() as connection:
-                yield connection
-        finally:
-            lock.release()
+    def _locked(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, RequireLocked]]:
+        """Open the database for writing, as the only writer."""
+        with self._engine.lock() as require_locked, self.connect() as connection:
+            yield connection, require_locked
 
     def _publish(self, connection: duckdb.DuckDBPyConnection, tables: Tables | None) -> None:
         """Publish what is committed, while this process still has the lock: the newest commit is published last."""
@@ -164,8 +192,7 @@ class Warehouse:
         from orpipeline.warehouse.parquet import write_parquet  # pyarrow's part takes time to import
 
         try:
-            connection.execute("CHECKPOINT")  # all of it is then in the file itself
-            copy_file(self.path, self.published)
+            self._engine.publish(connection)
             if tables is not None and not tables.layout.is_empty:
                 write_parquet(
                     tables,
@@ -179,7 +206,7 @@ class Warehouse:
                 "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
                 "earlier run; the next write publishes again. If that fails, too, look at the disk's space and the "
                 "folder's permissions.",
-                self.published.parent,
+                self.published,
                 error,
             )
 
@@ -188,66 +215,13 @@ class Warehouse:
         tables.layout.require_known_version()
         return tables
 
-    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        attempts = Retrying(
-            retry=retry_if_exception_type(WarehouseBusyError),
-            stop=stop_before_delay(self.lock_wait_seconds),
-            before_sleep=self._log_wait,
-            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
-            reraise=True,
-        )
-        return attempts(self._open_once, read_only)
-
-    def _log_wait(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if state.attempt_number == 1:
-            _log.warning("Waiting up to %g s for the warehouse. %s", self.lock_wait_seconds, error)
-
-    def _open_once(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        try:
-            if not read_only:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return duckdb.connect(self.path, read_only=read_only, config={**_CONFIG, **self.connection_config})
-        except duckdb.Error as error:
-            raise self._error(error) from error
-        except OSError as error:
-            raise WarehouseError(
-                f"Cannot create the warehouse's folder {self.path.parent}: {error.strerror}. "
-                "Set ORPIPELINE_DATA_DIR or ORPIPELINE_WAREHOUSE to a place that you can write to."
-            ) from error
-
-    def _error(self, error: duckdb.Error) -> WarehouseError:
-        reason = " ".join(str(error).split("\n\n")[0].split())
-        for sign, owner in _SIGNS_OF_A_LOCK.items():
-            if sign in reason:
-                holder = _HOLDER.search(reason)
-                return self._busy(holder[1] if holder else owner)
-        if any(sign in reason for sign in _SIGNS_OF_DAMAGE):
-            return DamagedWarehouseError(
-                f"The warehouse {self.path} is damaged, or is not a DuckDB database; it was not touched. Run "
-                "`orpipeline rebuild`, which keeps it aside and restores the tables from the archive, or set "
-                f"ORPIPELINE_WAREHOUSE to another file. DuckDB reports: {reason}"
-            )
-        return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reason}")
-
-    def _busy(self, owner: str) -> WarehouseBusyError:
-        # DuckDB's own message advises to open the file read-only, which still blocks writers.
-        instead = (
-            f" Programs that only read can open {self.published} instead, which locks nothing."
-            if self.published
-            else ""
-        )
-        return WarehouseBusyError(
-            f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close the program that has it "
-            f"open, or wait until it does so.{instead}"
-        )
-
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def _transaction(connection: duckdb.DuckDBPyConnection, require_locked: RequireLocked) -> Iterator[None]:
     connection.begin()
     try:
         yield
+        require_locked()
         connection.commit()
     except BaseException:
         _roll_back(connection)

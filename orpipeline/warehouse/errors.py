@@ -23,7 +23,7 @@ class WarehouseError(OrpipelineError):
 
 
 class WarehouseBusyError(WarehouseError):
-    """Another process, or another thread of this one, has locked the DuckDB file.
+    """Another process, or another thread of this one, has locked the warehouse.
 
     >>> import duckdb
     >>> import orpipeline
@@ -41,6 +41,18 @@ class WarehouseBusyError(WarehouseError):
 
 class DamagedWarehouseError(WarehouseError):
     """The file is damaged, or is not a DuckDB database. `orpipeline rebuild` keeps it aside and writes a new one."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON
+
+
+class WarehouseSetupError(WarehouseError):
+    """The engine of the warehouse cannot be used until a person changes something: an extra, a password, a place."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON
+
+
+class DuplicateRowsError(WarehouseError):
+    """Rows of a day have the same key, in an engine that has no primary keys to prevent it."""
 
     next_attempt = NextAttempt.NEEDS_PERSON
 

@@ -40,7 +40,7 @@ from pydantic import ConfigDict, Field
 
 from orpipeline.contracts.tables import RELATIONS
 from orpipeline.days import day_spans
-from orpipeline.settings import LOCK_WAIT_SECONDS, local_path
+from orpipeline.settings import LOCK_WAIT_SECONDS, local_path, store_place, warehouse_place
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import MissingDaysError, WarehouseError
 from orpipeline.warehouse.holes import Holes, dimensions
@@ -60,7 +60,8 @@ class _WarehouseClient(DuckDbClient):
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         config = cast("dict[str, Any]", context.resource_config)
         warehouse = Warehouse(
-            local_path("database", config["database"]),
+            warehouse_place("database", config["database"]),
+            lake_data=store_place("lake_data", config["lake_data"]) if config["lake_data"] else None,
             lock_wait_seconds=config["lock_wait_seconds"],
             published=local_path("published", config["published"]) if config["published"] else None,
             connection_config=config["connection_config"],
@@ -210,9 +211,10 @@ class PandasHandler(_FrameHandler):
 
 
 class WarehouseIOManager(DuckDBIOManager):
-    """Stores the frames that assets return in the warehouse's DuckDB file, and loads them for downstream assets.
+    """Stores the frames that assets return in the warehouse, and loads them for downstream assets.
 
-    An input without an annotation is loaded as a polars frame.
+    `database` is a DuckDB file, or a lake as `Settings.warehouse` names it, which keeps its files in `lake_data`. An
+    input without an annotation is loaded as a polars frame.
 
         >>> import dagster as dg
         >>> import orpipeline
@@ -222,8 +224,11 @@ class WarehouseIOManager(DuckDBIOManager):
 
     model_config = ConfigDict(extra="forbid")
 
+    lake_data: str | None = Field(
+        default=None, description="Where a DuckLake keeps its files: a folder, or an object store."
+    )
     lock_wait_seconds: float = Field(
-        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
+        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
     )
     published: str | None = Field(
         default=None, description="The published copy, which each write replaces: a DuckDB file. None by default."

@@ -5,7 +5,8 @@ orpipeline created, with the version of the layout. orpipeline changes or drops 
 your own, and one of them may have a name that a later version declares.
 
 "As declared" means: defined as our own CREATE statements define it in an empty database. DuckDB states both definitions
-as SQL, so types, NOT NULL, keys, defaults and the order of columns are all compared.
+as SQL, so types, NOT NULL, keys, defaults and the order of columns are all compared. Only DuckDB files have keys:
+DuckLake has none, and MotherDuck is treated alike.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ SELECT count(*) FROM (
 WHERE database_name = current_database() AND lower(schema_name) = lower($schema) AND lower(name) IN $names
     AND comment LIKE 'One row per %'
 """
+_DATABASE_SQL = "SELECT type, path, database_name FROM duckdb_databases() WHERE database_name = current_database()"
 _COLUMNS_SQL = """
 SELECT column_name, data_type || CASE WHEN is_nullable THEN '' ELSE ' NOT NULL' END FROM duckdb_columns()
 WHERE database_name = current_database() AND lower(schema_name) = lower($schema) AND lower(table_name) = $table
@@ -87,6 +89,8 @@ class Layout:
     def __init__(self, connection: duckdb.DuckDBPyConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
+        self.has_keys = _has_keys(connection)
+        """Whether the engine has primary keys, which keep a day's rows unique."""
         self.existing = _relations(connection, schema)
         self.version, self._owned = self._written()
         """The version that wrote the tables, and what it created. Without any table: this version, and nothing."""
@@ -139,7 +143,7 @@ class Layout:
         """
         if self.is_empty:
             return None
-        declared = _declared(self._schema)
+        declared = _declared(self._schema, self.has_keys)
         reasons = self._older()
         for name in TABLES:
             if not self._is_ours(name):
@@ -157,7 +161,7 @@ class Layout:
 
     def outdated_views(self) -> list[str]:
         """Return the declared views that are missing or differ."""
-        declared = _declared(self._schema)
+        declared = _declared(self._schema, self.has_keys)
         return [name for name in VIEWS if not self._is_same_view(self.existing.get(name), declared[name])]
 
     def columns(self, name: str) -> dict[str, str]:
@@ -204,9 +208,9 @@ class Layout:
         )
 
     def place(self) -> str:
-        """Return the path of the DuckDB file, for messages."""
-        query = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
-        return str(self._connection.execute(query).fetchall()[0][0])
+        """Return the path of the DuckDB file, or how a setting names another engine's database, for messages."""
+        kind, path, name = self._connection.execute(_DATABASE_SQL).fetchall()[0]
+        return {"ducklake": f"ducklake:{path}", "motherduck": f"md:{name}"}.get(kind, str(path))
 
 
 def create_relations(connection: duckdb.DuckDBPyConnection, schema: str, names: Iterable[str]) -> None:
@@ -216,7 +220,8 @@ def create_relations(connection: duckdb.DuckDBPyConnection, schema: str, names: 
     """
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(connection, schema)}")
     for name in (name for name in RELATIONS if name in set(names)):  # tables first: the views read them
-        for statement in (_create(full_name(connection, schema, name), name), *_comments(connection, schema, name)):
+        create = _create(full_name(connection, schema, name), name, keys=_has_keys(connection))
+        for statement in (create, *_comments(connection, schema, name)):
             connection.execute(statement)
     _record(connection, full_name(connection, schema, LAYOUT_TABLE))
 
@@ -246,12 +251,13 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _create(full: str, name: str) -> str:
-    """Return the statement that creates a table with its types and primary key, or a view."""
+def _create(full: str, name: str, *, keys: bool) -> str:
+    """Return the statement that creates a table with its types and, with `keys`, its primary key, or a view."""
     if name in VIEWS:
         return f"CREATE OR REPLACE VIEW {full} AS {VIEW_QUERIES[name]}"
     columns = ", ".join(f"{quoted(column)} {kind}" for column, kind in _declared_columns(name).items())
-    return f"CREATE TABLE {full} ({columns}, PRIMARY KEY ({quoted_names(TABLES[name].primary_key())}))"
+    key = f", PRIMARY KEY ({quoted_names(TABLES[name].primary_key())})" if keys else ""
+    return f"CREATE TABLE {full} ({columns}{key})"
 
 
 def _declared_columns(name: str) -> dict[str, str]:
@@ -284,18 +290,30 @@ def _record(connection: duckdb.DuckDBPyConnection, full: str) -> None:
 
 
 @cache
-def _declared(schema: str) -> Mapping[str, Relation]:
+def _declared(schema: str, keys: bool) -> Mapping[str, Relation]:
     """Return how DuckDB states the definitions of the declared tables and views, in a schema of that name."""
     with duckdb.connect(":memory:") as empty:  # 15 ms, once in a process that writes
         empty.execute(f"CREATE SCHEMA IF NOT EXISTS {full_name(empty, schema)}")
         for name in RELATIONS:
-            empty.execute(_create(full_name(empty, schema, name), name))
+            empty.execute(_create(full_name(empty, schema, name), name, keys=keys))
         return _relations(empty, schema)
 
 
 def _relations(connection: duckdb.DuckDBPyConnection, schema: str) -> dict[str, Relation]:
     rows = connection.execute(_RELATIONS_SQL, {"schema": schema}).fetchall()
-    return {name: Relation(kind, sql) for name, kind, sql in rows}
+    return {name: Relation(kind, _as_in_a_file(sql, schema)) for name, kind, sql in rows}
+
+
+def _as_in_a_file(sql: str, schema: str) -> str:
+    """Return a definition as DuckDB states it for a file, but a view's without its schema, as DuckLake has it."""
+    for name in (schema, quoted(schema)):
+        sql = sql.replace(f"CREATE VIEW {name}.", "CREATE VIEW ", 1)
+    return sql.replace(" DEFAULT(NULL)", "")  # DuckLake's way to state that a column has no default
+
+
+def _has_keys(connection: duckdb.DuckDBPyConnection) -> bool:
+    kind, _, _ = connection.execute(_DATABASE_SQL).fetchall()[0]
+    return bool(kind == "duckdb")
 
 
 def _difference(stored: Mapping[str, str], declared: Mapping[str, str]) -> str:

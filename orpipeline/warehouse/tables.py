@@ -15,6 +15,7 @@ import polars as pl
 from orpipeline.contracts.judgement import Seen, check_scopes, check_table
 from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.errors import OrpipelineError
+from orpipeline.warehouse.errors import DuplicateRowsError
 from orpipeline.warehouse.layout import Layout, create_relations, full_name, quoted_names
 from orpipeline.warehouse.old_rows import OldRows
 
@@ -141,6 +142,29 @@ class Tables:
         create_relations(self._connection, self._schema, RELATIONS)
         del self.layout
         return old
+
+    def require_unique_keys(self, *, committed: bool = False) -> None:
+        """Raise DuplicateRowsError if rows of the replaced days have the same key.
+
+        Does nothing if the engine has primary keys, which prevent that. `committed` is for the error's message.
+        """
+        if not self.replaced or self.layout.has_keys:
+            return
+        days = sorted(self.replaced)
+        for name, model in TABLES.items():
+            key = quoted_names(model.primary_key())
+            query = (
+                f"SELECT as_of FROM {self._full_name(name)} "  # noqa: S608 - quoted
+                "WHERE as_of BETWEEN ? AND ? AND as_of IN (SELECT unnest(?::DATE[])) "
+                f"GROUP BY as_of, {key} HAVING count(*) > 1 ORDER BY as_of LIMIT 1"
+            )
+            twice = self._rows(name, query, [days[0], days[-1], days])
+            if twice:
+                outcome = "The rows are written. Run `orpipeline rebuild`" if committed else "Nothing was written"
+                raise DuplicateRowsError(
+                    f"The table {name} in {self.layout.place()} has several rows of {twice[0][0]} with the same key. "
+                    f"{outcome}; look for programs that write to these tables without orpipeline."
+                )
 
     def _names_around(self, table: str, column: str, days: Sequence[date]) -> pl.DataFrame:
         rows: list[tuple[date, str]] = []
