@@ -94,7 +94,7 @@ def rebuild(
     Tables of an older layout, or changed by hand, are replaced as a whole in one transaction: DuckDB commits all of it
     or nothing, your own tables stay, and no reader sees a part of it. Days that only the tables have are carried over.
     A missing or damaged file is replaced by a new one when that is complete, and a damaged one is kept aside.
-    Both rebuild every archived day, whatever the range is.
+    All these rebuild every archived day, whatever the range is, and so does a lake that does not exist yet.
 
     Raises OutdatedLayoutError if a day that only the tables have cannot be carried over, NewerLayoutError if a newer
     version wrote the tables, and the warehouse's other errors.
@@ -104,6 +104,8 @@ def rebuild(
     if not warehouse.exists and not in_range:
         return Rebuilt()
     with only_rebuild(warehouse):
+    if not warehouse.is_file:
+        return _rebuild_in_another_engine(archive, warehouse, archived, since, until, now, on_progress)
         is_damaged = False
         if warehouse.exists:
             try:
@@ -129,6 +131,23 @@ def rebuild(
 
 
 def _rebuild_inside(
+def _rebuild_in_another_engine(
+    archive: Archive,
+    warehouse: Warehouse,
+    archived: Sequence[date],
+    since: date,
+    until: date,
+    now: datetime,
+    on_progress: Progress,
+) -> Rebuilt:
+    """Rebuild the days inside a lake; all of them if there is none yet. Its transactions need no file beside it."""
+    if warehouse.exists:
+        days = [day for day in archived if since <= day <= until]
+        return _rebuild_inside(archive, warehouse, days, since, until, now, on_progress)
+    rebuilt = _rebuild_inside(archive, warehouse, archived, date.min, date.max, now, on_progress)
+    return replace(rebuilt, reason=f"{warehouse.name} does not exist.")
+
+
     archive: Archive,
     warehouse: Warehouse,
     days: Sequence[date],

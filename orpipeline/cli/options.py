@@ -68,4 +68,9 @@ def open_warehouse(settings: Settings) -> Warehouse:
     """Return the settings' warehouse; no file is created or opened yet."""
     from orpipeline.warehouse.database import Warehouse
 
-    return Warehouse(settings.warehouse, lock_wait_seconds=settings.lock_wait_seconds, published=settings.published)
+    return Warehouse(
+        settings.warehouse,
+        lake_data=settings.lake_data,
+        lock_wait_seconds=settings.lock_wait_seconds,
+        published=settings.published,
+    )

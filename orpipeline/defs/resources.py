@@ -21,6 +21,8 @@ from orpipeline.settings import (
     Settings,
     api_key,
     local_path,
+    store_place,
+    warehouse_place,
 )
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.io_manager import WarehouseIOManager
@@ -83,7 +85,7 @@ class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dags
 
 
 class WarehouseResource(DuckDBResource):
-    """The DuckDB warehouse: dagster-duckdb's resource, with a lock wait and transactions.
+    """The warehouse, a DuckDB file or a lake: dagster-duckdb's resource, with a lock wait and transactions.
 
     `with warehouse.get_connection() as connection:` is one transaction, rolled back on an error.
 
@@ -100,8 +102,11 @@ class WarehouseResource(DuckDBResource):
     model_config = ConfigDict(extra="forbid")
 
     tables_schema: str = Field(default=DEFAULT_SCHEMA, description="The DuckDB schema of the pipeline's own tables.")
+    lake_data: str | None = Field(
+        default=None, description="Where a DuckLake keeps its files: a folder, or an object store."
+    )
     lock_wait_seconds: float = Field(
-        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the file."
+        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
     )
     published: str | None = Field(
         default=None, description="The published copy, which each write replaces: a DuckDB file. None by default."
@@ -110,7 +115,8 @@ class WarehouseResource(DuckDBResource):
     def warehouse(self) -> Warehouse:
         """Return the warehouse, to read tables and replace days."""
         return Warehouse(
-            local_path("database", self.database),
+            warehouse_place("database", self.database),
+            lake_data=store_place("lake_data", self.lake_data) if self.lake_data else None,
             schema=self.tables_schema,
             lock_wait_seconds=self.lock_wait_seconds,
             published=local_path("published", self.published) if self.published else None,
@@ -134,6 +140,7 @@ def io_manager(settings: Settings) -> WarehouseIOManager:
     """Return the I/O manager of the settings' warehouse."""
     return WarehouseIOManager(
         database=str(settings.warehouse),
+        lake_data=_lake_data(settings),
         lock_wait_seconds=settings.lock_wait_seconds,
         published=str(settings.published),
     )
@@ -146,9 +153,15 @@ def resources(settings: Settings, names: Names) -> dict[str, object]:
         names.archive: ArchiveResource(path=str(settings.archive)),
         names.warehouse: WarehouseResource(
             database=str(settings.warehouse),
+            lake_data=_lake_data(settings),
             tables_schema=names.prefix,
             lock_wait_seconds=settings.lock_wait_seconds,
             published=str(settings.published),
         ),
         names.io_manager: io_manager(settings),
     }
+
+
+def _lake_data(settings: Settings) -> str | None:
+    """Return where the settings' lake keeps its files; None for other engines, which have no use for it."""
+    return str(settings.lake_data) if settings.is_lake else None

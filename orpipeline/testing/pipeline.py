@@ -177,6 +177,7 @@ class LocalPipeline:
     def _warehouse(self) -> Warehouse:
         return Warehouse(
             self.settings.warehouse,
+            lake_data=self.settings.lake_data,
             schema=self._names.prefix,
             lock_wait_seconds=_LOCK_WAIT_SECONDS,
             published=self.settings.published,
