@@ -103,9 +103,9 @@ def rebuild(
     in_range = [day for day in archived if since <= day <= until]
     if not warehouse.exists and not in_range:
         return Rebuilt()
-    with only_rebuild(warehouse):
     if not warehouse.is_file:
         return _rebuild_in_another_engine(archive, warehouse, archived, since, until, now, on_progress)
+    with only_rebuild(warehouse):
         is_damaged = False
         if warehouse.exists:
             try:
@@ -130,7 +130,6 @@ def rebuild(
         return replace(rebuilt, reason=f"{reason}.", set_aside=kept)
 
 
-def _rebuild_inside(
 def _rebuild_in_another_engine(
     archive: Archive,
     warehouse: Warehouse,
@@ -148,6 +147,7 @@ def _rebuild_in_another_engine(
     return replace(rebuilt, reason=f"{warehouse.name} does not exist.")
 
 
+def _rebuild_inside(
     archive: Archive,
     warehouse: Warehouse,
     days: Sequence[date],
