@@ -117,6 +117,21 @@ class Warehouse:
                 yield connection
             self._publish(connection, None)
 
+    @contextmanager
+    def copying(self, source: Warehouse, name: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database for one transaction, as `transaction` does, with `source` beside it as the database `name`.
+
+        `source` is read-only here, and nobody writes to it meanwhile. Raises its errors, too.
+        """
+        with source._engine.lock(), self._locked() as (connection, require_locked):
+            try:
+                source._engine.attach(connection, name)
+            except duckdb.Error as error:
+                raise source._engine.error(error) from error
+            with _transaction(connection, require_locked):
+                yield connection
+            self._publish(connection, None)
+
     def publish(self) -> None:
         """Publish the tables as they are now."""
         with self.writing():

@@ -15,6 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, log, reason
 from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
+from orpipeline.warehouse.layout import literal
 from orpipeline.warehouse.published import copy_file
 
 # DuckDB 2.0's own format cannot be read by 1.5, which DuckLake's extensions still need. `orpipeline migrate` reads the
@@ -78,14 +79,11 @@ class DuckDBFile:
 
     def connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Open the file, and wait while another process has locked it."""
-        attempts = Retrying(
-            retry=retry_if_exception_type(WarehouseBusyError),
-            stop=stop_before_delay(self._lock_wait_seconds),
-            before_sleep=self._log_wait,
-            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
-            reraise=True,
-        )
-        return attempts(self._connect_once, read_only)
+        return self._attempts()(self._connect_once, read_only)
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Attach the file read-only to another place's connection, and wait while another process has locked it."""
+        self._attempts()(self._attach_once, connection, name)
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's: locked, damaged or another one."""
@@ -107,6 +105,21 @@ class DuckDBFile:
         if isinstance(self._published, Path):
             connection.execute("CHECKPOINT")  # all of it is then in the file itself
             copy_file(self.path, self._published)
+
+    def _attempts(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(WarehouseBusyError),
+            stop=stop_before_delay(self._lock_wait_seconds),
+            before_sleep=self._log_wait,
+            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
+            reraise=True,
+        )
+
+    def _attach_once(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        try:
+            connection.execute(f"ATTACH {literal(str(self.path))} AS {name} (READ_ONLY)")
+        except duckdb.Error as error:
+            raise self.error(error) from error
 
     def _connect_once(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         try:

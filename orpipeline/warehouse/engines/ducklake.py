@@ -72,7 +72,8 @@ class DuckLake:
             self._create_folder()
         connection = duckdb.connect(":memory:", config=self._config)
         try:
-            self._attach(connection, read_only)
+            self._attach(connection, DATABASE, read_only=read_only)
+            connection.execute(f"USE {DATABASE}")
         except duckdb.Error as error:
             connection.close()
             raise self.error(error) from error
@@ -80,6 +81,10 @@ class DuckLake:
             connection.close()
             raise
         return connection
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Attach the lake read-only to another place's connection."""
+        self._attach(connection, name, read_only=True)
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""
@@ -145,12 +150,11 @@ class DuckLake:
                 "ORPIPELINE_LAKE_DATA to a folder that you can write to."
             )
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
-        for name in _EXTENSIONS:
-            load_extension(connection, name, needed_for=f"The warehouse {self.name}")
+    def _attach(self, connection: duckdb.DuckDBPyConnection, name: str, *, read_only: bool) -> None:
+        for extension in _EXTENSIONS:
+            load_extension(connection, extension, needed_for=f"The warehouse {self.name}")
         if isinstance(self._data, str):
             load_extension(connection, "httpfs", needed_for=f"ORPIPELINE_LAKE_DATA={self._data}")
             create_secret(connection, self._data)
         options = f"DATA_PATH {literal(self._data_path)}" + (", READ_ONLY" if read_only else "")
-        connection.execute(f"ATTACH {literal(self.name)} AS {DATABASE} ({options})")
-        connection.execute(f"USE {DATABASE}")
+        connection.execute(f"ATTACH {literal(self.name)} AS {name} ({options})")

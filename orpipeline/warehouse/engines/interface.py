@@ -37,6 +37,9 @@ class Engine(Protocol):
     def connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Open the place as the connection's current database. Raises WarehouseError."""
 
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Attach the place read-only to another one's connection, as the database `name`. Raises as `connect` does."""
+
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""
 

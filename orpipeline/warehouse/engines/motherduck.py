@@ -52,18 +52,26 @@ class MotherDuck:
         """Attach the database. Raises WarehouseSetupError without the extension or the token."""
         connection = duckdb.connect(":memory:", config=self._config)
         try:
-            load_extension(connection, "motherduck", needed_for=f"The warehouse {self.name}")
-            if not any(os.environ.get(name) for name in _TOKENS):
-                raise WarehouseSetupError(
-                    f"The warehouse {self.name} needs MotherDuck's token; nothing was changed. Set MOTHERDUCK_TOKEN."
-                )
-            network.require_allowed(_HOST)
+            self._load(connection)
             connection.execute(f"ATTACH {literal(self.name)}")
             connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Attach the database to another place's connection."""
+        self._load(connection)
+        connection.execute(f"ATTACH {literal(self.name)} AS {name} (READ_ONLY)")
+
+    def _load(self, connection: duckdb.DuckDBPyConnection) -> None:
+        load_extension(connection, "motherduck", needed_for=f"The warehouse {self.name}")
+        if not any(os.environ.get(name) for name in _TOKENS):
+            raise WarehouseSetupError(
+                f"The warehouse {self.name} needs MotherDuck's token; nothing was changed. Set MOTHERDUCK_TOKEN."
+            )
+        network.require_allowed(_HOST)
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""
