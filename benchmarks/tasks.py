@@ -14,7 +14,7 @@ from collections import deque
 from datetime import date, timedelta
 from statistics import median
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.importing.discover import find_files

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from enum import Enum
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import Record
 from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError

@@ -8,8 +8,8 @@ from datetime import date
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive
-from orpipeline.archive.records import ArchiveError
+from orpipeline.archive.archive import Archive
+from orpipeline.archive.records import ArchiveError, Record
 from orpipeline.days import missing_days
 from orpipeline.leaderboard import DECIMALS
 from orpipeline.openrouter.frames import parse
@@ -35,17 +35,21 @@ def restatements(archive: Archive, validated: Validated) -> tuple[list[Restateme
 
     The second list has the errors of previous revisions that cannot be read; their days are not compared.
     """
-    found, unreadable = [], []
-    for day, record in validated.chosen.items():
-        try:
-            older = older_revisions(archive.revisions(day), record)
-            old = parse([(day, archive.read(older[-1]))]).task_classifications if older else None
-        except ArchiveError as error:
-            unreadable.append(error)
+    unreadable: list[ArchiveError] = []
+    previous: dict[date, Record] = {}
+    for day, of_day in archive.days_of(validated.chosen.keys()).items():
+        if isinstance(of_day, ArchiveError):
+            unreadable.append(of_day)
+        elif older := older_revisions(of_day.revisions, validated.chosen[day]):
+            previous[day] = older[-1]
+    found = []
+    for day, body in zip(previous, archive.read_all(previous.values()), strict=True):
+        if isinstance(body, ArchiveError):
+            unreadable.append(body)
             continue
-        if old is not None:
-            new = validated.frames.task_classifications.filter(as_of=day)
-            found.append(_restatement(day, record.revision, old, new))
+        old = parse([(day, body)]).task_classifications
+        new = validated.frames.task_classifications.filter(as_of=day)
+        found.append(_restatement(day, validated.chosen[day].revision, old, new))
     return found, unreadable
 
 

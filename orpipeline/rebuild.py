@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchiveError
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import OrpipelineError
@@ -60,7 +60,8 @@ def out_of_date(archive: Archive, warehouse: Warehouse, days: Iterable[date], *,
     """Return the days whose rows do not come from the archive's newest valid revision."""
     with warehouse.reading() as tables:
         loaded_sha256 = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
-        other = {day for day in set(days) if _newest_sha256(archive, day) != loaded_sha256.get(day)}
+        newest = _newest_sha256(archive, set(days))
+        other = {day for day, sha256 in newest.items() if sha256 != loaded_sha256.get(day)}
         # If the newest revision is rejected, an older one is right.
         chosen = validate_days(archive, other & loaded_sha256.keys(), tables, now=now).chosen
     return {day for day in other if day not in chosen or chosen[day].sha256 != loaded_sha256.get(day)}
@@ -199,18 +200,20 @@ def _add_recreated(rebuilt: Rebuilt, part: Recreated) -> None:
 def damaged_answers(archive: Archive, on_progress: Progress = lambda _: None) -> list[ArchiveError]:
     """Read every archived answer, and return the errors of those that are damaged or cannot be read."""
     damaged: list[ArchiveError] = []
-    for folder in archive.folders():
-        try:
-            archive.read(archive.record(folder))
-        except ArchiveError as error:
+    for error in archive.check_all():
+        if error is not None:
             damaged.append(error)
         on_progress(1)
     return damaged
 
 
-def _newest_sha256(archive: Archive, day: date) -> str | None:
-    record = archive.latest(day)
-    return record.sha256 if record else None
+def _newest_sha256(archive: Archive, days: Collection[date]) -> dict[date, str | None]:
+    found: dict[date, str | None] = {}
+    for day, of_day in archive.days_of(days).items():
+        if isinstance(of_day, ArchiveError):
+            raise of_day
+        found[day] = of_day.newest.sha256 if of_day.newest else None
+    return found
 
 
 def _differences(

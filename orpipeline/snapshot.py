@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchivedDay, ArchiveError, Record
 from orpipeline.capture import DayNotAvailableError
 from orpipeline.citation import citation
@@ -103,7 +103,7 @@ def load_days(
     line states why. With more than `DAYS_AT_ONCE` archived days this takes too long, and OutdatedLayoutError is raised.
     """
     watch = stopwatch or Stopwatch()
-    if not any(archive.has(day) for day in days):
+    if not archive.has_any(days):
         return Loaded(validate_days(archive, days, now=now, answered=answered, revision=revision))
     with ExitStack() as transaction:
         with watch.measure("lock"):
@@ -239,22 +239,26 @@ def validate_days(
     wanted: dict[date, Record] = {}
     bodies: dict[date, bytes] = {}
     errors: dict[date, OrpipelineError] = {}
-    for day in sorted(set(days)):
+    for day, found in sorted(archive.days_of(set(days)).items()):
         try:
-            found = archived[day] = archive.day(day)
-            newest_record = found.revisions[-1] if found.revisions else None
-            if not revision and (damage := found.damaged_after(newest_record)):
+            if isinstance(found, ArchiveError):
+                raise found
+            archived[day] = found
+            if not revision and (damage := found.damaged_after(found.newest)):
                 errors[day] = damage  # an older revision is loaded
             if revision:
                 wanted[day] = _revision(found, day, revision)
-            elif newest_record:
-                wanted[day] = newest_record
+            elif found.newest:
+                wanted[day] = found.newest
             else:
                 errors.setdefault(day, _not_available(day, newest_completed_day(now), answered))
-                continue
-            bodies[day] = archive.read(wanted[day])
         except OrpipelineError as error:
             errors[day] = error
+    for day, body in zip(wanted, archive.read_all(wanted.values()), strict=True):
+        if isinstance(body, ArchiveError):
+            errors[day] = body
+        else:
+            bodies[day] = body
     newest = {day: wanted[day] for day in bodies}
     frames = parse(bodies.items())
     seen = tables.seen(list(bodies)) if tables and bodies else None

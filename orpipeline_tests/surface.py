@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import orpipeline.testing
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.build import build_defs
 from orpipeline.cli.commands import cli
 from orpipeline.contracts.tables import RELATIONS, DayTable

@@ -17,7 +17,7 @@ from threading import Barrier
 import duckdb
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchiveError, CorruptAnswerError, FetchTime, Record, Stored
 from orpipeline.testing import sample_answer
 
@@ -459,7 +459,7 @@ WRITE_TEN = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 body = sys.stdin.buffer.read()
 for extra in range(10):
     Archive(Path(sys.argv[1])).put(
@@ -492,7 +492,7 @@ FULL = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchiveError
 # No file can grow beyond 100 bytes, as on a disk that fills up during the write.
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))

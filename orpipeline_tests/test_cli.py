@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 import orpipeline
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.build import build_defs
 from orpipeline.cli.commands import cli
 from orpipeline.cli.dagster_state import dagster_instance, prepare_dagster_home

@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.build import build_defs
 from orpipeline.component import OpenRouterMarketShare
 from orpipeline.defs.names import Names

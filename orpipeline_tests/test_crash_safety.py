@@ -19,7 +19,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE, Archive
+from orpipeline.archive.archive import Archive
+from orpipeline.archive.storage import ANSWER_FILE, RECORD_FILE
 from orpipeline.capture import Fetch
 from orpipeline.contracts.tables import TABLES
 from orpipeline.openrouter.budget import open_budget
@@ -234,7 +235,7 @@ class EarlyEnd:
 
 
 ARCHIVE, WAREHOUSE_TABLES, DUCKDB = (
-    "orpipeline.archive.folder:Archive",
+    "orpipeline.archive.archive:Archive",
     "orpipeline.warehouse.tables:Tables",
     "duckdb:DuckDBPyConnection",
 )
@@ -478,7 +479,7 @@ def test_an_answer_that_a_kill_left_before_its_rename_is_adopted_and_not_fetched
 ) -> None:
     place = Place(tmp_path, api.base_url)
     api.serve(ANSWERS[1])
-    killed = place.run("auto", at="orpipeline.archive.folder:Archive.put > pathlib:Path.rename")
+    killed = place.run("auto", at="orpipeline.archive.archive:Archive.put > pathlib:Path.rename")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (place.archive.days(), len(place.archive.leftovers())) == ([], 1)
     assert_succeeded(place.run("auto"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command

@@ -17,7 +17,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.cli.reference import reference
 from orpipeline.settings import API_KEY, Settings
 from orpipeline.snapshot import load_days

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from orpipeline import Settings, asset_key, build_defs, daily_partitions
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.defs.names import Names
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
 from orpipeline.dictionary import data_dictionary

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.snapshot import load_days
 from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import FetchTime
 from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import AnswerFile, NoSuchFileError, find_files

@@ -26,7 +26,7 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.cli.board import Board, Ranking, board_of
 from orpipeline.cli.formats import as_csv, as_json, as_markdown, print_table
 from orpipeline.contracts.findings import FINDINGS_SCHEMA

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import FetchTime
 from orpipeline.days import missing_days
 from orpipeline.defs.names import Names
@@ -277,7 +277,7 @@ IMPORT = """
 import sys
 from datetime import date
 from pathlib import Path
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
 files = find_files(sys.argv[2:])
@@ -453,7 +453,7 @@ def test_the_command_shows_what_was_imported_rejected_and_is_missing(tmp_path: P
     assert error.startswith("orpipeline: Rejected: 2. Imported: 4; already archived: 1.")
 
 
-STORING = "after orpipeline.archive.folder:Archive.put 3"
+STORING = "after orpipeline.archive.archive:Archive.put 3"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.defs import imports as import_jobs
 from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import find_files

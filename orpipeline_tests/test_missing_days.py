@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from orpipeline import MissingDaysError, Settings, SettingsError, asset_key, daily_partitions, require_days, resources
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.defs.external import external_specs
 from orpipeline.rebuild import rebuild_days
 from orpipeline.testing import sample_answer

@@ -22,7 +22,7 @@ from polars.testing import assert_frame_equal
 
 import orpipeline
 from orpipeline import NoSuchTableError, NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
 from orpipeline.snapshot import load_days
 from orpipeline.testing import sample_answer

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import TABLES
 from orpipeline.snapshot import load_days
 from orpipeline.warehouse.database import Warehouse

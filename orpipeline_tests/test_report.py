@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 import vl_convert
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.certainty import certain_count, unknown_group
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.places import open_place

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.cli import terminal
 from orpipeline.snapshot import load_days
 from orpipeline.testing import sample_answer

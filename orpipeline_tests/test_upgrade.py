@@ -22,7 +22,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from orpipeline import snapshot
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.rebuild import Rebuilt, rebuild
 from orpipeline.snapshot import load_days

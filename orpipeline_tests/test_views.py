@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import VIEWS
 from orpipeline.snapshot import load_days
 from orpipeline.testing import Task, sample_answer

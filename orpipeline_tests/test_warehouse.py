@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import Record
 from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.contracts.tables import RELATIONS, TABLES
@@ -457,7 +457,7 @@ def test_a_writer_that_waits_sees_what_the_other_process_archived_and_wrote(
 import sys
 from datetime import date, datetime
 from pathlib import Path
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.snapshot import validate_days, write_days
 from orpipeline.warehouse.database import Warehouse
 archive, later = Archive(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[4])

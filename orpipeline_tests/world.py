@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import Stored
 from orpipeline.build import build_defs
 from orpipeline.capture import Fetch

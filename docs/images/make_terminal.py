@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.cli import terminal
 from orpipeline.cli.leaderboard import show_leaderboard
 from orpipeline.settings import Settings

@@ -59,6 +59,11 @@ def could_be_served(as_of: date, at: datetime, *, oldest: timedelta | None = LON
     return age >= timedelta(days=1) and (oldest is None or age <= oldest)
 
 
+def folder_of(path: Path | str) -> Path | str:
+    """Return the folder of a file, or of an object's URL."""
+    return path.parent if isinstance(path, Path) else path.rpartition("/")[0]
+
+
 @dataclass(frozen=True)
 class Record:
     """Where one archived answer came from."""
@@ -79,10 +84,15 @@ class Record:
     """`api`, `import` or `demo`."""
     source: str
     """The URL that was requested, or the name of the file that was imported."""
-    path: Path
-    """The file with the bytes."""
+    path: Path | str
+    """The file with the bytes, or its URL."""
     fetch_time: FetchTime = FetchTime.RECORDED
     """How `fetched_at` is known."""
+
+    @property
+    def folder(self) -> Path | str:
+        """The folder of the file with the bytes, or its URL."""
+        return folder_of(self.path)
 
     @property
     def age(self) -> tuple[FetchTime, datetime, int]:
@@ -118,7 +128,7 @@ class Record:
         return f"{json.dumps(fields, indent=2)}\n".encode()
 
     @classmethod
-    def from_json(cls, content: bytes, *, path: Path) -> Record:
+    def from_json(cls, content: bytes, *, path: Path | str) -> Record:
         """Return the record in a file.
 
         Raises NewerRecordError for the record of a newer version, and ValueError, OverflowError, KeyError, TypeError or
@@ -128,8 +138,8 @@ class Record:
         version = int(fields.get("version", 1))
         if version > RECORD_VERSION:
             raise NewerRecordError(
-                f"{path.parent} was archived by a newer version of orpipeline (record version {version}; this version "
-                f"reads up to {RECORD_VERSION}). It is unchanged. Upgrade orpipeline."
+                f"{folder_of(path)} was archived by a newer version of orpipeline (record version {version}; this "
+                f"version reads up to {RECORD_VERSION}). It is unchanged. Upgrade orpipeline."
             )
         fetched_at = datetime.fromisoformat(fields["fetched_at"]).astimezone(UTC)
         if not 2000 <= fetched_at.year < 9999:
@@ -164,6 +174,11 @@ class ArchivedDay:
     """Revisions whose record cannot be read, by number, with the reason."""
     misdated: list[Record] = field(default_factory=list)
     """Answers that the API could not have had at their fetch time. They do not belong to the day."""
+
+    @property
+    def newest(self) -> Record | None:
+        """The record of the newest revision, or None without one."""
+        return self.revisions[-1] if self.revisions else None
 
     def damaged_after(self, record: Record | None) -> ArchiveError | None:
         """Return why the newest revision with an unreadable record is damaged, if it is newer than `record`.

@@ -55,7 +55,7 @@ def demo(days: int) -> None:
 
 def _archive_history(settings: Settings, days: Sequence[date], newest: date) -> None:
     """Archive the days before the newest, as if the pipeline had fetched each of them in time."""
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
     from orpipeline.testing.sample_answers import sample_answer
 
     archive = Archive(settings.archive)

@@ -20,7 +20,7 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key
 
 if TYPE_CHECKING:
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
     from orpipeline.archive.records import ArchiveError
 
 Rows = list[tuple[str, str]]
@@ -46,7 +46,7 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     This command changes nothing and makes no API calls. It also works on a read-only disk, and with a locked or damaged
     warehouse: it shows what can be read, and why the rest cannot.
     """
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
 
     settings, now = command_settings(demo=demo), utc_now()
     archive = Archive(settings.archive)
@@ -154,7 +154,7 @@ def _archive_rows(archive: Archive, now: datetime, report: _Report) -> Rows:
         report.warnings.append(f"{newest} is damaged in the archive: use {report.run} before 24:00 UTC")
     rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
     unfinished = [str(folder) for folder in archive.leftovers()]
-    misdated = [str(record.path.parent) for record in archive.misdated()]
+    misdated = [str(record.folder) for record in archive.misdated()]
     if unfinished:
         rows.append(("unfinished", f"{', '.join(unfinished)}: complete answers that the next run archives"))
     if misdated:

@@ -48,7 +48,7 @@ def fetch_day(settings: Settings, day: date, mode: str) -> Record | None:
 
     Returns the answer's record, or None if the API was not called. Raises as `orpipeline.capture.capture` does.
     """
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
     from orpipeline.capture import Fetch, capture
     from orpipeline.openrouter.client import open_client
 
@@ -58,7 +58,7 @@ def fetch_day(settings: Settings, day: date, mode: str) -> Record | None:
 
 def fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, mode: str) -> DagsterStateError:
     """Fetch a day after Dagster's state has failed, and return the error with what became of the answer."""
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
 
     try:
         # If the run had started, it may have called the API already; then the archive has the answer.

@@ -52,7 +52,7 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
     except DagsterStateError as error:
         raise fetch_in_spite_of(error, settings, day, fetch) from error
     print_line(out, f"{day} is in the archive and in the tables.")
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
 
     newest = Archive(settings.archive).latest(day)
     archived = [("answer", str(newest.path))] if newest else []

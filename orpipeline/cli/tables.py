@@ -49,7 +49,7 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
 
 
 def _import(settings: Settings, paths: Sequence[str]) -> None:
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
     from orpipeline.cli.dagster_runs import run_import
     from orpipeline.cli.dagster_state import prepare_dagster_home
     from orpipeline.importing.importer import still_missing
@@ -69,7 +69,7 @@ def _import(settings: Settings, paths: Sequence[str]) -> None:
 
 
 def _try_import(settings: Settings, paths: Sequence[str]) -> None:
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
     from orpipeline.importing.importer import import_files, still_missing
 
     files, archive = _find_files(paths), Archive(settings.archive)
@@ -118,7 +118,7 @@ def rebuild(since: date | None, until: date | None, demo: bool) -> None:
         raise click.UsageError(f"--from {first} is after --to {last}.")
     settings = command_settings(demo=demo)
     from orpipeline import rebuild as rebuilding
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
 
     archive, warehouse = Archive(settings.archive), open_warehouse(settings)
     days = [day for day in archive.days() if first <= day <= last]
@@ -129,7 +129,7 @@ def rebuild(since: date | None, until: date | None, demo: bool) -> None:
         raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     terminal.print_rebuilt(out, rebuilt)
     for record in archive.misdated():
-        terminal.print_line(out, f"Not rebuilt, because the API could not have had that day then: {record.path.parent}")
+        terminal.print_line(out, f"Not rebuilt, because the API could not have had that day then: {record.folder}")
     if rebuilt.errors:
         raise OrpipelineError(
             f"Days whose newest answer cannot be used: {terminal.some_days(sorted(rebuilt.errors))}. "
@@ -181,7 +181,7 @@ def report(day: date | None, demo: bool) -> None:
     """
     settings = command_settings(demo=demo)
     with out.status("Writing the report"):
-        from orpipeline.archive.folder import Archive
+        from orpipeline.archive.archive import Archive
         from orpipeline.report.files import write_report
 
         archive = Archive(settings.archive)

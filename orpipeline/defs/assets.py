@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
 from pydantic import Field
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.rules import CHECKS, Check
 from orpipeline.defs.metadata import findings_table, table
 from orpipeline.defs.names import Names

@@ -10,7 +10,7 @@ from itertools import chain
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchiveError
 from orpipeline.clock import utc_now
 from orpipeline.days import day_spans

@@ -7,7 +7,7 @@ from datetime import date, datetime
 
 import dagster as dg
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchiveError
 from orpipeline.clock import newest_completed_day
 from orpipeline.errors import SettingsError

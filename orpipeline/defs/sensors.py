@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import ArchiveError
 from orpipeline.backoff import Attempt, Attempts, decide
 from orpipeline.capture import Fetch

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from orpipeline import leaderboard, report
-from orpipeline.archive import folder
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.settings import API_KEY
@@ -134,7 +134,7 @@ def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: La
         **labels.of("source"),
         code_version=CODE_VERSION,
         partitions_def=partitions,
-        metadata=_code_reference(folder.Archive, "the archive"),
+        metadata=_code_reference(Archive, "the archive"),
         freshness_policy=_due_in_the_morning(),
         skippable=True,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path, PurePath
 
-from orpipeline.archive.folder import SET_ASIDE
+from orpipeline.archive.storage import SET_ASIDE
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.kinds import HEAD_BYTES, has_known_suffix, is_hidden, may_hold_answers
 from orpipeline.text import encodable

@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from orpipeline.archive.folder import ANSWER_FILE, RECORD_FILE
 from orpipeline.archive.records import ArchiveError, Record
+from orpipeline.archive.storage import ANSWER_FILE, RECORD_FILE
 from orpipeline.importing.answers import Found, FoundAnswer, Origin, Rejected, read_text
 from orpipeline.importing.discover import AnswerFile
 from orpipeline.importing.kinds import (

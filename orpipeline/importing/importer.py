@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.archive.records import LONGEST_DELAY, ArchiveError, FetchTime, Stored, could_be_served
 from orpipeline.contracts.judgement import broken_rules, rejected_days, validate
 from orpipeline.days import missing_days
@@ -34,7 +34,6 @@ _BYTES_AT_ONCE = 6_000_000
 _OBJECTS_AT_ONCE = 130_000
 _ANSWERS_OF_A_DAY_AT_ONCE = 50  # they are validated one after another
 _MAX_REJECTED = 200  # of one file
-_WRITERS = 8  # archiving an answer is mostly waiting for the disk
 _SHOWN = 3
 
 _Put = Callable[..., Stored]
@@ -107,7 +106,7 @@ def import_files(
         dated = (d for found in answers if (d := _dated(found, first, newest, imported)) is not None)
         while batch := _next_batch(dated):
             for answers_of_days in _at_most_one_for_each_day(batch):
-                _store(_valid(answers_of_days, imported), put, imported)
+                _store(_valid(answers_of_days, imported), put, imported, archive.writers)
     return imported
 
 
@@ -206,8 +205,8 @@ def _valid(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
     return [answer for answer in answers if answer.day not in invalid]
 
 
-def _store(answers: Sequence[_Dated], put: _Put, imported: Imported) -> None:
-    """Archive answers of different days."""
+def _store(answers: Sequence[_Dated], put: _Put, imported: Imported, writers: int) -> None:
+    """Archive answers of different days, with this number of threads."""
 
     def store(answer: _Dated) -> Stored:
         return put(
@@ -220,8 +219,8 @@ def _store(answers: Sequence[_Dated], put: _Put, imported: Imported) -> None:
         )
 
     # Different days are in different folders, so threads can write them at once.
-    with ThreadPoolExecutor(_WRITERS) as writers:
-        for answer, stored in zip(answers, writers.map(store, answers), strict=True):
+    with ThreadPoolExecutor(writers) as threads:
+        for answer, stored in zip(answers, threads.map(store, answers), strict=True):
             if not stored.new:
                 imported.same.append(answer.day)
             else:
@@ -232,16 +231,17 @@ def _store(answers: Sequence[_Dated], put: _Put, imported: Imported) -> None:
 def _dry_run_put(archive: Archive) -> Iterator[_Put]:
     """Provide a `put` that writes to a temporary copy of those days of the archive that it is called for."""
     with tempfile.TemporaryDirectory(prefix="orpipeline_dry_run_") as name:
-        copy = Archive(Path(name))
+        folder = Path(name)
+        copy = Archive(folder)
 
         def put(body: bytes, **about: Any) -> Stored:
-            day = str(read_as_of(body))
+            day = read_as_of(body)
             try:
-                if (archive.root / day).is_dir() and not (copy.root / day).exists():
-                    shutil.copytree(archive.root / day, copy.root / day)
+                if day is not None and not (folder / str(day)).exists():
+                    archive.copy_day(day, folder / str(day))
             except (shutil.Error, OSError) as error:
                 raise ArchiveError(
-                    f"The dry run cannot copy {archive.root / day} to {copy.root}: {error}. Nothing was changed. Free "
+                    f"The dry run cannot copy {day} of {archive.root} to {folder}: {error}. Nothing was changed. Free "
                     "disk space or fix the folder's permissions, or import without --dry-run."
                 ) from error
             return copy.put(body, **about)

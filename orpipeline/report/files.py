@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.clock import newest_completed_day
 from orpipeline.errors import OrpipelineError
 from orpipeline.history import lost_days

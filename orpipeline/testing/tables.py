@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import RELATIONS
 from orpipeline.days import as_day
 from orpipeline.rebuild import rebuild_days
