@@ -271,6 +271,8 @@ def _declared_columns(name: str) -> dict[str, str]:
 def _comments(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> Iterator[str]:
     full, model = full_name(connection, schema, name), RELATIONS[name]
     yield f"COMMENT ON {_kind(name)} {full} IS {literal(model.summary())}"
+    if name in VIEWS and not _has_keys(connection):  # DuckLake rejects comments on a view's columns
+        return
     for column, details in model.columns().items():
         yield f"COMMENT ON COLUMN {full}.{quoted(column)} IS {literal(details.description)}"
 
