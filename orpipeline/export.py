@@ -13,7 +13,7 @@ from orpipeline.errors import OrpipelineError
 from orpipeline.files import is_temporary
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.parquet import Exported, write_parquet
-from orpipeline.warehouse.published import PublishedCopy, is_copy
+from orpipeline.warehouse.published import PublishedCopy, is_copy, local_copy
 from orpipeline.warehouse.tables import Tables
 
 _ABANDONED_AFTER = timedelta(hours=1)
@@ -56,8 +56,10 @@ def export_tables(
 
 def _source(warehouse: Warehouse) -> AbstractContextManager[Tables]:
     """Open the published copy if it is current, because a long export would keep a run out; otherwise the warehouse."""
-    if warehouse.is_file and warehouse.published is not None and is_copy(warehouse.path, warehouse.published):
-        return PublishedCopy(warehouse.published, schema=warehouse.schema).reading()
+    if warehouse.is_file and warehouse.published is not None:
+        copy = local_copy(warehouse.path, warehouse.published)
+        if is_copy(warehouse.path, copy):
+            return PublishedCopy(copy, schema=warehouse.schema).reading()
     return warehouse.reading()
 
 

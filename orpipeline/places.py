@@ -108,6 +108,8 @@ class StoreFolder:
 
     def put(self, contents: Mapping[str, bytes]) -> dict[str, str | None]:
         """Replace objects as `replace` does, and return each one's entity tag."""
+        if not contents:
+            return {}
         *first, last = contents
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             tags = dict(zip(first, threads.map(lambda name: self._put(name, contents[name]), first), strict=True))

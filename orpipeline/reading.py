@@ -53,7 +53,7 @@ def read(
 def open_readable(settings: Settings) -> PublishedCopy:
     """Return what readers open: the published copy of a DuckDB file, or the lake itself."""
     if isinstance(settings.warehouse, Path):
-        return PublishedCopy(settings.published)
+        return PublishedCopy(settings.published, cache=settings.data_dir / "cache")
     return LiveTables(Warehouse(settings.warehouse, lake_data=settings.lake_data))
 
 

@@ -10,7 +10,7 @@ import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import ConfigDict, Field
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.defs.names import Names
 from orpipeline.openrouter.budget import Budget, open_budget
 from orpipeline.openrouter.client import Client, open_client
@@ -77,11 +77,19 @@ class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dags
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str = Field(description="The archive's folder.")
+    path: str = Field(description="The archive: a folder, or an object store such as `s3://bucket/prefix`.")
+    spool: str | None = Field(
+        default=None,
+        description="The folder where fetched answers wait while the archive cannot take them. None by default.",
+    )
 
     def archive(self) -> Archive:
         """Return the archive."""
-        return Archive(local_path("path", self.path))
+        return Archive(store_place("path", self.path))
+
+    def waiting(self) -> Archive | None:
+        """Return the spool, which is an archive in a folder, or None."""
+        return Archive(local_path("spool", self.spool)) if self.spool else None
 
 
 class WarehouseResource(DuckDBResource):
@@ -109,7 +117,8 @@ class WarehouseResource(DuckDBResource):
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
     )
     published: str | None = Field(
-        default=None, description="The published copy, which each write replaces: a DuckDB file. None by default."
+        default=None,
+        description="The published copy, which each write replaces: a DuckDB file's path or URL. None by default.",
     )
 
     def warehouse(self) -> Warehouse:
@@ -119,7 +128,7 @@ class WarehouseResource(DuckDBResource):
             lake_data=store_place("lake_data", self.lake_data) if self.lake_data else None,
             schema=self.tables_schema,
             lock_wait_seconds=self.lock_wait_seconds,
-            published=local_path("published", self.published) if self.published else None,
+            published=store_place("published", self.published) if self.published else None,
             connection_config=self.connection_config,
         )
 
@@ -150,7 +159,7 @@ def resources(settings: Settings, names: Names) -> dict[str, object]:
     """Return the pipeline's resources by key."""
     return {
         names.api: api_resource(settings),
-        names.archive: ArchiveResource(path=str(settings.archive)),
+        names.archive: ArchiveResource(path=str(settings.archive), spool=str(settings.spool)),
         names.warehouse: WarehouseResource(
             database=str(settings.warehouse),
             lake_data=_lake_data(settings),

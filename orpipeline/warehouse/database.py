@@ -18,7 +18,7 @@ from orpipeline.settings import LOCK_WAIT_SECONDS
 from orpipeline.warehouse.engines.duckdb_file import DuckDBFile
 from orpipeline.warehouse.engines.interface import Engine, RequireLocked
 from orpipeline.warehouse.errors import WarehouseSetupError
-from orpipeline.warehouse.published import parquet_folder
+from orpipeline.warehouse.published import local_copy, parquet_folder
 from orpipeline.warehouse.tables import DEFAULT_SCHEMA, Tables
 
 _log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ class Warehouse:
                 tables.require_unique_keys()
             tables.require_unique_keys(committed=True)
             self._publish(connection, tables)
+        self._upload(tables)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -116,6 +117,7 @@ class Warehouse:
             with _transaction(connection, require_locked):
                 yield connection
             self._publish(connection, None)
+        self._upload(None)
 
     @contextmanager
     def copying(self, source: Warehouse, name: str) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -131,6 +133,7 @@ class Warehouse:
             with _transaction(connection, require_locked):
                 yield connection
             self._publish(connection, None)
+        self._upload(None)
 
     def publish(self) -> None:
         """Publish the tables as they are now."""
@@ -201,14 +204,18 @@ class Warehouse:
             yield connection, require_locked
 
     def _publish(self, connection: duckdb.DuckDBPyConnection, tables: Tables | None) -> None:
-        """Publish what is committed, while this process still has the lock: the newest commit is published last."""
+        """Publish what is committed, while this process still has the lock: the newest commit is published last.
+
+        A file is uploaded later, from its copy. A lake has no copy, so its Parquet files are uploaded under the lock,
+        within the time limits of `open_store`: a store that does not answer delays other writers by some 20 s.
+        """
         if self.published is None:
             return
-        from orpipeline.warehouse.parquet import write_parquet  # pyarrow's part takes time to import
-
-        try:
+        with self._as_warning(self.published):
             self._engine.publish(connection)
-            if tables is not None and not tables.layout.is_empty:
+            if tables is not None and not tables.layout.is_empty and not self._is_uploaded_later:
+                from orpipeline.warehouse.parquet import write_parquet  # pyarrow's part takes time to import
+
                 write_parquet(
                     tables,
                     parquet_folder(self.published, self.schema),
@@ -216,13 +223,43 @@ class Warehouse:
                     changed=tables.replaced,
                     known=tables.known,
                 )
+
+    @property
+    def _is_uploaded_later(self) -> bool:
+        return self.is_file and isinstance(self.published, str)
+
+    def _upload(self, tables: Tables | None) -> None:
+        """Upload the copy of a file and its Parquet files, without the lock: an upload can take minutes."""
+        if not self.is_file or not isinstance(self.published, str):
+            return
+        from orpipeline.warehouse.publishing import upload
+
+        with self._as_warning(self.published):
+            upload(
+                local_copy(self.path, self.published),
+                self.published,
+                schema=None if tables is None or tables.layout.is_empty else self.schema,
+                changed=tables.replaced if tables else (),
+                wait_seconds=self.lock_wait_seconds,
+            )
+
+    @contextmanager
+    def _as_warning(self, published: Path | str) -> Iterator[None]:
+        try:
+            yield
         except (duckdb.Error, OSError, ArrowException, OrpipelineError) as error:
+            where = published.parent if isinstance(published, Path) else published.rpartition("/")[0]
+            check = (
+                ""
+                if isinstance(published, str)
+                else (" If that fails, too, look at the disk's space and the folder's permissions.")
+            )
             _log.warning(
                 "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
-                "earlier run; the next write publishes again. If that fails, too, look at the disk's space and the "
-                "folder's permissions.",
-                self.published,
-                error,
+                "earlier run; the next write publishes again.%s",
+                where,
+                str(error).rstrip("."),
+                check,
             )
 
     def _tables(self, connection: duckdb.DuckDBPyConnection) -> Tables:

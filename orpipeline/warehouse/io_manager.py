@@ -40,7 +40,7 @@ from pydantic import ConfigDict, Field
 
 from orpipeline.contracts.tables import RELATIONS
 from orpipeline.days import day_spans
-from orpipeline.settings import LOCK_WAIT_SECONDS, local_path, store_place, warehouse_place
+from orpipeline.settings import LOCK_WAIT_SECONDS, store_place, warehouse_place
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import MissingDaysError, WarehouseError
 from orpipeline.warehouse.holes import Holes, dimensions
@@ -63,7 +63,7 @@ class _WarehouseClient(DuckDbClient):
             warehouse_place("database", config["database"]),
             lake_data=store_place("lake_data", config["lake_data"]) if config["lake_data"] else None,
             lock_wait_seconds=config["lock_wait_seconds"],
-            published=local_path("published", config["published"]) if config["published"] else None,
+            published=store_place("published", config["published"]) if config["published"] else None,
             connection_config=config["connection_config"],
         )
         if isinstance(context, dg.OutputContext):
@@ -231,7 +231,8 @@ class WarehouseIOManager(DuckDBIOManager):
         default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
     )
     published: str | None = Field(
-        default=None, description="The published copy, which each write replaces: a DuckDB file. None by default."
+        default=None,
+        description="The published copy, which each write replaces: a DuckDB file's path or URL. None by default.",
     )
 
     @staticmethod

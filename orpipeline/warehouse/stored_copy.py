@@ -2,8 +2,8 @@
 
 An upload takes as long as the network does. While a writer has the lock of the warehouse, it therefore makes a copy on
 this machine, as for a folder. It uploads that copy after it has released the lock: other writers do not wait for it.
-Uploads have their own lock, and each one sends the newest copy of that moment, so the newest commit is published last. A
-process that ends in between leaves an older copy in the store, as a failed upload does; the next write replaces it.
+Uploads have their own lock, and each one sends the newest copy of that moment, so the newest commit is published last.
+If an upload fails, or its process ends first, the store has an older copy until the next write.
 """
 
 from __future__ import annotations

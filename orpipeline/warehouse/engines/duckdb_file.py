@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, log, reason
 from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.layout import literal
-from orpipeline.warehouse.published import copy_file
+from orpipeline.warehouse.published import copy_file, local_copy
 
 # DuckDB 2.0's own format cannot be read by 1.5, which DuckLake's extensions still need. `orpipeline migrate` reads the
 # file with it. An existing file keeps its format.
@@ -101,10 +101,10 @@ class DuckDBFile:
         return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reported}")
 
     def publish(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Replace the published file by a copy of this one."""
-        if isinstance(self._published, Path):
+        """Replace the copy on this machine: the published file, or the one from which it is uploaded."""
+        if self._published is not None:
             connection.execute("CHECKPOINT")  # all of it is then in the file itself
-            copy_file(self.path, self._published)
+            copy_file(self.path, local_copy(self.path, self._published))
 
     def _attempts(self) -> Retrying:
         return Retrying(
@@ -141,8 +141,9 @@ class DuckDBFile:
 
     def _busy(self, owner: str) -> WarehouseBusyError:
         # DuckDB's own message advises to open the file read-only, which still blocks writers.
+        verb = "open" if isinstance(self._published, Path) else "use `orpipeline.read`, which gets"
         instead = (
-            f" Programs that only read can open {self._published} instead, which locks nothing."
+            f" Programs that only read can {verb} {self._published} instead, which locks nothing."
             if self._published
             else ""
         )
