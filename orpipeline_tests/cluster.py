@@ -120,7 +120,9 @@ class Cluster:
     def start_all(self) -> None:
         """Create Dagster's tables, then start the code locations, the webserver and the daemon."""
         # Processes that create them at once wait for each other only for a second.
-        self._run("dagster", "instance", "migrate")
+        created = self.run("dagster", "instance", "migrate")
+        if created.returncode:
+            raise RuntimeError(f"`dagster instance migrate` ended with {created.returncode}:\n{created.stderr[-2000:]}")
         for name in (*self.locations, "webserver", "daemon"):
             self.start(name)
 
@@ -148,13 +150,17 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name(program)), *arguments]
-        done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the environment's programs to its end, with the processes' variables."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name(program)), *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
     def stop(self, name: str, seconds: float = 30) -> None:
         """Ask a process to end, as `docker stop` and systemd do, and kill it with its children if it takes longer."""
