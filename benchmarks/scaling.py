@@ -52,6 +52,8 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.published import parquet_folder
 
+QUIET = {"enable_progress_bar": "false"}
+"""DuckDB takes a process that another one started for an interactive one."""
 WORKERS = 4
 """How many processes work at once, whatever the number of sources or readers is."""
 YEAR = 365
@@ -195,6 +197,7 @@ class Place:
             schema=self.schema,
             lock_wait_seconds=600,
             published=self.published,
+            connection_config=QUIET,
         )
 
 
@@ -413,7 +416,8 @@ def _ticks(home: Path) -> list[tuple[str, float, float]]:
         return []
     query = """
         SELECT json_extract(tick_body, '$.job_tick_data.job_name'),
-            json_extract(tick_body, '$.job_tick_data.timestamp'), json_extract(tick_body, '$.job_tick_data.end_timestamp')
+            json_extract(tick_body, '$.job_tick_data.timestamp'),
+            json_extract(tick_body, '$.job_tick_data.end_timestamp')
         FROM job_ticks WHERE status <> 'STARTED' AND type = 'SENSOR' ORDER BY id
     """
     with suppress(sqlite3.OperationalError), sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
@@ -547,8 +551,9 @@ def hourly(bench: Bench) -> Iterator[Table]:
 
 
 def _warehouse(root: Path, *, published: bool) -> Warehouse:
+    copy = root / "published" / "warehouse.duckdb"
     return Warehouse(
-        root / "warehouse.duckdb", published=root / "published" / "warehouse.duckdb" if published else None
+        root / "warehouse.duckdb", published=copy if published else None, lock_wait_seconds=600, connection_config=QUIET
     )
 
 
@@ -799,6 +804,7 @@ def _warehouse_of(settings: Settings) -> Warehouse:
         settings.warehouse,
         lake_data=None if is_file else settings.lake_data,
         published=settings.published if is_file else None,
+        connection_config=QUIET,
     )
 
 
