@@ -63,9 +63,6 @@ def cluster(
         {**places, "ORPIPELINE_BASE_URL": api.base_url, "OPENROUTER_API_KEY": KEY},
         database=dagster,
         locations=dict.fromkeys(("orpipeline", "worker"), "orpipeline.definitions"),
-        instance_config={
-            "concurrency": {"runs": {"max_concurrent_runs": AT_ONCE}, "pools": {"default_limit": AT_ONCE}}
-        },
     ) as started:
         yield started
 
