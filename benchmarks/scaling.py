@@ -52,12 +52,9 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.published import parquet_folder
 
-QUIET = {"enable_progress_bar": "false"}
-"""DuckDB takes a process that another one started for an interactive one."""
 WORKERS = 4
 """How many processes work at once, whatever the number of sources or readers is."""
 YEAR = 365
-SPAWN = get_context("spawn")
 SOURCE_HISTORY = 7
 """How many days each source has before its day is loaded."""
 READ_EVERY, WRITE_EVERY = 2.0, 3.0
@@ -125,8 +122,17 @@ class Ran:
 
 def alone(work: Callable[..., Any], *arguments: Any) -> Ran:
     """Run a function in a new process."""
-    with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+    with _processes(1) as pool:
         return pool.submit(_measured, work, arguments).result()
+
+
+def _processes(count: int, *, max_tasks_per_child: int | None = None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, get_context("spawn"), _silence, max_tasks_per_child=max_tasks_per_child)
+
+
+def _silence() -> None:
+    # DuckDB takes a process that another one started for an interactive one, and shows progress bars.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _measured(work: Callable[..., Any], arguments: Sequence[Any]) -> Ran:
@@ -197,7 +203,6 @@ class Place:
             schema=self.schema,
             lock_wait_seconds=600,
             published=self.published,
-            connection_config=QUIET,
         )
 
 
@@ -341,7 +346,7 @@ def code_locations(bench: Bench) -> Table:
         run_s = time.perf_counter() - start
         table.add(f"{pipelines} in one location", definitions_s=loaded.result, memory_MB=loaded.peak, run_s=run_s)
     if not bench.small:
-        with ProcessPoolExecutor(2, mp_context=SPAWN, max_tasks_per_child=1) as pool:
+        with _processes(2, max_tasks_per_child=1) as pool:
             parts = [pool.submit(_measured, load_location, (root, range(10 * n, 10 * n + 10))) for n in range(10)]
             loads = [part.result() for part in parts]
         table.add(
@@ -471,7 +476,7 @@ def writers(bench: Bench) -> Table:
         for count in bench.sizes((1, 10), (1, 10, 100)):
             place = place_of()
             places = [place(n) for n in range(count)]
-            with ProcessPoolExecutor(min(WORKERS, count), mp_context=SPAWN) as pool:
+            with _processes(min(WORKERS, count)) as pool:
                 list(pool.map(load_history, places, [archive] * count, [days[1:]] * count))
                 start = time.perf_counter()
                 took = list(pool.map(load_source, places, [archive] * count, [days[0]] * count))
@@ -552,9 +557,7 @@ def hourly(bench: Bench) -> Iterator[Table]:
 
 def _warehouse(root: Path, *, published: bool) -> Warehouse:
     copy = root / "published" / "warehouse.duckdb"
-    return Warehouse(
-        root / "warehouse.duckdb", published=copy if published else None, lock_wait_seconds=600, connection_config=QUIET
-    )
+    return Warehouse(root / "warehouse.duckdb", published=copy if published else None, lock_wait_seconds=600)
 
 
 def load_all(root: Path, archive: Path, first: date, newest: date) -> None:
@@ -775,7 +778,7 @@ def readers(bench: Bench) -> Iterator[Table]:
 def _add_readers(bench: Bench, table: Table, engine: str, settings: Settings, count: int, seconds: int) -> None:
     processes = min(WORKERS, count)
     parts = [len(range(part, count, processes)) for part in range(processes)]
-    with ProcessPoolExecutor(1, mp_context=SPAWN) as one, ProcessPoolExecutor(max(1, processes), SPAWN) as pool:
+    with _processes(1) as one, _processes(max(1, processes)) as pool:
         ready = time.time() + 10  # until then, all processes have imported polars and DuckDB
         writing = one.submit(write_again, settings, bench.newest, ready, seconds)
         reading = [pool.submit(read_again, settings, bench.newest, part, ready, seconds) for part in parts]
@@ -804,7 +807,6 @@ def _warehouse_of(settings: Settings) -> Warehouse:
         settings.warehouse,
         lake_data=None if is_file else settings.lake_data,
         published=settings.published if is_file else None,
-        connection_config=QUIET,
     )
 
 
