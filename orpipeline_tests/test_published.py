@@ -9,9 +9,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pandas as pd
@@ -22,55 +21,21 @@ from polars.testing import assert_frame_equal
 
 import orpipeline
 from orpipeline import NoSuchTableError, NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
-from orpipeline.archive.archive import Archive
 from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
 from orpipeline.snapshot import load_days
-from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.processes import held_open
-
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
-FIRST = date(2026, 9, 28)
-DAYS = [FIRST + timedelta(days=n) for n in range(6)]  # in two months
-
-
-class Place:
-    """An archive, a warehouse and its published copy in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder)
-        self.archive = Archive(self.settings.archive)
-        self.warehouse = Warehouse(self.settings.warehouse, lock_wait_seconds=5, published=self.settings.published)
-        self.parquet = self.settings.published.parent / "parquet"
-
-    def load(self, *days: date, label: str | None = None, view_days: int = 30) -> None:
-        """Archive and load made-up days; with a `label`, another answer for them."""
-        for day in days:
-            fetched_at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
-            self.archive.put(restated(day, label), fetched_at=fetched_at, source="a test", origin="import")
-        assert not load_days(self.archive, self.warehouse, days, now=NOW, view_days=view_days).validated.errors
-
-    def execute(self, *statements: str) -> None:
-        with self.warehouse.transaction() as connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    def read(self, table: str, **how: Any) -> pl.DataFrame:
-        return orpipeline.read(table, settings=self.settings, **how)
-
-
-def restated(day: date, label: str | None) -> bytes:
-    return sample_answer(day, change=lambda data: data["classifications"][0].update(display_name=label or "As it was"))
+from orpipeline_tests.publishing import DAYS, FIRST, NOW, LocalPlace
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    filled = Place(tmp_path / "data")
+def place(tmp_path: Path) -> LocalPlace:
+    filled = LocalPlace(tmp_path / "data")
     filled.load(*DAYS)
     return filled
 
 
-def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: Place) -> None:
+def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: LocalPlace) -> None:
     with place.warehouse.reading() as tables:
         for name, model in RELATIONS.items():
             rows = place.read(name)
@@ -79,7 +44,7 @@ def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: Pl
             assert len(rows)
 
 
-def test_days_and_a_scope_can_be_chosen(place: Place) -> None:
+def test_days_and_a_scope_can_be_chosen(place: LocalPlace) -> None:
     rows = place.read("model_leaderboard", since=DAYS[1], until=str(DAYS[2]), scope="code")
     assert rows["as_of"].unique().sort().to_list() == DAYS[1:3]
     assert set(rows["scope"]) == {"code"}
@@ -87,13 +52,13 @@ def test_days_and_a_scope_can_be_chosen(place: Place) -> None:
 
 
 def test_without_settings_it_reads_the_copy_of_the_environments_data_folder(
-    monkeypatch: pytest.MonkeyPatch, place: Place
+    monkeypatch: pytest.MonkeyPatch, place: LocalPlace
 ) -> None:
     monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(place.settings.data_dir))
     assert orpipeline.read("snapshots")["as_of"].to_list() == DAYS
 
 
-def test_your_own_tables_are_in_the_copy_too(place: Place) -> None:
+def test_your_own_tables_are_in_the_copy_too(place: LocalPlace) -> None:
     place.execute(
         "CREATE TABLE authors AS SELECT DATE '2026-10-01' AS as_of, 'a' AS author",
         "CREATE SCHEMA market",
@@ -112,7 +77,7 @@ def test_your_own_tables_are_in_the_copy_too(place: Place) -> None:
         place.read("market.prices", since=FIRST)
 
 
-def test_your_own_tables_may_have_other_types_and_names(place: Place) -> None:
+def test_your_own_tables_may_have_other_types_and_names(place: LocalPlace) -> None:
     place.execute(
         'CREATE TABLE "My.Table" AS SELECT TIMESTAMP \'2026-10-01 12:00\' AS "AS_OF", 7 AS scope',
         "INSERT INTO \"My.Table\" VALUES ('2026-10-02 00:00', NULL)",
@@ -126,7 +91,7 @@ def test_your_own_tables_may_have_other_types_and_names(place: Place) -> None:
         place.read("odd")
 
 
-def test_a_wrong_name_is_an_error_that_helps(place: Place) -> None:
+def test_a_wrong_name_is_an_error_that_helps(place: LocalPlace) -> None:
     with pytest.raises(NoSuchTableError, match=r"Did you mean model_leaderboard\? It has: .*openrouter.task_models"):
         place.read("model_leader_board")
     with pytest.raises(NoSuchTableError, match=r"no scope coding. Its scopes are: agent, all, code, data, general"):
@@ -138,34 +103,34 @@ def test_a_wrong_name_is_an_error_that_helps(place: Place) -> None:
 def test_without_a_copy_the_error_states_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NotPublishedError, match=r"no published copy at .*orpipeline run"):
         orpipeline.read("task_models", settings=Settings(data_dir=tmp_path))
-    broken = Settings(data_dir=tmp_path).published
+    broken = tmp_path / "reports" / "published" / "warehouse.duckdb"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"cut off")
     with pytest.raises(WarehouseError, match=r"published copy .* cannot be read"):
         orpipeline.read("task_models", settings=Settings(data_dir=tmp_path))
 
 
-def test_a_process_that_has_an_older_copy_open_reads_the_newest_one(place: Place) -> None:
-    with duckdb.connect(place.settings.published, read_only=True) as notebook:
+def test_a_process_that_has_an_older_copy_open_reads_the_newest_one(place: LocalPlace) -> None:
+    with duckdb.connect(place.published, read_only=True) as notebook:
         count = "SELECT count(DISTINCT as_of) FROM openrouter.task_models"
         place.load(DAYS[-1] + timedelta(days=1))
         assert notebook.execute(count).fetchall() == [(len(DAYS),)]
         assert len(place.read("snapshots")) == len(DAYS) + 1
 
 
-def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: Place) -> None:
-    patient = Warehouse(place.warehouse.path, lock_wait_seconds=0.1, published=place.settings.published)
+def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: LocalPlace) -> None:
+    patient = Warehouse(place.warehouse.path, lock_wait_seconds=0.1, published=place.published)
     with held_open(place.warehouse.path) as holder, pytest.raises(WarehouseBusyError) as error, patient.writing():
         pass
     assert f"PID {holder.pid}" in str(error.value)
-    assert f"can open {place.settings.published} instead" in str(error.value)
+    assert f"can open {place.published} instead" in str(error.value)
     assert "read-only" not in str(error.value)
 
 
 # Parquet
 
 
-def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: Place) -> None:
+def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: LocalPlace) -> None:
     for name in EXPORTED:
         folder, stored = place.parquet / name, place.read(name)
         assert sorted(path.name for path in folder.iterdir()) == ["2026-09.parquet", "2026-10.parquet"]
@@ -193,7 +158,7 @@ def _duckdb(query: str) -> pl.DataFrame:
         return pl.DataFrame(pl.from_arrow(connection.sql(query).to_arrow_table()))
 
 
-def test_a_restated_older_day_is_current_in_every_file(place: Place) -> None:
+def test_a_restated_older_day_is_current_in_every_file(place: LocalPlace) -> None:
     place.load(FIRST - timedelta(days=40))  # changes first_seen and days_listed of all later days
     place.load(DAYS[1], label="Restated")
     for view_days in (0, 30):
@@ -202,15 +167,15 @@ def test_a_restated_older_day_is_current_in_every_file(place: Place) -> None:
             assert_frame_equal(pl.read_parquet(place.parquet / name), place.read(name), check_row_order=False)
 
 
-def test_a_month_that_the_tables_no_longer_have_is_removed(place: Place) -> None:
+def test_a_month_that_the_tables_no_longer_have_is_removed(place: LocalPlace) -> None:
     gone = "DELETE FROM openrouter.{} WHERE as_of < DATE '2026-10-01'"
     place.execute(*(gone.format(name) for name in TABLES))
     place.load(DAYS[-1])
     assert {path.name for path in place.parquet.rglob("*.parquet")} == {"2026-10.parquet"}
 
 
-def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: Place) -> None:
-    second = Warehouse(place.warehouse.path, schema="second", published=place.settings.published)
+def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: LocalPlace) -> None:
+    second = Warehouse(place.warehouse.path, schema="second", published=place.published)
     load_days(place.archive, second, DAYS[:1], now=NOW)
     assert place.read("second.snapshots")["as_of"].to_list() == DAYS[:1]
     assert place.read("snapshots")["as_of"].to_list() == DAYS
@@ -218,19 +183,19 @@ def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parque
     assert pl.read_parquet(place.parquet.with_name("parquet_second") / "snapshots")["as_of"].to_list() == DAYS[:1]
 
 
-def test_a_transaction_that_writes_nothing_copies_nothing(place: Place) -> None:
-    before = place.settings.published.stat().st_ino
+def test_a_transaction_that_writes_nothing_copies_nothing(place: LocalPlace) -> None:
+    before = place.published.stat().st_ino
     place.execute("FROM openrouter.snapshots")
-    assert place.settings.published.stat().st_ino == before
+    assert place.published.stat().st_ino == before
 
 
 # Failures
 
 
 def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publishes_it(
-    place: Place, caplog: pytest.LogCaptureFixture
+    place: LocalPlace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, aside = place.settings.published.parent, place.settings.published.parent.with_name("aside")
+    folder, aside = place.published.parent, place.published.parent.with_name("aside")
     folder.rename(aside)
     folder.write_text("not a folder")
     new = DAYS[-1] + timedelta(days=1)
@@ -249,14 +214,14 @@ def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publish
     assert list(folder.rglob(".*")) == []
 
 
-def test_a_transaction_that_is_rolled_back_publishes_nothing(place: Place) -> None:
-    before = place.settings.published.stat()
+def test_a_transaction_that_is_rolled_back_publishes_nothing(place: LocalPlace) -> None:
+    before = place.published.stat()
     with pytest.raises(WarehouseError, match="no_such_column"):
         place.execute("DELETE FROM openrouter.snapshots", "SELECT no_such_column")
-    assert place.settings.published.stat() == before
+    assert place.published.stat() == before
 
 
-def test_a_file_that_is_missing_from_a_month_is_written_again(place: Place) -> None:
+def test_a_file_that_is_missing_from_a_month_is_written_again(place: LocalPlace) -> None:
     lost = place.parquet / "model_trends" / "2026-09.parquet"
     lost.unlink()
     place.load(DAYS[-1])
@@ -266,7 +231,7 @@ def test_a_file_that_is_missing_from_a_month_is_written_again(place: Place) -> N
 # Others at work
 
 
-def test_two_writing_threads_take_turns(place: Place) -> None:
+def test_two_writing_threads_take_turns(place: LocalPlace) -> None:
     place.execute("CREATE TABLE counter AS SELECT 0 AS n")
 
     def count() -> None:
@@ -308,9 +273,9 @@ print(json.dumps(sorted(seen)))
 
 
 @pytest.mark.slow
-def test_four_readers_during_twenty_writes_see_whole_days_and_block_nobody(place: Place, tmp_path: Path) -> None:
+def test_four_readers_during_twenty_writes_see_whole_days_and_block_nobody(place: LocalPlace, tmp_path: Path) -> None:
     stop = tmp_path / "stop"
-    program = [sys.executable, "-c", READER, str(place.settings.published), str(stop)]
+    program = [sys.executable, "-c", READER, str(place.published), str(stop)]
     ready = [tmp_path / f"ready{n}" for n in range(4)]
     with ExitStack() as stack:
         readers = [

@@ -20,7 +20,6 @@ import vl_convert
 from orpipeline.archive.archive import Archive
 from orpipeline.certainty import certain_count, unknown_group
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
-from orpipeline.places import open_place
 from orpipeline.report import page as report_page
 from orpipeline.report import picture, wording
 from orpipeline.report.charts import movers
@@ -364,37 +363,22 @@ def test_within_a_task_only_equal_shares_have_an_unknown_order_and_by_tokens_unl
     assert by_tokens == [("bar", "1"), ("divider", None), ("bar", f"{pair}+"), ("bar", f"{pair}+"), ("rest", "")]
 
 
-@pytest.mark.parametrize("kind", ["folder", "object store"])
-def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_lost(
-    tmp_path: Path, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_lost(tmp_path: Path) -> None:
     days = [NEWEST - timedelta(days=2), NEWEST]
     warehouse, archive = demo_warehouse(tmp_path, days), Archive(tmp_path / "raw")
-    reports = tmp_path / "reports" if kind == "folder" else f"{request.getfixturevalue('bucket')}/reports"
-    noon = datetime(2026, 10, 7, 12, tzinfo=UTC)
-
-    def text_of(name: str) -> str:
-        content = open_place(reports).read(name)
-        assert content is not None
-        return content.decode()
-
+    noon, reports = datetime(2026, 10, 7, 12, tzinfo=UTC), tmp_path / "reports"
     newest = write_report(reports, archive, warehouse, day=None, now=noon)
-    page = text_of("leaderboard.html")
-    assert (newest.as_of, str(newest.page)) == (NEWEST, f"{reports}/leaderboard.html")
+    page = (reports / "leaderboard.html").read_text(encoding="utf-8")
+    assert (newest.as_of, newest.page) == (NEWEST, reports / "leaderboard.html")
     assert newest.page_bytes == len(page.encode())
-    for address, name in ((newest.picture, "leaderboard.png"), (newest.card, "leaderboard-card.png")):
-        assert str(address) == f"{reports}/{name}"
-        assert (open_place(reports).read(name) or b"").startswith(b"\x89PNG")
+    assert (newest.picture, newest.card) == (reports / "leaderboard.png", reports / "leaderboard-card.png")
+    for picture_file in (reports / "leaderboard.png", reports / "leaderboard-card.png"):
+        assert picture_file.read_bytes().startswith(b"\x89PNG")
     assert newest.citation in page
     assert "Lost days5 Oct 2026." in Report(page).text
     later = write_report(reports, archive, warehouse, day=days[0], now=noon + timedelta(days=2))
-    assert (later.as_of, str(later.page)) == (days[0], f"{reports}/leaderboard-2026-10-04.html")
-    assert "Lost days5 Oct 2026, 7 Oct 2026." in Report(text_of("leaderboard-2026-10-04.html")).text
-
-
-def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    warehouse, archive = demo_warehouse(tmp_path, [NEWEST]), Archive(tmp_path / "raw")
-    noon = datetime(2026, 10, 7, 12, tzinfo=UTC)
+    assert (later.as_of, later.page) == (days[0], reports / "leaderboard-2026-10-04.html")
+    assert "Lost days5 Oct 2026, 7 Oct 2026." in Report(Path(later.page).read_text(encoding="utf-8")).text
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ReportError, match="Cannot write the report"):
         write_report(tmp_path / "file", archive, warehouse, day=None, now=noon)
