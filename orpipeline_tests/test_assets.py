@@ -27,7 +27,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError
 from orpipeline_tests.answers import DAY, tag
-from orpipeline_tests.world import ASSETS, NAMES, World, checks_of, failure_of
+from orpipeline_tests.world import ASSETS, NAMES, World, checks_of, failure_of, local
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
@@ -238,7 +238,7 @@ def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(onlin
 
 def test_a_damaged_record_fails_only_its_day(online: World, api: LocalApi) -> None:
     records = [online.store(sample_answer(day)).record for day in WEEK[-3:]]
-    records[0].path.with_name("record.json").write_text("{}")
+    local(records[0].path).with_name("record.json").write_text("{}")
     failure = failure_of(online.run(*WEEK[-3:], fetch=Fetch.auto))
 
     for asset in ASSETS:
@@ -252,7 +252,7 @@ def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in range(89, -1, -1)]
     rejected, damaged = days[0], days[1]
     world.store(sample_answer(rejected, change=lambda data: data.update(window_days=1)))
-    world.store(sample_answer(damaged)).record.path.write_bytes(b"rubbish")
+    local(world.store(sample_answer(damaged)).record.path).write_bytes(b"rubbish")
     for day in [*days[2:22:2], days[-2]]:
         world.store(sample_answer(day))
     failure = failure_of(world.run(*days))
@@ -354,7 +354,7 @@ def test_a_damaged_archive_file_is_named_and_the_tables_are_unchanged(world: Wor
     record = world.store(sample_answer(DAY)).record
     world.run(DAY)
     before = world.tables()
-    record.path.write_bytes(b"rubbish")
+    local(record.path).write_bytes(b"rubbish")
     failure = failure_of(world.run(DAY))
     assert str(record.path) in str(failure.description)
     assert "damaged" in str(failure.description)

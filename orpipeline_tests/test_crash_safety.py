@@ -32,7 +32,7 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.processes import held_open, let_go
-from orpipeline_tests.world import World
+from orpipeline_tests.world import World, local
 
 NOW = datetime.now(UTC)
 DAY = NOW.date() - timedelta(days=1)
@@ -209,15 +209,15 @@ def sizes(first: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, i
     """
     place = first.copy(tmp_path_factory.mktemp("sizes"))
     database = place.settings.warehouse
-    before = database.stat().st_size
+    before = local(database).stat().st_size
     place.archive.put(ANSWERS[2], fetched_at=NOW + timedelta(hours=1), source="a test", origin="api")
     with place.warehouse.connect() as connection:
         connection.begin()
         tables = Tables(connection, place.warehouse.schema)
         write_days(tables, validate_days(place.archive, [DAY], tables, now=NOW))
         connection.commit()
-        log = database.with_name(f"{database.name}.wal").stat().st_size
-    assert log < before < database.stat().st_size
+        log = local(database).with_name(f"{local(database).name}.wal").stat().st_size
+    assert log < before < local(database).stat().st_size
     return {"half_log": log // 2, "database": before}
 
 
@@ -446,7 +446,7 @@ def test_a_run_waits_until_a_reader_closes_the_warehouse(
     first: Place, expected: dict[int, Frames], tmp_path: Path
 ) -> None:
     place = first.copy(tmp_path)
-    with held_open(place.settings.warehouse, read_only=True) as reader:
+    with held_open(local(place.settings.warehouse), read_only=True) as reader:
         # The second attempt to open the warehouse for loading comes only after the reader has made the first one fail.
         run = place.start(at=f"{LOAD} > duckdb:connect 2", by="SIGSTOP")
         assert os.WIFSTOPPED(os.waitpid(run.pid, os.WUNTRACED)[1])
@@ -463,7 +463,7 @@ def test_a_run_that_cannot_lock_the_warehouse_names_the_process_that_has_it_open
     first: Place, expected: dict[int, Frames], tmp_path: Path
 ) -> None:
     place = first.copy(tmp_path)
-    with held_open(place.settings.warehouse, read_only=True) as reader:
+    with held_open(local(place.settings.warehouse), read_only=True) as reader:
         done = place.run(lock_wait_seconds=1)
     assert_one_line(done, 1)
     assert f"(PID {reader.pid})" in done.stderr

@@ -25,7 +25,7 @@ from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_answer
 from orpipeline_tests.answers import DAY
-from orpipeline_tests.world import NAMES, NOON, QUIET, World, evaluate
+from orpipeline_tests.world import NAMES, NOON, QUIET, World, evaluate, local
 
 PROJECT = Path(__file__).parents[1]
 
@@ -105,7 +105,7 @@ def test_the_stand_alone_code_location_begins_at_the_first_day_that_could_be_fet
 @pytest.mark.usefixtures("machine_at_noon")
 def test_the_stand_alone_code_location_loads_with_an_unusable_archive(world: World) -> None:
     world.settings.data_dir.mkdir()
-    world.settings.archive.symlink_to(world.settings.archive)  # a link to itself cannot be read
+    local(world.settings.archive).symlink_to(world.settings.archive)  # a link to itself cannot be read
     assert _days_of(stand_alone_defs(world.settings))[0] == "2026-06-17"
 
 

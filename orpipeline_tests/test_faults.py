@@ -28,7 +28,7 @@ from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.test_client import HANG
-from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of
+from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of, local
 
 BEFORE, AFTER = DAY - timedelta(days=1), DAY + timedelta(days=1)
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -87,7 +87,7 @@ def error_of(result: dg.ExecuteInProcessResult) -> str:
 
 def undated(world: World) -> int:
     """Return how many answers are archived that state no day."""
-    return len(list((world.archive.root / "undated").glob("*")))
+    return len(list((local(world.archive.root) / "undated").glob("*")))
 
 
 def assert_nothing_loaded(world: World) -> None:

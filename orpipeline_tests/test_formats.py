@@ -28,6 +28,7 @@ from orpipeline.openrouter.answer import read_as_of
 from orpipeline.testing import sample_answer
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.imports import envelope, found, read, rejected, respelt, served, tar_of, write, zip_of
+from orpipeline_tests.world import local
 
 BEFORE = DAY - timedelta(days=1)
 ONE, TWO = sample_answer(BEFORE), sample_answer(DAY)
@@ -337,7 +338,7 @@ def test_a_fetch_time_that_another_archive_does_not_know_stays_unknown(tmp_path:
 @pytest.mark.parametrize("record", ["[]", "{", '{"sha256": "?"}', "of other bytes", "very large"])
 def test_a_record_that_is_damaged_or_of_other_bytes_is_ignored(tmp_path: Path, record: str) -> None:
     theirs = Archive(tmp_path / "theirs").put(TWO, fetched_at=served(DAY), source="demo", origin="demo").record
-    own = theirs.path.with_name("record.json").read_text()
+    own = local(theirs.path).with_name("record.json").read_text()
     content = {"of other bytes": own.replace(theirs.sha256, "0" * 64), "very large": " " * 10_000 + own}
     write(tmp_path / "record.json", content.get(record, record).encode())
     (item,) = found(write(tmp_path / "a.json.gz", TWO))

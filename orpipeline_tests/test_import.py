@@ -43,7 +43,7 @@ from orpipeline_tests.imports import (
     zip_of,
 )
 from orpipeline_tests.violations import VIOLATIONS
-from orpipeline_tests.world import NOON, World, failure_of
+from orpipeline_tests.world import NOON, World, failure_of, local
 
 FIRST = date(2026, 6, 17)
 FIGURES = [sample_answer(DAY), sample_answer(DAY, change=restated(0.004)), sample_answer(DAY, change=restated(0.002))]
@@ -150,7 +150,7 @@ def test_the_record_of_another_archive_is_evidence_of_a_fetch_time(archive: Arch
     archive.put(FIGURES[0], fetched_at=served(DAY), source="the API", origin="api")
     theirs = Archive(tmp_path / "theirs")
     theirs.put(FIGURES[1], fetched_at=served(DAY, 21), source="the API", origin="api")
-    assert outcome(archive, theirs.root) == (0, 0, 1, 0)
+    assert outcome(archive, local(theirs.root)) == (0, 0, 1, 0)
     assert bodies(archive) == FIGURES[:2]
 
 
@@ -159,8 +159,8 @@ def test_importing_an_archive_makes_no_day_of_what_it_has_set_aside(archive: Arc
     theirs.put_undated(FIGURES[0], fetched_at=served(DAY), source="altered", origin="api")
     for figures in FIGURES[:2]:  # the first one is damaged, and set aside when the second one comes
         path = theirs.put(figures, fetched_at=served(DAY), source="the API", origin="api").record.path
-        path.write_bytes(gzip.compress(FIGURES[2]))
-    imported = import_into(archive, theirs.root)
+        local(path).write_bytes(gzip.compress(FIGURES[2]))
+    imported = import_into(archive, local(theirs.root))
     assert counts(imported) == (0, 0, 0, 2)
     assert [
         next(part for part in ("belongs to no day", "does not match the record") if part in one.reason)
@@ -223,7 +223,7 @@ def test_several_answers_of_one_day_in_one_envelope_become_its_revisions(archive
 def test_demo_data_of_another_archive_stays_demo_data(archive: Archive, tmp_path: Path) -> None:
     theirs = Archive(tmp_path / "theirs")
     theirs.put(FIGURES[0], fetched_at=served(DAY, 3), source="demo", origin="demo")
-    assert outcome(archive, theirs.root) == (1, 0, 0, 0)
+    assert outcome(archive, local(theirs.root)) == (1, 0, 0, 0)
     (record,) = archive.revisions(DAY)
     assert (record.origin, record.fetched_at) == ("demo", served(DAY, 3))
 
@@ -260,7 +260,7 @@ def test_an_answer_without_a_day_is_rejected_and_not_stored(archive: Archive, in
     )
     assert counts(imported) == (0, 0, 0, 1)
     assert "no valid day" in imported.rejected[0].reason
-    assert not archive.root.exists()
+    assert not local(archive.root).exists()
 
 
 def test_days_outside_the_partitions_are_rejected(archive: Archive, inbox: Path) -> None:
@@ -365,11 +365,11 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
         assert versions(world.instance, day) == {newest.sha256}
     # The same files again change nothing and log nothing.
     (inbox / "broken.json.gz").unlink()
-    before = files(world.archive.root), world.tables(), events(world.instance)
+    before = files(local(world.archive.root)), world.tables(), events(world.instance)
     assert before[2] == len(days) * len(DAILY_ASSETS)
     again = run_job(world, inbox)
     assert (again.result.success, again.counts) == (True, (0, 5, 0, 0))
-    assert (files(world.archive.root), world.tables(), events(world.instance)) == before
+    assert (files(local(world.archive.root)), world.tables(), events(world.instance)) == before
 
 
 def test_only_restated_days_are_reported_again(world: World, inbox: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_dry_run_returns_the_same_counts_and_changes_nothing(world: World, inb
 
 def test_a_dry_run_creates_no_folder(archive: Archive, inbox: Path) -> None:
     assert counts(import_into(archive, week_in(inbox), dry_run=True)) == (7, 0, 0, 0)
-    assert not archive.root.parent.exists()
+    assert not local(archive.root).parent.exists()
 
 
 def test_a_missing_path_fails_the_run_before_anything_is_imported(world: World, inbox: Path) -> None:

@@ -12,7 +12,7 @@ from orpipeline.testing import sample_answer
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.imports import WEEK, counts, envelope, run_job, served, week_in, write
 from orpipeline_tests.test_import import FIGURES, events, figure, import_into, translation
-from orpipeline_tests.world import NOON, World
+from orpipeline_tests.world import NOON, World, local
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 
@@ -34,7 +34,7 @@ def test_an_import_restores_a_damaged_answer_in_the_archive(world: World, tmp_pa
     path = write(tmp_path / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, 1)))
     import_into(world.archive, path)
     (record,) = world.archive.revisions(DAY)
-    record.path.write_bytes(b"damaged")
+    local(record.path).write_bytes(b"damaged")
     assert run_job(world, path).result.success
     assert translation(world) == figure(FIGURES[0])
     assert counts(import_into(world.archive, path)) == (0, 1, 0, 0)
@@ -42,7 +42,7 @@ def test_an_import_restores_a_damaged_answer_in_the_archive(world: World, tmp_pa
 
 
 def test_a_day_with_a_damaged_record_is_imported_as_its_next_revision(world: World, tmp_path: Path) -> None:
-    world.store(FIGURES[0]).record.path.with_name("record.json").unlink()
+    local(world.store(FIGURES[0]).record.path).with_name("record.json").unlink()
     assert counts(import_into(world.archive, week_in(tmp_path / "inbox"))) == (6, 0, 1, 0)
     assert [record.revision for record in world.archive.revisions(DAY)] == [2]
 
@@ -51,21 +51,21 @@ def test_a_day_with_a_damaged_record_is_imported_as_its_next_revision(world: Wor
 def test_a_missing_file_of_the_archive_is_found_by_reading_all_of_it(world: World, name: str) -> None:
     stored = world.store(FIGURES[0])
     world.store(sample_answer(WEEK[0]))
-    stored.record.path.with_name(name).unlink()
+    local(stored.record.path).with_name(name).unlink()
     (error,) = damaged_answers(world.archive)
     assert name in str(error)
 
 
 def test_a_foreign_file_among_the_undated_answers_is_not_damage(world: World) -> None:
     world.store(b"<html>")
-    (world.archive.root / "undated" / ".DS_Store").write_bytes(b"x")
+    (local(world.archive.root) / "undated" / ".DS_Store").write_bytes(b"x")
     assert damaged_answers(world.archive) == []
 
 
 def test_if_the_newest_answer_is_damaged_the_tables_get_the_newest_valid_one(world: World) -> None:
     world.store(FIGURES[0], fetched_at=served(DAY, 1))
     newest = world.store(FIGURES[1], fetched_at=served(DAY, 2)).record
-    newest.path.write_bytes(b"damaged")
+    local(newest.path).write_bytes(b"damaged")
     rebuilt = rebuild(world.archive, world.warehouse, now=NOON)
     assert list(rebuilt.errors) == [DAY]
     assert translation(world) == figure(FIGURES[0])

@@ -34,7 +34,7 @@ from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.warehouse.errors import WarehouseError
 from orpipeline_tests.imports import run_job
 from orpipeline_tests.test_client import RESET
-from orpipeline_tests.world import ASSETS, World, evaluate
+from orpipeline_tests.world import ASSETS, World, evaluate, local
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 DAYS = 30
@@ -322,12 +322,12 @@ class Misfortune:
     def flip_an_archived_file(self, now: datetime) -> None:
         newest = self.daemon.world.archive.latest(newest_completed_day(now))
         assert newest is not None
-        content = bytearray(newest.path.read_bytes())
+        content = bytearray(local(newest.path).read_bytes())
         content[len(content) // 2] ^= 0xFF
-        newest.path.write_bytes(content)
+        local(newest.path).write_bytes(content)
 
     def break_the_warehouse(self, _: datetime) -> None:
-        self.daemon.world.settings.warehouse.write_bytes(b"damaged" * 1000)
+        local(self.daemon.world.settings.warehouse).write_bytes(b"damaged" * 1000)
 
     def rebuild_the_warehouse(self, now: datetime) -> None:
         world = self.daemon.world
@@ -338,7 +338,7 @@ class Misfortune:
     def use(self, instance: dg.DagsterInstance) -> None:
         """Continue with an empty state of Dagster, and record the archived days in it, as the message advises."""
         old = self.daemon.world
-        self.daemon.world = World(old.folder, api=old.api, instance=instance, state=old.settings.state)
+        self.daemon.world = World(old.folder, api=old.api, instance=instance, state=local(old.settings.state))
         assert run_job(self.daemon.world, old.archive.root).result.success
         self.daemon.cursor = None
         self.daemon.keys.clear()

@@ -19,7 +19,7 @@ from orpipeline.testing import sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import WEEK, files, respelt, restated, served
-from orpipeline_tests.world import NOON, World
+from orpipeline_tests.world import NOON, World, local
 
 FIRST, DAY, LAST = DAYS = WEEK[:3]
 ORIGINS = {FIRST: "import", DAY: "api", LAST: "demo"}
@@ -72,7 +72,7 @@ def answer_file(world: World, day: date) -> Path:
     """Return the file of a day's newest answer."""
     record = world.archive.latest(day)
     assert record is not None
-    return record.path
+    return local(record.path)
 
 
 def flip_a_byte(path: Path) -> None:
@@ -85,12 +85,12 @@ def flip_a_byte(path: Path) -> None:
 
 
 def test_deleted_tables_are_rebuilt_row_for_row(filled: World) -> None:
-    before, archived = rows(filled), files(filled.archive.root)
+    before, archived = rows(filled), files(local(filled.archive.root))
     filled.warehouse.path.unlink()
     reason = f"{filled.warehouse.path} does not exist."
     assert rebuild_all(filled) == Rebuilt(days=DAYS, new=DAYS, reason=reason)
     assert_same_rows(filled, before)
-    assert files(filled.archive.root) == archived
+    assert files(local(filled.archive.root)) == archived
     assert before["snapshots"]["revision"].to_list() == [1, 2, 1]
     assert before["snapshots"]["origin"].to_list() == list(ORIGINS.values())
 
@@ -162,7 +162,7 @@ def test_a_range_rebuilds_its_days_only(filled: World, since: date, until: date,
 
 def test_a_day_that_is_not_archived_keeps_its_rows_and_is_named(filled: World) -> None:
     before = rows(filled)
-    shutil.rmtree(filled.archive.root / str(FIRST))
+    shutil.rmtree(local(filled.archive.root) / str(FIRST))
     rebuilt = rebuild_all(filled)
     assert (rebuilt.unarchived, rebuilt.days) == ([FIRST], [DAY, LAST])
     assert_same_rows(filled, before)
@@ -232,8 +232,8 @@ def test_every_damaged_answer_is_found(filled: World) -> None:
     flipped, older = answer_file(filled, FIRST), filled.archive.revisions(DAY)[0].path
     cut, other = (answer_file(filled, day).with_name("record.json") for day in (LAST, DAY))
     flip_a_byte(flipped)
-    older.write_bytes(gzip.compress(sample_answer(WEEK[5])))
-    undated.write_bytes(gzip.compress(b"<html >"))
+    local(older).write_bytes(gzip.compress(sample_answer(WEEK[5])))
+    local(undated).write_bytes(gzip.compress(b"<html >"))
     cut.write_bytes(cut.read_bytes()[:-20])
     other.write_text(json.dumps({**json.loads(other.read_text()), "sha256": "0" * 64}))
     damaged = [str(error) for error in damaged_answers(filled.archive)]

@@ -18,7 +18,7 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
 from orpipeline_tests.answers import DAY, macro, tag
 from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write
-from orpipeline_tests.world import ASSETS, NAMES, NOON, World, checks_of, failure_of
+from orpipeline_tests.world import ASSETS, NAMES, NOON, World, checks_of, failure_of, local
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 LATER = NOON + timedelta(hours=9)
@@ -74,9 +74,9 @@ def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: Worl
     world.store(sample_answer(DAY - timedelta(days=1)))
     first = world.store(sample_answer(DAY)).record
     world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
-    content = bytearray(first.path.read_bytes())
+    content = bytearray(local(first.path).read_bytes())
     content[len(content) // 2] ^= 1
-    first.path.write_bytes(content)
+    local(first.path).write_bytes(content)
     result = world.run(DAY - timedelta(days=1), DAY)
 
     assert result.success
@@ -91,7 +91,7 @@ def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: Worl
 
 def test_a_day_with_a_damaged_newest_revision_is_loaded_from_the_intact_one(world: World) -> None:
     whole = world.store(sample_answer(DAY)).record
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
+    local(world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path).write_bytes(b"rubbish")
 
     # The run fails because a person should see the damage, but the intact answer is in the tables.
     assert "damaged" in str(failure_of(world.run(DAY)).description)
@@ -102,7 +102,7 @@ def test_a_day_with_a_damaged_newest_revision_is_loaded_from_the_intact_one(worl
 def test_importing_twice_beside_a_damaged_revision_changes_nothing_the_second_time(
     world: World, tmp_path: Path
 ) -> None:
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path.write_bytes(b"rubbish")
+    local(world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path).write_bytes(b"rubbish")
     older = write(tmp_path / "older.json", envelope(sample_answer(DAY), fetched_at=NOON))
     first, second = (run_job(world, older).result for _ in range(2))
     assert first.success
@@ -143,7 +143,7 @@ def test_a_requested_revision_is_loaded_even_if_there_is_a_newer_one(world: Worl
 def test_a_damaged_record_keeps_the_days_rows(world: World) -> None:
     record = world.store(sample_answer(DAY)).record
     world.make_tables(DAY)
-    record.path.with_name("record.json").write_text("{}")
+    local(record.path).with_name("record.json").write_text("{}")
     loaded = load_days(world.archive, world.warehouse, [DAY], now=NOON)
     assert len(world.tables()["snapshots"]) == 1
     assert "damaged" in str(loaded.validated.errors[DAY])
@@ -197,8 +197,8 @@ def test_without_a_valid_revision_the_tables_stay_empty(world: World) -> None:
 
 def test_an_unreadable_older_revision_is_skipped(world: World) -> None:
     unreadable = world.store(sample_answer(DAY)).record.path
-    unreadable.unlink()
-    unreadable.mkdir()
+    local(unreadable).unlink()
+    local(unreadable).mkdir()
     world.store(sample_answer(DAY, change=_break), fetched_at=LATER)
     validated = validate_days(world.archive, [DAY], now=NOON)
     assert "unchanged" in str(validated.errors[DAY])
@@ -219,7 +219,7 @@ def test_a_day_that_only_the_tables_have_is_not_lost_even_if_the_run_has_nothing
     for n in (2, 1):
         record = world.store(sample_answer(DAY - timedelta(days=n))).record
     world.make_tables(DAY - timedelta(days=2), DAY - timedelta(days=1))
-    shutil.rmtree(record.path.parents[1])
+    shutil.rmtree(local(record.path).parents[1])
     result = world.run(DAY)
     assert not result.success
     assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed

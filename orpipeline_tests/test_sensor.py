@@ -15,7 +15,7 @@ from orpipeline.cli.dagster_runs import job_origin
 from orpipeline.testing import LocalApi, Reply, sample_answer
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.answers import DAY
-from orpipeline_tests.world import NAMES, NOON, World
+from orpipeline_tests.world import NAMES, NOON, World, local
 
 pytestmark = pytest.mark.usefixtures("clock")
 FINGERPRINT = hashlib.blake2b(KEY.encode(), digest_size=4).hexdigest()
@@ -60,7 +60,7 @@ def test_a_materialized_day_whose_archived_answer_is_damaged_is_fetched_again_ho
 ) -> None:
     record = online.store(sample_answer(DAY)).record
     assert online.run(DAY).success
-    record.path.write_bytes(b"damaged")
+    local(record.path).write_bytes(b"damaged")
     assert "is damaged in the archive; retried hourly, next attempt 13:00:00 UTC" in reason(online.tick())
     clock.move_to(NOON + timedelta(hours=1))
     (request,) = online.tick().run_requests or []

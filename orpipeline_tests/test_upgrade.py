@@ -38,7 +38,7 @@ from orpipeline.warehouse.errors import (
 from orpipeline.warehouse.layout import LAYOUT_VERSION
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.processes import held_open, run_python, started
-from orpipeline_tests.world import World
+from orpipeline_tests.world import World, local
 
 NOW = datetime(2026, 10, 9, 12, tzinfo=UTC)
 DAYS = [date(2026, 10, day) for day in (5, 6, 7, 8)]
@@ -86,7 +86,7 @@ class Place:
 
     def unarchive(self, *days: date) -> None:
         for day in days:
-            shutil.rmtree(self.archive.root / day.isoformat())
+            shutil.rmtree(local(self.archive.root) / day.isoformat())
 
     def rows(self) -> Rows:
         with self.warehouse.reading() as tables:
@@ -163,7 +163,7 @@ def test_loading_a_day_rebuilds_the_tables_of_0_1_first_and_logs_one_line(
 
 
 def test_a_day_that_the_api_could_not_have_had_leaves_the_tables_of_0_1_and_is_named(old: Place) -> None:
-    path = old.archive.root / str(FIRST) / "r1" / "record.json"
+    path = local(old.archive.root) / str(FIRST) / "r1" / "record.json"
     path.write_text(path.read_text().replace("2026-10-06T00:20", "2026-10-05T12:20"))
     done = old.command("rebuild")
     assert done.returncode == 1
@@ -399,7 +399,7 @@ def test_the_rebuild_command_carries_days_over_even_with_an_empty_archive(old: P
 
 
 def test_a_day_whose_archived_answer_is_damaged_is_carried_over(old: Place) -> None:
-    for answer_file in old.archive.root.glob(f"{FIRST}/r*/*.gz"):
+    for answer_file in local(old.archive.root).glob(f"{FIRST}/r*/*.gz"):
         answer_file.write_bytes(b"damaged")
     rebuilt = old.rebuild()
     assert list(rebuilt.errors) == [FIRST]

@@ -162,3 +162,9 @@ def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
     """Return a run's check results by asset and check name."""
     return {(e.asset_key.path[-1], e.check_name): e for e in result.get_asset_check_evaluations()}
+
+
+def local(place: Path | str) -> Path:
+    """Return a place that is a path on this machine."""
+    assert isinstance(place, Path)
+    return place
