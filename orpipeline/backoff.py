@@ -4,11 +4,15 @@ You can fetch a day for 24 hours after its end. Transient failures (a timeout, a
 published yet) are retried at growing intervals. A 429, or a 5XX that states a time, is retried at that time. An error
 that needs a person is retried at once after a change of the key, and otherwise hourly, because it may be OpenRouter's
 own mistake. A rejected answer waits for the recapture in the evening; after it, the day is retried until it is gone.
+
+An older day that is archived but not in the tables, for example after an outage of the database, is loaded from the
+archive. While such loads fail, one day is tried at a time.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -27,6 +31,12 @@ PERSON_DISTANCE = timedelta(hours=1)
 """The wait before the next attempt after a failure that needs a person."""
 TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the usual wait."""
+BACKLOG_DAYS = 30
+"""How many days before the newest one are looked at for archived days that are not in the tables."""
+LOOK_DISTANCE = timedelta(minutes=10)
+"""The wait before the next such look, after one that started no run. A look can cost a request for each missing day."""
+LOADS_AT_ONCE = 5
+"""How many older days to load at once."""
 
 _ERRORS_OF_THE_KEY = ("MissingKeyError", "UnauthorizedError", "ForbiddenError")
 _ORDINALS = {1: "first", 2: "second", 3: "third"}
@@ -51,6 +61,8 @@ class Attempts:
     """A fingerprint of the key that was used. It shows when a person has changed the key."""
     rejected: bool = False
     """Whether a run has rejected the day's answer, and none has succeeded since: the day needs another answer."""
+    looked_at: float = 0.0
+    """When older days were last looked at without starting a run, in seconds since the epoch."""
 
     def as_cursor(self) -> str:
         """Return the text that `from_cursor` reads."""
@@ -68,6 +80,7 @@ class Attempts:
             read = cls(**json.loads(cursor))
             read = replace(read, next_attempt=NextAttempt(read.next_attempt))
             datetime.fromtimestamp(read.ended_at, UTC)
+            datetime.fromtimestamp(read.looked_at, UTC)
             date.fromisoformat(read.day)
             if not isinstance(read.failures, int) or read.failures < 0:
                 raise TypeError("failures is not a number from 0")
@@ -81,7 +94,9 @@ class Attempts:
         """Return these attempts and one more run that has ended; `error` is None if it succeeded."""
         failures = self.failures + 1 if error is not None else 0
         rejected = error is not None and (self.rejected or next_attempt is NextAttempt.NEEDS_OPENROUTER)
-        return Attempts(self.day, run_id, error, next_attempt, ended_at, failures, key_fingerprint, rejected)
+        return Attempts(
+            self.day, run_id, error, next_attempt, ended_at, failures, key_fingerprint, rejected, self.looked_at
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,30 @@ def decide(
         if now < due and not trusted:
             return Wait(f"{attempts.error} x {attempts.failures}, next attempt {due:%H:%M:%S} UTC; {left}")
     return Attempt(f"attempt {attempts.failures + 1}; {left}")
+
+
+def look_is_due(attempts: Attempts, now: datetime) -> bool:
+    """Decide whether to look for older days that are archived but not in the tables."""
+    return abs(now.timestamp() - attempts.looked_at) >= LOOK_DISTANCE.total_seconds()  # the clock may have been ahead
+
+
+def loads(older: Sequence[Attempts], now: datetime) -> list[Attempts]:
+    """Decide which older days to load now from the archive, when no run is active.
+
+    `older` are days that are archived but not in the tables, and that do not wait for another answer. If none of them
+    has failed, these are the first `LOADS_AT_ONCE`. Otherwise it is the one whose last attempt was first, after the
+    usual wait since the newest failure: what failed for one day, such as the database, probably fails for all.
+    """
+    failed = [attempts for attempts in older if attempts.failures]
+    if not failed:
+        return list(older[:LOADS_AT_ONCE])
+    newest = max(failed, key=lambda attempts: attempts.ended_at)
+    needs_person = newest.next_attempt is NextAttempt.NEEDS_PERSON
+    in_a_row = min(sum(attempts.failures for attempts in failed), len(DISTANCES))
+    distance = PERSON_DISTANCE if needs_person else DISTANCES[in_a_row - 1]
+    if timedelta(0) <= now - datetime.fromtimestamp(newest.ended_at, UTC) < distance:
+        return []
+    return [min(older, key=lambda attempts: attempts.ended_at)]
 
 
 def _retried(due: datetime, left: timedelta) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.clock import utc_now
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import daily_step
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.jobs import daily_job
+from orpipeline.defs.maintenance import is_lake, maintenance_job, maintenance_schedule
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
 from orpipeline.defs.partitions import daily_partitions, stand_alone_partitions
 from orpipeline.defs.reports import report_asset, report_sensor
@@ -102,6 +103,7 @@ def _definitions(
 ) -> dg.Definitions:
     # Days before the first partition can be imported.
     daily, importing = daily_job(names, report=report), import_job(names, daily_partitions(used))
+    maintenance = [maintenance_job(names)] if is_lake(used) else []
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         daily_step(names, partitions, labels, has_key=api_key() is not None),
         *view_specs(names, partitions, labels),
@@ -112,14 +114,15 @@ def _definitions(
         assets.append(report_asset(names, used.reports, labels))
     if automation:
         schedules += [daily_schedule(names, daily), recapture_schedule(names, daily)]
-        sensors.append(snapshot_sensor(names, daily, Archive(used.archive), api_resource(used).budget))
+        schedules += [maintenance_schedule(names, job) for job in maintenance]
+        sensors.append(snapshot_sensor(names, daily, partitions, Archive(used.archive), api_resource(used).budget))
     if automation and report:
         sensors.append(report_sensor(names))
     if alerts:
-        sensors.append(alert_sensor(names, [daily, importing], used.alert_webhook))
+        sensors.append(alert_sensor(names, [daily, importing, *maintenance], used.alert_webhook))
     return dg.Definitions(
         assets=assets,
-        jobs=[daily, importing],
+        jobs=[daily, importing, *maintenance],
         schedules=schedules,
         sensors=sensors,
         resources=resources(used, names),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from orpipeline.backoff import Attempt, Attempts, Wait, decide
+from orpipeline.backoff import Attempt, Attempts, Wait, decide, loads
 from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.errors import NextAttempt, OrpipelineError, SettingsError
 from orpipeline.openrouter.budget import BudgetSpentError, BudgetState
@@ -184,3 +185,27 @@ def test_a_cursor_gives_back_the_attempts_of_its_day_only() -> None:
 def test_a_text_that_is_not_a_cursor_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         Attempts.from_cursor(text, DAY)
+
+
+# Older days that are archived but not in the tables
+
+
+def test_while_loads_fail_the_days_are_tried_in_turn_at_growing_intervals() -> None:
+    older = {day: Attempts(day) for day in ("2026-10-03", "2026-10-04", "2026-10-05")}
+    tried: list[tuple[datetime, str]] = []
+    for at in minutes_from(NOON, 200):
+        for chosen in loads(list(older.values()), at):
+            tried.append((at, chosen.day))
+            older[chosen.day] = chosen.after("run", "PostgresError", NextAttempt.TRANSIENT, at.timestamp(), "")
+    days = [day for _, day in tried]
+    assert days == ([*older] * 9)[: len(days)]
+    rounds = [at for at, _ in tried[2:]]  # the first three at once
+    waits = [(later - earlier) // MINUTE for earlier, later in itertools.pairwise(rounds)]
+    assert waits == [5, 10, 20, 30, 30, 30, 30, 30]
+
+
+def test_a_load_that_needs_a_person_is_tried_hourly() -> None:
+    known = attempts(SettingsError)
+    assert loads([known], NOON + 59 * MINUTE) == []
+    assert loads([known], NOON + 60 * MINUTE) == [known]
+    assert loads([known], NOON - 60 * MINUTE) == [known]  # the clock was ahead

@@ -151,6 +151,7 @@ class Daemon:
         self.cursor = result.cursor or self.cursor
         for request in result.run_requests or []:
             self.run("sensor", request)
+        if result.run_requests:
             return now + TICK
         assert isinstance(result.skip_reason, dg.SkipReason)
         reason = str(result.skip_reason.skip_message)

@@ -43,6 +43,12 @@ def materialized(instance: dg.DagsterInstance, names: Names, day: date) -> bool:
     return bool(instance.fetch_materializations(wanted, limit=1).records)
 
 
+def not_materialized(instance: dg.DagsterInstance, names: Names, days: Sequence[date]) -> list[date]:
+    """Return those of some days whose leaderboard is not materialized. One query, however many days there are."""
+    known = instance.get_materialized_partitions(names.asset("model_leaderboard"))
+    return [day for day in days if day.isoformat() not in known]
+
+
 def newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
     """Return the storage id of an asset's newest materialization, 0 without one."""
     records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1).records
@@ -117,6 +123,12 @@ def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, know
     error, next_attempt = _error(instance, record.dagster_run.run_id) if failed else (None, NextAttempt.TRANSIENT)
     ended_at = record.end_time or record.update_timestamp.timestamp()
     return EndedRun(record.dagster_run.run_id, error, next_attempt, ended_at)
+
+
+def failures_in_a_row(instance: dg.DagsterInstance, names: Names, day: date) -> int:
+    """Return how many of the day's newest runs that have ended have failed, up to the last success."""
+    statuses = [record.dagster_run.status for record in _records(instance, names, _ENDED, day)]
+    return next((n for n, status in enumerate(statuses) if status is dg.DagsterRunStatus.SUCCESS), len(statuses))
 
 
 def _records(

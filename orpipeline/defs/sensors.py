@@ -1,22 +1,32 @@
-"""The sensor that retries missing days."""
+"""The sensor that retries missing days, and loads days that only the archive has."""
 
 from __future__ import annotations
 
 import hashlib
-from datetime import date
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import ArchiveError
-from orpipeline.backoff import Attempt, Attempts, decide
+from orpipeline.archive.records import ArchiveError, CorruptAnswerError
+from orpipeline.backoff import BACKLOG_DAYS, Attempt, Attempts, decide, loads, look_is_due
 from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import active_run, give_up_silent_runs, latest_ended_run, materialized
+from orpipeline.defs.runs import (
+    active_run,
+    failures_in_a_row,
+    give_up_silent_runs,
+    latest_ended_run,
+    materialized,
+    not_materialized,
+)
 from orpipeline.defs.schedules import NO_KEY
+from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.budget import Budget
 from orpipeline.settings import api_key
 
@@ -24,7 +34,9 @@ if TYPE_CHECKING:
     from orpipeline.defs.jobs import AssetJob
 
 
-def snapshot_sensor(names: Names, job: AssetJob, archive: Archive, budget: Budget) -> dg.SensorDefinition:
+def snapshot_sensor(
+    names: Names, job: AssetJob, partitions: dg.DailyPartitionsDefinition, archive: Archive, budget: Budget
+) -> dg.SensorDefinition:
     """Return the sensor. It reads the event log, the archive and the request budget, and never calls the API."""
 
     @dg.sensor(
@@ -35,39 +47,114 @@ def snapshot_sensor(names: Names, job: AssetJob, archive: Archive, budget: Budge
         description=(
             "Retries the newest completed UTC day until it is materialized and intact in the archive. It backs off "
             "after a 429 and other failures, and retries more often in the last 3 hours before the day is gone. "
+            f"It also loads days of the last {BACKLOG_DAYS} that are archived but not materialized. "
             "A skipped tick shows the reason."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now, key = utc_now(), api_key()
-        day = newest_completed_day(now)
         if key is None:
             return dg.SensorResult(skip_reason=NO_KEY)
         for silent in give_up_silent_runs(context.instance, names, now):
             context.log.warning(f"Run {silent[:8]} was killed: it is marked as failed.")
-        is_materialized = materialized(context.instance, names, day)
-        if is_materialized and not _is_damaged(archive, day):
-            return dg.SensorResult(skip_reason=f"{day} is materialized; the next day is due after 00:00 UTC.")
-        run_id = active_run(context.instance, names, now, day)
-        if run_id is not None:
-            return dg.SensorResult(skip_reason=f"Run {run_id[:8]} is already processing {day}.")
-        fingerprint = hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
-        attempts = _attempts(context, names, day, fingerprint)
-        decision = decide(attempts, budget.state(), fingerprint, now, damaged=is_materialized)
-        if not isinstance(decision, Attempt):
-            return dg.SensorResult(skip_reason=decision.reason, cursor=attempts.as_cursor())
-        context.log.info(f"{day}: {decision.reason}")
-        # A rejected answer is archived, so `auto` would not fetch another one.
-        fetch = Fetch.always if attempts.rejected else Fetch.auto
-        # The run key identifies the attempt: evaluating a tick again does not start a second run.
-        request = dg.RunRequest(
-            run_key=f"attempt-{day}-{attempts.run_id or 'first'}",
-            partition_key=day.isoformat(),
-            run_config=snapshot_config(names, fetch),
-        )
-        return dg.SensorResult(run_requests=[request], cursor=attempts.as_cursor())
+        newest = _newest_day(context, names, archive, budget, key, now)
+        if newest.run_requests or not look_is_due(newest.attempts, now):
+            return newest.result()
+        older = _older_days(context, names, partitions, archive, now)
+        if older is None:  # a run is active
+            return newest.result()
+        if older:
+            return replace(newest, run_requests=older).result()
+        return replace(newest, attempts=replace(newest.attempts, looked_at=now.timestamp())).result()
 
     return sensor
+
+
+@dataclass(frozen=True)
+class _Tick:
+    """What a tick has found: the newest day's attempts, and the runs to request or why there are none."""
+
+    attempts: Attempts
+    reason: str
+    run_requests: Sequence[dg.RunRequest] = ()
+
+    def result(self) -> dg.SensorResult:
+        """Return the tick's result."""
+        cursor = self.attempts.as_cursor()
+        if self.run_requests:
+            return dg.SensorResult(run_requests=self.run_requests, cursor=cursor)
+        return dg.SensorResult(skip_reason=self.reason, cursor=cursor)
+
+
+def _newest_day(
+    context: dg.SensorEvaluationContext, names: Names, archive: Archive, budget: Budget, key: str, now: datetime
+) -> _Tick:
+    """Decide whether to fetch the newest completed day now."""
+    day = newest_completed_day(now)
+    known = _known_attempts(context, day)
+    is_materialized = materialized(context.instance, names, day)
+    if is_materialized and not _is_damaged(archive, day):
+        return _Tick(known, f"{day} is materialized; the next day is due after 00:00 UTC.")
+    run_id = active_run(context.instance, names, now, day)
+    if run_id is not None:
+        return _Tick(known, f"Run {run_id[:8]} is already processing {day}.")
+    fingerprint = hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
+    attempts = _with_ended_run(context.instance, names, known, day, fingerprint)
+    decision = decide(attempts, budget.state(), fingerprint, now, damaged=is_materialized)
+    if not isinstance(decision, Attempt):
+        return _Tick(attempts, decision.reason)
+    context.log.info(f"{day}: {decision.reason}")
+    # A rejected answer is archived, so `auto` would not fetch another one.
+    fetch = Fetch.always if attempts.rejected else Fetch.auto
+    return _Tick(attempts, decision.reason, [_request(names, "attempt", attempts, fetch)])
+
+
+def _older_days(
+    context: dg.SensorEvaluationContext,
+    names: Names,
+    partitions: dg.DailyPartitionsDefinition,
+    archive: Archive,
+    now: datetime,
+) -> list[dg.RunRequest] | None:
+    """Return runs for days before the newest one that are archived but not in the tables; None while a run is active.
+
+    The runs use the archive alone. A day whose answer was rejected, or is damaged, waits for another answer.
+    """
+    instance, newest = context.instance, newest_completed_day(now)
+    first = partitions.get_first_partition_key()
+    days = [newest - timedelta(days=age) for age in range(BACKLOG_DAYS, 0, -1)]
+    missing = not_materialized(instance, names, [day for day in days if first and day.isoformat() >= first])
+    if not missing:
+        return []
+    if active_run(instance, names, now) is not None:
+        return None
+    try:
+        archived = [_with_ended_runs(instance, names, day) for day in missing if archive.has(day)]
+        chosen = loads([attempts for attempts in archived if not _waits_for_an_answer(archive, attempts)], now)
+    except OrpipelineError as error:
+        context.log.warning(f"Older days are not loaded now. {error}")
+        return []
+    if chosen:
+        context.log.info(f"Archived, but not in the tables: {', '.join(attempts.day for attempts in chosen)}")
+    return [_request(names, "load", attempts, Fetch.never) for attempts in chosen]
+
+
+def _waits_for_an_answer(archive: Archive, attempts: Attempts) -> bool:
+    """Return whether loading a day would fail again until the archive has another answer, or a repaired one."""
+    day = date.fromisoformat(attempts.day)
+    if attempts.rejected:
+        latest = archive.latest(day)
+        return latest is None or latest.fetched_at.timestamp() <= attempts.ended_at
+    return attempts.error == CorruptAnswerError.__name__ and not archive.is_current(day)
+
+
+def _request(names: Names, kind: str, attempts: Attempts, fetch: Fetch) -> dg.RunRequest:
+    """Return a run of one day. Its key identifies the attempt: evaluating a tick again does not start a second run."""
+    return dg.RunRequest(
+        run_key=f"{kind}-{attempts.day}-{attempts.run_id or 'first'}",
+        partition_key=attempts.day,
+        run_config=snapshot_config(names, fetch),
+    )
 
 
 def _is_damaged(archive: Archive, day: date) -> bool:
@@ -78,14 +165,26 @@ def _is_damaged(archive: Archive, day: date) -> bool:
         return False  # another answer could not be archived either
 
 
-def _attempts(context: dg.SensorEvaluationContext, names: Names, day: date, fingerprint: str) -> Attempts:
-    """Return the attempts in the cursor, with the run that has ended since."""
+def _known_attempts(context: dg.SensorEvaluationContext, day: date) -> Attempts:
+    """Return the attempts in the cursor."""
     try:
-        attempts = Attempts.from_cursor(context.cursor, day)
+        return Attempts.from_cursor(context.cursor, day)
     except ValueError as error:
         context.log.warning(f"Ignored the sensor's cursor: {error}")
-        attempts = Attempts(day.isoformat())
-    ended = latest_ended_run(context.instance, names, day, known=attempts.run_id)
+        return Attempts(day.isoformat())
+
+
+def _with_ended_run(
+    instance: dg.DagsterInstance, names: Names, known: Attempts, day: date, fingerprint: str
+) -> Attempts:
+    """Return the known attempts, with the run that has ended since."""
+    ended = latest_ended_run(instance, names, day, known=known.run_id)
     if ended is None:
-        return attempts
-    return attempts.after(ended.run_id, ended.error, ended.next_attempt, ended.ended_at, fingerprint)
+        return known
+    return known.after(ended.run_id, ended.error, ended.next_attempt, ended.ended_at, fingerprint)
+
+
+def _with_ended_runs(instance: dg.DagsterInstance, names: Names, day: date) -> Attempts:
+    """Return a day's attempts from the history of runs alone."""
+    newest = _with_ended_run(instance, names, Attempts(day.isoformat()), day, "")
+    return replace(newest, failures=failures_in_a_row(instance, names, day)) if newest.failures else newest
