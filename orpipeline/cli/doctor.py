@@ -205,18 +205,26 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
 
 def _published(settings: Settings, report: _Report) -> str:
     """Return what to show about the published copy."""
+    from orpipeline.reading import open_readable
+    from orpipeline.stores import StoreError
     from orpipeline.warehouse.errors import NotPublishedError
-    from orpipeline.warehouse.published import PublishedCopy, is_copy
+    from orpipeline.warehouse.published import is_copy
 
+    if isinstance(settings.warehouse, str):
+        return "none: readers open the warehouse itself"
     try:
-        with PublishedCopy(settings.published).reading() as tables:
+        with open_readable(settings).reading() as tables:
             published = tables.days()
+        is_current = is_copy(settings.warehouse, settings.published)
     except NotPublishedError:
         return f"{settings.published}: none yet; each run publishes it"
+    except StoreError as error:
+        report.problems.append("the place of the published copy cannot be used (the reason is above)")
+        return str(error)
     except OrpipelineError as error:
         report.warnings.append("the published copy cannot be read: use `orpipeline rebuild`")
         return str(error)
-    if not is_copy(settings.warehouse, settings.published):
+    if not is_current:
         report.warnings.append("the published copy is older than the warehouse: use `orpipeline rebuild`")
     return f"{settings.published}: {terminal.span(published)}"
 

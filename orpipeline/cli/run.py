@@ -56,8 +56,11 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
 
     newest = Archive(settings.archive).latest(day)
     archived = [("answer", str(newest.path))] if newest else []
-    tables = [("warehouse", settings.warehouse), ("published", settings.published)]
-    print_rows(out, [*archived, *((name, str(path)) for name, path in tables if path.is_file()), *reported.items()])
+    tables = [("warehouse", settings.warehouse)]
+    if isinstance(settings.warehouse, Path):  # readers of another engine open that engine
+        tables.append(("published", settings.published))
+    existing = [(name, str(place)) for name, place in tables if isinstance(place, str) or place.is_file()]
+    print_rows(out, [*archived, *existing, *reported.items()])
 
 
 def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> Mapping[str, str]:
