@@ -53,7 +53,8 @@ def fetch_day(settings: Settings, day: date, mode: str) -> Record | None:
     from orpipeline.openrouter.client import open_client
 
     client = open_client(settings, api_key())
-    return capture(client, Archive(settings.archive), [day], Fetch[mode], utc_now())
+    archive, spool = Archive(settings.archive), Archive(settings.spool)
+    return capture(client, archive, [day], Fetch[mode], utc_now(), spool=spool)
 
 
 def fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, mode: str) -> DagsterStateError:

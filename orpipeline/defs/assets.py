@@ -75,6 +75,7 @@ def daily_step(
             context,
             names,
             archive=resources[names.archive].archive(),
+            spool=resources[names.archive].waiting(),
             warehouse=resources[names.warehouse].warehouse(),
             now=utc_now(),
         )
@@ -93,6 +94,7 @@ class _Step:
     context: dg.AssetExecutionContext
     names: Names
     archive: Archive
+    spool: Archive | None
     warehouse: Warehouse
     now: datetime
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -141,7 +143,7 @@ class _Step:
         """
         try:
             with self.stopwatch.measure("fetch"):
-                record = capture(client, self.archive, days, fetch, self.now)
+                record = capture(client, self.archive, days, fetch, self.now, spool=self.spool)
         except OrpipelineError as error:
             if len(days) == 1:
                 raise

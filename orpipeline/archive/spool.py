@@ -1,0 +1,74 @@
+"""The spool: a folder on this machine where a fetched answer waits until the archive can take it.
+
+A spool is an `Archive` in a folder. Its answers keep their fetch time, source and origin, and leave it only after the
+archive has them.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from orpipeline.archive.archive import Archive
+from orpipeline.archive.records import CorruptAnswerError, Record, Stored
+from orpipeline.files import replace_file
+
+_log = logging.getLogger(__name__)
+
+_DELIVERED = ".delivered-"
+_USED = ".archive"  # a file: the archive that has taken something from here
+
+
+def waiting(spool: Archive) -> list[Record]:
+    """Return the records of the answers that wait for the archive, oldest day first."""
+    return spool.records()
+
+
+def deliver(spool: Archive, archive: Archive) -> dict[Record, Stored]:
+    """Archive all that waits, in its order, and remove it from the spool. Return the outcome for each waiting record.
+
+    A damaged answer stays, and a warning names it. Raises the archive's error at the first answer that it does not
+    take; that one and the others wait on.
+    """
+    spool.adopt()
+    delivered: dict[Record, Stored] = {}
+    for record in waiting(spool):
+        try:
+            body = spool.read(record)
+        except CorruptAnswerError as error:
+            if Path(record.folder).exists():  # not if another process has just delivered it
+                _log.warning("An answer that waits for the archive is damaged, and stays there. %s", error)
+            continue
+        delivered[record] = archive.put_again(body, record)
+        _remove(spool, record)
+    return delivered
+
+
+def was_used(spool: Archive, archive: Archive) -> bool:
+    """Return whether the archive could be used from this data folder before."""
+    try:
+        return (Path(spool.root) / _USED).read_text(encoding="utf-8") == str(archive.root)
+    except OSError:
+        return False
+
+
+def mark_used(spool: Archive, archive: Archive) -> None:
+    """Remember that the archive can be used from this data folder."""
+    if not was_used(spool, archive):
+        with suppress(OSError):  # then an outage is taken for a wrong setting
+            Path(spool.root).mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(Path(spool.root) / _USED, str(archive.root).encode())
+
+
+def _remove(spool: Archive, record: Record) -> None:
+    """Remove a delivered answer: in one step, so a killed process leaves no half of it."""
+    folder, root = Path(record.folder), Path(spool.root)
+    aside = root / f"{_DELIVERED}{uuid4().hex}"
+    with suppress(OSError):  # if it stays, the archive recognizes it the next time
+        folder.rename(aside)
+        folder.parent.rmdir()
+    for delivered in root.glob(f"{_DELIVERED}*"):
+        shutil.rmtree(delivered, ignore_errors=True)
