@@ -42,6 +42,8 @@ LIBRARIES = "dagster, dagster_duckdb, duckdb, polars, pandera.polars, pyarrow, h
 LOAD_OURS = "from orpipeline.definitions import defs; defs.get_repository_def()"
 LOAD_LIBRARIES = f"import {LIBRARIES}"
 YEAR, REPORTED_DAYS, TEN_YEARS = 365, 400, 3650
+EVENT_DAYS = 120
+BATCHES = {"DAGSTER_EVENT_BATCH_SIZE": "1000"}
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,13 @@ class Bench:
         finally:
             shutil.rmtree(folder)
 
-    def run(self, folder: Path, *command: object) -> Took:
-        """Run a process in a folder. Raises RuntimeError if it fails."""
+    def run(self, folder: Path, *command: object, variables: Mapping[str, str] | None = None) -> Took:
+        """Run a process in a folder, with more environment variables if given. Raises RuntimeError if it fails."""
         started, start = time.time(), time.perf_counter()
         # Output goes to files: a full pipe would stop the process.
         with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
-            process = subprocess.Popen(
-                [str(c) for c in command], env=self._environment(folder), cwd=folder, stdout=out, stderr=err
-            )
+            environment = {**self._environment(folder), **(variables or {})}
+            process = subprocess.Popen([str(c) for c in command], env=environment, cwd=folder, stdout=out, stderr=err)
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             wall = time.perf_counter() - start
@@ -124,9 +125,9 @@ class Bench:
                 )
         return Took(wall, _number(printed), used.ru_maxrss * 1024, started)
 
-    def task(self, folder: Path, *arguments: object) -> Took:
+    def task(self, folder: Path, *arguments: object, variables: Mapping[str, str] | None = None) -> Took:
         """Run one of tasks.py's tasks."""
-        return self.run(folder, sys.executable, HERE / "tasks.py", *arguments)
+        return self.run(folder, sys.executable, HERE / "tasks.py", *arguments, variables=variables)
 
     def _environment(self, folder: Path) -> Mapping[str, str]:
         ours = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
@@ -221,6 +222,48 @@ def backfill(bench: Bench, scaffold_day: float | None) -> list[Row]:
         times = scaffold_day * YEAR / median(ours)
         rows.append(Row("the same, scaffold's day x 365", f"{times:.0f}x ours", ">= 100x faster", times >= 100))
     return rows
+
+
+def event_log(bench: Bench) -> list[Row]:
+    """Time a backfill with Dagster's state in SQLite, in Postgres, and in Postgres with batches of events."""
+    work = f"{EVENT_DAYS} days as one backfill, Postgres event log, against SQLite"
+    try:
+        from orpipeline_tests.servers import PostgresServer
+
+        server = PostgresServer(bench.root / "postgres")
+    except (ImportError, RuntimeError) as error:
+        return [Row(work, f"not run: {error}", "report", None)]
+    sqlite, postgres, batches = [], [], []
+    with server, bench.world() as archived:
+        bench.task(archived, "import", bench.answers[YEAR])
+        (archived / "warehouse.duckdb").unlink()
+        for number in range(bench.runs):
+            for seconds, variables in ((sqlite, {}), (postgres, {}), (batches, BATCHES)):
+                with bench.world(archived) as folder:
+                    if seconds is not sqlite:
+                        database = f"{'batches' if variables else 'single'}_{number}"
+                        server.create_database(database)
+                        _use_postgres(folder, server.url(database))
+                    took = bench.task(folder, "backfill", bench.day(EVENT_DAYS - 1), bench.newest, variables=variables)
+                    seconds.append(took.wall)
+                    _require_days(folder, "openrouter", EVENT_DAYS)
+    to_sqlite, to_single = _ratio(postgres, sqlite), _ratio(batches, postgres)
+    return [
+        Row(work, f"{_s(postgres)} against {_s(sqlite)} ({to_sqlite:.2f}x)", "report", None),
+        Row(
+            "the same with DAGSTER_EVENT_BATCH_SIZE=1000, against Postgres without",
+            f"{_s(batches)} ({to_single:.2f}x; {_ratio(batches, sqlite):.2f}x SQLite)",
+            "<= 0.7x",
+            to_single <= 0.7,
+        ),
+    ]
+
+
+def _use_postgres(folder: Path, url: str) -> None:
+    """Let Dagster keep its state in a database."""
+    url = url.replace("postgresql://", "postgresql+psycopg2://")  # as deploy/dagster.postgres.yaml explains
+    storage = f"storage:\n  postgres:\n    postgres_url: {url}\n"
+    (folder / "dagster_home" / "dagster.yaml").write_text(DAGSTER_YAML + storage)
 
 
 def imports(bench: Bench) -> list[Row]:
@@ -350,6 +393,7 @@ def main(runs: int, scaffold_python: str | None, only: str | None) -> None:
         for name, work in (
             ("report", lambda: report(bench)),
             ("backfill", lambda: backfill(bench, scaffold_day)),
+            ("event_log", lambda: event_log(bench)),
             ("imports", lambda: imports(bench)),
             ("published", lambda: [published(bench)]),
             ("one_day_again", lambda: [one_day_again(bench)]),

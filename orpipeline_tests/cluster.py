@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -202,16 +203,22 @@ class Cluster:
         data: dict[str, Any] = body["data"]
         return data
 
-    def wait_until_ready(self, seconds: float = 120) -> None:
-        """Return when the daemon is healthy and the webserver has loaded all code locations."""
+    def wait_until_ready(self, seconds: float = 180) -> None:
+        """Return when all code locations answer, the webserver has loaded them, and the daemon is healthy.
+
+        Raises RuntimeError if a process has ended.
+        """
 
         def is_ready() -> bool:
             for name, process in self.processes.items():
                 if process.poll() is not None:
                     raise RuntimeError(f"{name} ended with {process.returncode}:\n{self.log(name)[-2000:]}")
             try:
-                return self.daemon_is_healthy() and all(
-                    self.location_error(name) is None and loaded for name, loaded in self.loaded_locations().items()
+                return (
+                    all(listens(port) for port in self.ports.values())
+                    and all(self.loaded_locations().values())
+                    and all(self.location_error(name) is None for name in self.locations)
+                    and self.daemon_is_healthy()
                 )
             except httpx.HTTPError:
                 return False
@@ -292,7 +299,7 @@ class Cluster:
         }
         launched = self.query(
             """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
-                 ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                 ... on LaunchRunSuccess { run { runId } } ... on Error { message }
                  ... on RunConfigValidationInvalid { errors { message } } } }""",
             parameters=parameters,
         )["launchRun"]
@@ -307,7 +314,7 @@ class Cluster:
         """
         launched = self.query(
             """mutation ($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
-                 __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
+                 __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }""",
             parameters={
                 "assetSelection": [{"path": ["openrouter", name]} for name in assets],
                 "partitionNames": list(days),
@@ -387,6 +394,15 @@ class Cluster:
         keys: list[str] = data["partitionKeys"]
         ranges = [found for found in data["assetPartitionStatuses"]["ranges"] if found["status"] == "MATERIALIZED"]
         return {key for key in keys for found in ranges if found["startKey"] <= key <= found["endKey"]}
+
+
+def listens(port: int) -> bool:
+    """Return whether a process accepts connections on a port of loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def wait_until(result: Callable[[], _T | None], seconds: float, what: str) -> _T:
