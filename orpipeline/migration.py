@@ -178,7 +178,8 @@ class _Migration:
                     self._create(relation)
                     created.append(relation)
                 except duckdb.Error as error:
-                    problems[relation] = reason(error)
+                    # DuckDB suggests names in the source, which the target does not have.
+                    problems[relation] = reason(error).partition(" Did you mean")[0]
                     self._create_again(created)
             if len(problems) == len(waiting):
                 raise self._cannot_move(problems)

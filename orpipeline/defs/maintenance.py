@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an op's parameters.
 
+from typing import Any
+
 import dagster as dg
 
 from orpipeline.clock import utc_now
@@ -66,7 +68,7 @@ def _summary(maintained: Maintained) -> str:
     )
 
 
-def _metadata(maintained: Maintained) -> dict[str, dg.MetadataValue[object]]:
+def _metadata(maintained: Maintained) -> dict[str, dg.MetadataValue[Any]]:
     before, after = maintained.before, maintained.after
     counts = {
         "files_before": before.files,
