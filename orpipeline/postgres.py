@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orpipeline.errors import NextAttempt, OrpipelineError
-from orpipeline.network import require_allowed
+from orpipeline.network import is_loopback, require_allowed
 
 if TYPE_CHECKING:
     import psycopg
@@ -24,6 +24,12 @@ _DEAD_HOST = {"tcp_user_timeout": "10000", "keepalives_idle": "10", "keepalives_
 
 class PostgresError(OrpipelineError):
     """Postgres cannot be reached, does not let this user in, or failed."""
+
+
+class PostgresRejectedError(PostgresError):
+    """Postgres or its client rejects the user, the database or the connection string: a person has to correct it."""
+
+    next_attempt = NextAttempt.NEEDS_PERSON
 
 
 class PostgresNotInstalledError(PostgresError):
@@ -49,7 +55,7 @@ def connect(
             autocommit=True, prepare_threshold=None, **{**defaults, **_given(conninfo, setting)}
         )
     except psycopg.Error as error:
-        raise PostgresError(_reason(error, place(conninfo, setting=setting), setting)) from None
+        raise _explained(error, place(conninfo, setting=setting), setting) from None
     return connection
 
 
@@ -59,6 +65,13 @@ def place(conninfo: str, *, setting: str) -> str:
     host, port = found.get("host") or found.get("hostaddr") or "localhost", found.get("port", "5432")
     shown = host if port in ("", "5432") else f"{host}:{port}"
     return f"Postgres at {shown}/{found.get('dbname') or found.get('user', '')}"
+
+
+def is_local(conninfo: str, *, setting: str) -> bool:
+    """Return whether a database's server is on this machine."""
+    found = _parameters(conninfo, setting)
+    host = found.get("hostaddr") or found.get("host") or "localhost"
+    return all(one.startswith("/") or is_loopback(one) for one in host.split(","))
 
 
 def require_allowed_hosts(conninfo: str, *, setting: str) -> None:
@@ -78,15 +91,18 @@ def first_line(error: BaseException) -> str:
     return message.rpartition("FATAL:  ")[2]
 
 
-def _reason(error: BaseException, where: str, setting: str) -> str:
+def _explained(error: BaseException, where: str, setting: str) -> PostgresError:
     message = first_line(error)
-    if "password" in message or "authentication" in message:
+    kind: type[PostgresError] = PostgresRejectedError
+    if "password" in message or "authentication" in message or "pg_hba.conf" in message:
         todo = "Set PGPASSWORD or PGPASSFILE, and the right user"
-    elif "database" in message and "does not exist" in message:
+    elif "does not exist" in message:
         todo = f"Create it, or correct {setting}"
+    elif "permission denied" in message:
+        todo = f"Grant the permission, or correct {setting}"
     else:
-        todo = f"Check that it is running, and {setting}"
-    return f"{where} cannot be used: {message}. {todo}."
+        kind, todo = PostgresError, f"Check that it is running, and {setting}"
+    return kind(f"{where} cannot be used: {message}. {todo}.")
 
 
 def _given(conninfo: str, setting: str) -> dict[str, Any]:
@@ -94,7 +110,9 @@ def _given(conninfo: str, setting: str) -> dict[str, Any]:
     try:
         return dict(psycopg.conninfo.conninfo_to_dict(conninfo))
     except psycopg.Error:  # its message can quote a part of the value
-        raise PostgresError(f"{setting} is not a valid connection string or URL of a Postgres database.") from None
+        raise PostgresRejectedError(
+            f"{setting} is not a valid connection string or URL of a Postgres database."
+        ) from None
 
 
 def _parameters(conninfo: str, setting: str) -> dict[str, str]:
