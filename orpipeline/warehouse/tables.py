@@ -151,20 +151,21 @@ class Tables:
         if not self.replaced or self.layout.has_keys:
             return
         days = sorted(self.replaced)
-        for name, model in TABLES.items():
-            key = quoted_names(model.primary_key())
-            query = (
-                f"SELECT as_of FROM {self._full_name(name)} "  # noqa: S608 - quoted
-                "WHERE as_of BETWEEN ? AND ? AND as_of IN (SELECT unnest(?::DATE[])) "
-                f"GROUP BY as_of, {key} HAVING count(*) > 1 ORDER BY as_of LIMIT 1"
+        query = " UNION ALL ".join(
+            f"SELECT '{name}', as_of FROM {self._full_name(name)} "  # noqa: S608 - quoted
+            "WHERE as_of BETWEEN $first AND $last AND as_of IN (SELECT unnest($days::DATE[])) "
+            f"GROUP BY as_of, {quoted_names(model.primary_key())} HAVING count(*) > 1"
+            for name, model in TABLES.items()
+        )
+        parameters = {"first": days[0], "last": days[-1], "days": days}
+        twice = self._connection.execute(f"{query} ORDER BY ALL LIMIT 1", parameters).fetchall()
+        if twice:
+            name, day = twice[0]
+            outcome = "The rows are written. Run `orpipeline rebuild`" if committed else "Nothing was written"
+            raise DuplicateRowsError(
+                f"The table {name} in {self.layout.place()} has several rows of {day} with the same key. {outcome}; "
+                "look for programs that write to these tables without orpipeline."
             )
-            twice = self._rows(name, query, [days[0], days[-1], days])
-            if twice:
-                outcome = "The rows are written. Run `orpipeline rebuild`" if committed else "Nothing was written"
-                raise DuplicateRowsError(
-                    f"The table {name} in {self.layout.place()} has several rows of {twice[0][0]} with the same key. "
-                    f"{outcome}; look for programs that write to these tables without orpipeline."
-                )
 
     def _names_around(self, table: str, column: str, days: Sequence[date]) -> pl.DataFrame:
         rows: list[tuple[date, str]] = []

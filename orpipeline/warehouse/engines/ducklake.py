@@ -32,8 +32,8 @@ DATABASE = "lake"
 _EXTENSIONS = ("ducklake", "postgres_scanner")
 _VERSIONS = re.compile(r"catalog version is (\S+), but the extension requires version ([\w.]+?)\.? ")
 _SIGNS_OF_A_CONFLICT = ("transaction conflict", "another transaction has", "failed to commit ducklake transaction")
-_SIGNS_OF_A_MISSING_FILE = ("no files found that match", "cannot open file", "404", "nosuchkey", "no such file")
-_SIGNS_OF_NO_PLACE = ("failed to create directory", "permission denied", "nosuchbucket", "403", "accessdenied")
+_SIGNS_OF_A_MISSING_FILE = ("no files found that match", "cannot open file", "http code 404")
+_SIGNS_OF_NO_PLACE = ("failed to create directory", "permission denied", "nosuchbucket", "http code 403")
 
 
 class DuckLake:
@@ -97,7 +97,7 @@ class DuckLake:
                 f"needs {versions[2]}; nothing was changed. Install the version of `orpipeline[lake]` that the lake's "
                 "other users have, or use another database."
             )
-        lower = reported.lower()
+        lower = str(error).lower()  # what a store answered is not in the first paragraph
         if any(sign in lower for sign in _SIGNS_OF_A_CONFLICT):
             return WarehouseError(
                 f"Another program wrote to the lake {self.name} at the same time without orpipeline's lock; {unchanged}"
