@@ -4,7 +4,8 @@
 
 Run it from a clone, with the Python that orpipeline is installed in; it makes its own data, and needs no API key and no
 network. Everything takes a quarter of an hour, `--small` two minutes. Machines differ, so read the growth: a number in
-brackets is the ratio to the smallest size. The rows of a lake need Postgres and the extra `lake`; without them, a line
+brackets is the ratio to the smallest size. Columns with `_s` are seconds of processor time, unless the table's text says
+that they are seconds from start to end. The rows of a lake need Postgres and the extra `lake`; without them, a line
 gives the reason.
 """
 
@@ -113,10 +114,11 @@ def _cell(value: float | str, first: float | str) -> str:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a function returned, its seconds, and its process's peak memory in MB."""
+    """What a function returned, the processor time of it and of its whole process, and that's peak memory in MB."""
 
     result: Any
     seconds: float
+    whole: float
     peak: float
 
 
@@ -136,9 +138,9 @@ def _silence() -> None:
 
 
 def _measured(work: Callable[..., Any], arguments: Sequence[Any]) -> Ran:
-    start = time.perf_counter()
+    start = _processor_seconds()
     result = work(*arguments)
-    return Ran(result, time.perf_counter() - start, _memory("self", "VmHWM"))
+    return Ran(result, _processor_seconds() - start, _processor_seconds(), _memory("self", "VmHWM"))
 
 
 def _memory(process: int | str, name: str) -> float:
@@ -160,7 +162,20 @@ def _session(leader: int) -> list[int]:
     return found
 
 
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of those that it waited for. Other programs hardly change it."""
+    return sum(os.times()[:4])
+
+
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of processor time that some work takes, and its result."""
+    start = _processor_seconds()
+    result = work()
+    return _processor_seconds() - start, result
+
+
+def _clocked(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds from the start to the end of some work, and its result."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
@@ -309,7 +324,7 @@ def record_days(home: Path, pipelines: int) -> None:
 def load_source(place: Place, archive: Path, day: date) -> tuple[float, float]:
     """Load a source's day, and return the seconds of all of it and of the wait for other writers."""
     watch = Stopwatch()
-    seconds, loaded = _timed(
+    seconds, loaded = _clocked(
         lambda: load_days(
             Archive(archive), place.open(), [day], now=utc_now(), view_days=SPARKLINE_DAYS, stopwatch=watch
         )
@@ -334,17 +349,21 @@ def sources(bench: Bench) -> Iterator[Table]:
 
 def code_locations(bench: Bench) -> Table:
     """Measure the loading of code locations, and a run, whose process loads its code location."""
-    table = Table("Sources: the code location", "`run_s` is one run's process, from its start to its end.")
+    table = Table("Sources: the code location", "`run_s` is one run's whole process, which loads the code location.")
     root = bench.folder("sources")
     archive_windows(root / "raw", 2, bench.newest)
     for pipelines in bench.sizes((1, 10), (1, 10, 100)):
         home = bench.folder("home")
         (home / "dagster.yaml").write_text(DAEMON)
         loaded = alone(load_location, root, range(pipelines))
-        start = time.perf_counter()
-        alone(run_one, root, home, pipelines)
-        run_s = time.perf_counter() - start
-        table.add(f"{pipelines} in one location", definitions_s=loaded.result, memory_MB=loaded.peak, run_s=run_s)
+        run = alone(run_one, root, home, pipelines)
+        table.add(
+            f"{pipelines} in one location",
+            definitions_s=loaded.result,
+            memory_MB=loaded.peak,
+            run_s=run.whole,
+            run_MB=run.peak,
+        )
     if not bench.small:
         with _processes(2, max_tasks_per_child=1) as pool:
             parts = [pool.submit(_measured, load_location, (root, range(10 * n, 10 * n + 10))) for n in range(10)]
@@ -362,7 +381,7 @@ def daemon(bench: Bench) -> Table:
     seconds = 30 if bench.small else 60
     table = Table(
         "Sources: the daemon",
-        f"`wanted` and `ticks` are a minute's, over {seconds} s. `longest_gap_s` is between two ticks of a "
+        f"`wanted` and `ticks` are a minute's, over {seconds} s. Seconds are from start to end. `longest_gap_s` is between two ticks of a "
         "`snapshot_sensor`, which is due every 30 s. Memory is that of the daemon and its code servers.",
     )
     cases = [(1, 1, ""), (10, 1, "")] if bench.small else [(10, 1, ""), (100, 1, ""), (100, 1, THREADS), (100, 10, "")]
@@ -466,8 +485,9 @@ def writers(bench: Bench) -> Table:
     """Load a day of each source, all at once, into one file, into a file for each source, and into a lake."""
     table = Table(
         "Sources: a day's loads",
-        f"{WORKERS} processes load a day of each source, which has {SOURCE_HISTORY} days, and publish it. `load_s` is "
-        "the median of one load with its wait, `wait_p95_s` the 95th percentile of the wait for other writers.",
+        f"{WORKERS} processes load a day of each source, which has {SOURCE_HISTORY} days, and publish it. Seconds "
+        "are from start to end: `load_s` is the median of one load with its wait, `wait_p95_s` the 95th percentile of the "
+        "wait for other writers.",
     )
     days = [bench.newest - timedelta(days=n) for n in range(SOURCE_HISTORY + 1)]
     archive = bench.folder("answers")
@@ -716,8 +736,8 @@ def take_long_answer(root: Path, day: date, count: int) -> dict[str, float | str
     validated = Validated({day: record}, {day: record}, parsed, findings, findings.clear(), {})
     with _warehouse(root, published=True).writing() as tables:
         write_s, _ = _timed(lambda: write_days(tables, validated))
-        start = time.perf_counter()
-    publish_s = time.perf_counter() - start
+        start = _processor_seconds()
+    publish_s = _processor_seconds() - start
     with _warehouse(root, published=False).reading() as tables:
         views_s, _ = _timed(lambda: [tables.read(name) for name in ("author_leaderboard", "leaderboard_coverage")])
     return {
@@ -760,7 +780,7 @@ def readers(bench: Bench) -> Iterator[Table]:
         "Readers",
         f"Each reader reads the newest day's leaderboard every {READ_EVERY:g} s for {seconds} s, with {len(days)} days "
         f"in the tables, while a writer loads that day every {WRITE_EVERY:g} s. The readers are threads of up to "
-        f"{WORKERS} processes. An error is also a day that is not whole.",
+        f"{WORKERS} processes. Seconds are from start to end. An error is also a day that is not whole.",
     )
     for engine in ("DuckDB file", *([] if bench.no_lake else ["lake"])):
         root = bench.folder("readers")
@@ -821,7 +841,7 @@ def write_again(settings: Settings, day: date, ready: float, seconds: int) -> li
     archive, warehouse, took = Archive(Path(settings.archive)), _warehouse_of(settings), []
     for due in _times(ready, seconds, WRITE_EVERY):
         _sleep_until(due)
-        took.append(_timed(lambda: load_days(archive, warehouse, [day], now=utc_now()))[0])
+        took.append(_clocked(lambda: load_days(archive, warehouse, [day], now=utc_now()))[0])
     return took
 
 
@@ -896,6 +916,7 @@ def main(only: str | None, small: bool) -> None:
     import duckdb
 
     start = time.perf_counter()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end, too
     with _open_bench(small) as bench:
         tables = [table for name, work in SIMULATIONS.items() if only in (None, name) for table in work(bench)]
     busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
