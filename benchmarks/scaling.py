@@ -4,9 +4,9 @@
 
 Run it from a clone, with the Python that orpipeline is installed in; it makes its own data, and needs no API key and no
 network. Everything takes a quarter of an hour, `--small` two minutes. Machines differ, so read the growth: a number in
-brackets is the ratio to the smallest size. Columns with `_s` are seconds of processor time, unless the table's text says
-that they are seconds from start to end. The rows of a lake need Postgres and the extra `lake`; without them, a line
-gives the reason.
+brackets is the ratio to the smallest size. Seconds are processor time, which other programs hardly change, unless a
+table's text says that they are from start to end. The rows of a lake need Postgres and the extra `lake`; without them,
+a line gives the reason.
 """
 
 from __future__ import annotations
@@ -381,8 +381,8 @@ def daemon(bench: Bench) -> Table:
     seconds = 30 if bench.small else 60
     table = Table(
         "Sources: the daemon",
-        f"`wanted` and `ticks` are a minute's, over {seconds} s. Seconds are from start to end. `longest_gap_s` is between two ticks of a "
-        "`snapshot_sensor`, which is due every 30 s. Memory is that of the daemon and its code servers.",
+        f"`wanted` and `ticks` are a minute's, over {seconds} s. Seconds are from start to end. `longest_gap_s` is "
+        "between two ticks of a `snapshot_sensor`, which is due every 30 s. Memory is that of the daemon and its code servers.",
     )
     cases = [(1, 1, ""), (10, 1, "")] if bench.small else [(10, 1, ""), (100, 1, ""), (100, 1, THREADS), (100, 10, "")]
     for pipelines, locations, more in cases:
@@ -485,8 +485,8 @@ def writers(bench: Bench) -> Table:
     """Load a day of each source, all at once, into one file, into a file for each source, and into a lake."""
     table = Table(
         "Sources: a day's loads",
-        f"{WORKERS} processes load a day of each source, which has {SOURCE_HISTORY} days, and publish it. Seconds "
-        "are from start to end: `load_s` is the median of one load with its wait, `wait_p95_s` the 95th percentile of the "
+        f"{WORKERS} processes load a day of each source, which has {SOURCE_HISTORY} days, and publish it. Seconds are "
+        "from start to end: `load_s` is the median of one load with its wait, `wait_p95_s` the 95th percentile of the "
         "wait for other writers.",
     )
     days = [bench.newest - timedelta(days=n) for n in range(SOURCE_HISTORY + 1)]
@@ -822,12 +822,8 @@ def _add_readers(bench: Bench, table: Table, engine: str, settings: Settings, co
 
 
 def _warehouse_of(settings: Settings) -> Warehouse:
-    is_file = isinstance(settings.warehouse, Path)
-    return Warehouse(
-        settings.warehouse,
-        lake_data=None if is_file else settings.lake_data,
-        published=settings.published if is_file else None,
-    )
+    lake_data = None if isinstance(settings.warehouse, Path) else settings.lake_data
+    return Warehouse(settings.warehouse, lake_data=lake_data, published=settings.published)
 
 
 def load_for_readers(settings: Settings, days: Sequence[date]) -> None:
@@ -852,7 +848,7 @@ def read_again(settings: Settings, day: date, count: int, ready: float, seconds:
     lock = threading.Lock()
 
     def reader(number: int) -> None:
-        ways = [("read", _read)] + ([("parquet", _scan)] if isinstance(settings.warehouse, Path) else [])
+        ways = (("read", _read), ("parquet", _scan))
         for turn, due in enumerate(_times(ready + READ_EVERY * number / count, seconds, READ_EVERY)):
             _sleep_until(due)
             how, read = ways[(turn + number) % len(ways)]
@@ -877,7 +873,7 @@ def _read(settings: Settings, day: date) -> pl.DataFrame:
 
 
 def _scan(settings: Settings, day: date) -> pl.DataFrame:
-    files = parquet_folder(settings.published, "openrouter") / "model_leaderboard" / "*.parquet"
+    files = parquet_folder(Path(settings.published), "openrouter") / "model_leaderboard" / "*.parquet"
     return pl.scan_parquet(files).filter(as_of=day).collect()
 
 
