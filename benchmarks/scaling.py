@@ -382,7 +382,7 @@ def daemon(bench: Bench) -> Table:
     table = Table(
         "Sources: the daemon",
         f"`wanted` and `ticks` are a minute's, over {seconds} s. Seconds are from start to end. `longest_gap_s` is "
-        "between two ticks of a `snapshot_sensor`, which is due every 30 s. Memory is that of the daemon and its code servers.",
+        "between two ticks of a `snapshot_sensor`, which is due every 30 s. Memory includes code servers.",
     )
     cases = [(1, 1, ""), (10, 1, "")] if bench.small else [(10, 1, ""), (100, 1, ""), (100, 1, THREADS), (100, 10, "")]
     for pipelines, locations, more in cases:
