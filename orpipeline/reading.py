@@ -10,8 +10,6 @@ import polars as pl
 from orpipeline.days import as_day
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.live import LiveTables
 from orpipeline.warehouse.published import PublishedCopy
 
 
@@ -54,6 +52,9 @@ def open_readable(settings: Settings) -> PublishedCopy:
     """Return what readers open: the published copy of a DuckDB file, or the lake itself."""
     if isinstance(settings.warehouse, Path):
         return PublishedCopy(settings.published, cache=settings.data_dir / "cache")
+    from orpipeline.warehouse.database import Warehouse
+    from orpipeline.warehouse.live import LiveTables
+
     return LiveTables(Warehouse(settings.warehouse, lake_data=settings.lake_data))
 
 

@@ -34,7 +34,9 @@ SELECT application_name, host(client_addr), pid FROM pg_locks JOIN pg_stat_activ
 WHERE {_OF_OUR_LOCK} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """  # noqa: S608 - our own constant
 _STILL_LOCKED_SQL = f"SELECT 1 FROM pg_locks WHERE {_OF_OUR_LOCK} AND pid = pg_backend_pid()"  # noqa: S608 - ours
-_DATA_PATH_SQL = "SELECT value FROM ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
+# DuckLake keeps its catalog in the schema `public`, whatever the search path is.
+_IS_LAKE_SQL = "SELECT to_regclass('public.ducklake_metadata')"
+_DATA_PATH_SQL = "SELECT value FROM public.ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
 
 
 class Catalog:
@@ -47,7 +49,7 @@ class Catalog:
     def data_path(self) -> str | None:
         """Return where the lake keeps its files, or None if there is no lake in the database yet."""
         with self._connect() as connection:
-            if _value(connection, "SELECT to_regclass('ducklake_metadata')") is None:
+            if _value(connection, _IS_LAKE_SQL) is None:
                 return None
             return str(_value(connection, _DATA_PATH_SQL))
 

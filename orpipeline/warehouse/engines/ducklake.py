@@ -70,21 +70,16 @@ class DuckLake:
             )
         if not read_only:
             self._create_folder()
-        connection = duckdb.connect(":memory:", config=self._config)
         try:
-            self._attach(connection, DATABASE, read_only=read_only)
-            connection.execute(f"USE {DATABASE}")
+            connection = duckdb.connect(":memory:", config=self._config)
+            try:
+                self._attach(connection, read_only)
+            except BaseException:
+                connection.close()
+                raise
         except duckdb.Error as error:
-            connection.close()
             raise self.error(error) from error
-        except BaseException:
-            connection.close()
-            raise
         return connection
-
-    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
-        """Attach the lake read-only to another place's connection."""
-        self._attach(connection, name, read_only=True)
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from orpipeline import network
-from orpipeline.warehouse.engines.extensions import load_extension
+from orpipeline.warehouse.engines.extensions import extension_path
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, reason
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError, WarehouseSetupError
 from orpipeline.warehouse.layout import literal, quoted
@@ -50,28 +50,16 @@ class MotherDuck:
 
     def connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:  # noqa: ARG002 - MotherDuck decides by the token
         """Attach the database. Raises WarehouseSetupError without the extension or the token."""
-        connection = duckdb.connect(":memory:", config=self._config)
         try:
-            self._load(connection)
-            connection.execute(f"ATTACH {literal(self.name)}")
-            connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
-        except BaseException:
-            connection.close()
-            raise
+            connection = duckdb.connect(":memory:", config=self._config)
+            try:
+                self._attach(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except duckdb.Error as error:
+            raise self.error(error) from error
         return connection
-
-    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
-        """Attach the database to another place's connection."""
-        self._load(connection)
-        connection.execute(f"ATTACH {literal(self.name)} AS {name} (READ_ONLY)")
-
-    def _load(self, connection: duckdb.DuckDBPyConnection) -> None:
-        load_extension(connection, "motherduck", needed_for=f"The warehouse {self.name}")
-        if not any(os.environ.get(name) for name in _TOKENS):
-            raise WarehouseSetupError(
-                f"The warehouse {self.name} needs MotherDuck's token; nothing was changed. Set MOTHERDUCK_TOKEN."
-            )
-        network.require_allowed(_HOST)
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""
@@ -81,3 +69,21 @@ class MotherDuck:
 
     def publish(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Do nothing: readers open MotherDuck itself."""
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        wheel = extension_path("motherduck")
+        try:
+            connection.execute(f"LOAD {literal(str(wheel))}" if wheel else "LOAD motherduck")
+        except duckdb.Error as error:
+            raise WarehouseSetupError(
+                f"The warehouse {self.name} needs DuckDB's extension motherduck, which is not installed for DuckDB "
+                f"{duckdb.__version__}; nothing was changed. Run `INSTALL motherduck` once in DuckDB, or install the "
+                "package duckdb-extension-motherduck."
+            ) from error
+        if not any(os.environ.get(name) for name in _TOKENS):
+            raise WarehouseSetupError(
+                f"The warehouse {self.name} needs MotherDuck's token; nothing was changed. Set MOTHERDUCK_TOKEN."
+            )
+        network.require_allowed(_HOST)
+        connection.execute(f"ATTACH {literal(self.name)}")
+        connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
