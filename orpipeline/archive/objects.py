@@ -174,7 +174,7 @@ class ObjectStorage:
         content, e_tag = self._get_raw(key)
         if content == _CLAIMED or self._is_intact(content, record):
             return None
-        aside = self._copy_aside(_folder(key), at)
+        aside = self._copy_aside(_folder(key), content, at)
         attributes = {_RECORD_ATTRIBUTE: _attribute(record)}
         if content is None:
             return aside if self._create(key, pack(body), attributes) else None
@@ -198,7 +198,7 @@ class ObjectStorage:
         with suppress(ArchiveError):
             if self._is_intact(content, self._read_record(folder, day, number)):
                 return None
-        aside = self._copy_aside(folder, at)
+        aside = self._copy_aside(folder, content, at)
         if content is None:
             self._create(key, _CLAIMED)
         elif content != _CLAIMED:
@@ -391,14 +391,14 @@ class ObjectStorage:
         with suppress(FileNotFoundError), self._errors("write"):
             obstore.delete(self._store, key)
 
-    def _copy_aside(self, folder: str, at: datetime) -> str:
-        """Copy a damaged revision's objects to an unused name, and return it."""
+    def _copy_aside(self, folder: str, answer: bytes | None, at: datetime) -> str:
+        """Copy a damaged revision, with this answer, to an unused name, and return it."""
         day, name = folder.split("/")
-        contents = {file: self._get_raw(f"{folder}/{file}")[0] for file in (ANSWER_FILE, RECORD_FILE)}
-        copies = {file: content for file, content in contents.items() if content not in (None, _CLAIMED)}
+        contents = {ANSWER_FILE: answer, RECORD_FILE: self._get_raw(f"{folder}/{RECORD_FILE}")[0]}
+        copies = {file: content for file, content in contents.items() if content is not None and content != _CLAIMED}
         for n in count(1):
             aside = f"{DAMAGED}{name}-{at:%Y%m%dT%H%M%S}" + (f"-{n}" if n > 1 else "")
-            if all(self._create_same(f"{day}/{aside}/{file}", content or b"") for file, content in copies.items()):
+            if all(self._create_same(f"{day}/{aside}/{file}", content) for file, content in copies.items()):
                 return aside
         raise AssertionError("unreachable")
 

@@ -12,6 +12,7 @@ from orpipeline.archive.records import ArchiveError
 from orpipeline.clock import newest_completed_day
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
+from orpipeline.stores import StoreError
 
 
 def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefinition:
@@ -39,7 +40,7 @@ def stand_alone_partitions(settings: Settings, now: datetime) -> dg.DailyPartiti
     if "start_date" in settings.model_fields_set:
         return daily_partitions(settings)
     first = None
-    with suppress(ArchiveError):  # the runs report it
+    with suppress(ArchiveError, StoreError):  # the runs report it
         first = Archive(settings.archive).first_day() or newest_completed_day(now)
     return daily_partitions(settings.model_copy(update={"start_date": first}) if first else settings)
 
