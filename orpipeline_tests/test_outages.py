@@ -1,7 +1,7 @@
 """A week in which the object store and the database disappear, each for longer than the API serves a day.
 
 The archive and the lake's files are on a real S3 server, the lake's catalog in a real Postgres. The clock is the
-test's. Dagster's daemon is played by `Daemon`: it evaluates the schedules and, every 3 hours, the sensor.
+test's. Dagster's daemon is played by `Daemon`: it evaluates the schedules and, every 8 hours, the sensor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _moments() -> list[tuple[timedelta, str]]:
     return sorted(
         [
             *((day + at, name) for day in days for name, at in SCHEDULES.items()),
-            *((day + 30 * timedelta(minutes=1) + n * 3 * HOUR, "tick") for day in days for n in range(8)),
+            *((day + 30 * timedelta(minutes=1) + n * 8 * HOUR, "tick") for day in days for n in range(3)),
             *zip(STORE_OUTAGE, ("the store disappears", "the store returns"), strict=True),
             *zip(DATABASE_OUTAGE, ("the database disappears", "the database returns"), strict=True),
         ]
