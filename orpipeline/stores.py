@@ -75,6 +75,20 @@ def open_store(url: str, *, setting: str, timeout_seconds: float = TIMEOUT_SECON
         )
 
 
+def check_store(url: str, *, setting: str) -> None:
+    """Raise StoreError if the store at a URL cannot be listed. Changes nothing, so it does not try to write."""
+    store = open_store(url, setting=setting)
+    import obstore
+
+    with store_errors("list", url, setting=setting):
+        next(iter(obstore.list(store, chunk_size=1)), None)
+
+
+def hosts(url: str) -> list[str]:
+    """Return the host that the store at a URL is on, without the one that has its credentials."""
+    return list(_hosts(url, os.environ))[:1]
+
+
 @contextmanager
 def store_errors(verb: str, url: str, *, setting: str) -> Iterator[None]:
     """Turn obstore's errors into a StoreError of one line. `verb` is what was done: `read`, `write`, `list`.

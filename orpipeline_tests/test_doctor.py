@@ -43,8 +43,17 @@ def verdict(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """Return the printed rows by name. Values begin at column 16."""
-    return {line[:16].strip(): line[16:] for line in done.stdout.splitlines()}
+    """Return the rows of the first table by name. Values begin at column 16."""
+    return _rows(done.stdout.partition("\n\n")[0])
+
+
+def survival_rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """Return the rows of the second table by name: what happens to each part if the machine is lost."""
+    return _rows(done.stdout.split("\n\n")[1])
+
+
+def _rows(text: str) -> dict[str, str]:
+    return {line[:16].strip(): line[16:] for line in text.splitlines()}
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -62,7 +71,7 @@ def assert_the_rest_is_shown(shown: dict[str, str], *failed: str) -> None:
 
 
 def test_a_locked_warehouse_is_named_at_once_and_is_not_a_failure(filled: World) -> None:
-    with held_open(filled.settings.warehouse) as holder:
+    with held_open(filled.warehouse.path) as holder:
         done = doctor(filled)
     code, line = verdict(done)
     assert code == 0
@@ -73,7 +82,7 @@ def test_a_locked_warehouse_is_named_at_once_and_is_not_a_failure(filled: World)
 
 
 def damage_the_warehouse(world: World) -> None:
-    world.settings.warehouse.write_bytes(b"damaged" * 1000)
+    world.warehouse.path.write_bytes(b"damaged" * 1000)
 
 
 def damage_the_budget(world: World) -> None:
@@ -142,7 +151,7 @@ def test_days_to_fetch_load_or_look_at_are_warnings(world: World) -> None:
 
 @pytest.mark.usefixtures("at_noon")
 def test_damaged_answers_are_not_ready_with_deep(filled: World) -> None:
-    path = filled.archive.revisions(DAY)[0].path
+    path = Path(filled.archive.revisions(DAY)[0].path)
     path.write_bytes(path.read_bytes()[:-10])
     code, line = verdict(doctor(filled, "--deep"))
     assert (code, line) == (1, "Not ready: 1 archived answer is damaged (named above).")
@@ -164,8 +173,8 @@ def test_without_a_budget_file_nothing_is_used(world: World) -> None:
 
 
 def test_a_complete_answer_that_a_kill_left_and_a_misdated_one_are_listed(filled: World) -> None:
-    root = filled.archive.root
-    other = filled.store(sample_answer(DAY - timedelta(days=1))).record.path.parent
+    root = Path(filled.archive.root)
+    other = Path(filled.store(sample_answer(DAY - timedelta(days=1))).record.folder)
     other.rename(root / ".writing-killed")
     shutil.copytree(root / "2026-10-06", root / "2099-01-01")
     shown = rows(doctor(filled))

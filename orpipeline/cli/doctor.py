@@ -22,6 +22,7 @@ from orpipeline.settings import API_KEY, PREFIX, Settings, api_key
 if TYPE_CHECKING:
     from orpipeline.archive.archive import Archive
     from orpipeline.archive.records import ArchiveError
+    from orpipeline.cli.survival import Part
 
 Rows = list[tuple[str, str]]
 _RECENT_DAYS = 7
@@ -41,12 +42,15 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     """Show settings, lost days and API usage, and end with a verdict.
 
     "Ready." and "Works, with ... warnings" exit with 0; "Not ready", which names what prevents daily recording, exits
-    with 1. A lost day is one that you missed and that the API no longer serves.
+    with 1. A lost day is one that you missed and that the API no longer serves. The table shows where each part is, and
+    whether it survives the loss of this machine.
 
     This command changes nothing and makes no API calls. It also works on a read-only disk, and with a locked or damaged
-    warehouse: it shows what can be read, and why the rest cannot.
+    warehouse: it shows what can be read, and why the rest cannot. It reads object stores and databases but does not
+    test whether they can be written.
     """
     from orpipeline.archive.archive import Archive
+    from orpipeline.cli import survival
 
     settings, now = command_settings(demo=demo), utc_now()
     archive = Archive(settings.archive)
@@ -54,16 +58,26 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     report.rows += _setting_rows(settings, env_file, demo=demo)
     if not demo:  # its API is a stand-in, with its own key
         _check_api(settings, report)
+    parts = survival.parts(settings)
     _check_places(settings, report)
-    report.try_to_add("archive", lambda: _archive_rows(archive, now, report))
-    report.try_to_add("days", lambda: _day_rows(settings, archive, now, report))
-    _add_budget(settings, report)
+    if report.try_to_add("archive", lambda: _archive_rows(archive, now, report)) or isinstance(archive.root, Path):
+        report.try_to_add("days", lambda: _day_rows(settings, archive, now, report))
+    else:  # the store would only fail once more
+        report.rows.append(("warehouse", _table_days(settings, report)[1]))
+    _check_stores(settings, report)
+    _add_budget(settings, next(part for part in parts if part.name == "budget"), report)
+    report.try_to_add("spool", lambda: _waiting_rows(settings, report))
+    contradiction = survival.contradiction(parts)
+    if contradiction:
+        report.warnings.append(contradiction)
     damaged: list[ArchiveError] = []
     if deep:
         report.try_to_add("sha256", lambda: _sha256_rows(archive, damaged, report))
     terminal.print_rows(terminal.out, report.rows)
     for error in damaged:
         terminal.print_line(terminal.out, str(error))
+    terminal.out.print()
+    terminal.print_rows(terminal.out, survival.rows(parts))
     terminal.out.print()
     if report.problems:
         raise OrpipelineError(f"Not ready: {'; '.join(report.problems)}.")
@@ -84,13 +98,15 @@ class _Report:
         """The command that records the newest day."""
         return "`orpipeline demo`" if self.demo else "`orpipeline run`"
 
-    def try_to_add(self, part: str, rows: Callable[[], Rows]) -> None:
-        """Add the rows that a function returns, or a row with its error and a problem."""
+    def try_to_add(self, part: str, rows: Callable[[], Rows]) -> bool:
+        """Add the rows that a function returns, or a row with its error and a problem. Return whether there is none."""
         try:
             self.rows += rows()
         except OrpipelineError as error:
             self.rows.append((part, str(error)))
             self.problems.append(f"the {part} cannot be read (the reason is above)")
+            return False
+        return True
 
     def verdict(self) -> str:
         """Return the last line, if there is no problem."""
@@ -123,19 +139,25 @@ def _check_api(settings: Settings, report: _Report) -> None:
 
 
 def _check_places(settings: Settings, report: _Report) -> None:
-    """Add the files and folders that a run writes and that this process cannot write."""
+    """Add the files and folders on this machine that a run writes and that this process cannot write."""
     home = os.environ.get("DAGSTER_HOME")
     places = {
         "archive": settings.archive,
         "warehouse": settings.warehouse,
-        "warehouse's folder": settings.warehouse.parent,
-        "request budget": settings.state / "budget.sqlite",
-        "request budget's folder": settings.state,
+        "lake's files": settings.lake_data if settings.is_lake else "",
         "reports": settings.reports,
         "Dagster's state": Path(home).expanduser() if home else settings.dagster_home,
     }
+    if isinstance(settings.warehouse, Path):
+        places["warehouse's folder"] = settings.warehouse.parent
+    if isinstance(settings.state, Path):
+        places |= {"request budget": settings.state / "budget.sqlite", "request budget's folder": settings.state}
+    if isinstance(settings.archive, str):
+        places["spool"] = settings.spool
     locked: dict[Path, list[str]] = {}
     for name, path in places.items():
+        if not isinstance(path, Path):
+            continue
         existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
         is_wrong_kind = existing != path and not existing.is_dir()
         if is_wrong_kind or not os.access(existing, os.W_OK | (os.X_OK if existing.is_dir() else 0)):
@@ -154,7 +176,8 @@ def _archive_rows(archive: Archive, now: datetime, report: _Report) -> Rows:
         report.warnings.append(f"{newest} is damaged in the archive: use {report.run} before 24:00 UTC")
     rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
     unfinished = [str(folder) for folder in archive.leftovers()]
-    misdated = [str(record.folder) for record in archive.misdated()]
+    # Only version 0.1 archived such answers below a day. In an object store, this would read all records.
+    misdated = [str(record.folder) for record in archive.misdated()] if isinstance(archive.root, Path) else []
     if unfinished:
         rows.append(("unfinished", f"{', '.join(unfinished)}: complete answers that the next run archives"))
     if misdated:
@@ -191,7 +214,7 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
     from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 
     try:
-        stored = Warehouse(settings.warehouse, lock_wait_seconds=0, published=settings.published).days()
+        stored = Warehouse(settings.warehouse, lake_data=settings.lake_data, lock_wait_seconds=0).days()
     except WarehouseBusyError as error:
         holder = re.search(r"PID \d+", str(error))
         named = f" ({holder[0]})" if holder else ""
@@ -229,7 +252,37 @@ def _published(settings: Settings, report: _Report) -> str:
     return f"{settings.published}: {terminal.span(published)}"
 
 
-def _add_budget(settings: Settings, report: _Report) -> None:
+def _check_stores(settings: Settings, report: _Report) -> None:
+    """Add the object stores that cannot be used and that nothing else has read: those of a lake, and of its reports."""
+    places = {"lake's files": (settings.lake_data, "LAKE_DATA")} if settings.is_lake else {}
+    if isinstance(settings.warehouse, str):
+        places["reports"] = (settings.reports, "REPORTS")
+    for name, (place, setting) in places.items():
+        if isinstance(place, str):
+            from orpipeline.stores import check_store
+
+            try:
+                check_store(place, setting=PREFIX + setting)
+            except OrpipelineError as error:
+                report.rows.append((name, str(error)))
+                report.problems.append(f"the place of the {name} cannot be used (the reason is above)")
+
+
+def _waiting_rows(settings: Settings, report: _Report) -> Rows:
+    """Return a row for answers that wait until the archive can take them."""
+    from orpipeline.archive.archive import Archive
+    from orpipeline.archive.spool import waiting
+
+    records = waiting(Archive(settings.spool)) if settings.spool.exists() else []
+    if not records:
+        return []
+    answers = "1 answer waits" if len(records) == 1 else f"{len(records)} answers wait"
+    report.warnings.append(f"{answers} on this machine for the archive: the next run archives what it can")
+    days = terminal.some_days(sorted({record.as_of for record in records if record.as_of}))
+    return [("spool", f"{settings.spool}: {answers} for the archive, of days {days}")]
+
+
+def _add_budget(settings: Settings, part: Part, report: _Report) -> None:
     from orpipeline.openrouter.budget import BudgetError, open_budget
 
     try:
@@ -246,7 +299,8 @@ def _add_budget(settings: Settings, report: _Report) -> None:
         f"{state.used_last_minute} of {state.per_minute} in the last minute, "
         f"{state.used_last_day} of {state.per_day} in the last 24 hours"
     )
-    shared = f"{settings.state}: if other data folders use the same key, set {PREFIX}STATE to it in all of them"
+    folders = f"if other data folders use the same key, set {PREFIX}STATE to it in all of them"
+    shared = f"{part.place}: {folders if isinstance(settings.state, Path) else 'one for all who use this database'}"
     report.rows += [("requests", used), ("budget", shared)]
     if state.next_request_at is not None:
         at = f"{state.next_request_at:%Y-%m-%d %H:%M:%S} UTC"
