@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -193,6 +194,11 @@ def test_it_waits_for_the_request_budget(online: World) -> None:
     for _ in range(30):
         online.budget.spend()
     assert reason(online.tick()).startswith("Request budget spent, next attempt 12:01:00 UTC")
+
+
+def test_while_the_request_budget_cannot_be_used_it_skips(online: World) -> None:
+    Path(online.budget.place).mkdir(parents=True)
+    assert reason(online.tick()).startswith("2026-10-06 waits: the request budget cannot be used")
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ from orpipeline.defs.runs import (
 )
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.errors import OrpipelineError
-from orpipeline.openrouter.budget import Budget
+from orpipeline.openrouter.budget import Budget, BudgetError
 from orpipeline.settings import api_key
+from orpipeline.stores import StoreError
 
 if TYPE_CHECKING:
     from orpipeline.defs.jobs import AssetJob
@@ -100,7 +101,12 @@ def _newest_day(
         return _Tick(known, f"Run {run_id[:8]} is already processing {day}.")
     fingerprint = hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
     attempts = _with_ended_run(context.instance, names, known, day, fingerprint)
-    decision = decide(attempts, budget.state(), fingerprint, now, damaged=is_materialized)
+    try:
+        used = budget.state()
+    except BudgetError as error:
+        context.log.error(str(error))
+        return _Tick(attempts, f"{day} waits: the request budget cannot be used (see this tick's log).")
+    decision = decide(attempts, used, fingerprint, now, damaged=is_materialized)
     if not isinstance(decision, Attempt):
         return _Tick(attempts, decision.reason)
     context.log.info(f"{day}: {decision.reason}")
@@ -161,7 +167,7 @@ def _is_damaged(archive: Archive, day: date) -> bool:
     """Return whether a day must be fetched again while the API still serves it."""
     try:
         return not archive.is_current(day)
-    except ArchiveError:
+    except (ArchiveError, StoreError):
         return False  # another answer could not be archived either
 
 
