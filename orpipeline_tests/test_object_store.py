@@ -29,8 +29,8 @@ from orpipeline.stores import StoreError, StoreUnreachableError, open_store
 from orpipeline.testing import LocalApi, sample_answer
 from orpipeline.testing.local_api import KEY, Reply
 from orpipeline_tests import raw
+from orpipeline_tests.faulty_store import FaultyStore
 from orpipeline_tests.servers import S3Server, free_port
-from orpipeline_tests.store_proxy import StoreProxy
 
 DAY = date(2026, 10, 6)
 FETCHED = datetime(2026, 10, 7, 0, 20, 3, tzinfo=UTC)
@@ -40,9 +40,10 @@ ANSWER, RECORD = r"PUT .*/r1/task_classifications\.json\.gz", r"PUT .*/r1/record
 
 
 @pytest.fixture
-def proxy(s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreProxy]:
+def proxy(s3_server: S3Server, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     """A proxy between the archive and the bucket's server."""
-    with StoreProxy(s3_server.port) as between:
+    del archive  # it is opened by its first request, after this has set the endpoint
+    with FaultyStore(s3_server.port) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
         yield between
 
@@ -72,7 +73,7 @@ def assert_only(archive: Archive, *answers: bytes) -> None:
 @pytest.mark.parametrize("fault", ["drop", "swallow", "503"])
 @pytest.mark.parametrize("request_", [ANSWER, RECORD], ids=["answer", "record"])
 def test_an_upload_that_is_cut_off_or_unanswered_is_repeated_and_stored_once(
-    archive: Archive, proxy: StoreProxy, fault: str, request_: str
+    archive: Archive, proxy: FaultyStore, fault: str, request_: str
 ) -> None:
     proxy.fail(fault, request_)
     record = put(archive)
@@ -82,7 +83,7 @@ def test_an_upload_that_is_cut_off_or_unanswered_is_repeated_and_stored_once(
 
 @pytest.mark.parametrize("complete", ["put", "adopt"])
 def test_an_answer_without_its_record_is_completed_with_the_record_it_was_to_have(
-    archive: Archive, proxy: StoreProxy, complete: str
+    archive: Archive, proxy: FaultyStore, complete: str
 ) -> None:
     written = put(Archive(f"{archive.root}-2"))
     proxy.fail("503", RECORD, times=100)
@@ -102,7 +103,7 @@ def test_an_answer_without_its_record_is_completed_with_the_record_it_was_to_hav
     assert raw.read(raw.record_file(completed.path)) == raw.read(raw.record_file(written.path))
 
 
-def test_a_process_that_is_killed_between_answer_and_record_loses_nothing(archive: Archive, proxy: StoreProxy) -> None:
+def test_a_process_that_is_killed_between_answer_and_record_loses_nothing(archive: Archive, proxy: FaultyStore) -> None:
     def kill(method: str, path: str) -> None:
         if method == "PUT" and path.endswith("record.json"):
             os.kill(process.pid, signal.SIGKILL)
@@ -112,7 +113,7 @@ def test_a_process_that_is_killed_between_answer_and_record_loses_nothing(archiv
     code = "import sys; from orpipeline_tests.test_object_store import *; put(Archive(sys.argv[1]))"
     process = subprocess.Popen([sys.executable, "-c", code, str(archive.root)])
     assert process.wait(60) == -signal.SIGKILL
-    proxy.before = lambda method, path: None
+    proxy.before = lambda _method, _path: None
     archive.adopt()
     assert_only(archive, FIRST)
 
@@ -128,20 +129,20 @@ def test_a_source_that_is_too_long_for_metadata_keeps_its_end(archive: Archive) 
 # Several writers
 
 
-def write_five(url: str, spaces: str) -> None:
+def write_five(url: str, space: bytes) -> None:
     for n in range(1, 6):
-        put(Archive(url), FIRST + spaces * n)
+        put(Archive(url), FIRST + space * n)
 
 
 def test_processes_that_archive_different_and_the_same_answers_lose_none(archive: Archive) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_five, args=(archive.root, space)) for space in (" ", " ", "\n")]
+    writers = [context.Process(target=write_five, args=(archive.root, space)) for space in (b" ", b" ", b"\n")]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(120)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    expected = sorted(FIRST + space * n for space in " \n" for n in range(1, 6))
+    expected = sorted(FIRST + space * n for space in (b" ", b"\n") for n in range(1, 6))
     revisions = archive.revisions(DAY)
     assert sorted(archive.read(record) for record in revisions) == expected
     assert sorted(record.revision for record in revisions) == list(range(1, 11))
@@ -169,7 +170,7 @@ def test_a_damaged_answer_that_another_process_restores_meanwhile_is_not_set_asi
 
 
 def test_a_year_is_listed_with_one_request_and_read_with_one_for_each_file(
-    archive: Archive, proxy: StoreProxy, tmp_path: Path
+    archive: Archive, proxy: FaultyStore, tmp_path: Path
 ) -> None:
     days = [DAY - timedelta(days=n) for n in range(40)]  # S3 lists 1,000 objects, so 500 days, in a request
     for day in days:
@@ -190,9 +191,9 @@ def test_a_year_is_listed_with_one_request_and_read_with_one_for_each_file(
     assert len(proxy.requests) == 1  # the records are known
 
 
-def test_many_answers_are_read_at_once(archive: Archive, proxy: StoreProxy) -> None:
+def test_many_answers_are_read_at_once(archive: Archive, proxy: FaultyStore) -> None:
     records = [put(archive, FIRST + b" " * n) for n in range(8)]
-    proxy.before = lambda method, path: time.sleep(0.25)
+    proxy.before = lambda _method, _path: time.sleep(0.25)
     began = time.monotonic()
     assert len(list(archive.read_all(records))) == 8
     assert time.monotonic() - began < 8 * 0.25
@@ -223,11 +224,11 @@ def spool(tmp_path: Path) -> Archive:
 
 
 def test_an_answer_waits_in_the_spool_if_the_store_fails_after_the_fetch(
-    archive: Archive, proxy: StoreProxy, api: LocalApi, client: Client, spool: Archive
+    archive: Archive, proxy: FaultyStore, api: LocalApi, client: Client, spool: Archive
 ) -> None:
     api.serve(FIRST)
     proxy.fail("503", ANSWER, times=100)
-    with pytest.raises(StoreUnreachableError, match="waits in .*/spool/2026-10-06/r1") as caught:
+    with pytest.raises(StoreUnreachableError, match=r"waits in .*/spool/2026-10-06/r1") as caught:
         capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
     assert "\n" not in str(caught.value)
     (record,) = waiting(spool)
@@ -247,7 +248,7 @@ def test_an_answer_waits_in_the_spool_if_the_store_fails_after_the_fetch(
 
 @pytest.mark.parametrize("fetch", [Fetch.auto, Fetch.always])
 def test_during_an_outage_the_newest_day_is_fetched_once_and_archived_afterwards(
-    archive: Archive, proxy: StoreProxy, api: LocalApi, client: Client, spool: Archive, fetch: Fetch
+    archive: Archive, proxy: FaultyStore, api: LocalApi, client: Client, spool: Archive, fetch: Fetch
 ) -> None:
     before = sample_answer(DAY - timedelta(days=1))
     api.serve(before, FIRST)
@@ -255,9 +256,9 @@ def test_during_an_outage_the_newest_day_is_fetched_once_and_archived_afterwards
     capture(client, archive, [DAY - timedelta(days=1)], Fetch.auto, yesterday, spool=spool)
     proxy.fail("503", ".", times=1000)
     for _ in range(2):
-        with pytest.raises(StoreUnreachableError, match="The answer for 2026-10-06 waits in"):
+        with pytest.raises(StoreUnreachableError, match=r"The answer for 2026-10-06 waits in"):
             capture(client, archive, [DAY], fetch, NOW, spool=spool)
-    with pytest.raises(StoreUnreachableError, match="Try again later.$"):
+    with pytest.raises(StoreUnreachableError, match=r"Try again later.$"):
         capture(client, archive, [DAY], Fetch.never, NOW, spool=spool)
     assert len(api.requests) == 2
     proxy.recover()
@@ -268,11 +269,11 @@ def test_during_an_outage_the_newest_day_is_fetched_once_and_archived_afterwards
 
 
 def test_an_unreadable_answer_waits_too(
-    archive: Archive, proxy: StoreProxy, api: LocalApi, client: Client, spool: Archive
+    archive: Archive, proxy: FaultyStore, api: LocalApi, client: Client, spool: Archive
 ) -> None:
     api.serve(Reply(b"<html>busy</html>", 200))
     proxy.fail("503", r"PUT .*/undated/", times=100)
-    with pytest.raises(StoreError, match="The answer waits in .*/spool/undated/"):
+    with pytest.raises(StoreError, match=r"The answer waits in .*/spool/undated/"):
         capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
     proxy.recover()
     capture(client, archive, [DAY], Fetch.never, NOW, spool=spool)
@@ -289,11 +290,11 @@ def test_a_folder_that_does_not_take_an_answer_gets_it_later_and_no_day_is_lost(
     (root / "2026-10-06").write_text("in the way")
     archive = Archive(root)
     api.serve(FIRST, sample_answer(DAY + timedelta(days=1)))
-    with pytest.raises(ArchiveError, match="waits in .*/spool/2026-10-06/r1"):
+    with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-06/r1"):
         capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
     shutil.rmtree(next(root.glob(".writing-*")))  # the disk is another one now
     tomorrow = NOW + timedelta(days=1)
-    with pytest.raises(ArchiveError, match="waits in .*/spool/2026-10-07/r1"):
+    with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-07/r1"):
         capture(client, archive, [DAY + timedelta(days=1)], Fetch.auto, tomorrow, spool=spool)
     (root / "2026-10-06").unlink()
     capture(client, archive, [DAY], Fetch.never, tomorrow, spool=spool)
@@ -316,7 +317,7 @@ def test_a_folder_that_does_not_take_an_answer_gets_it_later_and_no_day_is_lost(
 )
 def test_a_store_with_wrong_settings_is_named_in_one_line_before_anything_is_fetched(
     archive: Archive,
-    proxy: StoreProxy,
+    proxy: FaultyStore,
     api: LocalApi,
     client: Client,
     spool: Archive,
