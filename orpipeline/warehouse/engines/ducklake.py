@@ -73,13 +73,18 @@ class DuckLake:
         try:
             connection = duckdb.connect(":memory:", config=self._config)
             try:
-                self._attach(connection, read_only)
+                self._attach(connection, DATABASE, read_only=read_only)
+                connection.execute(f"USE {DATABASE}")
             except BaseException:
                 connection.close()
                 raise
         except duckdb.Error as error:
             raise self.error(error) from error
         return connection
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Attach the lake read-only to another place's connection."""
+        self._attach(connection, name, read_only=True)
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""
