@@ -53,13 +53,20 @@ class MotherDuck:
         try:
             connection = duckdb.connect(":memory:", config=self._config)
             try:
-                self._attach(connection)
+                self._load(connection)
+                connection.execute(f"ATTACH {literal(self.name)}")
+                connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
             except BaseException:
                 connection.close()
                 raise
         except duckdb.Error as error:
             raise self.error(error) from error
         return connection
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Attach the database read-only to another place's connection."""
+        self._load(connection)
+        connection.execute(f"ATTACH {literal(self.name)} AS {name} (READ_ONLY)")
 
     def error(self, error: duckdb.Error) -> WarehouseError:
         """Return the warehouse's error for one of DuckDB's."""
@@ -70,7 +77,7 @@ class MotherDuck:
     def publish(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Do nothing: readers open MotherDuck itself."""
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _load(self, connection: duckdb.DuckDBPyConnection) -> None:
         wheel = extension_path("motherduck")
         try:
             connection.execute(f"LOAD {literal(str(wheel))}" if wheel else "LOAD motherduck")
@@ -85,5 +92,3 @@ class MotherDuck:
                 f"The warehouse {self.name} needs MotherDuck's token; nothing was changed. Set MOTHERDUCK_TOKEN."
             )
         network.require_allowed(_HOST)
-        connection.execute(f"ATTACH {literal(self.name)}")
-        connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
