@@ -231,14 +231,14 @@ class Settings(BaseModel):
         default=REQUESTS_PER_MINUTE,
         ge=1,
         le=REQUESTS_PER_MINUTE,
-        description="The most requests in a minute, for all processes with the same state folder. "
+        description="The most requests in a minute, for all processes with the same `state`. "
         "OpenRouter's limit is for a key.",
     )
     requests_per_day: int = Field(
         default=REQUESTS_PER_DAY,
         ge=1,
         le=REQUESTS_PER_DAY,
-        description="The most requests in 24 hours, for all processes with the same state folder. "
+        description="The most requests in 24 hours, for all processes with the same `state`. "
         "OpenRouter's limit is for an account.",
     )
     alert_webhook: SecretStr | None = Field(
