@@ -56,7 +56,7 @@ def demo_settings(settings: Settings, first: date | None = None) -> Settings:
     Its partitions start at the first archived day, or at `first` if that is earlier. This process no longer uses the
     DAGSTER_HOME of the environment, because the demo has its own.
     """
-    from orpipeline.archive.folder import Archive
+    from orpipeline.archive.archive import Archive
 
     os.environ.pop("DAGSTER_HOME", None)
     own = Settings(data_dir=settings.data_dir / "demo", lock_wait_seconds=settings.lock_wait_seconds)

@@ -13,7 +13,7 @@ from typing import Any, Self
 import dagster as dg
 import polars as pl
 
-from orpipeline.archive.folder import Archive
+from orpipeline.archive.archive import Archive
 from orpipeline.build import build_defs
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.days import as_day
