@@ -15,6 +15,8 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 from orpipeline.testing import LocalApi, fixed_clock  # noqa: E402 - see above
 from orpipeline.testing.local_api import KEY  # noqa: E402 - see above
+from orpipeline.warehouse.engines.extensions import extension_path  # noqa: E402 - see above
+from orpipeline_tests.engines import EnginePlace  # noqa: E402 - see above
 from orpipeline_tests.servers import PostgresServer, S3Server, postgres_programs  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
 
@@ -94,3 +96,21 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"test-{next(_numbers)}"
     s3_server.create_bucket(name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> EnginePlace:
+    """The place of a test's own lake, which the first write creates. Its test needs the mark `lake`."""
+    if extension_path("ducklake") is None:
+        pytest.skip("DuckLake's extensions for this DuckDB are not installed (the extra `lake`)")
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return EnginePlace(server.lake(request.getfixturevalue("database")), tmp_path / "lake")
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> EnginePlace:
+    """The place of a test's warehouse: a DuckDB file, and with `ON_BOTH_ENGINES` also a lake."""
+    if getattr(request, "param", "file") == "file":
+        return EnginePlace(tmp_path / "data" / "warehouse.duckdb")
+    place: EnginePlace = request.getfixturevalue("lake")
+    return place

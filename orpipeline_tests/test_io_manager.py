@@ -19,6 +19,7 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
 from orpipeline.warehouse.io_manager import WarehouseIOManager
 from orpipeline_tests.answers import DAY
+from orpipeline_tests.engines import ON_BOTH_ENGINES, EnginePlace
 from orpipeline_tests.processes import assert_another_process_can_write, held_open
 from orpipeline_tests.world import NAMES, QUIET, World
 
@@ -32,11 +33,16 @@ DAILY: dict[str, Any] = {**READS_DAILY, "metadata": {"partition_expr": "day"}}
 
 
 class Store:
-    """A DuckDB file with an I/O manager and a Dagster instance, without our pipeline."""
+    """A warehouse with an I/O manager and a Dagster instance, without our pipeline."""
 
-    def __init__(self, database: Path, instance: dg.DagsterInstance) -> None:
-        self.database = database
+    def __init__(self, place: EnginePlace, instance: dg.DagsterInstance) -> None:
+        self.place = place
         self.instance = instance
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file."""
+        return self.place.open().path
 
     def materialize(
         self,
@@ -47,7 +53,9 @@ class Store:
         **io_config: Any,
     ) -> dg.ExecuteInProcessResult:
         several = {"dagster/asset_partition_range_start": partition, "dagster/asset_partition_range_end": until}
-        io_manager = WarehouseIOManager(**{"database": str(self.database), "lock_wait_seconds": 1, **io_config})
+        lake_data = str(self.place.lake_data) if self.place.lake_data else None
+        where = {"database": str(self.place.warehouse), "lake_data": lake_data}
+        io_manager = WarehouseIOManager(**{**where, "lock_wait_seconds": 1, **io_config})
         return dg.materialize(
             assets,
             instance=self.instance,
@@ -59,14 +67,14 @@ class Store:
         )
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
-        with duckdb.connect(self.database, read_only=True) as connection:
+        with self.place.open().connect(read_only=True) as connection:
             return connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(engine: EnginePlace) -> Iterator[Store]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Store(tmp_path / "data" / "store.duckdb", instance)
+        yield Store(engine, instance)
 
 
 def asset(function: Callable[..., object], **how: Any) -> dg.AssetsDefinition:
@@ -161,6 +169,7 @@ def test_frames_are_stored_and_loaded_by_annotation(store: Store, kind: Callable
     assert [rows for _, rows in seen] == [ROWS] * 4
 
 
+@ON_BOTH_ENGINES
 def test_missing_values_stay_missing_and_a_pandas_index_is_not_stored(store: Store) -> None:
     frame = pd.DataFrame({"name": ["a", None], "share": [0.5, None]}, index=pd.Index(["x", "y"], name="key"))
     store.materialize(prices(frame))
@@ -177,6 +186,7 @@ def test_anything_but_a_frame_is_an_error_and_the_old_rows_stay(store: Store) ->
 # Partitions
 
 
+@ON_BOTH_ENGINES
 def test_materializing_a_partition_replaces_its_rows_only(store: Store) -> None:
     everything = frame_of((FIRST, 1), (SECOND, 2), (THIRD, 3))
     store.materialize(prices(everything, **DAILY), partition=FIRST, until=THIRD)
@@ -185,6 +195,7 @@ def test_materializing_a_partition_replaces_its_rows_only(store: Store) -> None:
     assert store.rows("public.prices") == [(day_of(SECOND), 20), (day_of(THIRD), 3)]
 
 
+@ON_BOTH_ENGINES
 def test_an_empty_frame_can_be_the_first(store: Store) -> None:
     seen: Seen = []
     store.materialize(prices(frame_of(), **DAILY), reads_polars(seen, **READS_DAILY), partition=FIRST)
@@ -204,6 +215,7 @@ def test_a_later_run_reads_its_partition_and_an_unpartitioned_reader_reads_all(s
     assert [[row["price"] for row in rows] for _, rows in seen] == [[2], [], [1, 2]]
 
 
+@ON_BOTH_ENGINES
 def test_a_range_of_partitions_is_one_write_and_one_read(store: Store) -> None:
     seen: Seen = []
     before = prices(frame_of((FIRST, 1), (SECOND, 2), (THIRD, 3), ("2026-01-04", 4)), **DAILY)
@@ -236,6 +248,7 @@ def test_static_partitions_with_hostile_keys(store: Store) -> None:
         store.materialize(upstream, partition="plain")
 
 
+@ON_BOTH_ENGINES
 def test_partitions_in_two_dimensions(store: Store) -> None:
     both = dg.MultiPartitionsDefinition({"day": DAYS, "shop": dg.StaticPartitionsDefinition(["a", "b"])})
     how: dict[str, Any] = {"partitions_def": both, "metadata": {"partition_expr": {"day": "day", "shop": "shop"}}}
@@ -245,6 +258,7 @@ def test_partitions_in_two_dimensions(store: Store) -> None:
     assert [row[1:] for row in store.rows("public.prices")] == [("a", 10), ("b", 2), ("a", 3)]
 
 
+@ON_BOTH_ENGINES
 def test_without_partitions_all_rows_are_replaced(store: Store) -> None:
     for values in ([1, 2], [3], []):
         store.materialize(prices(pl.DataFrame({"price": values}, schema={"price": pl.Int64})))
@@ -254,6 +268,7 @@ def test_without_partitions_all_rows_are_replaced(store: Store) -> None:
 # Errors change nothing
 
 
+@ON_BOTH_ENGINES
 def test_columns_are_matched_by_name(store: Store) -> None:
     for key, columns in ((FIRST, ["day", "price", "cost"]), (SECOND, ["cost", "day", "price"])):
         frame = pl.DataFrame({"day": [day_of(key)], "price": [1], "cost": [2]}).select(columns)
@@ -289,6 +304,7 @@ def test_a_first_frame_that_is_wrong_creates_no_table(store: Store, frame: pl.Da
     assert_another_process_can_write(store.database)
 
 
+@ON_BOTH_ENGINES
 def test_a_column_of_another_type_is_accepted_if_no_value_changes(store: Store) -> None:
     store.materialize(prices(pl.DataFrame({"share": [0.5, None], "name": ["a", "b"]})))
     store.materialize(prices(pl.DataFrame({"share": [1, 2], "name": [None, None]})))
@@ -303,11 +319,12 @@ def test_a_frame_that_arrow_rejects_leaves_the_old_rows_and_closes_the_file(stor
     assert_another_process_can_write(store.database)
 
 
+@ON_BOTH_ENGINES
 def test_reading_a_table_that_does_not_exist_is_an_error(store: Store) -> None:
     upstream, reader = prices(frame_of()), reads_polars([])
-    with pytest.raises(WarehouseError, match=f"prices does not exist in {store.database}"):
+    with pytest.raises(WarehouseError, match=f"prices does not exist in {store.place.warehouse}"):
         store.materialize(upstream, reader, select=reader)
-    assert not store.database.exists()
+    assert not store.place.open().exists
     store.materialize(prices(frame_of(), name="other"))
     with pytest.raises(WarehouseError, match="prices does not exist"):
         store.materialize(upstream, reader, select=reader)
@@ -334,15 +351,16 @@ def test_the_schema_is_the_key_prefix_or_the_metadata_or_the_configured_one(stor
 
 
 def test_a_schema_can_have_the_name_of_the_file(store: Store) -> None:
-    # DuckDB names the catalog after the file: `store.prices` alone is ambiguous.
+    # DuckDB names the catalog after the file: `warehouse.prices` alone is ambiguous.
     seen: Seen = []
     for price in (1, 2):
-        upstream = prices(pl.DataFrame({"price": [price]}), key_prefix="store")
-        store.materialize(upstream, reads_polars(seen, ins={"prices": dg.AssetIn(key_prefix="store")}))
+        upstream = prices(pl.DataFrame({"price": [price]}), key_prefix="warehouse")
+        store.materialize(upstream, reads_polars(seen, ins={"prices": dg.AssetIn(key_prefix="warehouse")}))
     assert [rows for _, rows in seen] == [[{"price": 1}], [{"price": 2}]]
-    assert store.rows("store.store.prices") == [(2,)]
+    assert store.rows("warehouse.warehouse.prices") == [(2,)]
 
 
+@ON_BOTH_ENGINES
 def test_odd_names_are_quoted_and_readers_can_choose_columns(store: Store) -> None:
     seen: Seen = []
     odd: dict[str, list[Any]] = {"my day": [day_of(FIRST)], "select": [1], 'q"uote': [2], "drop table x; --": [3]}

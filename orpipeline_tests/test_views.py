@@ -16,6 +16,7 @@ from orpipeline.contracts.tables import VIEWS
 from orpipeline.snapshot import load_days
 from orpipeline.testing import Task, sample_answer
 from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.engines import ON_BOTH_ENGINES, EnginePlace
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -27,8 +28,8 @@ def _day(number: int) -> date:
 class History:
     """An archive and a warehouse that get days in any order."""
 
-    def __init__(self, folder: Path) -> None:
-        self.archive, self.warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
+    def __init__(self, folder: Path, warehouse: Warehouse) -> None:
+        self.archive, self.warehouse = Archive(folder / "raw"), warehouse
 
     def add(self, days: Mapping[int, Mapping[str, float]]) -> None:
         for number, models in days.items():
@@ -44,10 +45,11 @@ class History:
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(tmp_path / "data")
+def history(tmp_path: Path, engine: EnginePlace) -> History:
+    return History(tmp_path / "data", engine.open())
 
 
+@ON_BOTH_ENGINES
 def test_a_trend_compares_a_day_with_those_1_and_7_days_before(history: History) -> None:
     history.add({1: {"a/x": 0.5, "b/y": 0.3}, 7: {"b/y": 0.45, "a/x": 0.4}, 8: {"a/x": 0.6, "b/y": 0.1}})
     assert history.trend("a/x", 8) == {
@@ -63,6 +65,7 @@ def test_a_trend_compares_a_day_with_those_1_and_7_days_before(history: History)
     assert history.trend("b/y", 8, "code")["usage_share_change_1d"] == -0.35  # 0.1 - 0.45
 
 
+@ON_BOTH_ENGINES
 def test_a_missing_day_gives_no_change_and_no_other_days_figure(history: History) -> None:
     history.add({1: {"a/x": 0.5}, 3: {"a/x": 0.6}, 9: {"a/x": 0.7}})
     for number in (1, 3, 9):  # each is without the day before and the day 7 days before
@@ -84,6 +87,7 @@ def test_a_model_that_returns_keeps_its_first_day_and_has_no_change_from_a_day_w
     assert history.trend("a/x", 3)["usage_share_change_1d"] == 0.0
 
 
+@ON_BOTH_ENGINES
 def test_an_older_day_that_is_imported_later_is_in_the_trends_at_once(history: History) -> None:
     history.add({8: {"a/x": 0.6}})
     assert history.trend("a/x", 8)["usage_share_change_7d"] is None
@@ -93,6 +97,7 @@ def test_an_older_day_that_is_imported_later_is_in_the_trends_at_once(history: H
     assert (trend["first_seen"], trend["days_listed"]) == (_day(1), 3)
 
 
+@ON_BOTH_ENGINES
 def test_the_latest_leaderboard_is_the_newest_day_in_all_traffic(history: History) -> None:
     history.add({2: {"a/x": 0.6, "b/y": 0.1}})
     history.add({1: {"c/z": 0.9}})
@@ -102,17 +107,21 @@ def test_the_latest_leaderboard_is_the_newest_day_in_all_traffic(history: Histor
     assert rows.sort("usage_rank")["model_id"].to_list() == ["a/x", "b/y"]
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_has_the_columns_and_types_of_its_contract(history: History, view: str) -> None:
+@ON_BOTH_ENGINES
+def test_a_view_has_the_columns_and_types_of_its_contract(history: History, subtests: pytest.Subtests) -> None:
     history.add({1: {"a/x": 0.5, "noauthor": 0.2}})
-    VIEWS[view].validate(history.warehouse.read(view))
-    assert dict(history.warehouse.read(view).schema) == VIEWS[view].polars_schema()
+    for view, contract in VIEWS.items():
+        with subtests.test(view):
+            rows = history.warehouse.read(view)
+            contract.validate(rows)
+            assert dict(rows.schema) == contract.polars_schema()
 
 
+@ON_BOTH_ENGINES
 @pytest.mark.parametrize("view", ["author_leaderboard", "leaderboard_coverage"])
 def test_reading_a_day_of_a_summary_reads_only_that_days_rows(history: History, view: str) -> None:
     history.add({1: {"a/x": 0.5}, 2: {"a/x": 0.6}})
-    with duckdb.connect(history.warehouse.path, read_only=True) as connection:
+    with history.warehouse.connect(read_only=True) as connection:
         query = f"EXPLAIN (FORMAT json) SELECT * FROM openrouter.{view} WHERE as_of BETWEEN ? AND ?"
         ((_, plan),) = connection.execute(query, [_day(1), _day(1)]).fetchall()
     scans = list(_scans(json.loads(plan)))
@@ -122,14 +131,13 @@ def test_reading_a_day_of_a_summary_reads_only_that_days_rows(history: History, 
 
 def _scans(nodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for node in nodes:
-        if node["name"].strip() == "SEQ_SCAN":
+        if node["name"].strip() in ("SEQ_SCAN", "DUCKLAKE_SCAN"):
             yield node
         yield from _scans(node["children"])
 
 
 def test_views_work_in_a_renamed_file_that_is_attached_under_another_name(tmp_path: Path) -> None:
-    history = History(tmp_path)
-    history.warehouse = Warehouse(tmp_path / "openrouter.duckdb")
+    history = History(tmp_path, Warehouse(tmp_path / "openrouter.duckdb"))
     history.add({1: {"a/x": 0.5}})
     moved = history.warehouse.path.rename(tmp_path / "moved.duckdb")
     with duckdb.connect() as connection:
