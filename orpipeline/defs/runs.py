@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -21,7 +21,7 @@ _ACTIVE = [
 ]
 _WITH_A_PROCESS = [status for status in _ACTIVE if status is not dg.DagsterRunStatus.QUEUED]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_MOST_RUNS = 100  # runs of other jobs on the same day are among them
+_RUNS_AT_ONCE = 100
 SILENT_AFTER = timedelta(minutes=30)
 """A run that has recorded no event for this long was killed. The longest step of ours takes seconds between events."""
 
@@ -47,6 +47,20 @@ def not_materialized(instance: dg.DagsterInstance, names: Names, days: Sequence[
     """Return those of some days whose leaderboard is not materialized. One query, however many days there are."""
     known = instance.get_materialized_partitions(names.asset("model_leaderboard"))
     return [day for day in days if day.isoformat() not in known]
+
+
+def loaded_version(instance: dg.DagsterInstance, names: Names, day: date) -> str | None:
+    """Return the sha256 of the answer from which the day's leaderboard was last materialized, if it is known."""
+    wanted = dg.AssetRecordsFilter(asset_key=names.asset("model_leaderboard"), asset_partitions=[day.isoformat()])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    return event.tags.get(DATA_VERSION_TAG) if event and event.tags else None
+
+
+def days_of_failed_runs(instance: dg.DagsterInstance, names: Names) -> set[str]:
+    """Return the partitions of the pipeline's newest failed runs. One query."""
+    failed = _records(instance, names, [dg.DagsterRunStatus.FAILURE], None)
+    return {record.dagster_run.tags.get("dagster/partition", "") for record in failed}
 
 
 def newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
@@ -115,10 +129,9 @@ def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: d
 
 def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, known: str | None) -> EndedRun | None:
     """Return the day's newest run that has ended, or None if that is the one already `known`."""
-    records = _records(instance, names, _ENDED, day)
-    if not records or records[0].dagster_run.run_id == known:
+    record = next(_records(instance, names, _ENDED, day), None)
+    if record is None or record.dagster_run.run_id == known:
         return None
-    record = records[0]
     failed = record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
     error, next_attempt = _error(instance, record.dagster_run.run_id) if failed else (None, NextAttempt.TRANSIENT)
     ended_at = record.end_time or record.update_timestamp.timestamp()
@@ -133,14 +146,16 @@ def failures_in_a_row(instance: dg.DagsterInstance, names: Names, day: date) -> 
 
 def _records(
     instance: dg.DagsterInstance, names: Names, statuses: Sequence[dg.DagsterRunStatus], day: date | None
-) -> list[dg.RunRecord]:
-    """Return the pipeline's runs, newest first: its jobs', and those that the asset graph started."""
-    tags = {} if day is None else {"dagster/partition": day.isoformat()}
-    return [
-        record
-        for record in instance.get_run_records(dg.RunsFilter(statuses=list(statuses), tags=tags), limit=_MOST_RUNS)
-        if _is_of_our_jobs(record, names) or _ours(names) & set(record.dagster_run.asset_selection or ())
-    ]
+) -> Iterator[dg.RunRecord]:
+    """Yield the pipeline's runs, newest first: its jobs', and those that the asset graph started."""
+    wanted = dg.RunsFilter(statuses=list(statuses), tags={} if day is None else {"dagster/partition": day.isoformat()})
+    cursor = None
+    # Runs of other jobs are among them: with 100 pipelines on one instance, there are hundreds for each day.
+    while records := instance.get_run_records(wanted, limit=_RUNS_AT_ONCE, cursor=cursor):
+        for record in records:
+            if _is_of_our_jobs(record, names) or _ours(names) & set(record.dagster_run.asset_selection or ()):
+                yield record
+        cursor = records[-1].dagster_run.run_id
 
 
 def _is_ours_alone(record: dg.RunRecord, names: Names) -> bool:
