@@ -14,7 +14,7 @@ import duckdb
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, log, reason
-from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
+from orpipeline.warehouse.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError, WarehouseSetupError
 from orpipeline.warehouse.layout import literal
 from orpipeline.warehouse.published import copy_file, local_copy
 
@@ -30,6 +30,7 @@ _SIGNS_OF_A_LOCK = {
     "being used by another process": "another process",
     "different configuration than existing connections": "another thread of this process",
 }
+_SIGN_OF_ANOTHER_FORMAT = "database file with version number"
 # Only what a newer DuckDB, or more memory or disk space, would not read either.
 _SIGNS_OF_DAMAGE = (
     "not a valid DuckDB",
@@ -97,6 +98,12 @@ class DuckDBFile:
                 f"The warehouse {self.path} is damaged, or is not a DuckDB database; it was not touched. Run "
                 "`orpipeline rebuild`, which keeps it aside and restores the tables from the archive, or set "
                 f"ORPIPELINE_WAREHOUSE to another file. DuckDB reports: {reported}"
+            )
+        if _SIGN_OF_ANOTHER_FORMAT in reported:
+            return WarehouseSetupError(
+                f"DuckDB {duckdb.__version__} cannot read the format of the warehouse {self.path}, which is unchanged. "
+                "In an environment with the DuckDB that wrote it, run `orpipeline migrate --to FILE`, and set "
+                f"ORPIPELINE_WAREHOUSE to the new file. DuckDB reports: {reported}"
             )
         return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reported}")
 
