@@ -228,6 +228,8 @@ def event_log(bench: Bench) -> list[Row]:
     """Time a backfill with Dagster's state in SQLite, in Postgres, and in Postgres with batches of events."""
     work = f"{EVENT_DAYS} days as one backfill, Postgres event log, against SQLite"
     try:
+        import dagster_postgres  # noqa: F401 - whether it is there
+
         from orpipeline_tests.servers import PostgresServer
 
         server = PostgresServer(bench.root / "postgres")

@@ -177,15 +177,18 @@ class Cluster:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def kill_run(self, run_id: str, seconds: float = 60) -> None:
-        """Kill a run's process, as soon as the run's log names it."""
+    def kill_run(self, run_id: str, *, after: str = "", seconds: float = 120) -> None:
+        """Kill a run's process, as soon as the run's log names it and contains the text `after`.
+
+        The code location, if it still runs, then reports the run as failed.
+        """
 
         def process_of_run() -> int | None:
-            text = " ".join(self.messages(run_id))
+            text = "\n".join(self.messages(run_id))
             found = re.search(r"\(pid: (\d+)\)", text)
-            return int(found[1]) if found else None
+            return int(found[1]) if found and after in text else None
 
-        os.kill(wait_until(process_of_run, seconds, f"run {run_id} to have a process"), signal.SIGKILL)
+        os.kill(wait_until(process_of_run, seconds, f"run {run_id} to log its process and {after!r}"), signal.SIGKILL)
 
     def log(self, name: str) -> str:
         """Return what a process has printed."""
