@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -26,7 +25,7 @@ from orpipeline.openrouter.client import Client, open_client
 from orpipeline.settings import Settings
 from orpipeline.snapshot import validate_days
 from orpipeline.stores import StoreError, StoreUnreachableError, open_store
-from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing import LocalApi, fixed_clock, sample_answer
 from orpipeline.testing.local_api import KEY, Reply
 from orpipeline_tests import raw
 from orpipeline_tests.faulty_store import FaultyStore
@@ -65,6 +64,27 @@ def assert_only(archive: Archive, *answers: bytes) -> None:
     expected = {f"2026-10-06/r{n}/{name}" for n in range(1, len(answers) + 1) for name in names}
     assert {path for path in raw.files(archive.root) if path != ".orpipeline"} == expected
     assert archive.leftovers() == []
+
+
+WRITE = """
+import sys
+from datetime import datetime
+from orpipeline.archive.archive import Archive
+for body in sys.stdin.buffer.read().split(b"|"):
+    Archive(sys.argv[1]).put(
+        body, fetched_at=datetime.fromisoformat(sys.argv[2]), source="https://api.test/x", origin="api"
+    )
+"""
+
+
+def writer(archive: Archive, *answers: bytes) -> subprocess.Popen[bytes]:
+    """Start a process that archives some answers."""
+    command = [sys.executable, "-c", WRITE, str(archive.root), FETCHED.isoformat()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"|".join(answers))
+    process.stdin.close()
+    return process
 
 
 # Transfers that fail
@@ -110,8 +130,7 @@ def test_a_process_that_is_killed_between_answer_and_record_loses_nothing(archiv
             process.wait()
 
     proxy.before = kill
-    code = "import sys; from orpipeline_tests.test_object_store import *; put(Archive(sys.argv[1]))"
-    process = subprocess.Popen([sys.executable, "-c", code, str(archive.root)])
+    process = writer(archive, FIRST)
     assert process.wait(60) == -signal.SIGKILL
     proxy.before = lambda _method, _path: None
     archive.adopt()
@@ -129,23 +148,13 @@ def test_a_source_that_is_too_long_for_metadata_keeps_its_end(archive: Archive) 
 # Several writers
 
 
-def write_five(url: str, space: bytes) -> None:
-    for n in range(1, 6):
-        put(Archive(url), FIRST + space * n)
-
-
 def test_processes_that_archive_different_and_the_same_answers_lose_none(archive: Archive) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_five, args=(archive.root, space)) for space in (b" ", b" ", b"\n")]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(120)
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    expected = sorted(FIRST + space * n for space in (b" ", b"\n") for n in range(1, 6))
+    answers = {space: [FIRST + space * n for n in range(1, 4)] for space in (b" ", b"\n")}
+    processes = [writer(archive, *answers[space]) for space in (b" ", b" ", b"\n")]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
     revisions = archive.revisions(DAY)
-    assert sorted(archive.read(record) for record in revisions) == expected
-    assert sorted(record.revision for record in revisions) == list(range(1, 11))
+    assert sorted(archive.read(record) for record in revisions) == sorted(sum(answers.values(), []))
+    assert sorted(record.revision for record in revisions) == list(range(1, 7))
 
 
 def test_a_damaged_answer_that_another_process_restores_meanwhile_is_not_set_aside(archive: Archive) -> None:
@@ -172,7 +181,7 @@ def test_a_damaged_answer_that_another_process_restores_meanwhile_is_not_set_asi
 def test_a_year_is_listed_with_one_request_and_read_with_one_for_each_file(
     archive: Archive, proxy: FaultyStore, tmp_path: Path
 ) -> None:
-    days = [DAY - timedelta(days=n) for n in range(40)]  # S3 lists 1,000 objects, so 500 days, in a request
+    days = [DAY - timedelta(days=n) for n in range(20)]  # S3 lists 1,000 objects, so 500 days, in a request
     for day in days:
         (tmp_path / f"{day}.json").write_bytes(sample_answer(day))
     imported = import_files(archive, find_files([str(tmp_path)]), first=days[-1], newest=DAY)
@@ -218,6 +227,13 @@ def client(api: LocalApi, tmp_path: Path) -> Client:
     return open_client(Settings(data_dir=tmp_path / "data", base_url=api.base_url), KEY)
 
 
+def captured(client: Client, archive: Archive, fetch: Fetch, spool: Archive, *, days: int = 0) -> Record | None:
+    """Run `capture` at noon, for the newest day; `days` later than the others."""
+    now = NOW + timedelta(days=days)
+    with fixed_clock(now):
+        return capture(client, archive, [DAY + timedelta(days=days)], fetch, now, spool=spool)
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "data" / "spool")
@@ -229,20 +245,20 @@ def test_an_answer_waits_in_the_spool_if_the_store_fails_after_the_fetch(
     api.serve(FIRST)
     proxy.fail("503", ANSWER, times=100)
     with pytest.raises(StoreUnreachableError, match=r"waits in .*/spool/2026-10-06/r1") as caught:
-        capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
+        captured(client, archive, Fetch.auto, spool)
     assert "\n" not in str(caught.value)
     (record,) = waiting(spool)
     assert (archive.days(), record.origin, record.source) == ([], "api", client.url)
     with pytest.raises(StoreUnreachableError):  # the store still fails
-        capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
+        captured(client, archive, Fetch.auto, spool)
     proxy.recover()
-    assert capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool) is None
+    assert captured(client, archive, Fetch.auto, spool) is None
     assert len(api.requests) == 1
     assert_only(archive, FIRST)
     (archived,) = archive.revisions(DAY)
     assert (archived.fetched_at, archived.source) == (record.fetched_at, record.source)
     assert waiting(spool) == []
-    assert capture(client, archive, [DAY], Fetch.never, NOW, spool=spool) is None
+    assert captured(client, archive, Fetch.never, spool) is None
     assert_only(archive, FIRST)
 
 
@@ -252,17 +268,16 @@ def test_during_an_outage_the_newest_day_is_fetched_once_and_archived_afterwards
 ) -> None:
     before = sample_answer(DAY - timedelta(days=1))
     api.serve(before, FIRST)
-    yesterday = NOW - timedelta(days=1)
-    capture(client, archive, [DAY - timedelta(days=1)], Fetch.auto, yesterday, spool=spool)
+    captured(client, archive, Fetch.auto, spool, days=-1)
     proxy.fail("503", ".", times=1000)
     for _ in range(2):
         with pytest.raises(StoreUnreachableError, match=r"The answer for 2026-10-06 waits in"):
-            capture(client, archive, [DAY], fetch, NOW, spool=spool)
+            captured(client, archive, fetch, spool)
     with pytest.raises(StoreUnreachableError, match=r"Try again later.$"):
-        capture(client, archive, [DAY], Fetch.never, NOW, spool=spool)
+        captured(client, archive, Fetch.never, spool)
     assert len(api.requests) == 2
     proxy.recover()
-    assert capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool) is None
+    assert captured(client, archive, Fetch.auto, spool) is None
     assert len(api.requests) == 2
     assert [archive.read(record) for record in archive.revisions(DAY)] == [FIRST]
     assert archive.days() == [DAY - timedelta(days=1), DAY]
@@ -274,9 +289,9 @@ def test_an_unreadable_answer_waits_too(
     api.serve(Reply(b"<html>busy</html>", 200))
     proxy.fail("503", r"PUT .*/undated/", times=100)
     with pytest.raises(StoreError, match=r"The answer waits in .*/spool/undated/"):
-        capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
+        captured(client, archive, Fetch.auto, spool)
     proxy.recover()
-    capture(client, archive, [DAY], Fetch.never, NOW, spool=spool)
+    captured(client, archive, Fetch.never, spool)
     (place,) = archive.folders()
     assert archive.read(archive.record(place)) == b"<html>busy</html>"
     assert waiting(spool) == []
@@ -291,13 +306,12 @@ def test_a_folder_that_does_not_take_an_answer_gets_it_later_and_no_day_is_lost(
     archive = Archive(root)
     api.serve(FIRST, sample_answer(DAY + timedelta(days=1)))
     with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-06/r1"):
-        capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
+        captured(client, archive, Fetch.auto, spool)
     shutil.rmtree(next(root.glob(".writing-*")))  # the disk is another one now
-    tomorrow = NOW + timedelta(days=1)
     with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-07/r1"):
-        capture(client, archive, [DAY + timedelta(days=1)], Fetch.auto, tomorrow, spool=spool)
+        captured(client, archive, Fetch.auto, spool, days=1)
     (root / "2026-10-06").unlink()
-    capture(client, archive, [DAY], Fetch.never, tomorrow, spool=spool)
+    captured(client, archive, Fetch.never, spool, days=1)
     assert archive.days() == [DAY, DAY + timedelta(days=1)]
     assert (waiting(spool), len(api.requests)) == ([], 2)
 
@@ -336,7 +350,7 @@ def test_a_store_with_wrong_settings_is_named_in_one_line_before_anything_is_fet
     else:
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreError, match=message) as caught:
-        capture(client, archive, [DAY], Fetch.auto, NOW, spool=spool)
+        captured(client, archive, Fetch.auto, spool)
     text = str(caught.value)
     assert "ORPIPELINE_ARCHIVE" in text
     assert "\n" not in text

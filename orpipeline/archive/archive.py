@@ -96,7 +96,7 @@ class Archive:
                 stored = Stored(same, new=restored)
             else:
                 path = self._storage.answer_file(about.as_of.isoformat(), f"r{number}")
-                record = replace(about, revision=number, path=path)
+                record = self._storage.fit(replace(about, revision=number, path=path))
                 stored = Stored(record, new=True) if self._storage.write(record, body) else None
         if day.revisions or day.damaged:
             self._set_damaged_aside(about.as_of)
@@ -261,7 +261,7 @@ class Archive:
                 if isinstance(same, Record) and self._intact(same) == body:
                     return Stored(same, new=False)
             path = self._storage.answer_file(UNDATED, f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}{ending}")
-            record = replace(about, as_of=None, revision=0, path=path)
+            record = self._storage.fit(replace(about, as_of=None, revision=0, path=path))
             if self._storage.write(record, body):
                 return Stored(record, new=True)
             at += timedelta(microseconds=1)  # a damaged one has this name

@@ -20,6 +20,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cached_property
 from itertools import count
@@ -150,6 +151,10 @@ class ObjectStorage:
     def answer_file(self, folder: str, name: str) -> str:
         """Return the URL of a revision's answer: the folder is a day or `undated`."""
         return self._url(f"{folder}/{name}/{ANSWER_FILE}")
+
+    def fit(self, record: Record) -> Record:
+        """Return the record with a source that fits into an object's metadata."""
+        return replace(record, source=json.loads(_attribute(record))["source"])
 
     def write(self, record: Record, body: bytes) -> bool:
         """Create the answer, then its record; return False if the place has another answer."""

@@ -85,6 +85,9 @@ class Storage(Protocol):
     def answer_file(self, folder: str, name: str) -> Place:
         """Return where the answer of a revision is: the folder is a day or `undated`."""
 
+    def fit(self, record: Record) -> Record:
+        """Return a record as the storage can keep it: its source can be too long."""
+
     def write(self, record: Record, body: bytes) -> bool:
         """Write an answer and its record once; return False if another answer has the same place."""
 
