@@ -85,6 +85,8 @@ _METHODS = {"WarehouseResource": ["get_connection"], "OpenRouterMarketShare": ["
 def surface() -> Surface:
     """Return the public surface of the installed package."""
     defs = build_defs(Settings(data_dir="/srv/openrouter"), alerts=True)
+    # A lake has all jobs and schedules that a file has, and those of its maintenance.
+    with_lake = build_defs(Settings(data_dir="/srv/openrouter", warehouse="ducklake:postgres:dbname=lake"), alerts=True)
     return {
         "names": dict(_names()),
         "parameters": dict(_parameters()),
@@ -92,7 +94,7 @@ def surface() -> Surface:
         "columns": dict(_columns()),
         "assets": dict(_assets(defs)),
         "resources": {key: type(value).__name__ for key, value in (defs.resources or {}).items()},
-        "automation": dict(_automation(defs)),
+        "automation": dict(_automation(with_lake)),
         "pools": {Names().warehouse: "of each step that writes the warehouse"},
         "run config": dict(_run_config()),
         "input metadata": {MISSING_DAYS: "fail|allow = fail", REQUIRED_DAYS: "int, at least 1"},

@@ -56,6 +56,9 @@ class LakeSize:
     """Files that no snapshot needs. They are deleted when no query can still read them."""
 
 
+_NOTHING = LakeSize(files=0, bytes=0, snapshots=0, replaced=0)
+
+
 @dataclass(frozen=True)
 class Maintained:
     """The outcome of a maintenance."""
@@ -75,8 +78,11 @@ def maintain(
 
     Other writers wait meanwhile; readers do not. By default, `keep` and `grace` are the lake's own options
     `expire_older_than` and `delete_older_than`, and without these, `KEEP` and `GRACE`. Each step is a commit. If a
-    later one fails, the lake is intact, and the next maintenance continues. Raises WarehouseError.
+    later one fails, the lake is intact, and the next maintenance continues. Does nothing if there is no lake yet.
+    Raises WarehouseError.
     """
+    if not warehouse.exists:
+        return Maintained(_NOTHING, _NOTHING, 0, now - (keep or KEEP))
     with warehouse.locked() as lake:
         oldest = _limit(lake, now, keep, "expire_older_than", KEEP)
         replaced_before = _limit(lake, now, grace, "delete_older_than", GRACE)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import polars as pl
+import pytest
+
+from orpipeline.build import build_defs
+from orpipeline.contracts.tables import TABLES
+from orpipeline.settings import Settings
+from orpipeline.testing import sample_tables
+from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.errors import WarehouseBusyError
+from orpipeline.warehouse.maintenance import KEEP, maintain
+from orpipeline.warehouse.tables import Tables
+from orpipeline_tests.engines import EnginePlace
+
+DAYS = 5
+LAKE = "ducklake:postgres:dbname=lake host=127.0.0.1"
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def filled(lake: EnginePlace) -> Warehouse:
+    """A lake with a commit for each day, and one that was loaded again."""
+    warehouse = lake.open(lock_wait_seconds=0)
+    frames = sample_tables(DAYS)
+    days = frames["snapshots"]["as_of"].to_list()
+    with warehouse.locked() as connection:
+        for day in (*days, days[1]):
+            write(connection, frames, day)
+    return warehouse
+
+
+def write(connection: duckdb.DuckDBPyConnection, frames: dict[str, pl.DataFrame], day: date) -> None:
+    """Replace a day as a run does, through a connection that stays open."""
+    connection.begin()
+    Tables(connection, "openrouter").replace_days(
+        [day], {name: frames[name].filter(pl.col("as_of") == day) for name in TABLES}
+    )
+    connection.commit()
+
+
+def all_rows(warehouse: Warehouse) -> dict[str, list[dict[str, object]]]:
+    with warehouse.reading() as tables:
+        return {name: frame.to_dicts() for name, frame in tables.read_all().items()}
+
+
+def stored_files(lake: EnginePlace) -> int:
+    return sum(path.is_file() for path in Path(str(lake.lake_data)).rglob("*.parquet"))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def reader(filled: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A reader in the middle of a transaction."""
+    with filled.connect(read_only=True) as connection:
+        connection.begin()
+        connection.execute("SELECT count(*) FROM openrouter.snapshots").fetchall()
+        yield connection
+
+
+@pytest.mark.lake
+def test_files_are_merged_and_no_row_changes(filled: Warehouse, lake: EnginePlace) -> None:
+    before = all_rows(filled)
+    first = maintain(filled, now=now())
+    assert first.before.files >= 3 * DAYS
+    assert first.after.files <= len(TABLES) + 1  # with the table of the layout
+    assert first.after.bytes < first.before.bytes
+    assert first.deleted == 0
+    assert first.after.replaced >= 3 * DAYS  # queries can still read them
+    assert all_rows(filled) == before
+
+    later = maintain(filled, now=now() + KEEP + HOUR)
+    assert later.after.snapshots <= 3
+    assert later.after.replaced == 0
+    assert stored_files(lake) == later.after.files
+    assert all_rows(filled) == before
+
+
+@pytest.mark.lake
+def test_a_reader_goes_on_while_the_lake_is_maintained(filled: Warehouse, reader: duckdb.DuckDBPyConnection) -> None:
+    scan = reader.cursor().execute("SELECT * FROM lake.openrouter.task_models")
+    begun = len(scan.fetchmany(1))
+    maintain(filled, now=now())
+    count = "SELECT count(*) FROM openrouter.task_models"
+    (expected,) = reader.execute(count).fetchall()[0]
+    assert begun + len(scan.fetchall()) == expected
+    with filled.locked(), pytest.raises(WarehouseBusyError):
+        maintain(filled, now=now())
+
+
+@pytest.mark.lake
+def test_time_travel_reaches_as_far_as_the_lakes_option(filled: Warehouse) -> None:
+    with filled.locked() as connection:
+        (newest,) = connection.execute("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')").fetchall()[0]
+        count = f"SELECT count(*) FROM openrouter.snapshots AT (VERSION => {newest - 3})"
+        earlier = connection.execute(count).fetchall()
+    maintain(filled, now=now() + timedelta(days=20))
+    with filled.locked() as connection:
+        assert connection.execute(count).fetchall() == earlier
+        connection.execute("CALL lake.set_option('expire_older_than', '7 days')")
+    maintained = maintain(filled, now=now() + timedelta(days=20))
+    assert maintained.after.snapshots <= 2
+    with filled.locked() as connection, pytest.raises(duckdb.Error):
+        connection.execute(count)
+
+
+@pytest.mark.lake
+def test_a_lake_that_is_not_there_yet_is_not_created(lake: EnginePlace) -> None:
+    warehouse = lake.open()
+    assert maintain(warehouse, now=now()).after.files == 0
+    assert not warehouse.exists
+
+
+@pytest.mark.lake
+@pytest.mark.usefixtures("filled")
+def test_the_job_shows_what_it_did(lake: EnginePlace, tmp_path: Path) -> None:
+    job = build_defs(lake.settings(Settings(data_dir=tmp_path))).resolve_job_def("lake_maintenance")
+    result = job.execute_in_process()
+    (output,) = [event.step_output_data for event in result.all_events if event.is_successful_output]
+    shown: dict[str, Any] = {name: value.value for name, value in output.metadata.items()}
+    assert shown["files_before"] > shown["files"] > 0
+    assert shown["bytes_before"] > shown["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"), [("openrouter", "lake_maintenance"), ("second", "second_lake_maintenance")]
+)
+def test_only_a_lake_has_the_job_and_the_schedule(tmp_path: Path, prefix: str, name: str) -> None:
+    settings = Settings(data_dir=tmp_path, warehouse=LAKE)
+    with_lake = build_defs(settings, key_prefix=prefix)
+    schedule = with_lake.resolve_schedule_def(f"{name}_schedule")
+    assert (schedule.job_name, schedule.cron_schedule) == (name, "40 3 * * 0")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    by_hand = build_defs(settings, key_prefix=prefix, automation=False)
+    assert by_hand.resolve_job_def(name)
+    assert not by_hand.schedules
+    jobs = [job.name for job in build_defs(Settings(data_dir=tmp_path), key_prefix=prefix).jobs or []]
+    assert name not in jobs
