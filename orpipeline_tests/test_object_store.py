@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_processes_that_archive_different_and_the_same_answers_lose_none(archive
     processes = [writer(archive, *answers[space]) for space in (b" ", b" ", b"\n")]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     revisions = archive.revisions(DAY)
-    assert sorted(archive.read(record) for record in revisions) == sorted(sum(answers.values(), []))
+    assert sorted(archive.read(record) for record in revisions) == sorted(chain(*answers.values()))
     assert sorted(record.revision for record in revisions) == list(range(1, 7))
 
 
