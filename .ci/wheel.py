@@ -29,7 +29,7 @@ from pathlib import Path
 CLONE = Path(__file__).resolve().parents[1]
 COPIED = {"orpipeline/dagster.yaml", "orpipeline/workspace.yaml"}
 """Files that the wheel has from the clone's top folder."""
-SDIST_ONLY = ("orpipeline_tests/", "docs/", "benchmarks/", "examples/")
+SDIST_ONLY = ("orpipeline_tests/", "docs/", "benchmarks/", "deploy/", "examples/")
 START_SECONDS = 60
 QUERY = "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } } }"
 
