@@ -21,6 +21,7 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import NextAttempt, SettingsError
 from orpipeline.export import export_tables
 from orpipeline.rebuild import rebuild
+from orpipeline.report.data import read_report_data
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
@@ -68,7 +69,7 @@ def lake_world(world: World, lake: EnginePlace, monkeypatch: pytest.MonkeyPatch)
 
 @lake_test
 @pytest.mark.usefixtures("at_noon")
-def test_runs_readers_exports_and_rebuilds_have_the_same_rows_as_with_a_file(lake_world: World, tmp_path: Path) -> None:
+def test_the_whole_pipeline_has_the_same_rows_as_with_a_file(lake_world: World, tmp_path: Path) -> None:
     before = DAY - timedelta(days=1)
     with World(tmp_path / "file") as file:
         for world in (lake_world, file):
@@ -86,6 +87,9 @@ def test_runs_readers_exports_and_rebuilds_have_the_same_rows_as_with_a_file(lak
             ):
                 assert_frame_equal(found.select(rows.columns), rows, check_row_order=False)
         assert not list(published.parents[1].glob("*.duckdb"))
+        in_lake, in_file = read_report_data(lake_world.warehouse), read_report_data(file.warehouse)
+        assert_frame_equal(in_lake.leaderboard, in_file.leaderboard)
+        assert (in_lake.coverage, in_lake.days) == (in_file.coverage, in_file.days)
     with lake_world.warehouse.transaction() as connection:
         connection.execute("UPDATE openrouter.task_models SET position = 99")
         connection.execute("CREATE TABLE openrouter.mine AS SELECT 1 AS mine")
