@@ -67,7 +67,11 @@ def test_the_client_sends_the_key_over_http_only_if_the_settings_allow_it(tmp_pa
     [
         ("ORPIPELINE_DATA_DIR", "s3://bucket/x", "must be a path on this machine, not a URL (s3:)"),
         ("ORPIPELINE_DATA_DIR", "data", "must be an absolute path, or begin with ~"),
-        ("ORPIPELINE_ARCHIVE", "https://user:hunter2@host/x", "must be a path on this machine, not a URL (https:)"),
+        (
+            "ORPIPELINE_ARCHIVE",
+            "https://user:hunter2@host/x",
+            "or the URL of an object store (s3://, gs://, az://), not https:",
+        ),
         ("ORPIPELINE_BASE_URL", "ftp://host", "must be an http:// or https:// URL"),
         ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
         ("ORPIPELINE_START_DATE", "soon", "date"),
@@ -123,7 +127,7 @@ def test_the_code_location_uses_the_same_data_from_every_folder_and_reads_no_env
 
 
 def test_a_resource_rejects_unknown_options_and_paths_that_depend_on_the_current_folder(tmp_path: Path) -> None:
-    for path in ("raw", "s3://bucket/raw"):
+    for path in ("raw", "https://bucket/raw"):
         with pytest.raises(SettingsError, match="path must be"):
             ArchiveResource(path=path).archive()
         with pytest.raises(SettingsError, match="database must be"), WarehouseResource(database=path).get_connection():
