@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import duckdb
 
@@ -142,6 +143,8 @@ class _Migration:
         there = {str(relation).lower(): relation for relation in self._relations(self._database)}
         self._existing = {r: there[str(r).lower()] for r in self._wanted if str(r).lower() in there}
         self._missing = [r for r in self._wanted if r not in self._existing]
+        self._rows: dict[Relation, int] = {}
+        """The number of rows of each table that was compared."""
         kinds = "SELECT count(*) FROM duckdb_databases() WHERE database_name IN (?, ?) AND type <> 'duckdb'"
         self._keeps_declarations = self._value(kinds, SOURCE, self._database) == 0
         """Whether tables keep their keys and defaults: between two DuckDB files, they do."""
@@ -159,11 +162,11 @@ class _Migration:
                     f"{relation.kind.lower()}; nothing was changed. Rename one of them."
                 )
             if relation.is_table:
-                self._verify(relation)
+                self._rows[relation] = self._verify(relation)
             elif not self._is_ours(relation) and _query(relation) != _query(existing):
                 raise MigrationError(
                     f"{self._target} already has another view {relation}; nothing was changed. Rename one of them, or "
-                    f"leave it out with `--without {relation}`."
+                    f"leave it out with `--without {quote(str(relation))}`."
                 )
 
     def create_missing(self) -> None:
@@ -192,8 +195,8 @@ class _Migration:
             is_new = relation in self._missing
             if is_new and relation.is_table:
                 self._copy(relation)
-            rows = self._verify(relation) if relation.is_table else None
-            moved.append(Moved(str(relation), rows, is_new))
+                self._rows[relation] = self._verify(relation)
+            moved.append(Moved(str(relation), self._rows.get(relation), is_new))
             on_progress(1)
         return Migrated(moved, list(self._not_kept()))
 
@@ -280,7 +283,7 @@ class _Migration:
     def _cannot_move(self, problems: dict[Relation, str]) -> MigrationError:
         shown = [f"{r.kind.lower()} {r} ({why})" for r, why in sorted(problems.items())]
         more = f", and {len(shown) - _SHOWN_PROBLEMS} more" if len(shown) > _SHOWN_PROBLEMS else ""
-        options = " ".join(f"--without {relation}" for relation in sorted(problems))
+        options = " ".join(f"--without {quote(str(relation))}" for relation in sorted(problems))
         return MigrationError(
             f"{self._target} cannot have: {'; '.join(shown[:_SHOWN_PROBLEMS])}{more}. Nothing was changed. Change or "
             f"drop these in the source, or leave them out: {options}"
