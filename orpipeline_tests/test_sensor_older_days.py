@@ -97,6 +97,23 @@ def test_a_rejected_day_is_loaded_once_more_only_with_another_answer(
     assert recorded.execute(request).success
 
 
+def test_a_restated_answer_that_was_archived_but_not_loaded_is_loaded(online: World) -> None:
+    (day,) = days_before(1)
+    archive(online, [day, DAY])
+    assert online.run(day, DAY).success
+    online.store(
+        sample_answer(day, change=lambda data: data["classifications"][0].update(display_name="Restated")),
+        fetched_at=NOON,
+    )
+    assert requested(online.tick()) == []  # no run has failed since
+    add_failed_run(online, day)
+    with time_machine.travel(NOON + MINUTE, tick=False):
+        (request,) = online.tick().run_requests or []
+        assert online.execute(request).success
+        assert requested(online.tick()) == []
+    assert online.warehouse.read("snapshots").filter(as_of=day)["revision"].to_list() == [2]
+
+
 def test_a_damaged_day_waits_until_it_is_restored(recorded: World, clock: time_machine.Traveller) -> None:
     (day,) = days_before(1)
     record = recorded.store(sample_answer(day)).record

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import ArchiveError, CorruptAnswerError
+from orpipeline.archive.records import CorruptAnswerError
 from orpipeline.backoff import BACKLOG_DAYS, Attempt, Attempts, decide, loads, look_is_due
 from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
@@ -19,9 +19,11 @@ from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.runs import (
     active_run,
+    days_of_failed_runs,
     failures_in_a_row,
     give_up_silent_runs,
     latest_ended_run,
+    loaded_version,
     materialized,
     not_materialized,
 )
@@ -29,7 +31,6 @@ from orpipeline.defs.schedules import NO_KEY
 from orpipeline.errors import OrpipelineError
 from orpipeline.openrouter.budget import Budget, BudgetError
 from orpipeline.settings import api_key
-from orpipeline.stores import StoreError
 
 if TYPE_CHECKING:
     from orpipeline.defs.jobs import AssetJob
@@ -124,25 +125,38 @@ def _older_days(
 ) -> list[dg.RunRequest] | None:
     """Return runs for days before the newest one that are archived but not in the tables; None while a run is active.
 
-    The runs use the archive alone. A day whose answer was rejected, or is damaged, waits for another answer.
+    The same holds for a day whose last run failed after it had archived a newer answer than the tables have. The runs
+    use the archive alone. A day whose answer was rejected, or is damaged, waits for another answer.
     """
     instance, newest = context.instance, newest_completed_day(now)
     first = partitions.get_first_partition_key()
     days = [newest - timedelta(days=age) for age in range(BACKLOG_DAYS, 0, -1)]
-    missing = not_materialized(instance, names, [day for day in days if first and day.isoformat() >= first])
-    if not missing:
+    days = [day for day in days if first and day.isoformat() >= first]
+    missing, failed = not_materialized(instance, names, days), days_of_failed_runs(instance, names)
+    failed_days = [day for day in days if day.isoformat() in failed and day not in missing]
+    if not missing and not failed_days:
         return []
     if active_run(instance, names, now) is not None:
         return None
     try:
-        archived = [_with_ended_runs(instance, names, day) for day in missing if archive.has(day)]
-        chosen = loads([attempts for attempts in archived if not _waits_for_an_answer(archive, attempts)], now)
+        wanted = [day for day in missing if archive.has(day)]
+        wanted += [day for day in failed_days if _is_outdated(instance, names, archive, day)]
+        waiting = [_with_ended_runs(instance, names, day) for day in sorted(wanted)]
+        chosen = loads([attempts for attempts in waiting if not _waits_for_an_answer(archive, attempts)], now)
     except OrpipelineError as error:
         context.log.warning(f"Older days are not loaded now. {error}")
         return []
     if chosen:
-        context.log.info(f"Archived, but not in the tables: {', '.join(attempts.day for attempts in chosen)}")
+        context.log.info(f"The archive has more than the tables for {', '.join(attempts.day for attempts in chosen)}")
     return [_request(names, "load", attempts, Fetch.never) for attempts in chosen]
+
+
+def _is_outdated(instance: dg.DagsterInstance, names: Names, archive: Archive, day: date) -> bool:
+    """Return whether a day's last run failed, and the archive has a newer answer than the tables."""
+    if not failures_in_a_row(instance, names, day):
+        return False
+    latest = archive.latest(day)
+    return latest is not None and latest.sha256 != loaded_version(instance, names, day)
 
 
 def _waits_for_an_answer(archive: Archive, attempts: Attempts) -> bool:
@@ -167,7 +181,7 @@ def _is_damaged(archive: Archive, day: date) -> bool:
     """Return whether a day must be fetched again while the API still serves it."""
     try:
         return not archive.is_current(day)
-    except (ArchiveError, StoreError):
+    except OrpipelineError:
         return False  # another answer could not be archived either
 
 
