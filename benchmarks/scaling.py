@@ -916,13 +916,15 @@ def main(only: str | None, small: bool) -> None:
     start = time.perf_counter()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end, too
     with _open_bench(small) as bench:
-        tables = [table for name, work in SIMULATIONS.items() if only in (None, name) for table in work(bench)]
+        for name, work in SIMULATIONS.items():
+            if only in (None, name):
+                for table in work(bench):  # a run that is stopped has shown what it measured
+                    click.echo(f"{table.markdown()}\n")
     busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     click.echo(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, duckdb {duckdb.__version__}, on "
-        f"{utc_now():%Y-%m-%d}, in {time.perf_counter() - start:.0f} s; load averages at the end {busy}.\n"
+        f"{utc_now():%Y-%m-%d}, in {time.perf_counter() - start:.0f} s; load averages at the end {busy}."
     )
-    click.echo("\n\n".join(table.markdown() for table in tables))
 
 
 if __name__ == "__main__":
