@@ -325,16 +325,6 @@ class Settings(BaseModel):
         return f"{self.reports}/published/{name}"
 
     @property
-    def readable(self) -> Path | str:
-        """What readers open without keeping a writer waiting: the published copy, or the lake itself."""
-        return self.published if isinstance(self.warehouse, Path) else self.warehouse
-
-    @property
-    def spool(self) -> Path:
-        """Where a fetched answer waits while the archive cannot take it: on this machine, wherever the archive is."""
-        return self.data_dir / "spool"
-
-    @property
     def dagster_home(self) -> Path:
         """Where the commands keep Dagster's state while DAGSTER_HOME is not set.
 
