@@ -62,7 +62,7 @@ def cluster(
         s3_server,
         {**places, "ORPIPELINE_BASE_URL": api.base_url, "OPENROUTER_API_KEY": KEY},
         database=dagster,
-        locations=dict.fromkeys(("orpipeline", "worker"), "orpipeline.definitions"),
+        locations=dict.fromkeys(("orpipeline", "worker"), "orpipeline_tests.quiet_location"),
     ) as started:
         yield started
 
@@ -80,8 +80,6 @@ def test_eight_days_in_four_processes_end_like_the_embedded_run_though_one_is_ki
         archive.put(sample_answer(day), fetched_at=_noon_after(day), source="a test", origin="import")
 
     cluster.wait_until_ready()
-    for location in cluster.locations:
-        cluster.stop_automation(location)
     wanted = [day.isoformat() for day in days]
     runs = [
         run
@@ -101,7 +99,9 @@ def test_eight_days_in_four_processes_end_like_the_embedded_run_though_one_is_ki
     _assert_tables_are_those_of_the_embedded_engines(places, days, tmp_path)
     assert cluster.materialized_days("model_leaderboard") == set(wanted)
     _fetch_in_four_processes(cluster.environment, tmp_path)
-    assert len(api.requests) == REQUESTS_PER_MINUTE  # all of it within a minute, or the budget was not shared
+    sent = [request.at for request in api.requests]
+    # A request arrives some time after it was counted.
+    assert max(sum(start <= at < start + 50 for at in sent) for start in sent) == REQUESTS_PER_MINUTE
     (revision,) = archive.revisions(newest)
     assert archive.read(revision) == sample_answer(newest)
 
