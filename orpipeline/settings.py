@@ -325,6 +325,11 @@ class Settings(BaseModel):
         return f"{self.reports}/published/{name}"
 
     @property
+    def spool(self) -> Path:
+        """Where a fetched answer waits while the archive cannot take it: on this machine, wherever the archive is."""
+        return self.data_dir / "spool"
+
+    @property
     def dagster_home(self) -> Path:
         """Where the commands keep Dagster's state while DAGSTER_HOME is not set.
 
