@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace as replaced
 from datetime import timedelta
@@ -25,7 +26,7 @@ from orpipeline.report.data import read_report_data
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.engines.extensions import extension_path
+from orpipeline.warehouse.engines.extensions import LAKE_DUCKDB, extension_path
 from orpipeline.warehouse.errors import (
     DuplicateRowsError,
     MissingDaysError,
@@ -381,6 +382,11 @@ def test_without_the_extra_the_line_names_it(tmp_path: Path) -> None:
     place = EnginePlace("ducklake:postgres:dbname=x host=db.example", tmp_path / "lake")
     error = assert_is_a_line(place.open().days, "Install `orpipeline[lake]`")
     assert isinstance(error, WarehouseSetupError)
+
+
+def test_the_line_names_the_duckdb_of_the_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"duckdb=={LAKE_DUCKDB}" in project["optional-dependencies"]["lake"]
 
 
 def test_motherduck_needs_its_extension_and_token() -> None:
