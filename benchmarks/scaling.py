@@ -252,8 +252,8 @@ class Bench:
         return str(self.postgres.lake(f"lake_{self._databases}"))
 
     def connections(self) -> int:
-        """Return how many connections the Postgres server has now, besides this question's."""
-        return int(self.postgres.sql("SELECT count(*) - 1 FROM pg_stat_activity WHERE datname LIKE 'lake%'"))
+        """Return how many connections the lakes' catalogs have now."""
+        return int(self.postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'lake%'"))
 
     def _open_postgres(self, close: ExitStack) -> Any:
         import duckdb_extensions  # noqa: F401 - the extra `lake`
@@ -805,7 +805,7 @@ def _add_readers(bench: Bench, table: Table, engine: str, settings: Settings, co
         writing = one.submit(write_again, settings, bench.newest, ready, seconds)
         reading = [pool.submit(read_again, settings, bench.newest, part, ready, seconds) for part in parts]
         connections = [0]
-        while not bench.no_lake and engine == "lake" and time.time() < ready + seconds:
+        while engine == "lake" and not all(part.done() for part in (writing, *reading)):
             connections.append(bench.connections())
             time.sleep(0.3)
         reads = [read for part in reading for read in part.result()]
