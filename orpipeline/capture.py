@@ -72,7 +72,7 @@ def capture(
 
 def _worked_before(archive: Archive, spool: Archive) -> bool:
     """Return whether an archive that fails now is one that was used before, so its settings were right."""
-    return bool(waiting(spool)) or was_used(spool, archive)
+    return bool(waiting(spool)) or was_used(spool, archive.root)
 
 
 def _fetch(client: Client, keep: _Keep, now: datetime) -> Record:
@@ -121,11 +121,11 @@ class _Keep:
 
     def require_writable(self) -> None:
         """Raise StoreError if an object store cannot be written, unless it could be used from here before."""
-        if not self._is_remote or (self._spool and was_used(self._spool, self._archive)):
+        if not self._is_remote or (self._spool and was_used(self._spool, self._archive.root)):
             return
         self._archive.require_writable()
         if self._spool:
-            mark_used(self._spool, self._archive)
+            mark_used(self._spool, self._archive.root)
 
     def put(self, put: Callable[[Archive], Stored]) -> Record:
         """Keep an answer, and return its record in the archive. Raises the archive's error with where it waits."""

@@ -84,6 +84,15 @@ def check_store(url: str, *, setting: str) -> None:
         next(iter(obstore.list(store, chunk_size=1)), None)
 
 
+def require_writable(url: str, *, setting: str) -> None:
+    """Write the small object `.orpipeline`. Raises StoreError if the store at a URL cannot be written."""
+    store = open_store(url, setting=setting)
+    import obstore
+
+    with store_errors("write", url, setting=setting):
+        obstore.put(store, ".orpipeline", b"Data of orpipeline.\n", use_multipart=False)
+
+
 def hosts(url: str) -> list[str]:
     """Return the host that the store at a URL is on, without the one that has its credentials."""
     return list(_hosts(url, os.environ))[:1]

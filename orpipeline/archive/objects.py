@@ -47,7 +47,7 @@ from orpipeline.archive.storage import (
     unpack,
 )
 from orpipeline.openrouter.answer import iso_date
-from orpipeline.stores import StoreUnreachableError, open_store, store_errors
+from orpipeline.stores import StoreUnreachableError, open_store, require_writable, store_errors
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -243,11 +243,8 @@ class ObjectStorage:
             path.write_bytes(self._get_raw(key)[0] or b"")
 
     def require_writable(self) -> None:
-        """Write a small object that says what this is."""
-        import obstore
-
-        with self._errors("write"):
-            obstore.put(self._store, ".orpipeline", b"The raw archive of orpipeline.\n", use_multipart=False)
+        """Write a small object. Raises StoreError if that is impossible."""
+        require_writable(self.root, setting=SETTING)
 
     def _completed(self, key: str) -> tuple[Record, bool] | None:
         """Write a missing record, and return it, and whether it was still missing."""

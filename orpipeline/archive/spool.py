@@ -19,7 +19,7 @@ from orpipeline.files import replace_file
 _log = logging.getLogger(__name__)
 
 _DELIVERED = ".delivered-"
-_USED = ".archive"  # a file: the archive that has taken something from here
+_USED = ".used"  # a file with a line for each place
 
 
 def waiting(spool: Archive) -> list[Record]:
@@ -47,20 +47,24 @@ def deliver(spool: Archive, archive: Archive) -> dict[Record, Stored]:
     return delivered
 
 
-def was_used(spool: Archive, archive: Archive) -> bool:
-    """Return whether the archive could be used from this data folder before."""
-    try:
-        return (Path(spool.root) / _USED).read_text(encoding="utf-8") == str(archive.root)
-    except OSError:
-        return False
+def was_used(spool: Archive, place: Path | str) -> bool:
+    """Return whether a place (the archive's or the warehouse's) could be used from this data folder before."""
+    return str(place) in _used(spool)
 
 
-def mark_used(spool: Archive, archive: Archive) -> None:
-    """Remember that the archive can be used from this data folder."""
-    if not was_used(spool, archive):
+def mark_used(spool: Archive, place: Path | str) -> None:
+    """Remember that a place can be used from this data folder. If it fails later, its settings were right."""
+    if not was_used(spool, place):
         with suppress(OSError):  # then an outage is taken for a wrong setting
             Path(spool.root).mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(Path(spool.root) / _USED, str(archive.root).encode())
+            replace_file(Path(spool.root) / _USED, "".join(f"{used}\n" for used in (*_used(spool), place)).encode())
+
+
+def _used(spool: Archive) -> list[str]:
+    try:
+        return (Path(spool.root) / _USED).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _remove(spool: Archive, record: Record) -> None:

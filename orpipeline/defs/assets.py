@@ -16,6 +16,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from pydantic import Field
 
 from orpipeline.archive.archive import Archive
+from orpipeline.archive.spool import mark_used, was_used
 from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
@@ -104,6 +105,8 @@ class _Step:
         days, newest = self._days(), newest_completed_day(self.now)
         # Checks that run alone use the archive only.
         fetch = config.fetch if self.context.selected_asset_keys else Fetch.never
+        if fetch is not Fetch.never:
+            self._check_warehouse()
         answered, not_fetched = self._fetch(client, days, fetch)
         table_days: Sequence[date] | None
         if self.context.selected_asset_keys - {self.names.raw}:
@@ -126,6 +129,16 @@ class _Step:
         yield from history_results(checks, validated, self.archive, table_days, newest)
         if validated.errors or not_fetched:
             raise days_failed(validated.errors, not_fetched, days, newest)
+
+    def _check_warehouse(self) -> None:
+        """Raise before anything is fetched if the warehouse has never worked from here: its settings are wrong then.
+
+        One that worked before does not keep a day from being fetched, which the API serves only once.
+        """
+        if self.spool is None or self.warehouse.is_file or was_used(self.spool, self.warehouse.place):
+            return
+        self.warehouse.check()
+        mark_used(self.spool, self.warehouse.place)
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""

@@ -76,6 +76,10 @@ class Warehouse:
         """Whether the file or the lake exists: the first write creates it. Raises WarehouseError."""
         return self._engine.exists
 
+    def check(self) -> None:
+        """Raise WarehouseError or StoreError if an engine other than a DuckDB file cannot be used."""
+        self._engine.check()
+
     @contextmanager
     def reading(self) -> Iterator[Tables]:
         """Open the tables as they are at one moment, for reading. If there is no warehouse yet, they are empty.

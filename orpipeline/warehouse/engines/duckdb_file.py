@@ -67,6 +67,9 @@ class DuckDBFile:
         """Whether the file exists."""
         return self.path.exists()
 
+    def check(self) -> None:
+        """Do nothing: what is wrong with a file on this machine is not known before it is written."""
+
     @contextmanager
     def lock(self) -> Iterator[RequireLocked]:
         """Keep this process's other threads out. DuckDB itself locks the file against other processes."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from orpipeline.stores import require_writable
 from orpipeline.warehouse.engines.extensions import extension_path, load_extension, missing_extension
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, reason
 from orpipeline.warehouse.engines.object_store import create_secret
@@ -53,6 +54,14 @@ class DuckLake:
     def exists(self) -> bool:
         """Whether the catalog's database has a lake."""
         return self._catalog.data_path() is not None
+
+    def check(self) -> None:
+        """Attach the lake if there is one, and write a small object to its store, or create its folder."""
+        if self.exists:
+            self.connect(read_only=True).close()
+        if isinstance(self._data, str):
+            require_writable(self._data, setting="ORPIPELINE_LAKE_DATA")
+        self._create_folder()
 
     @contextmanager
     def lock(self) -> Iterator[RequireLocked]:

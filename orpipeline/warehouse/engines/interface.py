@@ -31,6 +31,9 @@ class Engine(Protocol):
     def exists(self) -> bool:
         """Whether the place exists: the first write creates it. Raises WarehouseError."""
 
+    def check(self) -> None:
+        """Raise WarehouseError if the place cannot be used, as far as that shows before the first write."""
+
     def lock(self) -> AbstractContextManager[RequireLocked]:
         """Wait until no other process or thread writes, and keep them out. Raises WarehouseBusyError."""
 

@@ -38,6 +38,10 @@ class MotherDuck:
         """True: MotherDuck's databases are created there."""
         return True
 
+    def check(self) -> None:
+        """Attach the database once."""
+        self.connect(read_only=True).close()
+
     @contextmanager
     def lock(self) -> Iterator[RequireLocked]:
         """Keep this process's other threads out."""
