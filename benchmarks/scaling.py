@@ -441,9 +441,9 @@ def _ticks(home: Path) -> list[tuple[str, float, float]]:
     if not file.exists():
         return []
     query = """
-        SELECT json_extract(tick_body, '$.job_tick_data.job_name'),
-            json_extract(tick_body, '$.job_tick_data.timestamp'),
-            json_extract(tick_body, '$.job_tick_data.end_timestamp')
+        SELECT json_extract(tick_body, '$.job_name'),
+            json_extract(tick_body, '$.timestamp'),
+            json_extract(tick_body, '$.end_timestamp')
         FROM job_ticks WHERE status <> 'STARTED' AND type = 'SENSOR' ORDER BY id
     """
     with suppress(sqlite3.OperationalError), sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
