@@ -271,7 +271,8 @@ def _data(folder: Path) -> dict[str, str]:
 
 
 def _row(printed: str, name: str) -> str:
-    (row,) = [line for line in printed.splitlines() if line.startswith(f"{name} ")]
+    """Return a row of the first table."""
+    row = next(line for line in printed.splitlines() if line.startswith(f"{name} "))
     return row.removeprefix(name).strip()
 
 

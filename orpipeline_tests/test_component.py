@@ -107,12 +107,13 @@ def test_attributes_are_those_of_build_defs_and_the_settings(tmp_path: Path) -> 
     assert {*options, *Settings.model_fields} <= set(OpenRouterMarketShare.model_fields)
 
 
-def test_a_relative_folder_is_in_the_project_and_a_url_is_rejected(tmp_path: Path) -> None:
+def test_a_relative_folder_is_in_the_project_and_an_unknown_url_is_rejected(tmp_path: Path) -> None:
     settings = OpenRouterMarketShare(data_dir="data/market", start_date="2026-09-01").settings(tmp_path)
     assert settings.archive == tmp_path / "data" / "market" / "raw"
     assert settings.start_date.isoformat() == "2026-09-01"
-    with pytest.raises(SettingsError, match="must be a path on this machine, not a URL"):
-        OpenRouterMarketShare(archive="s3://bucket/raw").settings(tmp_path)
+    assert OpenRouterMarketShare(archive="s3://bucket/raw").settings(tmp_path).archive == "s3://bucket/raw"
+    with pytest.raises(SettingsError, match="must be a path on this machine or the URL of an object store"):
+        OpenRouterMarketShare(archive="ftp://bucket/raw").settings(tmp_path)
     for unset in (None, ""):  # `{{ env.X }}` without the variable must not start a second archive
         with pytest.raises(SettingsError, match="data_dir is empty"):
             OpenRouterMarketShare(data_dir=unset).settings(tmp_path)

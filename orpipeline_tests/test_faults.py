@@ -145,6 +145,8 @@ FAULTS = {
 def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
     online: World, api: LocalApi, clock: time_machine.Traveller, fault: Fault
 ) -> None:
+    # The day before is no partition, so the sensor does not load it.
+    online.settings = online.settings.model_copy(update={"start_date": DAY})
     sensor = Sensor(online)
     api.serve(fault.reply)
     assert error_of(sensor.run()) == fault.error.__name__
@@ -226,7 +228,8 @@ def recapture(world: World) -> dg.ExecuteInProcessResult:
 
 @pytest.fixture
 def rejected(online: World, api: LocalApi) -> Sensor:
-    """The sensor after a run that archived an invalid answer and rejected it."""
+    """The sensor after a run that archived an invalid answer and rejected it. The day is the first partition."""
+    online.settings = online.settings.model_copy(update={"start_date": DAY})
     sensor = Sensor(online)
     api.serve(INVALID)
     assert error_of(sensor.run()) == "InvalidSnapshotError"
