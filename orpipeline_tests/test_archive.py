@@ -478,8 +478,8 @@ def test_threads_that_archive_different_answers_of_a_day_lose_none(archive: Arch
 
 
 def test_threads_that_import_the_same_days_store_each_once(archive: Archive) -> None:
-    answers = [*(sample_answer(DAY - timedelta(days=n)) for n in range(20)), b"<html>busy</html>"]
-    start = Barrier(8)
+    answers = [*(sample_answer(DAY - timedelta(days=n)) for n in range(5)), b"<html>busy</html>"]
+    start = Barrier(4)
 
     def write(_: int) -> int:
         mine, new = Archive(archive.root), 0
@@ -488,8 +488,8 @@ def test_threads_that_import_the_same_days_store_each_once(archive: Archive) -> 
             new += mine.put(body, fetched_at=FETCHED, source="x", origin="import", same_content=True).new
         return new
 
-    with ThreadPoolExecutor(8) as threads:
-        assert sum(threads.map(write, range(8))) == len(answers)
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(write, range(4))) == len(answers)
     assert len(archive.folders()) == len(answers)
 
 

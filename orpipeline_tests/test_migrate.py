@@ -108,6 +108,7 @@ def all_names(warehouse: Warehouse) -> set[Sequence[Any]]:
     return set(rows(warehouse, names.format("table"), names.format("view")))
 
 
+@pytest.mark.slow
 def test_a_warehouse_moves_there_and_back_with_equal_rows(source: Warehouse, target: Warehouse, tmp_path: Path) -> None:
     before, back = contents(source), Warehouse(tmp_path / "back.duckdb")
 
@@ -130,6 +131,7 @@ def test_a_warehouse_moves_there_and_back_with_equal_rows(source: Warehouse, tar
     assert rows(back, comments) == rows(source, comments)
 
 
+@pytest.mark.slow
 def test_a_target_with_something_else_is_unchanged(source: Warehouse, target: Warehouse, tmp_path: Path) -> None:
     migrate(source, target)
     before = contents(target)
@@ -163,6 +165,7 @@ def test_what_the_target_cannot_have_is_named_and_can_be_left_out(source: Wareho
         migrate(source, target, without=["openrouter.snapshots"])
 
 
+@pytest.mark.slow
 def test_a_killed_migration_leaves_nothing_and_can_be_repeated(source: Warehouse, target: Warehouse) -> None:
     with started(_MIGRATE, source.path, target.place, target.lake_data) as process:
         with pytest.raises(WarehouseBusyError), target.writing():

@@ -263,7 +263,7 @@ def test_an_answer_waits_in_the_spool_if_the_store_fails_after_the_fetch(
     assert_only(archive, FIRST)
 
 
-@pytest.mark.parametrize("fetch", [Fetch.auto, Fetch.always])
+@pytest.mark.parametrize("fetch", [Fetch.auto, pytest.param(Fetch.always, marks=pytest.mark.slow)])
 def test_during_an_outage_the_newest_day_is_fetched_once_and_archived_afterwards(
     archive: Archive, proxy: FaultyStore, api: LocalApi, client: Client, spool: Archive, fetch: Fetch
 ) -> None:

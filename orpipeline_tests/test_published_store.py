@@ -89,6 +89,7 @@ def test_many_readers_at_once_and_a_writer_see_whole_copies(place: StoredPlace) 
     assert len(place.read("snapshots")) == len(DAYS) + 1
 
 
+@pytest.mark.slow
 def test_a_restated_older_day_is_current_in_every_file(place: StoredPlace) -> None:
     place.load(DAYS[0] - timedelta(days=40))  # changes first_seen and days_listed of all later days
     place.load(DAYS[0], label="Restated")
@@ -103,6 +104,7 @@ def test_a_restated_older_day_is_current_in_every_file(place: StoredPlace) -> No
     assert {path.rpartition("/")[2] for path in place.parquet.tags() if "/" in path} == {"2026-10.parquet"}
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_sent(place: StoredPlace, proxy: StoreProxy) -> None:
     place.load(*(DAYS[0] - timedelta(days=30 * months) for months in range(1, 6)))
     lost = "model_trends/2026-06.parquet"
@@ -145,6 +147,7 @@ def _reject_put(part: str, request: str) -> int | None:
     return 403 if request.startswith("PUT") and part in request else None
 
 
+@pytest.mark.slow
 def test_an_upload_does_not_keep_the_warehouse_locked(place: StoredPlace, proxy: StoreProxy) -> None:
     uploading, go_on = threading.Event(), threading.Event()
 
@@ -171,6 +174,7 @@ def test_without_a_copy_or_a_bucket_the_error_states_it(tmp_path: Path, bucket: 
         orpipeline.read("snapshots", settings=Settings(data_dir=tmp_path, reports="s3://nowhere"))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_is_in_the_bucket_and_a_browser_shows_it(
     tmp_path: Path, proxy: StoreProxy, bucket: str
 ) -> None:

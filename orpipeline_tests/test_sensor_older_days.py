@@ -78,6 +78,7 @@ def test_after_an_outage_of_several_days_every_archived_day_is_loaded_without_ca
     assert api.requests == []
 
 
+@pytest.mark.slow
 def test_a_rejected_day_is_loaded_once_more_only_with_another_answer(
     recorded: World, clock: time_machine.Traveller
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_rejected_day_is_loaded_once_more_only_with_another_answer(
     assert recorded.execute(request).success
 
 
+@pytest.mark.slow
 def test_a_restated_answer_that_was_archived_but_not_loaded_is_loaded(online: World) -> None:
     (day,) = days_before(1)
     archive(online, [day, DAY])
@@ -114,6 +116,7 @@ def test_a_restated_answer_that_was_archived_but_not_loaded_is_loaded(online: Wo
     assert online.warehouse.read("snapshots").filter(as_of=day)["revision"].to_list() == [2]
 
 
+@pytest.mark.slow
 def test_a_damaged_day_waits_until_it_is_restored(recorded: World, clock: time_machine.Traveller) -> None:
     (day,) = days_before(1)
     record = recorded.store(sample_answer(day)).record
@@ -128,6 +131,7 @@ def test_a_damaged_day_waits_until_it_is_restored(recorded: World, clock: time_m
     assert requested(recorded.tick()) == [day]
 
 
+@pytest.mark.slow
 def test_while_the_database_is_away_one_day_is_tried_at_a_time_and_then_all_are_loaded(
     recorded: World, clock: time_machine.Traveller
 ) -> None:
