@@ -199,7 +199,7 @@ class Settings(BaseModel):
     )
     lake_data: StorePlace = Field(
         default_factory=_in_data_dir("lake"),
-        description="Where a DuckLake keeps its Parquet files: a folder, or an object store.",
+        description="Where a DuckLake keeps its Parquet files: a folder, or `s3://bucket/prefix`.",
     )
     state: StatePlace = Field(
         default_factory=_in_data_dir("state"),
