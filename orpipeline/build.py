@@ -12,7 +12,7 @@ from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import daily_step
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.jobs import daily_job
-from orpipeline.defs.maintenance import is_lake, maintenance_job, maintenance_schedule
+from orpipeline.defs.maintenance import maintenance_job, maintenance_schedule
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
 from orpipeline.defs.partitions import daily_partitions, stand_alone_partitions
 from orpipeline.defs.reports import report_asset, report_sensor
@@ -103,7 +103,7 @@ def _definitions(
 ) -> dg.Definitions:
     # Days before the first partition can be imported.
     daily, importing = daily_job(names, report=report), import_job(names, daily_partitions(used))
-    maintenance = [maintenance_job(names)] if is_lake(used) else []
+    maintenance = [maintenance_job(names)] if used.is_lake else []
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         daily_step(names, partitions, labels, has_key=api_key() is not None),
         *view_specs(names, partitions, labels),

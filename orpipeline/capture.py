@@ -1,4 +1,4 @@
-"""Fetching: call the API and archive its answer. Needs no Dagster, no tables and no contracts, and imports none."""
+"""Fetching: call the API and archive its answer. Does not use Dagster, tables or contracts."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def capture(
     With a `spool`, an answer that the archive does not take waits there, and the error names its place. If an object
     store fails before the API is called, but was used from here before, the newest day is fetched once and waits, too:
     the API serves it for one day only. Then the store's error is raised. If the store was never used from here, its
-    settings are probably wrong: its error is raised, and the API is not called. The same holds for a folder that did
-    not take an answer that still waits.
+    settings are probably wrong: its error is raised, and the API is not called. A folder that could not take an answer,
+    which still waits, counts as used before.
     """
     keep = _Keep(archive, spool)
     newest_day = newest_completed_day(now)

@@ -1,7 +1,7 @@
-"""Object stores: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage. Through obstore.
+"""Access to object stores through obstore: Amazon S3 and compatible servers, Google Cloud Storage, Azure Blob Storage.
 
 Credentials, region and endpoint come from each store's own standard variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`), which
-obstore reads. Only S3 is tested against a server; the others take the same path.
+obstore reads. Only S3 is tested against a server; to the others, no request was ever sent.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def store_errors(verb: str, url: str, *, setting: str) -> Iterator[None]:
 _STATUS = re.compile(r"status code: ([1-5][0-9]{2})|\bstatus: ([1-5][0-9]{2})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified bucket does not exist", re.IGNORECASE)
-# Where a virtual machine gets its credentials: obstore asks there if the environment has none.
+# Where a virtual machine gets its credentials: obstore requests them there if the environment has none.
 _METADATA = re.compile(r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google\.internal")
 _VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

@@ -223,6 +223,13 @@ def test_the_command_shows_the_rows_and_what_to_set(source: Warehouse, target: W
     assert f"openrouter.snapshots             {DAYS} rows copied, all rows are equal\n" in done.stdout
     assert f"\nORPIPELINE_WAREHOUSE={_quoted(str(target.place))}\n" in done.stdout
     assert contents(target) == contents(source)
+    # Back, with the settings that the command has printed.
+    settings |= {"ORPIPELINE_WAREHOUSE": str(target.place)}
+    if target.lake_data:
+        settings["ORPIPELINE_LAKE_DATA"] = str(target.lake_data)
+    done = run_command("migrate", "--to", "back.duckdb", folder=tmp_path, environment=settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(Warehouse(tmp_path / "back.duckdb")) == contents(source)
 
 
 def test_a_password_in_the_url_is_rejected_and_not_shown(tmp_path: Path) -> None:

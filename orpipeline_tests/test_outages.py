@@ -17,6 +17,7 @@ import time_machine
 from orpipeline.contracts.tables import TABLES
 from orpipeline.testing import LocalApi, sample_answer
 from orpipeline.testing.local_api import KEY
+from orpipeline_tests.engines import EnginePlace
 from orpipeline_tests.servers import Gate, PostgresServer, S3Server
 from orpipeline_tests.test_month import SCHEDULES, Daemon
 from orpipeline_tests.world import ASSETS, World
@@ -52,12 +53,11 @@ def test_no_day_is_lost_or_doubled_in_a_week_in_which_store_and_database_disappe
     tmp_path: Path,
     api: LocalApi,
     postgres_server: PostgresServer,
-    database: str,
+    lake: EnginePlace,
     s3_server: S3Server,
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("duckdb_extensions", reason="needs the extra `lake`")
     (tmp_path / "idle").mkdir()
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
     with (
@@ -70,7 +70,7 @@ def test_no_day_is_lost_or_doubled_in_a_week_in_which_store_and_database_disappe
             monkeypatch.setenv(name, value)
         places = {
             "archive": f"{bucket}/raw",
-            "warehouse": postgres_server.lake(database),
+            "warehouse": lake.warehouse,
             "lake_data": f"{bucket}/lake",
             "reports": f"{bucket}/reports",
         }

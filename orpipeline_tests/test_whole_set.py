@@ -26,6 +26,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.cluster import Cluster
 from orpipeline_tests.commands import ORPIPELINE
+from orpipeline_tests.engines import EnginePlace
 from orpipeline_tests.servers import PostgresServer, S3Server
 
 DAYS = 8
@@ -33,11 +34,11 @@ REQUESTS_PER_MINUTE = 3
 
 
 @pytest.fixture
-def places(postgres_server: PostgresServer, database: str, bucket: str) -> Mapping[str, str]:
+def places(lake: EnginePlace, postgres_server: PostgresServer, database: str, bucket: str) -> Mapping[str, str]:
     """The settings of a pipeline that keeps nothing on this machine."""
     return {
         "ORPIPELINE_ARCHIVE": f"{bucket}/raw",
-        "ORPIPELINE_WAREHOUSE": postgres_server.lake(database),
+        "ORPIPELINE_WAREHOUSE": str(lake.warehouse),
         "ORPIPELINE_LAKE_DATA": f"{bucket}/lake",
         "ORPIPELINE_STATE": postgres_server.url(database),
         "ORPIPELINE_REPORTS": f"{bucket}/reports",
@@ -72,7 +73,6 @@ def cluster(
 def test_eight_days_in_four_processes_end_like_the_embedded_run_though_one_is_killed(
     cluster: Cluster, api: LocalApi, places: Mapping[str, str], tmp_path: Path
 ) -> None:
-    pytest.importorskip("duckdb_extensions", reason="needs the extra `lake`")
     newest = newest_completed_day(utc_now())
     days = [newest - timedelta(days=n) for n in reversed(range(DAYS))]
     archive = Archive(places["ORPIPELINE_ARCHIVE"])

@@ -1,4 +1,4 @@
-"""Keeping an archive's answers in an object store: Amazon S3 and what speaks its protocol, Google Cloud or Azure.
+"""An archive's answers in an object store: Amazon S3 and compatible servers, Google Cloud Storage or Azure.
 
     s3://bucket/prefix/2026-10-06/r1/task_classifications.json.gz
     s3://bucket/prefix/2026-10-06/r1/record.json
@@ -10,7 +10,7 @@ a writer is interrupted between the two, any other process completes the revisio
 A day counts as archived if it has a record, whose content is not read for that: `put` stores no misdated answer below
 a day. To move an archive of version 0.1 into an object store, import it.
 
-Only S3 was tested, with a server on loopback. `gs://` and `az://` take the same path through obstore.
+Only S3 was tested, with a server on loopback. No request was ever sent to `gs://` or `az://`.
 """
 
 from __future__ import annotations

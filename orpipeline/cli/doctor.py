@@ -144,10 +144,11 @@ def _check_places(settings: Settings, report: _Report) -> None:
     places = {
         "archive": settings.archive,
         "warehouse": settings.warehouse,
-        "lake's files": settings.lake_data if settings.is_lake else "",
         "reports": settings.reports,
         "Dagster's state": Path(home).expanduser() if home else settings.dagster_home,
     }
+    if settings.is_lake:
+        places["lake's files"] = settings.lake_data
     if isinstance(settings.warehouse, Path):
         places["warehouse's folder"] = settings.warehouse.parent
     if isinstance(settings.state, Path):

@@ -47,6 +47,8 @@ def migrate(place: str, lake_data: str | None, without: tuple[str, ...], demo: b
     settings = command_settings(demo=demo)
     changed = {"warehouse": _absolute(place)} | ({"lake_data": _absolute(lake_data)} if lake_data else {})
     given = settings.model_dump(include=settings.model_fields_set)
+    if url_scheme(place) != "ducklake":
+        given.pop("lake_data", None)  # of the source: only a lake uses it
     new = Settings.model_validate({**given, **changed})
     from orpipeline import migration
 

@@ -133,7 +133,7 @@ class _Step:
     def _check_warehouse(self) -> None:
         """Raise before anything is fetched if the warehouse has never worked from here: its settings are wrong then.
 
-        One that worked before does not keep a day from being fetched, which the API serves only once.
+        A warehouse that worked before is not checked: an outage must not prevent fetching a day.
         """
         if self.spool is None or self.warehouse.is_file or was_used(self.spool, self.warehouse.place):
             return

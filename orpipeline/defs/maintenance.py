@@ -10,13 +10,7 @@ from orpipeline.clock import utc_now
 from orpipeline.defs.events import failure
 from orpipeline.defs.names import Names
 from orpipeline.errors import OrpipelineError
-from orpipeline.settings import Settings, url_scheme
 from orpipeline.warehouse.maintenance import Maintained, maintain
-
-
-def is_lake(settings: Settings) -> bool:
-    """Return whether the warehouse is a DuckLake."""
-    return url_scheme(str(settings.warehouse)) == "ducklake"
 
 
 def maintenance_job(names: Names) -> dg.JobDefinition:

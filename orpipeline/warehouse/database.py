@@ -253,11 +253,8 @@ class Warehouse:
             yield
         except (duckdb.Error, OSError, ArrowException, OrpipelineError) as error:
             where = published.parent if isinstance(published, Path) else published.rpartition("/")[0]
-            check = (
-                ""
-                if isinstance(published, str)
-                else (" If that fails, too, look at the disk's space and the folder's permissions.")
-            )
+            disk = " If that fails, too, check the disk's space and the folder's permissions."
+            check = disk if isinstance(published, Path) else ""
             _log.warning(
                 "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
                 "earlier run; the next write publishes again.%s",
