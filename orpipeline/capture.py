@@ -56,11 +56,13 @@ def capture(
     keep = _Keep(archive, spool)
     newest_day = newest_completed_day(now)
     try:
-        keep.deliver()
+        refused = keep.deliver()
         archive.adopt()
         is_missing = newest_day in days and not archive.is_current(newest_day)
         if fetch is Fetch.never or (fetch is Fetch.auto and not is_missing):
             return None
+        if fetch is Fetch.auto and newest_day in refused:
+            raise refused[newest_day]
         keep.require_writable()
     except (ArchiveError, StoreError) as error:
         is_wanted = fetch is Fetch.always or (fetch is Fetch.auto and newest_day in days)
@@ -114,10 +116,10 @@ class _Keep:
         self._archive, self._spool = archive, spool
         self._is_remote = not isinstance(archive.root, Path)
 
-    def deliver(self) -> None:
-        """Archive what waits in the spool."""
-        if self._spool is not None:
-            deliver(self._spool, self._archive)
+    def deliver(self) -> dict[date | None, ArchiveError]:
+        """Archive what waits in the spool. Return why a day's answer still waits."""
+        delivered = deliver(self._spool, self._archive) if self._spool is not None else {}
+        return {record.as_of: outcome for record, outcome in delivered.items() if isinstance(outcome, ArchiveError)}
 
     def require_writable(self) -> None:
         """Raise StoreError if an object store cannot be written, unless it could be used from here before."""
@@ -147,8 +149,11 @@ class _Keep:
             delivered = deliver(spool, self._archive)
         except OrpipelineError as error:
             raise _waiting(error, kept) from error
+        outcome = delivered.get(kept)
+        if isinstance(outcome, ArchiveError):
+            raise _waiting(outcome, kept) from outcome
         # Another process can have delivered it. Then the archive has it, and finds it again.
-        return delivered[kept].record if kept in delivered else put(self._archive).record
+        return outcome.record if outcome else put(self._archive).record
 
 
 def _kept(put: Callable[[Archive], Stored], spool: Archive) -> Record | None:

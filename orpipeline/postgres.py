@@ -59,6 +59,13 @@ def connect(
     return connection
 
 
+def with_limits(conninfo: str, *, setting: str) -> str:
+    """Return a connection string with the time limits of `connect`, for another program's connection."""
+    given, limits = _given(conninfo, setting), {"connect_timeout": CONNECT_SECONDS, **_DEAD_HOST}
+    missing = {name: value for name, value in limits.items() if name not in given}
+    return str(_psycopg(setting).conninfo.make_conninfo(**given, **missing))
+
+
 def place(conninfo: str, *, setting: str) -> str:
     """Return where a database is, as `Postgres at host:port/database`, without user and password."""
     found = _parameters(conninfo, setting)

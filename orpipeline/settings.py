@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -326,8 +327,8 @@ class Settings(BaseModel):
 
     @property
     def spool(self) -> Path:
-        """Where a fetched answer waits while the archive cannot take it: on this machine, wherever the archive is."""
-        return self.data_dir / "spool"
+        """Where a fetched answer waits while the archive cannot take it: on this machine, a folder for each archive."""
+        return self.data_dir / "spool" / sha256(str(self.archive).encode()).hexdigest()[:12]
 
     @property
     def dagster_home(self) -> Path:

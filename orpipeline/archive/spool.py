@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import CorruptAnswerError, Record, Stored
+from orpipeline.archive.records import ArchiveError, CorruptAnswerError, Record, Stored
 from orpipeline.files import replace_file
 
 _log = logging.getLogger(__name__)
@@ -27,14 +27,14 @@ def waiting(spool: Archive) -> list[Record]:
     return spool.records()
 
 
-def deliver(spool: Archive, archive: Archive) -> dict[Record, Stored]:
+def deliver(spool: Archive, archive: Archive) -> dict[Record, Stored | ArchiveError]:
     """Archive all that waits, in its order, and remove it from the spool. Return the outcome for each waiting record.
 
-    A damaged answer stays, and a warning names it. Raises the archive's error at the first answer that it does not
-    take; that one and the others wait on.
+    An answer that is damaged, or that the archive does not take, stays, and a warning names it: it does not keep the
+    others waiting. Raises StoreError if the whole archive fails; what is not archived by then waits on.
     """
     spool.adopt()
-    delivered: dict[Record, Stored] = {}
+    delivered: dict[Record, Stored | ArchiveError] = {}
     for record in waiting(spool):
         try:
             body = spool.read(record)
@@ -42,7 +42,12 @@ def deliver(spool: Archive, archive: Archive) -> dict[Record, Stored]:
             if Path(record.folder).exists():  # not if another process has just delivered it
                 _log.warning("An answer that waits for the archive is damaged, and stays there. %s", error)
             continue
-        delivered[record] = archive.put_again(body, record)
+        try:
+            delivered[record] = archive.put_again(body, record)
+        except ArchiveError as error:
+            _log.warning("%s The answer still waits in %s.", error, record.path)
+            delivered[record] = error
+            continue
         _remove(spool, record)
     return delivered
 

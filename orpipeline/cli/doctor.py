@@ -274,13 +274,22 @@ def _waiting_rows(settings: Settings, report: _Report) -> Rows:
     from orpipeline.archive.archive import Archive
     from orpipeline.archive.spool import waiting
 
-    records = waiting(Archive(settings.spool)) if settings.spool.exists() else []
-    if not records:
-        return []
-    answers = "1 answer waits" if len(records) == 1 else f"{len(records)} answers wait"
-    report.warnings.append(f"{answers} on this machine for the archive: the next run archives what it can")
-    days = terminal.some_days(sorted({record.as_of for record in records if record.as_of}))
-    return [("spool", f"{settings.spool}: {answers} for the archive, of days {days}")]
+    rows = []
+    for spool in sorted(folder for folder in settings.spool.parent.glob("*") if folder.is_dir()):
+        records = waiting(Archive(spool))
+        if not records:
+            continue
+        answers = "1 answer waits" if len(records) == 1 else f"{len(records)} answers wait"
+        archive, then = ("the archive", "the next run archives what it can")
+        if spool != settings.spool:
+            archive, then = (
+                "an archive of other settings",
+                f"set that archive again, or use `orpipeline import {spool}`",
+            )
+        report.warnings.append(f"{answers} on this machine for {archive}: {then}")
+        days = terminal.some_days(sorted({record.as_of for record in records if record.as_of}))
+        rows.append(("spool", f"{spool}: {answers} for {archive}, of days {days}"))
+    return rows
 
 
 def _add_budget(settings: Settings, part: Part, report: _Report) -> None:

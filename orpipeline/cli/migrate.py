@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ def migrate(place: str, lake_data: str | None, without: tuple[str, ...], demo: b
     then, no run can write. The source is not changed, and neither are your settings: the command prints what to set. It
     never overwrites other rows, and a second migration changes nothing.
     """
+    lake_data = lake_data or _lake_data_of_the_target()
     settings = command_settings(demo=demo)
     changed = {"warehouse": _absolute(place)} | ({"lake_data": _absolute(lake_data)} if lake_data else {})
     given = settings.model_dump(include=settings.model_fields_set)
@@ -58,6 +60,13 @@ def migrate(place: str, lake_data: str | None, without: tuple[str, ...], demo: b
     terminal.print_line(out, "Your settings are unchanged. To use the new warehouse, set:")
     for name, value in changed.items():
         terminal.print_line(out, f"{PREFIX}{name.upper()}={shlex.quote(value)}")
+
+
+def _lake_data_of_the_target() -> str | None:
+    """Return ORPIPELINE_LAKE_DATA if the source is not a lake. Then it is not a setting of the source."""
+    if url_scheme(os.environ.get(f"{PREFIX}WAREHOUSE", "")) == "ducklake":
+        return None
+    return os.environ.pop(f"{PREFIX}LAKE_DATA", None)
 
 
 def _print_migrated(migrated: Migrated) -> None:

@@ -147,8 +147,9 @@ def _variables(settings: Settings) -> Mapping[str, str]:
     """Return the settings as environment variables, except for the secret, which a child process inherits.
 
     A start date that nobody chose is left out: the code location then begins at the first day that could be fetched.
+    So is where a lake keeps its files, unless there is a lake.
     """
-    unset = {"start_date"} - settings.model_fields_set
+    unset = {"start_date"} - settings.model_fields_set | (set() if settings.is_lake else {"lake_data"})
     values = settings.model_dump(mode="json", exclude={"alert_webhook", *unset}, exclude_none=True)
     return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 

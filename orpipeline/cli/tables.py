@@ -15,7 +15,7 @@ from orpipeline.cli.options import command_settings, day_option, demo_option, ex
 from orpipeline.cli.terminal import out
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import OrpipelineError
-from orpipeline.settings import Settings
+from orpipeline.settings import Settings, url_scheme
 
 if TYPE_CHECKING:
     from orpipeline.importing.discover import AnswerFile
@@ -154,6 +154,8 @@ def export(to: Path, everything: bool, demo: bool) -> None:
     data dictionary. Unchanged months are not written again. Every run already writes the same files beside the copy for
     readers, in the folder `published` of the reports.
     """
+    if url_scheme(str(to)) is not None:
+        raise click.UsageError("--to must be a folder on this machine, not a URL.")
     warehouse = open_warehouse(command_settings(demo=demo))
     from orpipeline.export import export_tables
 

@@ -135,10 +135,12 @@ class _Step:
 
         A warehouse that worked before is not checked: an outage must not prevent fetching a day.
         """
-        if self.spool is None or self.warehouse.is_file or was_used(self.spool, self.warehouse.place):
+        places = [place for place in (self.warehouse.place, self.warehouse.published) if isinstance(place, str)]
+        if self.spool is None or all(was_used(self.spool, place) for place in places):
             return
         self.warehouse.check()
-        mark_used(self.spool, self.warehouse.place)
+        for place in places:
+            mark_used(self.spool, place)
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""

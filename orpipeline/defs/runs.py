@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
@@ -57,9 +58,10 @@ def loaded_version(instance: dg.DagsterInstance, names: Names, day: date) -> str
     return event.tags.get(DATA_VERSION_TAG) if event and event.tags else None
 
 
-def days_of_failed_runs(instance: dg.DagsterInstance, names: Names) -> set[str]:
-    """Return the partitions of the pipeline's newest failed runs. One query."""
-    failed = _records(instance, names, [dg.DagsterRunStatus.FAILURE], None)
+def days_of_failed_runs(instance: dg.DagsterInstance, names: Names, since: date) -> set[str]:
+    """Return the partitions of the pipeline's runs that have failed since a day. The newest runs are read first."""
+    records = _records(instance, names, [dg.DagsterRunStatus.FAILURE], None)
+    failed = takewhile(lambda record: record.create_timestamp.date() >= since, records)
     return {record.dagster_run.tags.get("dagster/partition", "") for record in failed}
 
 

@@ -132,7 +132,10 @@ def _older_days(
     first = partitions.get_first_partition_key()
     days = [newest - timedelta(days=age) for age in range(BACKLOG_DAYS, 0, -1)]
     days = [day for day in days if first and day.isoformat() >= first]
-    missing, failed = not_materialized(instance, names, days), days_of_failed_runs(instance, names)
+    missing, failed = (
+        not_materialized(instance, names, days),
+        days_of_failed_runs(instance, names, newest - timedelta(days=BACKLOG_DAYS)),
+    )
     failed_days = [day for day in days if day.isoformat() in failed and day not in missing]
     if not missing and not failed_days:
         return []

@@ -64,6 +64,8 @@ class PostgresLedger:
     def transaction(self) -> Iterator[Entries]:
         """Yield the entries while no other host's transaction can."""
         with self._connected("No request was sent, because it cannot be counted.") as db, db.transaction():
+            # With a server's other default, this transaction would not see what was counted while it waited.
+            db.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             db.execute(_BEGIN)
             db.execute(_LOCK)
             if not _exists(db):

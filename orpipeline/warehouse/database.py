@@ -77,8 +77,12 @@ class Warehouse:
         return self._engine.exists
 
     def check(self) -> None:
-        """Raise WarehouseError or StoreError if an engine other than a DuckDB file cannot be used."""
+        """Raise WarehouseError or StoreError if the engine, or the store of the published copy, cannot be used."""
         self._engine.check()
+        if isinstance(self.published, str):
+            from orpipeline.stores import require_writable
+
+            require_writable(self.published.rpartition("/")[0], setting="ORPIPELINE_REPORTS")
 
     @contextmanager
     def reading(self) -> Iterator[Tables]:

@@ -210,6 +210,7 @@ class Layout:
     def place(self) -> str:
         """Return the path of the DuckDB file, or how a setting names another engine's database, for messages."""
         kind, path, name = self._connection.execute(_DATABASE_SQL).fetchall()[0]
+        path = str(path).partition(" connect_timeout=")[0]  # the limits that the engine adds
         return {"ducklake": f"ducklake:{path}", "motherduck": f"md:{name}"}.get(kind, str(path))
 
 

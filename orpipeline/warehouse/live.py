@@ -24,8 +24,8 @@ class LiveTables(PublishedCopy):
         """Open the warehouse as it is at one moment. Raises NotPublishedError if there is none, or WarehouseError."""
         if not self._warehouse.exists:
             raise NotPublishedError(
-                f"There is no warehouse at {self._warehouse.name} yet. Use `orpipeline run`, or `orpipeline rebuild` if "
-                "the archive has days already."
+                f"There is no warehouse at {self._warehouse.name} yet. Use `orpipeline run`, or `orpipeline rebuild` "
+                "if the archive has days already."
             )
         with self._warehouse.connect(read_only=True) as connection:
             connection.begin()  # later commits are not visible

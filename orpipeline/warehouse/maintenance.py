@@ -82,7 +82,7 @@ def maintain(
     Raises WarehouseError.
     """
     if not warehouse.exists:
-        return Maintained(_NOTHING, _NOTHING, 0, now - (keep or KEEP))
+        return Maintained(_NOTHING, _NOTHING, 0, now - (KEEP if keep is None else keep))
     with warehouse.locked() as lake:
         oldest = _limit(lake, now, keep, "expire_older_than", KEEP)
         replaced_before = _limit(lake, now, grace, "delete_older_than", GRACE)
@@ -101,7 +101,7 @@ def _limit(
     stored: list[tuple[datetime]] = []
     if given is None:
         stored = lake.execute(_OPTION_SQL, {"now": now, "option": option}).fetchall()
-    return stored[0][0] if stored else now - (given or default)
+    return stored[0][0] if stored else now - (default if given is None else given)
 
 
 def _size(lake: duckdb.DuckDBPyConnection) -> LakeSize:

@@ -48,7 +48,7 @@ class Catalog:
 
     def data_path(self) -> str | None:
         """Return where the lake keeps its files, or None if there is no lake in the database yet."""
-        with self._connect() as connection:
+        with self._connect() as connection, self._errors():
             if _value(connection, _IS_LAKE_SQL) is None:
                 return None
             return str(_value(connection, _DATA_PATH_SQL))
@@ -57,9 +57,10 @@ class Catalog:
     def lock(self, seconds: float) -> Iterator[RequireLocked]:
         """Hold the writers' lock until the end of the block. Postgres releases it if this process or its host dies."""
         with self._connect() as connection:
-            for name, value in _SESSION.items():
-                connection.execute(_SESSION_SQL, [value, name])
-            self._acquire(connection, seconds)
+            with self._errors():
+                for name, value in _SESSION.items():
+                    connection.execute(_SESSION_SQL, [value, name])
+                self._acquire(connection, seconds)
             yield partial(self._require_locked, connection)
 
     def _acquire(self, connection: postgres.Connection, seconds: float) -> None:
@@ -107,8 +108,7 @@ class Catalog:
             kind = WarehouseSetupError if error.next_attempt is NextAttempt.NEEDS_PERSON else WarehouseError
             raise kind(f"The warehouse cannot be opened; nothing was changed. {error}") from error
         try:
-            with self._errors():
-                yield connection
+            yield connection
         finally:
             connection.close()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from orpipeline import postgres
 from orpipeline.stores import require_writable
 from orpipeline.warehouse.engines.extensions import extension_path, load_extension, missing_extension
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, reason
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 DATABASE = "lake"
 """The name under which connections have the lake, as in `lake.openrouter.task_models`."""
+_PREFIX = "ducklake:postgres:"
+_SETTING = "ORPIPELINE_WAREHOUSE"
 _EXTENSIONS = ("ducklake", "postgres_scanner")
 _VERSIONS = re.compile(r"catalog version is (\S+), but the extension requires version ([\w.]+?)\.? ")
 _SIGNS_OF_A_CONFLICT = ("transaction conflict", "another transaction has", "failed to commit ducklake transaction")
@@ -61,6 +64,8 @@ class DuckLake:
             self.connect(read_only=True).close()
         if isinstance(self._data, str):
             require_writable(self._data, setting="ORPIPELINE_LAKE_DATA")
+            with duckdb.connect(":memory:", config=self._config) as connection:
+                self._open_store(connection)
         self._create_folder()
 
     @contextmanager
@@ -138,7 +143,7 @@ class DuckLake:
             )
         from orpipeline.warehouse.engines.catalog import Catalog
 
-        return Catalog(self.name.removeprefix("ducklake:postgres:"), self.name)
+        return Catalog(self.name.removeprefix(_PREFIX), self.name)
 
     @property
     def _data_path(self) -> str:
@@ -159,11 +164,16 @@ class DuckLake:
                 "ORPIPELINE_LAKE_DATA to a folder that you can write to."
             )
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection, name: str, *, read_only: bool) -> None:
-        for extension in _EXTENSIONS:
-            load_extension(connection, extension, needed_for=f"The warehouse {self.name}")
+    def _open_store(self, connection: duckdb.DuckDBPyConnection) -> None:
         if isinstance(self._data, str):
             load_extension(connection, "httpfs", needed_for=f"ORPIPELINE_LAKE_DATA={self._data}")
             create_secret(connection, self._data)
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, name: str, *, read_only: bool) -> None:
+        for extension in _EXTENSIONS:
+            load_extension(connection, extension, needed_for=f"The warehouse {self.name}")
+        self._open_store(connection)
         options = f"DATA_PATH {literal(self._data_path)}" + (", READ_ONLY" if read_only else "")
-        connection.execute(f"ATTACH {literal(self.name)} AS {name} ({options})")
+        # DuckDB's own connection would wait for a lost server for two hours, while this process has the writers' lock.
+        place = _PREFIX + postgres.with_limits(self.name.removeprefix(_PREFIX), setting=_SETTING)
+        connection.execute(f"ATTACH {literal(place)} AS {name} ({options})")

@@ -27,6 +27,11 @@ def create_secret(connection: duckdb.DuckDBPyConnection, url: str) -> None:
             f"A lake cannot keep its files in {scheme}://; nothing was changed. Set ORPIPELINE_LAKE_DATA to a folder "
             f"or s3://.{gs if scheme == 'gs' else ''}"
         )
+    if not (_variable("AWS_ACCESS_KEY_ID") and _variable("AWS_SECRET_ACCESS_KEY")):
+        raise WarehouseSetupError(
+            "DuckDB needs a key for a lake's files in an object store; nothing was changed. Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY: a machine's or a pod's role does not reach DuckDB."
+        )
     region = _variable("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
     endpoint = urlsplit(_variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") or "")
     network.require_allowed(endpoint.hostname or f"{bucket}.s3.{region}.amazonaws.com")
