@@ -23,6 +23,7 @@ from orpipeline.export import ExportError, export_tables
 from orpipeline.rebuild import rebuild_days
 from orpipeline.testing import sample_answer
 from orpipeline.warehouse.database import Warehouse
+from orpipeline_tests.commands import run_command
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
 DAYS = [date(2026, 9, 29) + timedelta(days=n) for n in range(4)]
@@ -254,3 +255,10 @@ def test_the_data_dictionary_in_the_documentation_is_current() -> None:
         'update it: python -c "from orpipeline.dictionary import data_dictionary; print(data_dictionary(), '
         "end='')\" > docs/data-dictionary.md"
     )
+
+
+def test_an_export_to_a_url_is_rejected_and_writes_nothing(tmp_path: Path) -> None:
+    done = run_command("export", "--to", "s3://bucket/export", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--to must be a folder on this machine" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -144,7 +144,7 @@ def test_a_lake_of_another_layout_is_rebuilt_in_one_transaction(lake_world: Worl
 
 @lake_test
 def test_a_missing_lake_is_rebuilt_completely_and_has_nothing_to_read_before(lake_world: World) -> None:
-    with pytest.raises(NotPublishedError, match="There is no lake"):
+    with pytest.raises(NotPublishedError, match="There is no warehouse"):
         orpipeline.read("snapshots")
     assert rebuild(lake_world.archive, lake_world.warehouse, now=NOON).days == []
     for day in (DAY, NEXT):

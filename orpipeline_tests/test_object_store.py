@@ -298,7 +298,7 @@ def test_an_unreadable_answer_waits_too(
     assert waiting(spool) == []
 
 
-def test_a_folder_that_does_not_take_an_answer_gets_it_later_and_no_day_is_lost(
+def test_a_folder_that_does_not_take_an_answer_gets_it_later_and_other_days_do_not_wait(
     api: LocalApi, client: Client, spool: Archive, tmp_path: Path
 ) -> None:
     root = tmp_path / "other disk"
@@ -309,8 +309,10 @@ def test_a_folder_that_does_not_take_an_answer_gets_it_later_and_no_day_is_lost(
     with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-06/r1"):
         captured(client, archive, Fetch.auto, spool)
     shutil.rmtree(next(root.glob(".writing-*")))  # the disk is another one now
-    with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-07/r1"):
-        captured(client, archive, Fetch.auto, spool, days=1)
+    assert captured(client, archive, Fetch.auto, spool, days=1) is not None
+    with pytest.raises(ArchiveError, match=r"waits in .*/spool/2026-10-06/r1"):
+        captured(client, archive, Fetch.auto, spool)  # without another request
+    assert archive.days() == [DAY + timedelta(days=1)]
     (root / "2026-10-06").unlink()
     captured(client, archive, Fetch.never, spool, days=1)
     assert archive.days() == [DAY, DAY + timedelta(days=1)]

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource, isolation
 from orpipeline import settings as module
 from orpipeline.build import build_defs
+from orpipeline.cli.run import _variables
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
 
@@ -134,3 +135,25 @@ def test_a_resource_rejects_unknown_options_and_paths_that_depend_on_the_current
             pass
     with pytest.raises(ValidationError, match="lock_wait"):
         WarehouseIOManager(database=str(tmp_path / "x.duckdb"), lock_wait=3)  # type: ignore[call-arg] # the point
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {},
+        {"archive": "s3://bucket/raw", "state": "postgresql://db.example/x", "reports": "s3://bucket/reports"},
+        {"warehouse": "ducklake:postgres:dbname=lake host=db.example", "lake_data": "s3://bucket/lake"},
+    ],
+    ids=["files", "stores", "lake"],
+)
+def test_the_ui_and_its_code_location_have_the_settings_of_the_command(tmp_path: Path, places: dict[str, str]) -> None:
+    settings = Settings(data_dir=tmp_path, **places)  # type: ignore[arg-type] # each value is text
+    assert load_settings(_variables(settings)) == settings
+
+
+def test_each_archive_has_a_spool_of_its_own(tmp_path: Path) -> None:
+    spools = {
+        Settings(data_dir=tmp_path, archive=archive).spool for archive in ("s3://one/raw", "s3://two/raw", "/raw")
+    }
+    assert len(spools) == 3
+    assert {spool.parent for spool in spools} == {tmp_path / "spool"}
