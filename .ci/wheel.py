@@ -163,7 +163,7 @@ def server(command: list[str], folder: Path, environment: Mapping[str, str]) -> 
     try:
         yield f"http://127.0.0.1:{port}"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        process.wait(timeout=30)
+        process.wait(timeout=90)
     except BaseException:
         print(log.read_text()[-4000:], file=sys.stderr)
         raise
