@@ -39,7 +39,7 @@ _AUTOMATION = "market_automation"
 _LOG = "second-terminal.log"
 _NEW_DAY = "orpipeline import new-day"
 _FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_", "PYTHON", "VIRTUAL_ENV")
-_TIMEOUT_SECONDS = 600
+_TIMEOUT_SECONDS = 1200
 
 
 @dataclass(frozen=True)
