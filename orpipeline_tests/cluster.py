@@ -266,17 +266,6 @@ class Cluster:
         states = [(entry["name"], entry["scheduleState"]["status"]) for entry in found["schedules"]]
         return dict(states + [(entry["name"], entry["sensorState"]["status"]) for entry in found["sensors"]])
 
-    def stop_automation(self, location: str = "orpipeline") -> None:
-        """Turn all schedules and sensors of a code location off."""
-        for name in self.automation(location):
-            found = self.query(
-                """query ($selector: InstigationSelector!) { instigationStateOrError(instigationSelector: $selector) {
-                     __typename ... on InstigationState { id instigationType } } }""",
-                selector={**_repository(location), "name": name},
-            )["instigationStateOrError"]
-            mutation = "stopRunningSchedule" if found["instigationType"] == "SCHEDULE" else "stopSensor"
-            self.query(f"mutation ($id: String!) {{ {mutation}(id: $id) {{ __typename }} }}", id=found["id"])
-
     def launch_days(
         self,
         days: Sequence[str],
@@ -310,41 +299,6 @@ class Cluster:
             raise GraphQLError(str(launched))
         return str(launched["run"]["runId"])
 
-    def launch_backfill(self, days: Sequence[str], assets: Sequence[str] = _ASSETS) -> str:
-        """Launch a backfill of assets `openrouter/...` for days, as the UI's button does, and return its id.
-
-        The assets' policy makes it one run.
-        """
-        launched = self.query(
-            """mutation ($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
-                 __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }""",
-            parameters={
-                "assetSelection": [{"path": ["openrouter", name]} for name in assets],
-                "partitionNames": list(days),
-            },
-        )["launchPartitionBackfill"]
-        if "backfillId" not in launched:
-            raise GraphQLError(str(launched))
-        return str(launched["backfillId"])
-
-    def backfill_status(self, backfill_id: str) -> str:
-        """Return a backfill's status, such as `REQUESTED`, `COMPLETED_SUCCESS` or `COMPLETED_FAILED`."""
-        data = self.query(
-            """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
-                 __typename ... on PartitionBackfill { status } } }""",
-            id=backfill_id,
-        )
-        return str(data["partitionBackfillOrError"].get("status", data["partitionBackfillOrError"]["__typename"]))
-
-    def wait_for_backfill(self, backfill_id: str, seconds: float = 300) -> str:
-        """Return a backfill's status when it has ended."""
-
-        def ended() -> str | None:
-            status = self.backfill_status(backfill_id)
-            return None if status in ("REQUESTED", "CANCELING", "FAILING") else status
-
-        return wait_until(ended, seconds, f"backfill {backfill_id} to end")
-
     def runs(self, **matching: object) -> dict[str, str]:
         """Return the status of the runs that match a `RunsFilter`, by default of all, newest first."""
         data = self.query(
@@ -354,10 +308,6 @@ class Cluster:
         )
         return {run["runId"]: run["status"] for run in data["runsOrError"]["results"]}
 
-    def runs_of_backfill(self, backfill_id: str) -> dict[str, str]:
-        """Return the status of a backfill's runs."""
-        return self.runs(tags=[{"key": "dagster/backfill", "value": backfill_id}])
-
     def wait_for_runs(self, run_ids: Sequence[str], seconds: float = 300) -> dict[str, str]:
         """Return the statuses of runs when all have ended."""
 
@@ -366,15 +316,6 @@ class Cluster:
             return found if len(found) == len(run_ids) and set(found.values()) <= _ENDED else None
 
         return wait_until(ended, seconds, f"{len(run_ids)} runs to end")
-
-    def terminate_run(self, run_id: str) -> str:
-        """Mark a run as canceled, also if its process is gone, and return the kind of the answer."""
-        data = self.query(
-            """mutation ($id: String!) { terminateRun(runId: $id, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) {
-                 __typename } }""",
-            id=run_id,
-        )
-        return str(data["terminateRun"]["__typename"])
 
     def messages(self, run_id: str) -> list[str]:
         """Return the messages of a run's log, oldest first."""
