@@ -69,7 +69,10 @@ class LocalPipeline:
     def instance(self) -> dg.DagsterInstance:
         """The Dagster instance."""
         if self._instance is None:
-            self._instance = self._open.enter_context(dg.DagsterInstance.ephemeral())
+            # Not entered: Dagster keeps the storage of the last entered instance, and instances that do not end in the
+            # opposite order of their beginning would leave that of an ended one to the tests that follow.
+            self._instance = dg.DagsterInstance.ephemeral()
+            self._open.callback(self._instance.dispose)
         return self._instance
 
     @property
