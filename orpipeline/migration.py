@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from shlex import quote
 
 import duckdb
@@ -334,15 +333,10 @@ def _query(view: Relation) -> str:
 
 def _require_two_places(source: Warehouse, target: Warehouse) -> None:
     """Raise MigrationError if both are the same place, or if there is nothing to move."""
-    one, other = (_comparable(warehouse.place) for warehouse in (source, target))
-    if one == other:
-        raise MigrationError(f"{source.name} is both the source and the target; nothing was changed.")
     if not source.exists:
         raise MigrationError(f"There is no warehouse {source.name} yet, so there is nothing to move.")
-
-
-def _comparable(place: Path | str) -> object:
-    return place.resolve() if isinstance(place, Path) else sorted(place.split())
+    if source.identity == target.identity:
+        raise MigrationError(f"{source.name} is both the source and the target; nothing was changed.")
 
 
 def _require_current_layouts(source: Warehouse) -> None:

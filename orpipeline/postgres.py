@@ -70,6 +70,7 @@ def place(conninfo: str, *, setting: str) -> str:
     """Return where a database is, as `Postgres at host:port/database`, without user and password."""
     found = _parameters(conninfo, setting)
     host, port = found.get("host") or found.get("hostaddr") or "localhost", found.get("port", "5432")
+    host = f"[{host}]" if ":" in host else host  # an address of IPv6
     shown = host if port in ("", "5432") else f"{host}:{port}"
     return f"Postgres at {shown}/{found.get('dbname') or found.get('user', '')}"
 

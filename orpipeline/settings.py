@@ -86,7 +86,10 @@ def _store_place(value: object) -> object:
         raise ValueError(f"must name a bucket, as in {parts.scheme}://bucket/prefix")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("must not contain a user, password, query or fragment: set the store's own variables instead")
-    return value.rstrip("/")
+    place = value.rstrip("/")
+    if "" in place.split("/")[2:]:
+        raise ValueError("must not have an empty part between two slashes")
+    return place
 
 
 def _warehouse_place(value: object) -> object:

@@ -164,7 +164,7 @@ class Cluster:
         )
 
     def stop(self, name: str, seconds: float = 30) -> None:
-        """Ask a process to end, as `docker stop` and systemd do, and kill it with its children if it takes longer."""
+        """Tell a process to end, as `docker stop` and systemd do, and kill it with its children if it takes longer."""
         self.processes[name].terminate()
         with suppress(subprocess.TimeoutExpired):
             self.processes[name].wait(seconds)

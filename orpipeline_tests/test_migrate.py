@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,14 @@ def test_a_source_that_is_locked_missing_or_the_target_itself(source: Warehouse,
     with pytest.raises(MigrationError, match="both the source and the target"):
         migrate(source, Warehouse(tmp_path / "link" / "source.duckdb"))
     assert not target.exists
+
+
+@pytest.mark.lake
+def test_a_lake_is_recognized_under_another_name_of_its_host(source: Warehouse, lake: EnginePlace) -> None:
+    migrate(source, lake.open())
+    renamed = str(lake.warehouse).replace("127.0.0.1", "localhost")
+    with pytest.raises(MigrationError, match="both the source and the target"):
+        migrate(lake.open(), replace(lake, warehouse=renamed).open())
 
 
 def test_a_source_of_another_layout_is_rebuilt_first(source: Warehouse, tmp_path: Path) -> None:

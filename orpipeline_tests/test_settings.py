@@ -73,6 +73,7 @@ def test_the_client_sends_the_key_over_http_only_if_the_settings_allow_it(tmp_pa
             "https://user:hunter2@host/x",
             "or the URL of an object store (s3://, gs://, az://), not https:",
         ),
+        ("ORPIPELINE_REPORTS", "s3://bucket//reports", "must not have an empty part between two slashes"),
         ("ORPIPELINE_BASE_URL", "ftp://host", "must be an http:// or https:// URL"),
         ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
         ("ORPIPELINE_START_DATE", "soon", "date"),

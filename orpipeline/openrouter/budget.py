@@ -5,10 +5,10 @@ each request here before sending it. After a 429, or a 5XX that states when to t
 the cool-down ends. The counts are in a ledger, which locks them between processes, and they survive a restart: a SQLite
 file for the processes of one host, or a Postgres database for those of several.
 
-A clock can be wrong for a while. What is stored with a time that is not credible by the ledger's clock does not count:
-a request more than a minute ahead, and a cool-down that was recorded so, or that is longer than any rule allows. Such
-requests are kept. They count again if it was the clock's present time that was wrong. With Postgres, the ledger's clock
-is the server's, so a host whose clock is wrong counts right; times in results and errors are those of the host's clock.
+A clock can be wrong for a while. An entry that the ledger's clock shows to be impossible does not count: a request or
+a cool-down recorded more than a minute in the future, and a cool-down that is longer than any rule allows. Such requests are
+kept, and count again if it was the clock that was wrong. With Postgres, the ledger's clock is the server's, so a host
+whose clock is wrong counts right; times in results and errors are those of the host's clock.
 """
 
 from __future__ import annotations

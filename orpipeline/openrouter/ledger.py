@@ -40,7 +40,7 @@ class CoolDown:
     recorded_at: datetime
 
     def without_end(self) -> CoolDown:
-        """Return that no cool-down holds, after as many 429s in a row."""
+        """Return a cool-down that has ended, after as many 429s in a row."""
         return replace(NO_COOL_DOWN, in_a_row=self.in_a_row)
 
 

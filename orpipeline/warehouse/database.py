@@ -72,6 +72,11 @@ class Warehouse:
         return self._engine.name
 
     @property
+    def identity(self) -> object:
+        """What the place is, however it is spelled: equal for two names of one place. Raises WarehouseError."""
+        return self._engine.identity
+
+    @property
     def exists(self) -> bool:
         """Whether the file or the lake exists: the first write creates it. Raises WarehouseError."""
         return self._engine.exists

@@ -97,7 +97,7 @@ def maintain(
 def _limit(
     lake: duckdb.DuckDBPyConnection, now: datetime, given: timedelta | None, option: str, default: timedelta
 ) -> datetime:
-    """Return the time that is `given` before `now`, or by default as long before it as the lake's option tells."""
+    """Return the time that is `given` before `now`, or without it as long before as the lake's option says."""
     stored: list[tuple[datetime]] = []
     if given is None:
         stored = lake.execute(_OPTION_SQL, {"now": now, "option": option}).fetchall()

@@ -1,4 +1,4 @@
-"""The Postgres database of a lake's catalog: whether there is a lake, and the lock that writers take turns with."""
+"""The Postgres database of a lake's catalog: what it says of the lake, and the writers' lock."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ WHERE {_OF_OUR_LOCK} AND database = (SELECT oid FROM pg_database WHERE datname =
 _STILL_LOCKED_SQL = f"SELECT 1 FROM pg_locks WHERE {_OF_OUR_LOCK} AND pid = pg_backend_pid()"  # noqa: S608 - ours
 # DuckLake keeps its catalog in the schema `public`, whatever the search path is.
 _IS_LAKE_SQL = "SELECT to_regclass('public.ducklake_metadata')"
+# DuckLake creates the schema `main`, with an id of its own, together with the lake.
+_LAKE_ID_SQL = "SELECT schema_uuid FROM public.ducklake_schema WHERE schema_id = 0"
 _DATA_PATH_SQL = "SELECT value FROM public.ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
 
 
@@ -48,10 +50,11 @@ class Catalog:
 
     def data_path(self) -> str | None:
         """Return where the lake keeps its files, or None if there is no lake in the database yet."""
-        with self._connect() as connection, self._errors():
-            if _value(connection, _IS_LAKE_SQL) is None:
-                return None
-            return str(_value(connection, _DATA_PATH_SQL))
+        return self._of_lake(_DATA_PATH_SQL)
+
+    def lake_id(self) -> str | None:
+        """Return what only this lake has, or None if there is no lake in the database yet."""
+        return self._of_lake(_LAKE_ID_SQL)
 
     @contextmanager
     def lock(self, seconds: float) -> Iterator[RequireLocked]:
@@ -62,6 +65,12 @@ class Catalog:
                     connection.execute(_SESSION_SQL, [value, name])
                 self._acquire(connection, seconds)
             yield partial(self._require_locked, connection)
+
+    def _of_lake(self, query: str) -> str | None:
+        with self._connect() as connection, self._errors():
+            if _value(connection, _IS_LAKE_SQL) is None:
+                return None
+            return str(_value(connection, query))
 
     def _acquire(self, connection: postgres.Connection, seconds: float) -> None:
         from psycopg.errors import LockNotAvailable

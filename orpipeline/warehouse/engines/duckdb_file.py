@@ -63,6 +63,11 @@ class DuckDBFile:
         return str(self.path)
 
     @property
+    def identity(self) -> object:
+        """The file, without links."""
+        return self.path.resolve()
+
+    @property
     def exists(self) -> bool:
         """Whether the file exists."""
         return self.path.exists()

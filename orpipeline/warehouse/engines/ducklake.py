@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import duckdb
 from orpipeline import postgres
 from orpipeline.stores import require_writable
 from orpipeline.warehouse.engines.extensions import extension_path, load_extension, missing_extension
-from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, reason
+from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, opened, reason
 from orpipeline.warehouse.engines.object_store import create_secret
 from orpipeline.warehouse.errors import WarehouseError, WarehouseSetupError
 from orpipeline.warehouse.layout import literal
@@ -54,6 +54,11 @@ class DuckLake:
         self._config = {**CONFIG, **temporary, **connection_config}
 
     @property
+    def identity(self) -> object:
+        """The lake's id in its catalog: one host can have several names."""
+        return self._catalog.lake_id()
+
+    @property
     def exists(self) -> bool:
         """Whether the catalog's database has a lake."""
         return self._catalog.data_path() is not None
@@ -64,8 +69,7 @@ class DuckLake:
             self.connect(read_only=True).close()
         if isinstance(self._data, str):
             require_writable(self._data, setting="ORPIPELINE_LAKE_DATA")
-            with duckdb.connect(":memory:", config=self._config) as connection:
-                self._open_store(connection)
+            opened(self._config, self._open_store).close()
         self._create_folder()
 
     @contextmanager
@@ -85,16 +89,9 @@ class DuckLake:
         if not read_only:
             self._create_folder()
         try:
-            connection = duckdb.connect(":memory:", config=self._config)
-            try:
-                self._attach(connection, DATABASE, read_only=read_only)
-                connection.execute(f"USE {DATABASE}")
-            except BaseException:
-                connection.close()
-                raise
+            return opened(self._config, partial(self._use, read_only=read_only))
         except duckdb.Error as error:
             raise self.error(error) from error
-        return connection
 
     def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
         """Attach the lake read-only to another place's connection."""
@@ -168,6 +165,10 @@ class DuckLake:
         if isinstance(self._data, str):
             load_extension(connection, "httpfs", needed_for=f"ORPIPELINE_LAKE_DATA={self._data}")
             create_secret(connection, self._data)
+
+    def _use(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
+        self._attach(connection, DATABASE, read_only=read_only)
+        connection.execute(f"USE {DATABASE}")
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, name: str, *, read_only: bool) -> None:
         for extension in _EXTENSIONS:

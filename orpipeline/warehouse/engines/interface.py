@@ -28,6 +28,10 @@ class Engine(Protocol):
         """How messages name the place. Never contains a password."""
 
     @property
+    def identity(self) -> object:
+        """What the place is, however it is spelled: equal for two names of one place. Raises WarehouseError."""
+
+    @property
     def exists(self) -> bool:
         """Whether the place exists: the first write creates it. Raises WarehouseError."""
 
@@ -48,6 +52,19 @@ class Engine(Protocol):
 
     def publish(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Publish a copy for readers after a commit, while the lock is held. Raises OSError or DuckDB's errors."""
+
+
+def opened(
+    config: Mapping[str, Any], set_up: Callable[[duckdb.DuckDBPyConnection], object]
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection without a file, after `set_up`. If that raises an error, the connection is closed."""
+    connection = duckdb.connect(":memory:", config=dict(config))
+    try:
+        set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def reason(error: duckdb.Error) -> str:

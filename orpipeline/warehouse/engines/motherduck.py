@@ -12,7 +12,7 @@ import duckdb
 
 from orpipeline import network
 from orpipeline.warehouse.engines.extensions import extension_path
-from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, reason
+from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, opened, reason
 from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError, WarehouseSetupError
 from orpipeline.warehouse.layout import literal, quoted
 
@@ -32,6 +32,11 @@ class MotherDuck:
         self.name = place
         self._lock_wait_seconds = lock_wait_seconds
         self._config = {**CONFIG, **connection_config}
+
+    @property
+    def identity(self) -> object:
+        """The name, which is the only one."""
+        return self.name
 
     @property
     def exists(self) -> bool:
@@ -55,17 +60,9 @@ class MotherDuck:
     def connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:  # noqa: ARG002 - MotherDuck decides by the token
         """Attach the database. Raises WarehouseSetupError without the extension or the token."""
         try:
-            connection = duckdb.connect(":memory:", config=self._config)
-            try:
-                self._load(connection)
-                connection.execute(f"ATTACH {literal(self.name)}")
-                connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
-            except BaseException:
-                connection.close()
-                raise
+            return opened(self._config, self._use)
         except duckdb.Error as error:
             raise self.error(error) from error
-        return connection
 
     def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
         """Attach the database read-only to another place's connection."""
@@ -80,6 +77,11 @@ class MotherDuck:
 
     def publish(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Do nothing: readers open MotherDuck itself."""
+
+    def _use(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._load(connection)
+        connection.execute(f"ATTACH {literal(self.name)}")
+        connection.execute(f"USE {quoted(self.name.removeprefix('md:'))}")
 
     def _load(self, connection: duckdb.DuckDBPyConnection) -> None:
         wheel = extension_path("motherduck")
