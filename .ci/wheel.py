@@ -36,6 +36,8 @@ QUERY = "{ workspaceOrError { ... on Workspace { locationEntries { name location
 
 def main(folder: Path) -> None:
     """Check the packages in a folder."""
+    # A shell lets its background jobs, and all that they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     with tempfile.TemporaryDirectory(prefix="orpipeline-wheel-") as made:
         temporary = Path(made)

@@ -122,7 +122,8 @@ class World(LocalPipeline):
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return every table's rows."""
-        return {name: self.warehouse.read(name).to_dicts() for name in TABLES}
+        with self.warehouse.reading() as tables:
+            return {name: tables.read(name).to_dicts() for name in TABLES}
 
     def metadata(self, asset: dg.AssetKey, day: date) -> dict[str, Any]:
         """Return the metadata of an asset's newest materialization of a day."""
