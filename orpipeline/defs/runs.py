@@ -50,12 +50,12 @@ def not_materialized(instance: dg.DagsterInstance, names: Names, days: Sequence[
     return [day for day in days if day.isoformat() not in known]
 
 
-def loaded_version(instance: dg.DagsterInstance, names: Names, day: date) -> str | None:
-    """Return the sha256 of the answer from which the day's leaderboard was last materialized, if it is known."""
-    wanted = dg.AssetRecordsFilter(asset_key=names.asset("model_leaderboard"), asset_partitions=[day.isoformat()])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    event = records[0].asset_materialization if records else None
-    return event.tags.get(DATA_VERSION_TAG) if event and event.tags else None
+def loaded_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    """Return the sha256 of the answer that each partition of an asset was last materialized from, as far as known."""
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
+    )
+    return {partition: of_one[DATA_VERSION_TAG] for partition, of_one in tags.items() if DATA_VERSION_TAG in of_one}
 
 
 def days_of_failed_runs(instance: dg.DagsterInstance, names: Names, since: date) -> set[str]:
@@ -79,13 +79,11 @@ def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, C
     """
     found: set[date] = set()
     for key in names.daily_assets:
-        tags = instance.event_log_storage.get_latest_tags_by_partition(
-            key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
-        )
+        versions = loaded_versions(instance, key)
         reported = instance.get_materialized_partitions(key)
         for day, outdated in days.items():
             partition = day.isoformat()
-            version = tags.get(partition, {}).get(DATA_VERSION_TAG)
+            version = versions.get(partition)
             if partition not in reported or (version is not None and version in outdated):
                 found.add(day)
     return found

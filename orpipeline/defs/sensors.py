@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from orpipeline.defs.runs import (
     failures_in_a_row,
     give_up_silent_runs,
     latest_ended_run,
-    loaded_version,
+    loaded_versions,
     materialized,
     not_materialized,
 )
@@ -132,10 +132,8 @@ def _older_days(
     first = partitions.get_first_partition_key()
     days = [newest - timedelta(days=age) for age in range(BACKLOG_DAYS, 0, -1)]
     days = [day for day in days if first and day.isoformat() >= first]
-    missing, failed = (
-        not_materialized(instance, names, days),
-        days_of_failed_runs(instance, names, newest - timedelta(days=BACKLOG_DAYS)),
-    )
+    missing = not_materialized(instance, names, days)
+    failed = days_of_failed_runs(instance, names, newest - timedelta(days=BACKLOG_DAYS))
     failed_days = [day for day in days if day.isoformat() in failed and day not in missing]
     if not missing and not failed_days:
         return []
@@ -143,7 +141,7 @@ def _older_days(
         return None
     try:
         wanted = [day for day in missing if archive.has(day)]
-        wanted += [day for day in failed_days if _is_outdated(instance, names, archive, day)]
+        wanted += _outdated(instance, names, archive, failed_days)
         waiting = [_with_ended_runs(instance, names, day) for day in sorted(wanted)]
         chosen = loads([attempts for attempts in waiting if not _waits_for_an_answer(archive, attempts)], now)
     except OrpipelineError as error:
@@ -154,12 +152,14 @@ def _older_days(
     return [_request(names, "load", attempts, Fetch.never) for attempts in chosen]
 
 
-def _is_outdated(instance: dg.DagsterInstance, names: Names, archive: Archive, day: date) -> bool:
-    """Return whether a day's last run failed, and the archive has a newer answer than the tables."""
-    if not failures_in_a_row(instance, names, day):
-        return False
-    latest = archive.latest(day)
-    return latest is not None and latest.sha256 != loaded_version(instance, names, day)
+def _outdated(instance: dg.DagsterInstance, names: Names, archive: Archive, days: Sequence[date]) -> Iterator[date]:
+    """Yield the days whose last run failed, and of which the archive has another answer than the tables."""
+    versions = loaded_versions(instance, names.asset("model_leaderboard"))
+    for day in days:
+        latest = archive.latest(day)
+        is_loaded = latest is None or latest.sha256 == versions.get(day.isoformat())
+        if not is_loaded and failures_in_a_row(instance, names, day):
+            yield day
 
 
 def _waits_for_an_answer(archive: Archive, attempts: Attempts) -> bool:

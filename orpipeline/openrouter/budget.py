@@ -6,9 +6,9 @@ the cool-down ends. The counts are in a ledger, which locks them between process
 file for the processes of one host, or a Postgres database for those of several.
 
 A clock can be wrong for a while. An entry that the ledger's clock shows to be impossible does not count: a request or
-a cool-down recorded more than a minute in the future, and a cool-down that is longer than any rule allows. Such requests are
-kept, and count again if it was the clock that was wrong. With Postgres, the ledger's clock is the server's, so a host
-whose clock is wrong counts right; times in results and errors are those of the host's clock.
+a cool-down recorded more than a minute in the future, and a cool-down that is longer than any rule allows. Such
+requests are kept, and count again if it was the clock that was wrong. With Postgres, the ledger's clock is the
+server's, so a host whose clock is wrong counts right; times in results and errors are those of the host's clock.
 """
 
 from __future__ import annotations
