@@ -20,7 +20,7 @@ import duckdb
 
 from orpipeline import postgres
 from orpipeline.stores import require_writable
-from orpipeline.warehouse.engines.extensions import extension_path, load_extension, missing_extension
+from orpipeline.warehouse.engines.extensions import UNSIGNED, extension_path, load_extension, missing_extension
 from orpipeline.warehouse.engines.interface import CONFIG, RequireLocked, opened, reason
 from orpipeline.warehouse.engines.object_store import create_secret
 from orpipeline.warehouse.errors import WarehouseError, WarehouseSetupError
@@ -51,7 +51,7 @@ class DuckLake:
         self._lock_wait_seconds = lock_wait_seconds
         # Without a file of its own, DuckDB would put what does not fit in memory into the current folder.
         temporary = {"temp_directory": str(Path(tempfile.gettempdir(), "orpipeline-duckdb"))}
-        self._config = {**CONFIG, **temporary, **connection_config}
+        self._config = {**CONFIG, **UNSIGNED, **temporary, **connection_config}
 
     @property
     def identity(self) -> object:
