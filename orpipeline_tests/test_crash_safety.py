@@ -263,11 +263,7 @@ KILLS = {
     "start: the run exists": EarlyEnd("orpipeline.capture:capture", 1, 1),
     "budget: counting the request is cut off": EarlyEnd(f"{BUDGET}.spend", 1, 1, "SIGXFSZ 1", "state/budget.sqlite"),
     "budget: the request is counted": EarlyEnd(f"after {BUDGET}.spend", 1, 1),
-    "fetch: the answer begins": EarlyEnd("httpx:Response.iter_raw", 1, 1),
     "fetch: the answer is complete": EarlyEnd(f"{BUDGET}.good_answer", 1, 1),
-    "archive: the record is not synced": EarlyEnd(
-        f"{ARCHIVE}.put > os:fsync", 1, 1, leaves=f"raw/.writing-*/{RECORD_FILE}"
-    ),
     "archive: the answer is missing": EarlyEnd(
         f"{ARCHIVE}.put > after os:fsync", 1, 1, leaves=f"raw/.writing-*/{RECORD_FILE}"
     ),
@@ -276,10 +272,7 @@ KILLS = {
     ),
     "archive: before the rename": EarlyEnd(f"{ARCHIVE}.put > os:rename", 1, 1, leaves=f"raw/.writing-*/{ANSWER_FILE}"),
     "archive: after the rename": EarlyEnd(f"{ARCHIVE}.put > after os:rename", 2, 1, leaves=f"raw/*/r2/{RECORD_FILE}"),
-    "load: the warehouse is locked": EarlyEnd(f"{LOAD} > after duckdb:connect", 2, 1),
-    "load: the answer is validated": EarlyEnd(f"{LOAD} > after orpipeline.contracts.judgement:validate", 2, 1),
     "load: the leaderboard is ranked": EarlyEnd("after orpipeline.leaderboard:rank", 2, 1),
-    "load: the first table lacks the day": EarlyEnd(INSERT, 2, 1),
     "load: the last table lacks the day": EarlyEnd(f"{INSERT} {len(TABLES)}", 2, 1),
     "load: before the commit": EarlyEnd(COMMIT, 2, 1),
     "load: the log of the commit is cut off": EarlyEnd(COMMIT, 2, 1, "SIGXFSZ {half_log}", "warehouse.duckdb.wal"),

@@ -104,12 +104,7 @@ def _interrupted(process: subprocess.Popen[str], kind: signal.Signals, gaps: Seq
         *(
             pytest.param(moment, kind, gaps, marks=pytest.mark.slow)
             for moment in MOMENTS
-            for kind, gaps in (
-                (signal.SIGINT, [0.0]),
-                (signal.SIGTERM, [0.02, 0.02]),
-                (signal.SIGINT, [0.3, 0.1]),
-                (signal.SIGTERM, [0.3, 0.1]),
-            )
+            for kind, gaps in ((signal.SIGTERM, [0.02, 0.02]), (signal.SIGINT, [0.3, 0.1]))
         ),
     ],
 )

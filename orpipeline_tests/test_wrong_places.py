@@ -11,7 +11,7 @@ from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.testing import LocalApi
 from orpipeline.testing.local_api import KEY
-from orpipeline_tests.commands import run_program
+from orpipeline_tests.commands import run_command
 from orpipeline_tests.engines import EnginePlace
 from orpipeline_tests.servers import PostgresServer, free_port
 from orpipeline_tests.world import World, failure_of
@@ -41,7 +41,7 @@ def test_a_wrong_lake_is_one_line_and_nothing_is_fetched(
     else:
         data = str(tmp_path / "file")
         Path(data).touch()
-    done = run_program(
+    done = run_command(
         *("run", "--no-report"),
         folder=tmp_path,
         environment={
@@ -58,7 +58,7 @@ def test_a_wrong_lake_is_one_line_and_nothing_is_fetched(
 
 
 @pytest.mark.parametrize("engine", ["lake"], indirect=True)
-def test_a_lake_that_worked_before_keeps_no_day_from_being_fetched(
+def test_a_lake_that_worked_before_does_not_prevent_fetching(
     engine: EnginePlace, online: World, api: LocalApi, postgres_server: PostgresServer
 ) -> None:
     online.settings = engine.settings(online.settings)
