@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from obstore.store import S3Store
 
+from orpipeline import postgres
 from orpipeline.archive.archive import Archive
 from orpipeline.cli.survival import contradiction, parts
 from orpipeline.settings import Settings
@@ -53,6 +54,11 @@ def test_what_is_beyond_this_machine_survives(tmp_path: Path) -> None:
     beyond = survivors(settings)
     assert [name for name, survives in beyond.items() if not survives] == ["Dagster's runs", "spool"]
     assert {part.name: part.place for part in parts(settings)}["budget"] == "Postgres at db.example/budget"
+
+
+def test_an_address_of_ipv6_is_apart_from_its_port() -> None:
+    shown = postgres.place("postgresql://[2001:db8::1]:5433/budget", setting="ORPIPELINE_STATE")
+    assert shown == "Postgres at [2001:db8::1]:5433/budget"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "%2Fvar%2Frun%2Fpostgresql"])
