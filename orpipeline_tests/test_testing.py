@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: Dagster reads the annotations of assets.
 
 import doctest
+import gc
 import inspect
 import json
 import subprocess
@@ -520,3 +521,11 @@ def test_the_example_of_each_public_name_runs(name: str, tmp_path: Path) -> None
     assert f"from orpipeline.testing import {name}" in docstring or f", {name}" in docstring
     output: list[str] = []
     assert not doctest.DocTestRunner().run(example, out=output.append).failed, "".join(output)
+
+
+def test_a_pipeline_within_another_instance_leaves_nothing_of_it_to_later_tests(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    with LocalPipeline(tmp_path / "data") as pipeline, dg.DagsterInstance.local_temp(str(tmp_path / "home")):
+        assert pipeline.instance
+    gc.collect()
+    dg.Definitions().get_repository_def()  # it would ask the ended instance for its storage
