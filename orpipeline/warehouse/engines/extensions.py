@@ -11,7 +11,7 @@ from orpipeline.warehouse.errors import WarehouseSetupError
 from orpipeline.warehouse.layout import literal
 
 UNSIGNED = {"allow_unsigned_extensions": "true"}
-"""Lets a connection load extensions without checking their signatures, for which DuckDB reads 100 MB: 0.6 s each time.
+"""Lets a connection load extensions without checking their signatures, for which DuckDB reads 80 MB: 0.6 s each time.
 They come from wheels as DuckDB itself does, and whoever could replace them there could replace DuckDB, too."""
 LAKE_DUCKDB = "1.5.5"
 """The DuckDB that the extra `lake` brings. A test compares it with `pyproject.toml`."""
