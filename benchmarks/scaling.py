@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--only sources|hourly|models|readers] [--small]
 
 Run it from a clone, with the Python that orpipeline is installed in; it makes its own data, and needs no API key and no
-network. Everything takes a quarter of an hour, `--small` two minutes. Machines differ, so read the growth: a number in
-brackets is the ratio to the smallest size. Seconds are processor time, which other programs hardly change, unless a
+network. It takes long, most of all `sources`, so run one part at a time. Machines differ, so read the growth: a number
+in brackets is the ratio to the smallest size. Seconds are processor time, which other programs hardly change, unless a
 table's text says that they are from start to end. The rows of a lake need Postgres and the extra `lake`; without them,
 a line gives the reason.
 """
