@@ -35,6 +35,8 @@ from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.processes import held_open, let_go
 from orpipeline_tests.world import World, local
 
+pytestmark = pytest.mark.promise
+
 NOW = datetime.now(UTC)
 DAY = NOW.date() - timedelta(days=1)
 

@@ -18,7 +18,7 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.world import NOON, QUIET
 
-pytestmark = pytest.mark.usefixtures("at_noon")
+pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 
 
 class Files(dg.ConfigurableIOManager):

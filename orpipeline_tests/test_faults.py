@@ -30,6 +30,8 @@ from orpipeline_tests.answers import DAY
 from orpipeline_tests.test_client import HANG
 from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of, local
 
+pytestmark = pytest.mark.promise
+
 BEFORE, AFTER = DAY - timedelta(days=1), DAY + timedelta(days=1)
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 RECAPTURE = NOON.replace(hour=21, minute=40)

@@ -21,6 +21,8 @@ from orpipeline_tests import hostile, independent
 from orpipeline_tests.answers import DAY, Bend, tag
 from orpipeline_tests.independent import REAL, needs_real
 
+pytestmark = pytest.mark.promise
+
 FIGURES = {
     "model_leaderboard": independent.leaderboard,
     "author_leaderboard": independent.authors,

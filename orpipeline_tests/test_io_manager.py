@@ -186,6 +186,7 @@ def test_anything_but_a_frame_is_an_error_and_the_old_rows_stay(store: Store) ->
 # Partitions
 
 
+@pytest.mark.promise
 @ON_BOTH_ENGINES
 def test_materializing_a_partition_replaces_its_rows_only(store: Store) -> None:
     everything = frame_of((FIRST, 1), (SECOND, 2), (THIRD, 3))
@@ -215,6 +216,7 @@ def test_a_later_run_reads_its_partition_and_an_unpartitioned_reader_reads_all(s
     assert [[row["price"] for row in rows] for _, rows in seen] == [[2], [], [1, 2]]
 
 
+@pytest.mark.promise
 @ON_BOTH_ENGINES
 def test_a_range_of_partitions_is_one_write_and_one_read(store: Store) -> None:
     seen: Seen = []
@@ -268,6 +270,7 @@ def test_without_partitions_all_rows_are_replaced(store: Store) -> None:
 # Errors change nothing
 
 
+@pytest.mark.promise
 @ON_BOTH_ENGINES
 def test_columns_are_matched_by_name(store: Store) -> None:
     for key, columns in ((FIRST, ["day", "price", "cost"]), (SECOND, ["cost", "day", "price"])):
@@ -287,6 +290,7 @@ WRONG = {
 }
 
 
+@pytest.mark.promise
 def test_a_wrong_frame_is_an_error_and_the_old_rows_stay(store: Store, subtests: pytest.Subtests) -> None:
     store.materialize(prices(frame_of((FIRST, 1), (SECOND, 1)), **DAILY), partition=FIRST, until=SECOND)
     for case, (frame, message) in WRONG.items():
@@ -296,6 +300,7 @@ def test_a_wrong_frame_is_an_error_and_the_old_rows_stay(store: Store, subtests:
             assert store.rows("public.prices") == [(day_of(FIRST), 1), (day_of(SECOND), 1)]
 
 
+@pytest.mark.promise
 @pytest.mark.parametrize("frame", [frame_of((SECOND, 1)), GOOD.drop("day")], ids=["another day", "no day"])
 def test_a_first_frame_that_is_wrong_creates_no_table(store: Store, frame: pl.DataFrame) -> None:
     with pytest.raises(WarehouseError, match=r"outside the partition|\"day\""):
@@ -311,6 +316,7 @@ def test_a_column_of_another_type_is_accepted_if_no_value_changes(store: Store) 
     assert store.rows("public.prices") == [(1.0, None), (2.0, None)]
 
 
+@pytest.mark.promise
 def test_a_frame_that_arrow_rejects_leaves_the_old_rows_and_closes_the_file(store: Store) -> None:
     store.materialize(prices(pd.DataFrame({"price": [1]})))
     with pytest.raises(pa.ArrowException, match="price"):
@@ -330,6 +336,7 @@ def test_reading_a_table_that_does_not_exist_is_an_error(store: Store) -> None:
         store.materialize(upstream, reader, select=reader)
 
 
+@pytest.mark.promise
 def test_a_locked_file_is_an_error_that_names_the_process(store: Store) -> None:
     store.materialize(prices(frame_of((FIRST, 1))))
     with held_open(store.database) as holder, pytest.raises(WarehouseBusyError, match=rf"\(PID {holder.pid}\)"):
@@ -485,6 +492,7 @@ def test_each_write_of_an_asset_is_published(store: Store) -> None:
             assert reader.execute("SELECT price FROM public.prices").fetchall() == [(price,)]
 
 
+@pytest.mark.promise
 def test_an_asset_cannot_overwrite_a_table_of_the_pipeline(store: Store) -> None:
     with Warehouse(store.database).writing() as tables:
         tables.recreate()

@@ -20,7 +20,7 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.world import NOON, QUIET
 
 # Dagster warns at each use that single-run backfills are beta.
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+pytestmark = [pytest.mark.promise, pytest.mark.filterwarnings("ignore::dagster.BetaWarning")]
 
 FIRST = date(2026, 9, 20)
 HOLES = [date(2026, 9, 24), date(2026, 9, 25)]

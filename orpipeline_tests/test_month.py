@@ -36,6 +36,8 @@ from orpipeline_tests.imports import run_job
 from orpipeline_tests.test_client import RESET
 from orpipeline_tests.world import ASSETS, World, evaluate, local
 
+pytestmark = pytest.mark.promise
+
 START = datetime(2026, 10, 1, tzinfo=UTC)
 DAYS = 30
 FAILING = 0.2

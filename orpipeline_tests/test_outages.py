@@ -22,6 +22,8 @@ from orpipeline_tests.servers import Gate, PostgresServer, S3Server
 from orpipeline_tests.test_month import SCHEDULES, Daemon
 from orpipeline_tests.world import ASSETS, World
 
+pytestmark = pytest.mark.promise
+
 START = datetime(2026, 10, 1, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 DAYS = 7

@@ -20,6 +20,8 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.leaderboard import rank
 from orpipeline.warehouse.views import VIEW_QUERIES
 
+pytestmark = pytest.mark.promise
+
 TRUTHS = 500
 FIRST_DAY = date(2027, 1, 1)
 MACROS = np.array(["code", "data", "agent", "general"])

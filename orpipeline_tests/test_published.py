@@ -27,6 +27,8 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.processes import held_open
 from orpipeline_tests.publishing import DAYS, FIRST, NOW, LocalPlace
 
+pytestmark = pytest.mark.promise
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> LocalPlace:

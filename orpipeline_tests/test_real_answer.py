@@ -20,7 +20,7 @@ from orpipeline.warehouse.database import Warehouse
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.independent import REAL, needs_real
 
-pytestmark = needs_real
+pytestmark = [pytest.mark.promise, needs_real]
 Rows = dict[str, list[dict[str, Any]]]
 
 

@@ -11,7 +11,7 @@ from orpipeline_tests.answers import DAY, tag
 from orpipeline_tests.violations import ONE_PER_CHECK
 from orpipeline_tests.world import World, checks_of, failure_of
 
-pytestmark = pytest.mark.usefixtures("at_noon")
+pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
 
 

@@ -20,7 +20,7 @@ from orpipeline_tests.answers import DAY, macro, tag
 from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write
 from orpipeline_tests.world import ASSETS, NAMES, NOON, World, checks_of, failure_of, local
 
-pytestmark = pytest.mark.usefixtures("at_noon")
+pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 LATER = NOON + timedelta(hours=9)
 
 

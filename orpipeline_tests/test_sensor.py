@@ -18,7 +18,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline_tests.answers import DAY
 from orpipeline_tests.world import NAMES, NOON, World, local
 
-pytestmark = pytest.mark.usefixtures("clock")
+pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("clock")]
 FINGERPRINT = hashlib.blake2b(KEY.encode(), digest_size=4).hexdigest()
 
 

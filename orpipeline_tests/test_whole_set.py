@@ -29,6 +29,8 @@ from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.engines import EnginePlace
 from orpipeline_tests.servers import PostgresServer, S3Server
 
+pytestmark = pytest.mark.promise
+
 DAYS = 8
 REQUESTS_PER_MINUTE = 3
 
