@@ -182,8 +182,8 @@ def loaded_locations(url: str) -> Mapping[str, str]:
     until = time.monotonic() + START_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
+            with urllib.request.urlopen(request, timeout=10) as response:
+                entries = json.load(response)["data"]["workspaceOrError"]["locationEntries"]
             return {entry["name"]: entry["locationOrLoadError"]["__typename"] for entry in entries}
         except urllib.error.URLError:
             if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""One day without an orchestrator: fetch the answer, store it, load it into DuckDB. No checks, no history, no retries.
+"""One day without an orchestrator: fetch the response, store it, load it into DuckDB. No checks, history or retries.
 
 ORPIPELINE_BASE_URL=<url> OPENROUTER_API_KEY=<key> python bare.py <folder>
 """
@@ -21,12 +21,22 @@ CREATE TABLE IF NOT EXISTS task_models (
     as_of DATE, tag VARCHAR, model_id VARCHAR, tag_usage_share DOUBLE, tag_token_share DOUBLE);
 CREATE TABLE IF NOT EXISTS model_leaderboard (
     as_of DATE, scope VARCHAR, model_id VARCHAR, usage_share DOUBLE);
+CREATE TABLE IF NOT EXISTS author_leaderboard (as_of DATE, scope VARCHAR, author VARCHAR, usage_share DOUBLE);
+CREATE TABLE IF NOT EXISTS leaderboard_coverage (as_of DATE, scope VARCHAR, usage_attributed DOUBLE);
 """
 LEADERBOARD = """
 INSERT INTO model_leaderboard
 SELECT as_of, coalesce(macro_category, 'all'), model_id, sum(usage_share * tag_usage_share)
 FROM task_models JOIN task_classifications USING (as_of, tag) WHERE as_of = ?
 GROUP BY GROUPING SETS ((as_of, model_id), (as_of, macro_category, model_id))
+"""
+AUTHORS = """
+INSERT INTO author_leaderboard
+SELECT as_of, scope, split_part(model_id, '/', 1), sum(usage_share) FROM model_leaderboard WHERE as_of = ? GROUP BY ALL
+"""
+COVERAGE = """
+INSERT INTO leaderboard_coverage
+SELECT as_of, scope, sum(usage_share) FROM model_leaderboard WHERE as_of = ? GROUP BY ALL
 """
 
 
@@ -50,12 +60,13 @@ def main(folder: Path) -> None:
     with duckdb.connect(folder / "warehouse.duckdb") as connection:
         connection.execute(TABLES)
         connection.begin()
-        for table in ("task_classifications", "macro_categories", "task_models", "model_leaderboard"):
+        for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
             connection.execute(f"DELETE FROM {table} WHERE as_of = ?", [day])
         connection.executemany("INSERT INTO task_classifications VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tasks)
         connection.executemany("INSERT INTO macro_categories VALUES (?, ?, ?, ?, ?)", macros)
         connection.executemany("INSERT INTO task_models VALUES (?, ?, ?, ?, ?)", models)
-        connection.execute(LEADERBOARD, [day])
+        for statement in (LEADERBOARD, AUTHORS, COVERAGE):
+            connection.execute(statement, [day])
         connection.commit()
 
 

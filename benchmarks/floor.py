@@ -1,4 +1,4 @@
-"""The floor: Dagster's own time for six assets that do nothing, for one day or for a range of days in one run.
+"""The floor: Dagster's own time for eight assets that do nothing, for one day or for a range of days in one run.
 
 The same graph as ours, with one function for each asset, in one process, on the SQLite instance of DAGSTER_HOME.
 
@@ -17,7 +17,7 @@ one_run = dg.BackfillPolicy.single_run()
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run)
 def raw_task_classifications() -> None:
-    """Stand in for the answer."""
+    """Stand in for the response."""
 
 
 @dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[raw_task_classifications])
@@ -45,6 +45,16 @@ def model_leaderboard() -> None:
     """Stand in for the leaderboard."""
 
 
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[task_classifications, task_models])
+def author_leaderboard() -> None:
+    """Stand in for the leaderboard of authors."""
+
+
+@dg.asset(partitions_def=daily, backfill_policy=one_run, deps=[task_classifications, task_models])
+def leaderboard_coverage() -> None:
+    """Stand in for the coverage."""
+
+
 defs = dg.Definitions(
     assets=[
         raw_task_classifications,
@@ -53,6 +63,8 @@ defs = dg.Definitions(
         macro_categories,
         task_models,
         model_leaderboard,
+        author_leaderboard,
+        leaderboard_coverage,
     ],
     jobs=[dg.define_asset_job("one_day", partitions_def=daily)],
     executor=dg.in_process_executor,

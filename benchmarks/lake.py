@@ -23,10 +23,10 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.maintenance import maintain
 from orpipeline.testing import sample_tables
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.maintenance import maintain
 from orpipeline.warehouse.tables import Tables
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.servers import PostgresServer
 
 FIRST = date(2026, 6, 17)

@@ -3,7 +3,7 @@
     python benchmarks/run.py [--runs 3] [--scaffold-python <python with dagster-duckdb-pandas>]
 
 The programs run in turns, because the machine's load changes. A ratio is the median of the ratios of the rounds.
-Each run is a process with a new folder and made-up answers. Run it with the Python that orpipeline is installed in.
+Each run is a process with a new folder and made-up responses. Run it with the Python that orpipeline is installed in.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import click
 import duckdb
 
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
 
 HERE = Path(__file__).resolve().parent
@@ -72,19 +72,19 @@ class Row:
 
 
 class Bench:
-    """Has answers to import, and times processes."""
+    """Has responses to import, and times processes."""
 
     def __init__(self, root: Path, base_url: str, runs: int) -> None:
         self.root, self.base_url, self.runs = root, base_url, runs
         self.newest = newest_completed_day(utc_now())
         self.bytecode = root / "bytecode"
-        self.answers = {days: self._made_up(days) for days in (1, YEAR, REPORTED_DAYS, TEN_YEARS)}
+        self.responses = {days: self._made_up(days) for days in (1, YEAR, REPORTED_DAYS, TEN_YEARS)}
 
     def _made_up(self, days: int) -> Path:
-        """Return a folder with one file for each day up to the newest: a year of answers, repeated."""
-        folder = self.root / f"answers_{days}"
+        """Return a folder with one file for each day up to the newest: a year of responses, repeated."""
+        folder = self.root / f"responses_{days}"
         folder.mkdir()
-        of_year = [sample_answer(self.newest - timedelta(days=n)) for n in range(min(days, YEAR))]
+        of_year = [sample_response(self.newest - timedelta(days=n)) for n in range(min(days, YEAR))]
         for n in range(days):
             day, stated = self.day(n), self.day(n % YEAR)
             body = of_year[n % YEAR].replace(f'"as_of":"{stated}"'.encode(), f'"as_of":"{day}"'.encode())
@@ -187,7 +187,7 @@ def report(bench: Bench) -> list[Row]:
     for days in (1, REPORTED_DAYS):
         without, whole = [], []
         with bench.world() as loaded:
-            bench.task(loaded, "import", bench.answers[days])
+            bench.task(loaded, "import", bench.responses[days])
             for _ in range(bench.runs):
                 for seconds, options in ((without, ["--no-report"]), (whole, [])):
                     with bench.world(loaded) as folder:
@@ -207,7 +207,7 @@ def backfill(bench: Bench, scaffold_day: float | None) -> list[Row]:
     first = bench.day(YEAR - 1)
     floor, ours = [], []
     with bench.world() as archived:
-        bench.task(archived, "import", bench.answers[YEAR])
+        bench.task(archived, "import", bench.responses[YEAR])
         (archived / "warehouse.duckdb").unlink()
         for _ in range(bench.runs):
             with bench.world() as folder:
@@ -237,7 +237,7 @@ def event_log(bench: Bench) -> list[Row]:
         return [Row(work, f"not run: {error}", "report", None)]
     sqlite, postgres, batches = [], [], []
     with server, bench.world() as archived:
-        bench.task(archived, "import", bench.answers[YEAR])
+        bench.task(archived, "import", bench.responses[YEAR])
         (archived / "warehouse.duckdb").unlink()
         for number in range(bench.runs):
             for seconds, variables in ((sqlite, {}), (postgres, {}), (batches, BATCHES)):
@@ -273,24 +273,24 @@ def imports(bench: Bench) -> list[Row]:
     pure, reported, again, ten = [], [], [], []
     for _ in range(bench.runs):
         with bench.world() as folder:
-            pure.append(bench.task(folder, "import", bench.answers[YEAR]).printed or 0)
+            pure.append(bench.task(folder, "import", bench.responses[YEAR]).printed or 0)
             _require_days(folder, "openrouter", YEAR)
             sizes = f"archive {_size(folder / 'raw')}, warehouse {_size(folder / 'warehouse.duckdb')}"
         with bench.world() as folder:
-            reported.append(bench.run(folder, OURS, "import", bench.answers[YEAR]).wall)
-            again.append(bench.run(folder, OURS, "import", bench.answers[YEAR]).wall)
+            reported.append(bench.run(folder, OURS, "import", bench.responses[YEAR]).wall)
+            again.append(bench.run(folder, OURS, "import", bench.responses[YEAR]).wall)
         with bench.world() as folder:
-            ten.append(bench.task(folder, "import", bench.answers[TEN_YEARS]))
+            ten.append(bench.task(folder, "import", bench.responses[TEN_YEARS]))
             _require_days(folder, "openrouter", TEN_YEARS)
             sizes_of_ten = f"archive {_size(folder / 'raw')}, warehouse {_size(folder / 'warehouse.duckdb')}"
     seconds, peak = [took.printed or 0 for took in ten], median(took.peak for took in ten) / 1e9
-    raw = _size(bench.answers[YEAR])
+    raw = _size(bench.responses[YEAR])
     return [
         Row("365 days imported, bytes to leaderboard and published copy", _s(pure), "<= 4 s", median(pure) <= 4),
-        Row("the same by the command, with Dagster's 2,190 events", _s(reported), "report", None),
+        Row("the same by the command, with Dagster's 2,920 events", _s(reported), "report", None),
         Row("the same again, with nothing new", _s(again), "report", None),
         Row("3,650 days imported", f"{_s(seconds)}, peak memory {peak:.2f} GB", "<= 1 GB", peak <= 1),
-        Row("365 days on disk", f"{sizes}; the answers {raw}", "report", None),
+        Row("365 days on disk", f"{sizes}; the responses {raw}", "report", None),
         Row("3,650 days on disk", sizes_of_ten, "report", None),
     ]
 
@@ -298,7 +298,7 @@ def imports(bench: Bench) -> list[Row]:
 def published(bench: Bench) -> Row:
     """Time what the published copy adds to a write, with a year of data."""
     with bench.world() as loaded:
-        bench.task(loaded, "import", bench.answers[YEAR])
+        bench.task(loaded, "import", bench.responses[YEAR])
         seconds = [bench.task(loaded, "publish").printed or 0 for _ in range(bench.runs)]
     shown = f"{median(seconds) * 1000:.0f} ms"
     return Row("the published copy, added to a write, with 365 days", shown, "<= 0.1 s", median(seconds) <= 0.1)
@@ -308,8 +308,8 @@ def one_day_again(bench: Bench) -> Row:
     """Time one day that is already loaded, with ten years in the warehouse and with that day alone."""
     alone, many = [], []
     with bench.world() as one, bench.world() as ten:
-        bench.task(one, "import", bench.answers[1])
-        bench.task(ten, "import", bench.answers[TEN_YEARS])
+        bench.task(one, "import", bench.responses[1])
+        bench.task(ten, "import", bench.responses[TEN_YEARS])
         for _ in range(bench.runs):
             for seconds, copied in ((alone, one), (many, ten)):
                 with bench.world(copied) as folder:

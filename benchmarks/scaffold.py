@@ -1,4 +1,4 @@
-"""The scaffold that Dagster's documentation leads to: five assets of pandas frames, dagster-duckdb-pandas' I/O
+"""The scaffold that Dagster's documentation leads to: seven assets of pandas frames, dagster-duckdb-pandas' I/O
 manager between them, and the default executor, which runs each step in its own process. No checks.
 
     DAGSTER_HOME=<folder> BENCHMARK_WAREHOUSE=<file> ORPIPELINE_BASE_URL=<url> OPENROUTER_API_KEY=<key> \
@@ -25,7 +25,7 @@ BY_DAY = {"partition_expr": "as_of"}
 
 @dg.asset(partitions_def=daily, metadata=BY_DAY)
 def raw_task_classifications(context: dg.AssetExecutionContext) -> pd.DataFrame:
-    """Fetch the newest day, and return the answer's text."""
+    """Fetch the newest day, and return the response's text."""
     response = httpx.get(
         f"{os.environ['ORPIPELINE_BASE_URL']}/classifications/task",
         params={"window": "7d"},
@@ -71,6 +71,19 @@ def model_leaderboard(task_classifications: pd.DataFrame, task_models: pd.DataFr
     return both.groupby(["as_of", "scope", "model_id"], as_index=False)["usage_share"].sum()
 
 
+@dg.asset(partitions_def=daily, metadata=BY_DAY)
+def author_leaderboard(model_leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return each author's share."""
+    authors = model_leaderboard.assign(author=model_leaderboard["model_id"].str.split("/").str[0])
+    return authors.groupby(["as_of", "scope", "author"], as_index=False)["usage_share"].sum()
+
+
+@dg.asset(partitions_def=daily, metadata=BY_DAY)
+def leaderboard_coverage(model_leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return how much the lists attribute."""
+    return model_leaderboard.groupby(["as_of", "scope"], as_index=False)["usage_share"].sum()
+
+
 def _data(raw: pd.DataFrame) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(raw["body"].iloc[0])["data"]
     return data
@@ -83,7 +96,11 @@ def _of_day(raw: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
 def one_day() -> dg.JobDefinition:
     """Return the job; each step's process builds it again."""
     return dg.Definitions(
-        assets=[raw_task_classifications, task_classifications, macro_categories, task_models, model_leaderboard],
+        assets=[
+            raw_task_classifications,
+            *(task_classifications, macro_categories, task_models),
+            *(model_leaderboard, author_leaderboard, leaderboard_coverage),
+        ],
         jobs=[dg.define_asset_job("one_day", partitions_def=daily)],
         resources={"io_manager": DuckDBPandasIOManager(database=os.environ["BENCHMARK_WAREHOUSE"], schema="main")},
     ).resolve_job_def("one_day")

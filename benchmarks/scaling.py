@@ -38,21 +38,20 @@ from typing import Any
 import click
 import polars as pl
 
-from orpipeline.archive.archive import Archive
-from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.contracts.judgement import rejected_days, validate
+from orpipeline.archive import Archive
+from orpipeline.clock import Stopwatch, newest_completed_day, utc_now
+from orpipeline.contracts import frames
+from orpipeline.contracts.findings import rejected_days
+from orpipeline.contracts.validation import validate
 from orpipeline.defs.metadata import SPARKLINE_DAYS
-from orpipeline.leaderboard import rank
-from orpipeline.openrouter import frames
+from orpipeline.leaderboard import leaderboards
+from orpipeline.load import load_batches, load_days
 from orpipeline.openrouter.client import MAX_BODY_BYTES
-from orpipeline.rebuild import rebuild_days
 from orpipeline.settings import Settings
-from orpipeline.snapshot import Validated, load_days, write_days
-from orpipeline.stopwatch import Stopwatch
-from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.published import parquet_folder
+from orpipeline.warehouse.publishing import parquet_folder
+from orpipeline.warehouse.warehouse import Warehouse, open_warehouse
 
 WORKERS = 4
 """How many processes work at once, whatever the number of sources or readers is."""
@@ -193,9 +192,9 @@ def _megabytes(path: Path) -> float:
 
 
 def archive_windows(folder: Path, count: int, newest: date) -> Archive:
-    """Archive `count` answers up to `newest`: a made-up year, repeated. Each stands for one window."""
+    """Archive `count` responses up to `newest`: a made-up year, repeated. Each stands for one window."""
     archive = Archive(folder)
-    of_year = {n: sample_answer(newest - timedelta(days=n)) for n in range(min(count, YEAR))}
+    of_year = {n: sample_response(newest - timedelta(days=n)) for n in range(min(count, YEAR))}
     for n in range(count):
         day, stated = newest - timedelta(days=n), newest - timedelta(days=n % YEAR)
         body = of_year[n % YEAR].replace(f'"as_of":"{stated}"'.encode(), f'"as_of":"{day}"'.encode())
@@ -271,7 +270,7 @@ def location(root: Path, numbers: Sequence[int]) -> Any:
     """Return a code location with one pipeline for each number. They share the archive, so its day is made once."""
     import dagster as dg
 
-    from orpipeline.build import build_defs
+    from orpipeline.defs.build import build_defs
 
     return dg.Definitions.merge(
         *(
@@ -288,7 +287,7 @@ def load_location(root: Path, numbers: Sequence[int]) -> float:
     """Return the seconds to define a code location, without its imports."""
     import dagster  # noqa: F401
 
-    import orpipeline.build  # noqa: F401
+    import orpipeline.defs.build  # noqa: F401
 
     return _timed(lambda: location(root, numbers).get_repository_def())[0]
 
@@ -297,9 +296,9 @@ def run_one(root: Path, home: Path, pipelines: int) -> None:
     """Load a code location and run one of its pipelines' daily job, as a run's process does."""
     import dagster as dg
 
-    from orpipeline.capture import Fetch
     from orpipeline.defs.jobs import snapshot_config
     from orpipeline.defs.names import Names
+    from orpipeline.load import Fetch
 
     names = Names("source_0")
     job = location(root, range(pipelines)).resolve_job_def(names.job("daily_snapshot"))
@@ -329,7 +328,7 @@ def load_source(place: Place, archive: Path, day: date) -> tuple[float, float]:
     watch = Stopwatch()
     seconds, loaded = _clocked(
         lambda: load_days(
-            Archive(archive), place.open(), [day], now=utc_now(), view_days=SPARKLINE_DAYS, stopwatch=watch
+            Archive(archive), place.open(), [day], now=utc_now(), recent_days=SPARKLINE_DAYS, stopwatch=watch
         )
     )
     if not loaded.days:
@@ -339,7 +338,7 @@ def load_source(place: Place, archive: Path, day: date) -> tuple[float, float]:
 
 def load_history(place: Place, archive: Path, days: Sequence[date]) -> None:
     """Load a source's earlier days."""
-    for _ in rebuild_days(Archive(archive), place.open(), days, now=utc_now()):
+    for _ in load_batches(Archive(archive), place.open(), days, now=utc_now()):
         pass
 
 
@@ -483,7 +482,7 @@ def writers(bench: Bench) -> Table:
         "wait for other writers.",
     )
     days = [bench.newest - timedelta(days=n) for n in range(SOURCE_HISTORY + 1)]
-    archive = bench.folder("answers")
+    archive = bench.folder("responses")
     archive_windows(archive, len(days), bench.newest)
     for name, place_of in _places(bench).items():
         most = 30 if name == "one lake" else 100  # with 100, a lake takes ten minutes
@@ -550,10 +549,10 @@ def hourly(bench: Bench) -> Iterator[Table]:
         root = bench.folder("windows")
         archive = archive_windows(root / "raw", windows, bench.newest)
         first = bench.newest - timedelta(days=windows - 1)
-        load = alone(load_all, root, archive.root, first, bench.newest)
-        more, copied = (alone(load_again, root, archive.root, bench.newest, copy) for copy in (False, True))
+        load = alone(load_all, root, archive.place, first, bench.newest)
+        more, copied = (alone(load_again, root, archive.place, bench.newest, copy) for copy in (False, True))
         trends = alone(read_trends, root, bench.newest)
-        page = alone(report_page, root, archive.root)
+        page = alone(report_page, root, archive.place)
         tables.add(
             f"{windows:,} windows",
             load_all_s=load.seconds,
@@ -577,7 +576,7 @@ def _warehouse(root: Path, *, published: bool) -> Warehouse:
 def load_all(root: Path, archive: Path, first: date, newest: date) -> None:
     """Load all windows, and publish them."""
     days = [first + timedelta(days=n) for n in range((newest - first).days + 1)]
-    for _ in rebuild_days(Archive(archive), _warehouse(root, published=False), days, now=utc_now()):
+    for _ in load_batches(Archive(archive), _warehouse(root, published=False), days, now=utc_now()):
         pass
     _warehouse(root, published=True).publish()
 
@@ -585,7 +584,7 @@ def load_all(root: Path, archive: Path, first: date, newest: date) -> None:
 def load_again(root: Path, archive: Path, day: date, published: bool) -> float:
     """Return the median seconds to load a window as a run does."""
     warehouse = _warehouse(root, published=published)
-    load = partial(load_days, Archive(archive), warehouse, [day], now=utc_now(), view_days=SPARKLINE_DAYS)
+    load = partial(load_days, Archive(archive), warehouse, [day], now=utc_now(), recent_days=SPARKLINE_DAYS)
     return median(_timed(load)[0] for _ in range(4))
 
 
@@ -607,8 +606,8 @@ def event_log(bench: Bench) -> Table:
     """Measure Dagster's event log in SQLite with one event for each asset and window."""
     table = Table(
         "Hourly windows: Dagster's event log",
-        "SQLite, with one materialization of each of six assets and window; a run writes more events, so a log of runs "
-        "is larger. Dagster records the first ones, and their rows are copied. `tick` is a `snapshot_sensor` that "
+        "SQLite, with one materialization of each of eight assets and window; a run writes more events, so a log of "
+        "runs is larger. Dagster records the first ones, and their rows are copied. `tick` is a `snapshot_sensor` that "
         "skips.",
     )
     for windows in bench.sizes((30, 365), (365, 1_460, 8_760)):
@@ -623,7 +622,7 @@ def use_event_log(home: Path, newest: date, windows: int) -> dict[str, float]:
     """Fill an event log, and return what its size and what reading and writing it costs."""
     import dagster as dg
 
-    from orpipeline.build import build_defs
+    from orpipeline.defs.build import build_defs
     from orpipeline.defs.names import Names
 
     os.environ["OPENROUTER_API_KEY"] = KEY
@@ -679,20 +678,20 @@ def _copy_events(database: Path, newest: date, windows: int) -> None:
 
 
 def models(bench: Bench) -> Iterator[Table]:
-    """Measure an answer with up to 10,000 models in each of its 29 tasks."""
+    """Measure a response with up to 10,000 models in each of its 29 tasks."""
     table = Table(
         "Models per task",
-        "An answer of 29 tasks, all with the same models, 20 of each author. The limits are lifted to measure it; "
-        "`stopped_by` names those that the answer exceeds.",
+        "A response of 29 tasks, all with the same models, 20 of each author. The limits are lifted to measure it; "
+        "`stopped_by` names those that the response exceeds.",
     )
     for count in bench.sizes((10, 100, 689), (10, 100, 689, 2_000, 10_000)):
-        ran = alone(take_long_answer, bench.folder("models"), bench.newest, count)
+        ran = alone(take_long_response, bench.folder("models"), bench.newest, count)
         table.add(f"{count:,} models", **ran.result, memory_MB=ran.peak)
     yield table
 
 
-def long_answer(day: date, count: int) -> bytes:
-    """Return an answer whose tasks list `count` models each, in another order under each task."""
+def long_response(day: date, count: int) -> bytes:
+    """Return a response whose tasks list `count` models each, in another order under each task."""
     total = sum(1 / place for place in range(1, count + 1))
     shares = [round(1 / place / total, 3) for place in range(1, count + 1)]
 
@@ -704,52 +703,45 @@ def long_answer(day: date, count: int) -> bytes:
                 for n, share in zip(numbers, shares, strict=True)
             ]
 
-    return sample_answer(day, change=list_models)
+    return sample_response(day, change=list_models)
 
 
-def take_long_answer(root: Path, day: date, count: int) -> dict[str, float | str]:
-    """Take an answer from its bytes to the views, whatever its size is."""
-    from orpipeline.archive.records import MAX_ANSWER_BYTES, Record
+def take_long_response(root: Path, day: date, count: int) -> dict[str, float | str]:
+    """Take a response from its bytes to the published copy, whatever its size is."""
+    from orpipeline import archive
     from orpipeline.importing import limits
 
-    body = long_answer(day, count)
+    body = long_response(day, count)
     most = frames.MOST_MODELS
     stopped = {
         "the contracts": parse_size(body, day) > most,
-        "an import": len(body) > limits.MAX_ANSWER_BYTES,
+        "an import": len(body) > limits.MAX_RESPONSE_BYTES,
         "the client": len(body) > MAX_BODY_BYTES,
-        "the archive": len(body) > MAX_ANSWER_BYTES,
+        "the archive": len(body) > archive.MAX_RESPONSE_BYTES,
     }
-    frames.MOST_MODELS = sys.maxsize
+    frames.MOST_MODELS = archive.MAX_RESPONSE_BYTES = sys.maxsize
     parse_s, parsed = _timed(lambda: frames.parse([(day, body)]))
     validate_s, findings = _timed(lambda: validate(parsed))
     if rejected_days(findings):
-        raise RuntimeError(f"the answer is invalid:\n{findings}")
-    rank_s, board = _timed(lambda: rank(parsed.task_classifications, parsed.task_models))
-    record = Record(day, 1, "0" * 64, len(body), utc_now(), "demo", "made up", root / "answer")
-    validated = Validated({day: record}, {day: record}, parsed, findings, findings.clear(), {})
-    with _warehouse(root, published=True).writing() as tables:
-        write_s, _ = _timed(lambda: write_days(tables, validated))
-        start = _processor_seconds()
-    publish_s = _processor_seconds() - start
-    with _warehouse(root, published=False).reading() as tables:
-        views_s, _ = _timed(lambda: [tables.read(name) for name in ("author_leaderboard", "leaderboard_coverage")])
+        raise RuntimeError(f"the response is invalid:\n{findings}")
+    rank_s, boards = _timed(lambda: leaderboards(parsed.task_classifications, parsed.task_models))
+    raw = Archive(root / "raw")
+    raw.put(body, fetched_at=utc_now(), source="made up", origin="demo")
+    load_s, _ = _timed(lambda: load_days(raw, _warehouse(root, published=True), [day], now=utc_now()))
     return {
-        "answer_MB": len(body) / 1e6,
+        "response_MB": len(body) / 1e6,
         "gzipped_MB": len(gzip.compress(body)) / 1e6,
         "parse_s": parse_s,
         "validate_s": validate_s,
         "rank_s": rank_s,
-        "write_s": write_s,
-        "commit_and_publish_s": publish_s,
-        "views_s": views_s,
-        "leaderboard_rows": float(len(board)),
+        "write_and_publish_s": load_s - parse_s - validate_s - rank_s,
+        "leaderboard_rows": float(len(boards["model_leaderboard"])),
         "stopped_by": ", ".join(name for name, is_above in stopped.items() if is_above) or "nothing",
     }
 
 
 def parse_size(body: bytes, day: date) -> int:
-    """Return how many models an answer lists."""
+    """Return how many models a response lists."""
     oversized = frames.parse([(day, body)]).oversized
     return oversized[day][1] if oversized else 0
 
@@ -815,20 +807,15 @@ def _add_readers(bench: Bench, table: Table, engine: str, settings: Settings, co
         click.echo(f"an error of a reader: {error}", err=True)
 
 
-def _warehouse_of(settings: Settings) -> Warehouse:
-    lake_data = None if isinstance(settings.warehouse, Path) else settings.lake_data
-    return Warehouse(settings.warehouse, lake_data=lake_data, published=settings.published)
-
-
 def load_for_readers(settings: Settings, days: Sequence[date]) -> None:
     """Load all days, and publish them."""
-    for _ in rebuild_days(Archive(Path(settings.archive)), _warehouse_of(settings), days, now=utc_now()):
+    for _ in load_batches(Archive(Path(settings.archive)), open_warehouse(settings), days, now=utc_now()):
         pass
 
 
 def write_again(settings: Settings, day: date, ready: float, seconds: int) -> list[float]:
     """Load a day at regular intervals, and return the seconds of each load."""
-    archive, warehouse, took = Archive(Path(settings.archive)), _warehouse_of(settings), []
+    archive, warehouse, took = Archive(Path(settings.archive)), open_warehouse(settings), []
     for due in _times(ready, seconds, WRITE_EVERY):
         _sleep_until(due)
         took.append(_clocked(lambda: load_days(archive, warehouse, [day], now=utc_now()))[0])
@@ -867,8 +854,8 @@ def _read(settings: Settings, day: date) -> pl.DataFrame:
 
 
 def _scan(settings: Settings, day: date) -> pl.DataFrame:
-    files = parquet_folder(Path(settings.published), "openrouter") / "model_leaderboard" / "*.parquet"
-    return pl.scan_parquet(files).filter(as_of=day).collect()
+    file = Path(parquet_folder(settings.published, "openrouter"), "model_leaderboard.parquet")
+    return pl.scan_parquet(file).filter(as_of=day).collect()
 
 
 def _times(ready: float, seconds: int, every: float) -> list[float]:

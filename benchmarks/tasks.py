@@ -1,6 +1,6 @@
 """The tasks that run.py times and that no command does alone, each in its own process. Prints seconds.
 
-ORPIPELINE_DATA_DIR=<folder> python tasks.py import <folder with answers>
+ORPIPELINE_DATA_DIR=<folder> python tasks.py import <folder with responses>
 ORPIPELINE_DATA_DIR=<folder> python tasks.py publish
 ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> python tasks.py backfill <first day> <last day>
 ORPIPELINE_DATA_DIR=<folder> DAGSTER_HOME=<folder> OPENROUTER_API_KEY=<key> python tasks.py tick
@@ -14,28 +14,27 @@ from collections import deque
 from datetime import date, timedelta
 from statistics import median
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
-from orpipeline.rebuild import rebuild_days
+from orpipeline.load import load_batches, load_days
 from orpipeline.settings import load_settings
-from orpipeline.snapshot import load_days
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import Warehouse, open_warehouse
 
 ROUNDS = 15
 
 
 def import_(folder: str) -> float:
-    """Import answers, from bytes to leaderboard, without Dagster."""
+    """Import responses, from bytes to leaderboard, without Dagster."""
     settings = load_settings()
     start = time.perf_counter()
-    archive, warehouse = Archive(settings.archive), Warehouse(settings.warehouse, published=settings.published)
+    archive, warehouse = Archive(settings.archive), open_warehouse(settings)
     newest = newest_completed_day(utc_now())
     imported = import_files(archive, find_files([folder]), first=settings.start_date, newest=newest)
-    deque(rebuild_days(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
+    deque(load_batches(archive, warehouse, imported.days, now=utc_now()), maxlen=0)
     imported.raise_for_rejected()
     return time.perf_counter() - start
 
@@ -49,20 +48,20 @@ def publish() -> float:
         for published, taken in seconds.items():
             warehouse = Warehouse(settings.warehouse, published=settings.published if published else None)
             start = time.perf_counter()
-            load_days(archive, warehouse, [day], now=now, view_days=SPARKLINE_DAYS)
+            load_days(archive, warehouse, [day], now=now, recent_days=SPARKLINE_DAYS)
             taken.append(time.perf_counter() - start)
     return median(with_copy - without for with_copy, without in list(zip(*seconds.values(), strict=True))[1:])
 
 
 def backfill(first: str, last: str) -> float:
     """Load a range of archived days in one run, as a backfill does."""
-    from orpipeline.capture import Fetch
     from orpipeline.cli.dagster_runs import run_snapshot
+    from orpipeline.load import Fetch
 
     start = time.perf_counter()
     since, until = date.fromisoformat(first), date.fromisoformat(last)
     days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
-    run_snapshot(load_settings(), days, Fetch.never, lambda _: None)
+    run_snapshot(load_settings(), days, Fetch.never, lambda _: None, lambda _: None)
     return time.perf_counter() - start
 
 
@@ -70,11 +69,11 @@ def tick() -> float:
     """Evaluate a tick of the sensor while the newest day is archived and materialized."""
     import dagster as dg
 
-    from orpipeline.build import build_defs
+    from orpipeline.defs.build import build_defs
     from orpipeline.defs.names import Names
 
     settings, newest = load_settings(), newest_completed_day(utc_now())
-    Archive(settings.archive).put(sample_answer(newest), fetched_at=utc_now(), source="made up", origin="demo")
+    Archive(settings.archive).put(sample_response(newest), fetched_at=utc_now(), source="made up", origin="demo")
     sensor = build_defs(settings).resolve_sensor_def("snapshot_sensor")
     with dg.DagsterInstance.get() as instance:
         for key in Names().daily_assets:

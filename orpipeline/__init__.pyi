@@ -1,5 +1,3 @@
-from .build import build_defs as build_defs
-from .component import OpenRouterMarketShare as OpenRouterMarketShare
 from .contracts.tables import AuthorLeaderboard as AuthorLeaderboard
 from .contracts.tables import LatestLeaderboard as LatestLeaderboard
 from .contracts.tables import LeaderboardCoverage as LeaderboardCoverage
@@ -9,25 +7,25 @@ from .contracts.tables import ModelTrends as ModelTrends
 from .contracts.tables import Snapshots as Snapshots
 from .contracts.tables import TaskClassifications as TaskClassifications
 from .contracts.tables import TaskModels as TaskModels
+from .defs.build import build_defs as build_defs
+from .defs.component import OpenRouterMarketShare as OpenRouterMarketShare
 from .defs.external import external_specs as external_specs
 from .defs.external import resources as resources
+from .defs.io_manager import WarehouseIOManager as WarehouseIOManager
 from .defs.names import asset_key as asset_key
 from .defs.partitions import daily_partitions as daily_partitions
 from .defs.resources import ArchiveResource as ArchiveResource
 from .defs.resources import OpenRouterResource as OpenRouterResource
 from .defs.resources import WarehouseResource as WarehouseResource
+from .errors import MissingDaysError as MissingDaysError
+from .errors import NotPublishedError as NotPublishedError
+from .errors import OpenRouterError as OpenRouterError
 from .errors import OrpipelineError as OrpipelineError
 from .errors import SettingsError as SettingsError
+from .errors import WarehouseBusyError as WarehouseBusyError
+from .errors import WarehouseError as WarehouseError
 from .leaderboard import rank as rank
-from .openrouter.errors import OpenRouterError as OpenRouterError
-from .reading import read as read
 from .settings import Settings as Settings
-from .warehouse.errors import MissingDaysError as MissingDaysError
-from .warehouse.errors import NoSuchTableError as NoSuchTableError
-from .warehouse.errors import NotPublishedError as NotPublishedError
-from .warehouse.errors import WarehouseBusyError as WarehouseBusyError
-from .warehouse.errors import WarehouseError as WarehouseError
-from .warehouse.io_manager import WarehouseIOManager as WarehouseIOManager
-from .warehouse.missing_days import require_days as require_days
+from .warehouse.reading import read as read
 
 __version__: str

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import (
@@ -25,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from orpipeline import isolation
+from orpipeline import network
 from orpipeline.errors import SettingsError
 
 REQUESTS_PER_MINUTE = 30
@@ -38,11 +37,11 @@ FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
 """The first day that the API's documentation names."""
 API_KEY = "OPENROUTER_API_KEY"
 PREFIX = "ORPIPELINE_"
-TESTING = "ORPIPELINE_TESTING"
-"""The pytest plugin sets this variable, for child processes: then no request leaves this machine."""
 OBJECT_STORES = ("s3", "gs", "az")
 """The schemes of the object stores that a setting can name."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # a single letter is a drive
+_STORE_URL = re.compile(r"[a-z0-9]+://[^/@?#]+(/[^/?#]+)*/?")
+_PASSWORD = re.compile(r"password\s*=|//[^/@]*:[^/@]*@", re.IGNORECASE)
 
 
 def project_dir() -> Path | None:
@@ -52,8 +51,8 @@ def project_dir() -> Path | None:
 
 
 def _default_data_dir() -> Path:
-    if isolation.folder is not None:
-        return isolation.folder / "default"
+    if network.test_folder is not None:
+        return network.test_folder / "default"
     project = project_dir()
     return project / "data" if project else user_data_path("orpipeline", appauthor=False)
 
@@ -64,13 +63,13 @@ def url_scheme(text: str) -> str | None:
     return match[1] if match else None
 
 
-def _local_path(value: object) -> object:
+def _local_path(value: object, or_else: str = "") -> object:
     """Return a path with `~` expanded. A relative one is rejected: the current folder must not decide where data is."""
     if not isinstance(value, str | Path):
         return value
     scheme = url_scheme(str(value))
     if scheme is not None:
-        raise ValueError(f"must be a path on this machine, not a URL ({scheme}:)")
+        raise ValueError(f"must be a path on this machine{or_else}, not {scheme}:")
     path = Path(value).expanduser()
     if not path.is_absolute():
         raise ValueError("must be an absolute path, or begin with ~")
@@ -78,102 +77,50 @@ def _local_path(value: object) -> object:
 
 
 def _store_place(value: object) -> object:
-    """Return a local path, or the URL of an object store without a slash at its end."""
     if not isinstance(value, str) or url_scheme(value) not in OBJECT_STORES:
-        return _path_or(value, f"the URL of an object store ({', '.join(f'{name}://' for name in OBJECT_STORES)})")
-    parts = urlsplit(value)
-    if not parts.netloc:
-        raise ValueError(f"must name a bucket, as in {parts.scheme}://bucket/prefix")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must not contain a user, password, query or fragment: set the store's own variables instead")
-    place = value.rstrip("/")
-    if "" in place.split("/")[2:]:
-        raise ValueError("must not have an empty part between two slashes")
-    return place
+        stores = ", ".join(f"{name}://" for name in OBJECT_STORES)
+        return _local_path(value, f" or the URL of an object store ({stores})")
+    if not _STORE_URL.fullmatch(value):
+        raise ValueError("must be such as s3://bucket/prefix, without a password, query, fragment or empty part")
+    return value.rstrip("/")
 
 
 def _warehouse_place(value: object) -> object:
-    """Return a local path, or the name under which DuckDB attaches another engine's database."""
-    scheme = url_scheme(value) if isinstance(value, str) else None
-    if scheme not in ("ducklake", "md"):
-        return _path_or(value, "`ducklake:postgres:dbname=... host=...`, or `md:database`")
-    text = str(value)
-    if scheme == "ducklake" and not text.startswith("ducklake:postgres:"):
+    if not isinstance(value, str) or url_scheme(value) != "ducklake":
+        return _local_path(value, " or `ducklake:postgres:dbname=... host=...`")
+    if not value.startswith("ducklake:postgres:"):
         raise ValueError("must be `ducklake:postgres:dbname=... host=...`: other catalogs admit one machine only")
-    if scheme == "md" and not text.removeprefix("md:"):
-        raise ValueError("must name a database, as in md:market")
-    if re.search(r"password\s*=|//[^/@]*:[^/@]*@|token=", text, re.IGNORECASE):
-        raise ValueError(_NO_PASSWORD)
-    return text
+    return _without_password(value)
 
 
 def _state_place(value: object) -> object:
-    """Return a local path, or the URL of a Postgres database."""
     if not isinstance(value, str) or url_scheme(value) not in ("postgresql", "postgres"):
-        return _path_or(value, "the URL of a Postgres database (postgresql://)")
-    try:
-        parts = urlsplit(value)
-        has_password = parts.password is not None or "password=" in parts.query.lower()
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if has_password:
-        raise ValueError(_NO_PASSWORD)
+        return _local_path(value, " or the URL of a Postgres database (postgresql://)")
+    return _without_password(value)
+
+
+def _without_password(value: str) -> str:
+    if _PASSWORD.search(value):
+        raise ValueError("must not contain a password, which Dagster would show: set PGPASSWORD or PGPASSFILE")
     return value
-
-
-def _path_or(value: object, other: str) -> object:
-    scheme = url_scheme(value) if isinstance(value, str) else None
-    if scheme is not None:
-        raise ValueError(f"must be a path on this machine or {other}, not {scheme}:")
-    return _local_path(value)
-
-
-_NO_PASSWORD = (
-    "must not contain a password, which Dagster would show: set PGPASSWORD or PGPASSFILE (MOTHERDUCK_TOKEN for `md:`)"
-)
-
-
-def local_path(name: str, value: str) -> Path:
-    """Return a path on this machine, for an option of that name. Raises SettingsError for a URL or a relative path."""
-    path: Path = _place(name, value, LocalPath)
-    return path
-
-
-def store_place(name: str, value: str) -> Path | str:
-    """Return a local path or the URL of an object store, for an option of that name. Raises SettingsError."""
-    place: Path | str = _place(name, value, StorePlace)
-    return place
-
-
-def warehouse_place(name: str, value: str) -> Path | str:
-    """Return a local path or the name of another engine's database, for an option `name`. Raises SettingsError."""
-    place: Path | str = _place(name, value, WarehousePlace)
-    return place
-
-
-def _place(name: str, value: str, kind: Any) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"Invalid option: {name} {reason}.") from None
 
 
 LocalPath = Annotated[Path, BeforeValidator(_local_path)]
 StorePlace = Annotated[Path | str, BeforeValidator(_store_place)]
 """A folder on this machine, or the URL of an object store."""
 WarehousePlace = Annotated[Path | str, BeforeValidator(_warehouse_place)]
-"""A DuckDB file on this machine, or a database that DuckDB attaches: a DuckLake catalog in Postgres, or MotherDuck."""
+"""A DuckDB file on this machine, or a DuckLake with its catalog in Postgres."""
 StatePlace = Annotated[Path | str, BeforeValidator(_state_place)]
 """A folder on this machine, or the URL of a Postgres database."""
 
 
-def _in_data_dir(name: str) -> Callable[[dict[str, Any]], Path]:
-    def default(fields: dict[str, Any]) -> Path:
-        data_dir: Path = fields["data_dir"]
-        return data_dir / name
-
-    return default
+def place(name: str, value: str, kind: Any) -> Any:
+    """Return an option's value as a place of one of the kinds above. Raises SettingsError, which names the option."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"Invalid option: {name} {reason}.") from None
 
 
 class Settings(BaseModel):
@@ -192,26 +139,26 @@ class Settings(BaseModel):
 
     data_dir: LocalPath = Field(default_factory=_default_data_dir, description="The folder of all data.")
     archive: StorePlace = Field(
-        default_factory=_in_data_dir("raw"),
+        default_factory=lambda given: given["data_dir"] / "raw",
         description="The raw archive: a folder, or an object store such as `s3://bucket/prefix`.",
     )
     warehouse: WarehousePlace = Field(
-        default_factory=_in_data_dir("warehouse.duckdb"),
+        default_factory=lambda given: given["data_dir"] / "warehouse.duckdb",
         description="The tables: a DuckDB file, or a DuckLake catalog such as "
         "`ducklake:postgres:dbname=lake host=db.example`. A file's name is also the database's, so do not call it "
         "`openrouter.duckdb`: in your own SQL, `openrouter.task_models` would then be ambiguous.",
     )
     lake_data: StorePlace = Field(
-        default_factory=_in_data_dir("lake"),
+        default_factory=lambda given: given["data_dir"] / "lake",
         description="Where a DuckLake keeps its Parquet files: a folder, or `s3://bucket/prefix`.",
     )
     state: StatePlace = Field(
-        default_factory=_in_data_dir("state"),
+        default_factory=lambda given: given["data_dir"] / "state",
         description="The shared request budget: a folder, or `postgresql://...` for several hosts. Pipelines that use "
         "the same key need the same place.",
     )
     reports: StorePlace = Field(
-        default_factory=_in_data_dir("reports"),
+        default_factory=lambda given: given["data_dir"] / "reports",
         description="The report's page and pictures, and the published copy: a folder, or an object store.",
     )
     start_date: date = Field(
@@ -281,34 +228,26 @@ class Settings(BaseModel):
         try:
             return validated(values)
         except ValidationError as error:
-            raise SettingsError(f"Invalid settings: {_problems(error)}.") from None
+            problems = (
+                f"{e['loc'][0]} ({PREFIX}{str(e['loc'][0]).upper()}): {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors(include_input=False, include_context=False)
+                if e["type"] != "default_factory_not_called"  # follows from an invalid data folder
+            )
+            raise SettingsError(f"Invalid settings: {'; '.join(problems)}.") from None
 
     @field_validator("base_url")
     @classmethod
     def _require_plain_http_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must not contain a user, password, query or fragment")
+        if not re.fullmatch(r"https?://[^/@?#]+(/[^?#]*)?", value):
+            raise ValueError("must be an http:// or https:// URL, without a user, password, query or fragment")
         return value.rstrip("/")
 
     @model_validator(mode="after")
-    def _require_a_use_for_the_lake(self) -> Self:
+    def _require_a_lake_for_its_files(self) -> Self:
         if "lake_data" in self.model_fields_set and not self.is_lake:
             raise SettingsError(
                 "Invalid settings: lake_data (ORPIPELINE_LAKE_DATA) is set, but warehouse (ORPIPELINE_WAREHOUSE) is "
-                "not a lake, so nothing would be stored there. Set ORPIPELINE_WAREHOUSE to `ducklake:postgres:...`, or "
-                "leave ORPIPELINE_LAKE_DATA unset."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _require_a_place_for_the_copy(self) -> Self:
-        if self.published == self.warehouse:
-            raise SettingsError(
-                f"Invalid settings: warehouse (ORPIPELINE_WAREHOUSE) is {self.warehouse}, where the published copy is. "
-                "Choose another folder."
+                "not a lake. Set it to `ducklake:postgres:...`, or leave lake_data unset."
             )
         return self
 
@@ -321,16 +260,15 @@ class Settings(BaseModel):
     def published(self) -> Path | str:
         """The DuckDB file that readers open: a copy of the warehouse, under the same name, where the reports are.
 
-        Other engines need no copy: there is no such file then, only the Parquet files beside it.
+        A lake needs no copy: there is no such file then, only the Parquet files beside it.
         """
         name = self.warehouse.name if isinstance(self.warehouse, Path) else "warehouse.duckdb"
-        if isinstance(self.reports, Path):
-            return self.reports / "published" / name
-        return f"{self.reports}/published/{name}"
+        copy = f"{self.reports}/published/{name}"
+        return Path(copy) if isinstance(self.reports, Path) else copy
 
     @property
     def spool(self) -> Path:
-        """Where a fetched answer waits while the archive cannot take it: on this machine, a folder for each archive."""
+        """Where a fetched response waits until an archive in an object store has it: a folder for each archive."""
         return self.data_dir / "spool" / sha256(str(self.archive).encode()).hexdigest()[:12]
 
     @property
@@ -341,9 +279,8 @@ class Settings(BaseModel):
         folder has its own, because runs must not appear beside another pipeline's tables.
         """
         project = project_dir()
-        if project is not None and self.data_dir == project / "data":
-            return project / ".dagster"
-        return self.data_dir / "dagster"
+        is_own = project is not None and self.data_dir == project / "data"
+        return self.data_dir.with_name(".dagster") if is_own else self.data_dir / "dagster"
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -355,20 +292,6 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     return Settings.model_validate({name: value for name, value in variables.items() if value})
 
 
-def _problems(error: ValidationError) -> str:
-    """Return what is wrong with each setting, without the values."""
-    return "; ".join(
-        f"{e['loc'][0]} ({PREFIX}{str(e['loc'][0]).upper()}): {e['msg'].removeprefix('Value error, ')}"
-        for e in error.errors(include_input=False, include_context=False)
-        if e["type"] != "default_factory_not_called"  # follows from an invalid data folder, which has its own entry
-    )
-
-
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the environment's current API key, or None."""
     return environment.get(API_KEY) or None
-
-
-def is_testing(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process belongs to a test session, whose requests must not leave this machine."""
-    return isolation.folder is not None or bool(environment.get(TESTING))

@@ -1,7 +1,8 @@
-"""Access to object stores through obstore: Amazon S3 and compatible servers, Google Cloud Storage, Azure Blob Storage.
+"""Files in a folder on this machine or in an object store, through obstore: one interface, one kind of error.
 
-Credentials, region and endpoint come from each store's own standard variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`), which
-obstore reads. Only S3 is tested against a server; to the others, no request was ever sent.
+The object stores are Amazon S3 and compatible servers, Google Cloud Storage and Azure Blob Storage. Credentials, region
+and endpoint come from each store's own standard variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`), which obstore reads. Only
+S3 is tested against a server; to the others, no request was ever sent.
 """
 
 from __future__ import annotations
@@ -9,120 +10,239 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orpipeline.errors import NextAttempt, OrpipelineError
+import obstore
+from obstore import exceptions
+from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, from_url
+
+from orpipeline.errors import NextAttempt, StoreError
 from orpipeline.network import require_allowed
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore import ObjectMeta
+    from obstore.store import RetryConfig
 
 TIMEOUT_SECONDS = 8.0
-"""How long one request may take. An answer has some 100 kB."""
+"""How long one request to an object store may take. A response has some 30 kB."""
+LARGE_FILE_SECONDS = 600.0
+"""The same for the published copy, or for a part of it when it is uploaded."""
 _CONNECT_SECONDS = 3
-_RETRY_SECONDS = 10  # no attempt starts later than this after the first one
-_MAX_RETRIES = 5
+_RETRIES: RetryConfig = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=10),  # no attempt starts later than this after the first one
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+_PART_BYTES = 8_000_000
+_STAGED = re.compile(r".+#[0-9]+")  # how obstore names a local file until it is complete
+_CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".md": "text/plain; charset=utf-8"}
+"""With these, a browser shows a file and does not download it."""
 
 
-class StoreError(OrpipelineError):
-    """An object store rejects a request: its settings or permissions are wrong."""
+class Store:
+    """Files under names such as `2026-10-06/page.html`, below `place`: a folder, or the URL of an object store.
 
-    next_attempt = NextAttempt.NEEDS_PERSON
-
-
-class StoreUnreachableError(StoreError):
-    """An object store cannot be reached now, does not answer in time, or answers with a server error."""
-
-    next_attempt = NextAttempt.TRANSIENT
-
-
-def open_store(url: str, *, setting: str, timeout_seconds: float = TIMEOUT_SECONDS) -> ObjectStore:
-    """Return the store at a URL: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
-
-    No request is sent. `setting` is the variable that has the URL, for errors. A request that fails is retried for
-    some seconds. Raises StoreError if obstore is not installed or the store's own variables are incomplete, and
-    NetworkInTestError in a test whose endpoint is not this machine.
+    A file is there whole or not at all, also after a crash; a local one is on the disk when its writer returns. Reading
+    creates nothing, and the first write creates a folder, which only its owner can read if it is `private`. `setting`
+    is the variable that has the place, for errors. All methods raise StoreError.
     """
+
+    def __init__(
+        self, place: Path | str, *, setting: str, private: bool = False, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        self.place = place
+        self._setting = setting
+        self._mode = 0o700 if private else 0o777
+        self._timeout_seconds = timeout_seconds
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on this machine."""
+        return isinstance(self.place, Path)
+
+    def address(self, name: str) -> Path | str:
+        """Return where a file is: its path, or its URL."""
+        return self.place / name if isinstance(self.place, Path) else f"{self.place}/{name}"
+
+    def entries(self, folder: str = "") -> dict[str, ObjectMeta]:
+        """Return the files below a folder, by name. A request to an object store returns up to 1,000."""
+        if not self._exists(folder):
+            return {}
+        with self._errors("list", folder):
+            found = obstore.list(self._store, folder or None).collect()
+        return {one["path"]: one for one in sorted(found, key=lambda one: one["path"])}
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None if there is no such file."""
+        if not self._exists(""):
+            return None
+        with suppress(FileNotFoundError), self._errors("read", name):
+            return bytes(obstore.get(self._store, name).bytes())
+        return None
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Create a file; return False if it exists, whatever its content is."""
+        with suppress(AlreadyExistsError):
+            self._put(name, content, mode="create")
+            return True
+        return False
+
+    def replace(self, contents: Mapping[str, bytes | IO[bytes]]) -> None:
+        """Create or replace files, in the mapping's order. Readers see each file's old content or its new one."""
+        for name, content in contents.items():
+            self._put(name, content)
+
+    def move(self, name: str, to: str) -> bool:
+        """Rename a file; return False if there is none, or one of the new name."""
+        if not self.is_local:  # S3 has no rename, and its copy would replace a file
+            content = self.read(name)
+            is_moved = content is not None and self.create(to, content)
+            if is_moved:
+                self.remove(name)
+            return is_moved
+        with suppress(FileNotFoundError, AlreadyExistsError), self._errors("write", name):
+            obstore.rename(self._store, name, to, overwrite=False)
+            self._sync(to, is_new=False)
+            return True
+        return False
+
+    def remove(self, *names: str) -> None:
+        """Remove files; those that do not exist are passed over."""
+        for name in names:
+            with suppress(FileNotFoundError), self._errors("write", name):
+                obstore.delete(self._store, name)
+
+    def download(self, name: str, file: IO[bytes]) -> str | None:
+        """Write a file's content to an open one, and return its entity tag; None if there is no such file."""
+        with suppress(FileNotFoundError), self._errors("read", name):
+            found = obstore.get(self._store, name)
+            for chunk in found.stream(min_chunk_size=_PART_BYTES):
+                file.write(chunk)
+            return tag_of(found.meta)
+        return None
+
+    def tag(self, name: str) -> str | None:
+        """Return a file's entity tag, which changes with its content, or None if there is no such file."""
+        with suppress(FileNotFoundError), self._errors("read", name):
+            return tag_of(obstore.head(self._store, name))
+        self.entries("-")  # such a response has no text; this one's shows whether it is the bucket that is missing
+        return None
+
+    def sweep(self, pattern: str, *, before: float) -> None:
+        """Remove incomplete local files that killed writers left before a time (epoch seconds).
+
+        `pattern` is a glob of the files' complete names: other programs' files can have such names, too.
+        """
+        if isinstance(self.place, Path) and self.place.is_dir():
+            with self._errors("write", ""):
+                for path in self.place.glob(f"{pattern}#*"):
+                    if _STAGED.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < before:
+                        path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise StoreError if an object store cannot be listed. Changes nothing, so it does not try to write."""
+        if not self.is_local:
+            with self._errors("list", ""):
+                next(iter(obstore.list(self._store, chunk_size=1)), None)
+
+    def _exists(self, folder: str) -> bool:
+        return not isinstance(self.place, Path) or (self.place / folder).is_dir()
+
+    def _put(self, name: str, content: bytes | IO[bytes], **how: Any) -> None:
+        if not self.is_local:
+            content_type = _CONTENT_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+            # Objects are replaced, and some stores let others keep a public one for an hour.
+            how |= {"attributes": {"Content-Type": content_type, "Cache-Control": "no-cache"}}
+        if isinstance(content, bytes):
+            how["use_multipart"] = False
+        with self._errors("write", name):
+            store = self._store  # creates a private folder first: `mkdir` gives parents another mode
+            if isinstance(self.place, Path):
+                (self.place / name).parent.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            obstore.put(store, name, content, chunk_size=_PART_BYTES, **how)
+            self._sync(name)
+
+    def _sync(self, name: str, *, is_new: bool = True) -> None:
+        """Return when a local file and its name are on the disk."""
+        if not isinstance(self.place, Path):
+            return
+        path = self.place / name
+        if is_new:
+            sync(path)
+        for folder in path.parents:
+            sync(folder)
+            if folder == self.place:
+                break
+
+    @cached_property
+    def _store(self) -> Any:
+        if isinstance(self.place, Path):
+            self.place.mkdir(mode=self._mode, parents=True, exist_ok=True)
+            return LocalStore(self.place)
+        require_allowed(host_of(self.place))
+        options: Any = {
+            "timeout": timedelta(seconds=self._timeout_seconds),
+            "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+            # With options of our own, obstore no longer reads this from the environment.
+            "allow_http": _is_true(os.environ.get("AWS_ALLOW_HTTP") or os.environ.get("AZURE_ALLOW_HTTP")),
+        }
+        try:
+            return from_url(self.place, client_options=options, retry_config=_RETRIES)
+        except (exceptions.BaseError, ValueError) as error:
+            raise _of_object_store("open", self.place, self._setting, str(error)) from None
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        """Turn errors into a StoreError of one line. A file's absence or presence is the caller's to interpret.
+
+        obstore's own messages have many lines, and may contain signed URLs.
+        """
+        address = self.address(name) if name else self.place
+        try:
+            yield
+        except (AlreadyExistsError, FileNotFoundError) as error:
+            if self.is_local or not _NO_BUCKET.search(str(error)):
+                raise
+            raise _of_object_store(verb, str(address), self._setting, str(error)) from None
+        except (exceptions.BaseError, ValueError, OSError) as error:
+            if self.is_local:
+                raise _of_folder(verb, address, self._setting, error) from None
+            raise _of_object_store(verb, str(address), self._setting, str(error), error) from None
+
+
+def tag_of(found: ObjectMeta) -> str:
+    """Return an object's entity tag."""
+    return found["e_tag"] or f"{found['last_modified']} {found['size']}"
+
+
+def host_of(url: str) -> str:
+    """Return the host that the store at a URL is on."""
+    variables, default = _HOSTS[urlsplit(url).scheme]
+    endpoint = next((os.environ[name] for name in variables if os.environ.get(name)), "")
+    return urlsplit(endpoint).hostname or default
+
+
+def sync(path: Path) -> None:
+    """Return when a file's content, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        from obstore.store import from_url
-    except ImportError:
-        raise StoreError(
-            f"{setting} is an object store, which needs obstore: install `orpipeline[object-store]`."
-        ) from None
-    for host in _hosts(url, os.environ):
-        require_allowed(host)
-    with store_errors("open", url, setting=setting):
-        return from_url(
-            url,
-            client_options={
-                "timeout": timedelta(seconds=timeout_seconds),
-                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                # With options of our own, obstore no longer reads this from the environment.
-                "allow_http": _is_true(os.environ.get("AWS_ALLOW_HTTP") or os.environ.get("AZURE_ALLOW_HTTP")),
-            },
-            retry_config={
-                "max_retries": _MAX_RETRIES,
-                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=2),
-                    "base": 2,
-                },
-            },
-        )
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def check_store(url: str, *, setting: str) -> None:
-    """Raise StoreError if the store at a URL cannot be listed. Changes nothing, so it does not try to write."""
-    store = open_store(url, setting=setting)
-    import obstore
-
-    with store_errors("list", url, setting=setting):
-        next(iter(obstore.list(store, chunk_size=1)), None)
-
-
-def require_writable(url: str, *, setting: str) -> None:
-    """Write the small object `.orpipeline`. Raises StoreError if the store at a URL cannot be written."""
-    store = open_store(url, setting=setting)
-    import obstore
-
-    with store_errors("write", url, setting=setting):
-        obstore.put(store, ".orpipeline", b"Data of orpipeline.\n", use_multipart=False)
-
-
-def hosts(url: str) -> list[str]:
-    """Return the host that the store at a URL is on, without the one that has its credentials."""
-    return list(_hosts(url, os.environ))[:1]
-
-
-@contextmanager
-def store_errors(verb: str, url: str, *, setting: str) -> Iterator[None]:
-    """Turn obstore's errors into a StoreError of one line. `verb` is what was done: `read`, `write`, `list`.
-
-    What an object's absence or presence means is the caller's to decide: FileNotFoundError, and obstore's
-    AlreadyExistsError and PreconditionError, pass through. obstore's own messages do not: they have many lines, and
-    may contain signed URLs.
-    """
-    from obstore import exceptions
-
-    try:
-        yield
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-        raise
-    except FileNotFoundError as error:
-        if not _NO_BUCKET.search(str(error)):
-            raise
-        raise _explained(verb, url, setting, str(error)) from None
-    except (exceptions.BaseError, ValueError, OSError) as error:
-        is_denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-        raise _explained(verb, url, setting, str(error), is_denied=is_denied) from None
-
-
+_OS_MESSAGE = re.compile(r'message: "([^"]+)"')
 _STATUS = re.compile(r"status code: ([1-5][0-9]{2})|\bstatus: ([1-5][0-9]{2})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
+_LATE = re.compile(r"kind: Timeout|TimedOut")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified bucket does not exist", re.IGNORECASE)
 # Where a virtual machine gets its credentials: obstore requests them there if the environment has none.
 _METADATA = re.compile(r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google\.internal")
@@ -131,53 +251,55 @@ _VARIABLES = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+_HOSTS = {
+    "s3": (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "s3.amazonaws.com"),
+    "gs": (("GOOGLE_BASE_URL",), "storage.googleapis.com"),
+    "az": (("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"), "blob.core.windows.net"),
+}
 
 
-def _explained(verb: str, url: str, setting: str, message: str, *, is_denied: bool = False) -> StoreError:
+def _of_folder(verb: str, path: Path | str, setting: str, error: Exception) -> StoreError:
+    message = _OS_MESSAGE.search(str(error))
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else message[1] if message else str(error)
+    return StoreError(
+        f"Cannot {verb} {path} ({setting}): {reason.splitlines()[0]}. Nothing else was changed. Free disk space or fix "
+        "the permissions."
+    )
+
+
+def _of_object_store(verb: str, url: str, setting: str, message: str, error: Exception | None = None) -> StoreError:
     """Return the error with what obstore's message is about, but without its text."""
-    parts = urlsplit(url)
-    variables = _VARIABLES.get(parts.scheme, "the store's own variables")
-    status, code = _status(message), _CODE.search(message)
+    parts, found, code = urlsplit(url), _STATUS.search(message), _CODE.search(message)
+    status = int(found[1] or found[2]) if found else None
     stated = f" (HTTP {status}{f' {code[1]}' if code else ''})" if status else ""
-    start = f"Cannot {verb} {url} ({setting})"
-    if _NO_BUCKET.search(message) or (status == 404 and not is_denied):
-        return StoreError(f"{start}: the bucket {parts.netloc} does not exist{stated}. Create it, or fix the URL.")
-    if _METADATA.search(message):
-        return StoreError(f"{start}: no credentials found. Set {variables}.")
-    if "BadScheme" in message:
-        return StoreError(f"{start}: the endpoint is http://, not https://. Set AWS_ALLOW_HTTP=true to allow that.")
-    if verb == "open" or "MissingAccount" in message:
-        return StoreError(f"{start}: the store's own variables are incomplete or invalid. Check {variables}.")
-    if status in (301, 307) or (code and code[1] == "AuthorizationHeaderMalformed"):
-        return StoreError(f"{start}: the bucket is in another region{stated}. Set AWS_REGION.")
-    if is_denied or status in (401, 403):
-        return StoreError(f"{start}: access denied{stated}. Check {variables}, and the permissions of their owner.")
-    if status is not None and status < 500 and status not in (408, 429):
-        return StoreError(f"{start}: the store rejected the request{stated}.")
-    if status is not None:
-        return StoreUnreachableError(f"{start}: the store answered with an error{stated}. Try again later.")
-    reason = "it did not answer in time" if re.search(r"kind: Timeout|TimedOut", message) else "it cannot be reached"
-    return StoreUnreachableError(f"{start}: {reason}. Check the network and the endpoint, or try again later.")
-
-
-def _status(message: str) -> int | None:
-    """Return the HTTP status of the store's answer, or None if it did not answer."""
-    found = _STATUS.search(message)
-    return int(found[1] or found[2]) if found else None
-
-
-def _hosts(url: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the hosts that a store sends requests to."""
-    parts = urlsplit(url)
-    names, default = {
-        "s3": (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "s3.amazonaws.com"),
-        "gs": (("GOOGLE_BASE_URL",), "storage.googleapis.com"),
-        "az": (("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"), "blob.core.windows.net"),
-    }[parts.scheme]
-    endpoint = next((environment[name] for name in names if environment.get(name)), f"https://{default}")
-    yield urlsplit(endpoint).hostname or default
-    if parts.scheme == "s3" and not environment.get("AWS_ACCESS_KEY_ID"):
-        yield urlsplit(environment.get("AWS_METADATA_ENDPOINT", "")).hostname or "169.254.169.254"
+    variables = _VARIABLES[parts.scheme]
+    is_denied = isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403)
+    cases = (
+        (
+            _NO_BUCKET.search(message) or (status == 404 and not is_denied),
+            f"the bucket {parts.netloc} does not exist{stated}. Create it, or fix the URL.",
+        ),
+        (_METADATA.search(message), f"no credentials found. Set {variables}."),
+        ("BadScheme" in message, "the endpoint is http://, not https://. Set AWS_ALLOW_HTTP=true to allow that."),
+        (
+            verb == "open" or "MissingAccount" in message,
+            f"the store's own variables are incomplete or invalid. Check {variables}.",
+        ),
+        (
+            status in (301, 307) or (code and code[1] == "AuthorizationHeaderMalformed"),
+            f"the bucket is in another region{stated}. Set AWS_REGION.",
+        ),
+        (is_denied, f"access denied{stated}. Check {variables}, and the permissions of their owner."),
+        (status and status < 500 and status not in (408, 429), f"the store rejected the request{stated}."),
+    )
+    problem = next((text for holds, text in cases if holds), None)
+    next_attempt = NextAttempt.NEEDS_PERSON if problem else NextAttempt.TRANSIENT
+    if problem is None and status:
+        problem = f"the store sent an error{stated}. Try again later."
+    elif problem is None:
+        reason = "it did not respond in time" if _LATE.search(message) else "it cannot be reached"
+        problem = f"{reason}. Check the network and the endpoint, or try again later."
+    return StoreError(f"Cannot {verb} {url} ({setting}): {problem}", next_attempt=next_attempt)
 
 
 def _is_true(value: str | None) -> bool:

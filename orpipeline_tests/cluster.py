@@ -20,27 +20,21 @@ from typing import Any, Self, TypeVar
 import httpx
 import yaml
 
+from orpipeline.contracts.tables import TABLES
 from orpipeline_tests.servers import PostgresServer, S3Server, free_port
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
 LOCATIONS = {"orpipeline": "orpipeline.definitions", "second": "orpipeline_tests.second_location"}
 """The code locations by name, with the module of each."""
-_ASSETS = (
-    "raw_task_classifications",
-    "snapshots",
-    "task_classifications",
-    "macro_categories",
-    "task_models",
-    "model_leaderboard",
-)
+_ASSETS = ("raw_task_classifications", *TABLES)
 _ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
 _T = TypeVar("_T")
 
 
 class GraphQLError(RuntimeError):
-    """The webserver rejected a query, or answered with an error."""
+    """The webserver rejected a query, or sent an error."""
 
 
 class Cluster:
@@ -198,16 +192,15 @@ class Cluster:
     # The webserver's GraphQL API
 
     def query(self, text: str, **variables: object) -> dict[str, Any]:
-        """Return the data of a GraphQL query. Raises GraphQLError, or httpx.HTTPError if nothing answers."""
-        answer = self._client.post("/graphql", json={"query": text, "variables": variables})
-        body = answer.json()
+        """Return the data of a GraphQL query. Raises GraphQLError, or httpx.HTTPError if nothing responds."""
+        body = self._client.post("/graphql", json={"query": text, "variables": variables}).json()
         if body.get("errors"):
             raise GraphQLError(str(body["errors"])[:2000])
         data: dict[str, Any] = body["data"]
         return data
 
     def wait_until_ready(self, seconds: float = 180) -> None:
-        """Return when all code locations answer, the webserver has loaded them, and the daemon is healthy.
+        """Return when all code locations respond, the webserver has loaded them, and the daemon is healthy.
 
         Raises RuntimeError if a process has ended.
         """

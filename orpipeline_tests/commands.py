@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orpipeline.cli.commands import execute
-from orpipeline.settings import TESTING
+from orpipeline.network import TESTING
 
 ORPIPELINE = Path(sys.executable).with_name("orpipeline")
 _FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")

@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+pytest_plugins = ["orpipeline.testing.plugin"]
+
 # Dagster must send nothing, and the developer's own choices must not change a test. orpipeline's plugin hides the rest.
 for _name in [name for name in os.environ if name.startswith("DAGSTER_") and name != "DAGSTER_HOME"]:
     del os.environ[_name]
@@ -15,7 +17,7 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 from orpipeline.testing import LocalApi, fixed_clock  # noqa: E402 - see above
 from orpipeline.testing.local_api import KEY  # noqa: E402 - see above
-from orpipeline.warehouse.engines.extensions import extension_path  # noqa: E402 - see above
+from orpipeline.warehouse.ducklake import extension_file  # noqa: E402 - see above
 from orpipeline_tests.engines import EnginePlace  # noqa: E402 - see above
 from orpipeline_tests.servers import PostgresServer, S3Server, postgres_programs  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
@@ -36,7 +38,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def api() -> Iterator[LocalApi]:
-    """The stand-in of the API: it gives a test's answers in order, and records the requests."""
+    """The stand-in of the API: it sends a test's replies in order, and records the requests."""
     with LocalApi() as server:
         yield server
 
@@ -101,7 +103,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> EnginePlace:
     """The place of a test's own lake, which the first write creates. Its test needs the mark `lake`."""
-    if extension_path("ducklake") is None:
+    if not extension_file("ducklake"):
         pytest.skip("DuckLake's extensions for this DuckDB are not installed (the extra `lake`)")
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return EnginePlace(server.lake(request.getfixturevalue("database")), tmp_path / "lake")

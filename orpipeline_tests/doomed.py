@@ -1,6 +1,6 @@
 """Run the `orpipeline` command in this process, and end it at a chosen step.
 
-    DOOMED_AT='orpipeline.archive.archive:Archive.put > os:fsync 2' DOOMED_BY=SIGKILL \\
+    DOOMED_AT='orpipeline.archive:Archive.put > os:fsync 2' DOOMED_BY=SIGKILL \\
         python -m orpipeline_tests.doomed run
 
 DOOMED_AT is a call, or several calls in order, joined by ` > `. A call is `module:qualified.name`, optionally with a

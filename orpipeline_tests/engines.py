@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orpipeline.settings import Settings
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.warehouse import Warehouse
 
 ON_BOTH_ENGINES = pytest.mark.parametrize(
     "engine", ["file", pytest.param("lake", marks=pytest.mark.lake)], indirect=True

@@ -29,4 +29,4 @@ NAMES = {
 """The names, by what they attack."""
 
 VALID = [name for name in NAMES.values() if plain(name) == name and len(name) <= 200]
-"""The names that the contracts let in: short, and without control and invisible characters."""
+"""The short ones without control and invisible characters. The contracts accept the others with a warning."""

@@ -1,4 +1,4 @@
-"""Answers in files as other people archive them, and imports into a test's own pipeline."""
+"""Responses in files as other people archive them, and imports into a test's own pipeline."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import dagster as dg
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import resources
-from orpipeline.importing.answers import FoundAnswer, Rejected
 from orpipeline.importing.discover import find_files
-from orpipeline.importing.formats import read_answers
+from orpipeline.importing.formats import read_responses
 from orpipeline.importing.importer import Imported
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY, Bend, macro, tag
+from orpipeline.importing.responses import FoundResponse, Rejected
+from orpipeline.testing import sample_response
+from orpipeline_tests.responses import DAY, Bend, macro, tag
 from orpipeline_tests.world import NAMES, QUIET, World
 
 WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
@@ -54,7 +54,7 @@ def respelt(body: bytes) -> bytes:
 
 
 def envelope(*bodies: bytes, fetched_at: datetime | None = None, each: Sequence[datetime] = ()) -> bytes:
-    """Return an envelope with answers, byte for byte; `each` has each answer's fetch time."""
+    """Return an envelope with responses, byte for byte; `each` has each response's fetch time."""
     start = b'{"path": "/classifications/task", "params": {"window": "7d"}, "status": 200, '
     requests = []
     for number, body in enumerate(bodies):
@@ -93,16 +93,16 @@ def write(path: Path, content: bytes, modified_at: datetime | None = None) -> Pa
     return path
 
 
-def read(*paths: Path | str) -> list[FoundAnswer | Rejected]:
+def read(*paths: Path | str) -> list[FoundResponse | Rejected]:
     """Return everything found in files."""
-    return [item for file in find_files([str(path) for path in paths]) for item in read_answers(file)]
+    return [item for file in find_files([str(path) for path in paths]) for item in read_responses(file)]
 
 
-def found(*paths: Path | str) -> list[FoundAnswer]:
-    """Return the answers in files. Fail if anything is rejected."""
+def found(*paths: Path | str) -> list[FoundResponse]:
+    """Return the responses in files. Fail if anything is rejected."""
     items = read(*paths)
     assert not [item for item in items if isinstance(item, Rejected)]
-    return [item for item in items if isinstance(item, FoundAnswer)]
+    return [item for item in items if isinstance(item, FoundResponse)]
 
 
 def rejected(*paths: Path | str) -> list[Rejected]:
@@ -125,12 +125,12 @@ class ImportRun:
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """How many answers were new, the same, restated and rejected."""
+        """How many responses were new, the same, restated and rejected."""
         return counts(self.imported)
 
 
 def counts(imported: Imported) -> tuple[int, int, int, int]:
-    """Return how many answers were new, the same, restated and rejected."""
+    """Return how many responses were new, the same, restated and rejected."""
     return len(imported.new), len(imported.same), len(imported.restated), len(imported.rejected)
 
 
@@ -168,5 +168,5 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 def week_in(folder: Path, days: Iterable[date] = WEEK) -> Path:
     """Write days as envelopes, one file a day, as the public archive does."""
     for day in days:
-        write(folder / f"{day}.json", envelope(sample_answer(day), fetched_at=served(day)))
+        write(folder / f"{day}.json", envelope(sample_response(day), fetched_at=served(day)))
     return folder

@@ -1,8 +1,8 @@
-"""The leaderboard, its coverage and the authors of one answer, calculated a second time.
+"""The tables of one response, calculated a second time.
 
-Plain loops over exact fractions, straight from the API's answer, without any code of orpipeline: what the tables, the
-views, the page and the terminal show must equal these figures. Each function takes an answer as the API returns it
-(`{"data": {...}}`) and returns rows with the columns of the table or view, in its order of scopes and ranks. Shares are
+Plain loops over exact fractions, straight from the API's response, without any code of orpipeline: what the tables, the
+page and the terminal show must equal these figures. Each function takes a response as the API sends it
+(`{"data": {...}}`) and returns rows with the columns of the table, in its order of scopes and ranks. Shares are
 the doubles that are nearest to the exact sums; ranks compare the exact sums.
 """
 
@@ -17,20 +17,53 @@ from typing import Any
 import pytest
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "task_classifications_2026-10-06.json"
-"""A real answer. It is not part of the project."""
-needs_real = pytest.mark.skipif(not REAL.exists(), reason="the real answer is not here: ../shared/real")
+"""A real response. It is not part of the project."""
+needs_real = pytest.mark.skipif(not REAL.exists(), reason="the real response is not here: ../shared/real")
 
 H = Fraction(5, 10_000)
 """How far a published share can be from the true one."""
 KINDS = ("usage", "token")
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 Row = dict[str, Any]
 
 
-def leaderboard(answer: Answer, h: Fraction = H) -> list[Row]:
+def task_classifications(response: Response) -> list[Row]:
+    """Return the rows of `task_classifications`, without `display_name` and `macro_category`."""
+    tags = response["data"]["classifications"]
+    shares = ("usage_share", "token_share", "category_usage_share", "category_token_share")
+    rows = []
+    for task, of_all in zip(tags, _scopes(response, Fraction(0))["all"], strict=True):
+        row = {**_day(response), "tag": task["tag"], "models_listed": len(task["models"])}
+        row |= {share: task[share] for share in shares}
+        for kind in KINDS:
+            row[f"{kind}_rank"] = 1 + sum(other[f"{kind}_share"] > task[f"{kind}_share"] for other in tags)
+            row[f"{kind}_listed"] = float(sum(_exact(model[f"tag_{kind}_share"]) for model in task["models"]))
+            row[f"unlisted_{kind}_upper"] = float(of_all["unlisted"][kind][0])
+        rows.append(row)
+    return rows
+
+
+def task_models(response: Response) -> list[Row]:
+    """Return the rows of `task_models`. Rounding keeps the order of different shares, so only equal ones can swap."""
+    rows = []
+    for task in response["data"]["classifications"]:
+        for position, listed in enumerate(task["models"], start=1):
+            author, name, variant = _parts(listed["id"])
+            row = {**_day(response), "tag": task["tag"], "model_id": listed["id"], "position": position}
+            row |= {"author": author, "model": name, "variant": variant}
+            for kind in KINDS:
+                own, shares = (listed[f"tag_{kind}_share"], [model[f"tag_{kind}_share"] for model in task["models"]])
+                row[f"tag_{kind}_share"] = own
+                row[f"{kind}_rank"] = row[f"{kind}_rank_best"] = 1 + sum(other > own for other in shares)
+                row[f"{kind}_rank_worst"] = sum(other >= own for other in shares)
+            rows.append(row)
+    return rows
+
+
+def leaderboard(response: Response, h: Fraction = H) -> list[Row]:
     """Return the rows of `model_leaderboard`."""
     rows = []
-    for scope, tags in _scopes(answer, h).items():
+    for scope, tags in _scopes(response, h).items():
         models = sorted({model for tag in tags for model in tag["models"]})
         of_scope = []
         for model in models:
@@ -38,7 +71,7 @@ def leaderboard(answer: Answer, h: Fraction = H) -> list[Row]:
             bounds = {kind: _model_bounds(model, tags, kind, h) for kind in KINDS}
             author, name, variant = _parts(model)
             row = {
-                **_day(answer),
+                **_day(response),
                 "scope": scope,
                 "model_id": model,
                 "author": author,
@@ -46,23 +79,24 @@ def leaderboard(answer: Answer, h: Fraction = H) -> list[Row]:
                 "variant": variant,
                 "task_count": len(listing),
                 "top_task": min(listing, key=lambda t: (-t["usage"] * t["models"][model]["usage"], t["tag"]))["tag"],
+                **{f"{kind}_share_{end}": float(bounds[kind][end]) for kind in KINDS for end in ("low", "up")},
             }
             of_scope.append((row, bounds))
         rows += _ranked(of_scope, "model_id")
     return rows
 
 
-def authors(answer: Answer, h: Fraction = H) -> list[Row]:
+def authors(response: Response, h: Fraction = H) -> list[Row]:
     """Return the rows of `author_leaderboard`."""
     rows = []
-    for scope, tags in _scopes(answer, h).items():
+    for scope, tags in _scopes(response, h).items():
         of_scope = []
         names = {_author(model) for tag in tags for model in tag["models"]}
         for author in sorted(name for name in names if name):
             models = sorted({model for tag in tags for model in tag["models"] if _author(model) == author})
             shares = {model: _model_bounds(model, tags, "usage", h)["share"] for model in models}
             row = {
-                **_day(answer),
+                **_day(response),
                 "scope": scope,
                 "author": author,
                 "model_count": len(models),
@@ -73,17 +107,18 @@ def authors(answer: Answer, h: Fraction = H) -> list[Row]:
     return rows
 
 
-def coverage(answer: Answer, h: Fraction = H) -> list[Row]:
+def coverage(response: Response, h: Fraction = H) -> list[Row]:
     """Return the rows of `leaderboard_coverage`."""
     rows = []
-    for scope, tags in _scopes(answer, h).items():
+    for scope, tags in _scopes(response, h).items():
         models = {model for tag in tags for model in tag["models"]}
-        row = {**_day(answer), "scope": scope, "model_count": len(models)}
+        row = {**_day(response), "scope": scope, "model_count": len(models)}
         for kind in KINDS:
             bounds = [_model_bounds(model, tags, kind, h) for model in models]
             row[f"{kind}_attributed"] = float(sum(bound["share"] for bound in bounds))
             row[f"unlisted_{kind}_upper"] = float(sum(tag[kind] * tag["unlisted"][kind][0] for tag in tags))
             line = sum((tag[kind] + h) * tag["unlisted"][kind][1] for tag in tags)
+            row[f"unlisted_{kind}_up"] = float(line)
             row[f"{kind}_models_above_unlisted"] = sum(bound["low"] > line for bound in bounds)
         rows.append(row)
     return rows
@@ -100,14 +135,14 @@ def ranks(row: Mapping[str, Any], measure: str) -> str:
     return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
 
 
-def _scopes(answer: Answer, h: Fraction) -> dict[str, list[Row]]:
+def _scopes(response: Response, h: Fraction) -> dict[str, list[Row]]:
     """Return each scope's tags: `tag`, the tag's `usage` and `token` share of the scope, and its models' shares.
 
     `unlisted` is the most that a model can have that the tag does not list, of each kind: by the published shares, and
     with `h` as their rounding.
     """
     scopes: dict[str, list[Row]] = {"all": []}
-    for task in answer["data"]["classifications"]:
+    for task in response["data"]["classifications"]:
         models = {
             model["id"]: {"usage": _exact(model["tag_usage_share"]), "token": _exact(model["tag_token_share"])}
             for model in task["models"]
@@ -178,8 +213,8 @@ def _ranked(of_scope: list[tuple[Row, dict[str, dict[str, Fraction]]]], name: st
     return sorted((row for row, _ in of_scope), key=lambda row: (row["usage_rank"], row[name]))
 
 
-def _day(answer: Answer) -> Row:
-    data = answer["data"]
+def _day(response: Response) -> Row:
+    data = response["data"]
     return {"as_of": date.fromisoformat(data["as_of"]), "window_days": data["window_days"]}
 
 

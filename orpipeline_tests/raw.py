@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Callable
 
-import obstore
-from obstore.store import ObjectStore
-
-from orpipeline.stores import open_store
-
-Place = Path | str
+from orpipeline.archive import Archive, Revision
+from orpipeline.stores import Store
 
 
-def read(place: Place) -> bytes:
-    if isinstance(place, Path):
-        return place.read_bytes()
-    return bytes(obstore.get(*_object(place)).bytes())
+def store(archive: Archive) -> Store:
+    return Store(archive.place, setting="a test")
 
 
-def write(place: Place, content: bytes) -> None:
-    if isinstance(place, Path):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
+def files(archive: Archive) -> dict[str, bytes]:
+    """Return the content of each file by its name."""
+    found = store(archive)
+    return {name: found.read(name) or b"" for name in found.entries()}
+
+
+def change(archive: Archive, revision: Revision, damage: Callable[[bytes], bytes | None]) -> None:
+    """Replace a revision's file by what `damage` makes of it, or remove it."""
+    content = damage(files(archive)[revision.name])
+    if content is None:
+        store(archive).remove(revision.name)
     else:
-        obstore.put(*_object(place), content)
-
-
-def remove(place: Place) -> None:
-    if isinstance(place, Path):
-        place.unlink()
-    else:
-        obstore.delete(*_object(place))
-
-
-def beside(place: Place, name: str) -> Place:
-    """Return another file in the same folder."""
-    return place.with_name(name) if isinstance(place, Path) else f"{place.rpartition('/')[0]}/{name}"
-
-
-def record_file(place: Place) -> Place:
-    return beside(place, "record.json")
-
-
-def below(place: Place, *names: str) -> Place:
-    return place.joinpath(*names) if isinstance(place, Path) else "/".join([place, *names])
-
-
-def files(root: Place) -> dict[str, bytes]:
-    """Return the content of each file below a place, by its path from there."""
-    if isinstance(root, Path):
-        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    store, prefix = _object(root)
-    keys = [one["path"] for one in obstore.list(store, prefix or None).collect()]
-    return {key.removeprefix(f"{prefix}/"): bytes(obstore.get(store, key).bytes()) for key in keys}
-
-
-def _object(url: str) -> tuple[ObjectStore, str]:
-    parts = urlsplit(url)
-    store = open_store(f"{parts.scheme}://{parts.netloc}", setting="a test")
-    return store, parts.path.strip("/")
+        store(archive).replace({revision.name: content})

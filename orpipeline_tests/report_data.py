@@ -13,10 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from orpipeline.archive.archive import Archive
-from orpipeline.snapshot import load_days
-from orpipeline.testing import Task, sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.archive import Archive
+from orpipeline.contracts.tables import TABLES
+from orpipeline.load import load_days
+from orpipeline.testing import Task, sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.hostile import VALID
 
 NEWEST = date(2026, 10, 6)
@@ -28,20 +29,20 @@ def days_before(count: int, newest: date = NEWEST) -> list[date]:
     return [newest - timedelta(days=back) for back in reversed(range(count))]
 
 
-def warehouse_of(folder: Path, answers: Mapping[date, bytes], origin: str = "demo") -> Warehouse:
-    """Return a warehouse with these answers, loaded through the archive and the contracts."""
+def warehouse_of(folder: Path, responses: Mapping[date, bytes], origin: str = "demo") -> Warehouse:
+    """Return a warehouse with these responses, loaded through the archive and the contracts."""
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
-    for day, body in answers.items():
+    for day, body in responses.items():
         fetched_at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
         archive.put(body, fetched_at=fetched_at, source="a test", origin=origin)
-    loaded = load_days(archive, warehouse, list(answers), now=NOW)
+    loaded = load_days(archive, warehouse, list(responses), now=NOW)
     assert not loaded.validated.errors
     return warehouse
 
 
 def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
-    """Return a warehouse with the demo's answers for these days."""
-    return warehouse_of(folder, {day: sample_answer(day) for day in days})
+    """Return a warehouse with the demo's responses for these days."""
+    return warehouse_of(folder, {day: sample_response(day) for day in days})
 
 
 def hostile_warehouse(folder: Path) -> Warehouse:
@@ -52,8 +53,8 @@ def hostile_warehouse(folder: Path) -> Warehouse:
     def label(data: dict[str, Any]) -> None:
         data["macro_categories"][0]["label"] = "<i onclick=x>Code"
 
-    answers = {day: sample_answer(day, tasks, change=label) for day in days_before(9)}
-    return warehouse_of(folder, answers, origin="import")
+    responses = {day: sample_response(day, tasks, change=label) for day in days_before(9)}
+    return warehouse_of(folder, responses, origin="import")
 
 
 def long_warehouse(folder: Path, count: int) -> Warehouse:
@@ -62,8 +63,8 @@ def long_warehouse(folder: Path, count: int) -> Warehouse:
     warehouse = Warehouse(folder / "long.duckdb")
     days = days_before(count)
     repeated = pl.DataFrame({"as_of": days})
-    frames = {"task_models": one.read("task_models")}
-    for name in ("snapshots", "task_classifications", "macro_categories", "model_leaderboard"):
+    frames = {}
+    for name in TABLES:
         rows = one.read(name)
         frames[name] = repeated.join(rows.drop("as_of"), how="cross").select(rows.columns)
     with warehouse.writing() as tables:

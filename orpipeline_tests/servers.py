@@ -158,11 +158,11 @@ class S3Server:
         urllib.request.urlopen(request, timeout=10).close()
 
     def freeze(self) -> None:
-        """Let the server answer nothing."""
+        """Let the server respond to nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let the server answer again."""
+        """Let the server respond again."""
         self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:

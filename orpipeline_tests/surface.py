@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,21 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import orpipeline.testing
-from orpipeline.archive.archive import Archive
-from orpipeline.build import build_defs
+from orpipeline.archive import Archive
 from orpipeline.cli.commands import cli
-from orpipeline.contracts.tables import RELATIONS, DayTable
+from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, DayTable
 from orpipeline.defs.assets import SnapshotConfig
+from orpipeline.defs.build import build_defs
 from orpipeline.defs.imports import ImportConfig
+from orpipeline.defs.io_manager import MISSING_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.reports import ReportConfig
-from orpipeline.rebuild import rebuild_days
+from orpipeline.load import load_batches
 from orpipeline.report.files import write_report
 from orpipeline.settings import API_KEY, PREFIX, Settings
-from orpipeline.testing import plugin, sample_answer
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.layout import DUCKDB_TYPES
-from orpipeline.warehouse.missing_days import MISSING_DAYS, REQUIRED_DAYS
-from orpipeline_tests.answers import DAY
+from orpipeline.testing import plugin, sample_response
+from orpipeline.warehouse.warehouse import open_warehouse
+from orpipeline_tests.responses import DAY
 
 RECORDED = Path(__file__).with_suffix(".json")
 COMMAND = "python -m orpipeline_tests.surface"
@@ -64,20 +63,6 @@ BREAKS = {
 }
 """By section, who refers to the names in it."""
 
-_NOUNS = {
-    "names": "the public name",
-    "parameters": "the parameter",
-    "settings": "the setting",
-    "columns": "the column",
-    "assets": "the asset",
-    "resources": "the resource",
-    "automation": "the",
-    "pools": "the pool",
-    "run config": "the run config",
-    "input metadata": "the input metadata",
-    "files": "the file",
-    "commands": "the command or option",
-}
 _METHODS = {"WarehouseResource": ["get_connection"], "OpenRouterMarketShare": ["build_defs"]}
 """The public methods: all others return objects of internal classes, or are hooks for Dagster."""
 
@@ -97,38 +82,25 @@ def surface() -> Surface:
         "automation": dict(_automation(with_lake)),
         "pools": {Names().warehouse: "of each step that writes the warehouse"},
         "run config": dict(_run_config()),
-        "input metadata": {MISSING_DAYS: "fail|allow = fail", REQUIRED_DAYS: "int, at least 1"},
+        "input metadata": {MISSING_DAYS: "fail|allow = fail"},
         "files": _files(),
         "commands": dict(_commands(click.Context(cli, info_name="orpipeline"))),
     }
 
 
 def changes(recorded: Surface, current: Surface) -> list[str]:
-    """Return one line for each difference: what changed, whom that breaks, and what to do."""
+    """Return one line for each difference: what changed, and whom that can break."""
     lines = []
     for section, breaks in BREAKS.items():
         before, after = recorded.get(section, {}), current.get(section, {})
         for name in sorted(before.keys() | after.keys()):
-            what = f"{_NOUNS[section]} {name}"
             if name not in after:
-                lines.append(f"{what} is gone: breaks {breaks}. {_BREAKING}")
+                lines.append(f"{section}: {name} is gone: breaks {breaks}")
             elif name not in before:
-                lines.append(_addition(section, what, after[name]))
+                lines.append(f"{section}: {name} is new: `{after[name]}`")
             elif before[name] != after[name]:
-                lines.append(f"{what} was `{before[name]}` and is `{after[name]}`: can break {breaks}. {_BREAKING}")
+                lines.append(f"{section}: {name} was `{before[name]}` and is `{after[name]}`: can break {breaks}")
     return lines
-
-
-_BREAKING = f"Restore it, or follow docs/stability.md, describe it in CHANGELOG.md, and run `{COMMAND}`."
-_RECORD = f"Document it, and run `{COMMAND}`."
-
-
-def _addition(section: str, what: str, value: str) -> str:
-    if section == "columns":
-        return f"{what} is new: breaks code that expects exactly the other columns, and needs a rebuild. {_BREAKING}"
-    if section == "parameters" and value.endswith(_REQUIRED):
-        return f"{what} is new and required: breaks every caller. Give it a default."
-    return f"{what} is new: breaks nothing. {_RECORD}"
 
 
 def _public() -> Iterator[tuple[str, Any]]:
@@ -270,26 +242,23 @@ def _commands(context: click.Context) -> Iterator[tuple[str, str]]:
             yield from _commands(click.Context(child, info_name=name, parent=context))
 
 
-@cache
 def _files() -> dict[str, str]:
     """Return the files of one loaded day in a data folder."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=folder)
         load(settings, DAY)
-        write_report(
-            settings.reports, Archive(settings.archive), Warehouse(settings.warehouse), day=None, now=_noon(DAY)
-        )
+        archive, warehouse = Archive(settings.archive), open_warehouse(settings)
+        write_report(settings.reports, archive, warehouse, day=None, now=_noon(DAY))
         paths = [path.relative_to(folder) for path in sorted(settings.data_dir.rglob("*")) if path.is_file()]
     return {str(path): f"after {DAY} is loaded" for path in paths if not any(part[0] == "." for part in path.parts)}
 
 
 def load(settings: Settings, *days: date) -> None:
-    """Load made-up answers as an import does, and publish the tables."""
+    """Load made-up responses as an import does, and publish the tables."""
     archive = Archive(settings.archive)
     for day in days:
-        archive.put(sample_answer(day), fetched_at=_noon(day), source="a test", origin="import")
-    warehouse = Warehouse(settings.warehouse, published=settings.published)
-    for loaded in rebuild_days(archive, warehouse, days, now=_noon(max(days))):
+        archive.put(sample_response(day), fetched_at=_noon(day), source="a test", origin="import")
+    for loaded in load_batches(archive, open_warehouse(settings), days, now=_noon(max(days))):
         assert not loaded.validated.errors
 
 

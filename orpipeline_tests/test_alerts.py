@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from orpipeline.build import build_defs
+from orpipeline.defs.build import build_defs
 from orpipeline.settings import Settings
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY, Bend
+from orpipeline.testing import sample_response
+from orpipeline_tests.responses import DAY, Bend
 from orpipeline_tests.world import QUIET, World
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -51,7 +51,7 @@ def webhook() -> Iterator[Webhook]:
 
 def _alert(world: World, url: str | None, bend: Bend = lambda data: data.update(window_days=1)) -> None:
     """Run a day that is rejected, and evaluate the sensor on the failed run."""
-    world.store(sample_answer(DAY, change=bend))
+    world.store(sample_response(DAY, change=bend))
     result = world.run(DAY)
     event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
     context = dg.build_run_status_sensor_context(
@@ -73,7 +73,9 @@ def test_a_failed_run_is_posted_with_its_day_and_reason(world: World, webhook: W
 
 def test_a_name_in_the_reason_notifies_nobody_and_slack_shows_it_as_it_is(world: World, webhook: Webhook) -> None:
     def bend(data: dict[str, Any]) -> None:
-        data["classifications"][0]["models"][0]["id"] = "<!channel> @here & *all* \u202e http://evil.invalid/x.png"
+        name = "<!channel> @here & *all* \u202e http://evil.invalid/x.png"
+        for model in data["classifications"][0]["models"][:2]:  # twice the same model
+            model["id"] = name
 
     _alert(world, webhook.url, bend)
     (message,) = webhook.posted

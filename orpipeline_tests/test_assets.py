@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.names import asset_key
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.snapshot import Loaded, load_days
-from orpipeline.testing import LocalApi, Reply, fixed_clock, sample_answer
+from orpipeline.errors import WarehouseBusyError
+from orpipeline.load import Loaded, load_days
+from orpipeline.testing import LocalApi, Reply, fixed_clock, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.errors import WarehouseBusyError
-from orpipeline_tests.answers import DAY, tag
+from orpipeline.warehouse.warehouse import Warehouse
+from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.world import ASSETS, NAMES, World, checks_of, failure_of, local
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -50,15 +51,14 @@ MINE = dg.Definitions(assets=[listed_models])
 
 
 def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: World, api: LocalApi) -> None:
-    body = sample_answer(DAY)
+    body = sample_response(DAY)
     api.serve(body)
     result = online.run(DAY, fetch=Fetch.auto)
 
     assert result.success
     assert len(api.requests) == 1
-    record = online.archive.latest(DAY)
-    assert record is not None
-    assert online.archive.read(record) == body
+    (revision,) = online.archive.revisions(DAY)
+    assert online.archive.read(revision).body == body
     data = json.loads(body)["data"]
     rows = online.tables()
     assert len(rows["snapshots"]) == 1
@@ -72,18 +72,17 @@ def test_a_day_goes_from_the_api_into_archive_tables_and_leaderboard(online: Wor
 
 
 def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: LocalApi) -> None:
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     online.run(DAY, fetch=Fetch.auto)
-    record = online.archive.latest(DAY)
-    assert record is not None
+    (revision,) = online.archive.revisions(DAY)
     assert online.tables()["snapshots"] == [
         {
             "as_of": DAY,
             "window_days": 7,
             "revision": 1,
-            "sha256": record.sha256,
-            "bytes": len(sample_answer(DAY)),
-            "fetched_at": record.fetched_at,
+            "sha256": sha256(sample_response(DAY)).hexdigest(),
+            "bytes": len(sample_response(DAY)),
+            "fetched_at": revision.fetched_at,
             "origin": "api",
             "source": f"{api.base_url}/classifications/task?window=7d",
             "classification_count": 29,
@@ -93,15 +92,15 @@ def test_the_snapshot_row_traces_every_figure_to_its_bytes(online: World, api: L
 
 
 def test_auto_calls_the_api_once_and_then_uses_the_archive(online: World, api: LocalApi) -> None:
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     assert online.run(DAY, fetch=Fetch.auto).success
     assert online.run(DAY, fetch=Fetch.auto).success
     assert len(api.requests) == 1
 
 
 def test_always_picks_up_a_restated_day_as_the_next_revision(online: World, api: LocalApi) -> None:
-    restated = sample_answer(DAY, change=lambda data: tag(data, "math").update(display_name="Mathematics"))
-    api.serve(sample_answer(DAY), sample_answer(DAY), restated)
+    restated = sample_response(DAY, change=lambda data: tag(data, "math").update(display_name="Mathematics"))
+    api.serve(sample_response(DAY), sample_response(DAY), restated)
     for revision in (1, 1, 2):
         assert online.run(DAY, fetch=Fetch.always).success
         assert online.tables()["snapshots"][0]["revision"] == revision
@@ -122,9 +121,9 @@ def test_an_old_day_is_not_fetched_and_the_failure_tells_what_to_do(online: Worl
     assert api.requests == []
 
 
-def test_a_stale_answer_is_archived_under_its_own_day(online: World, api: LocalApi) -> None:
+def test_a_stale_response_is_archived_under_its_own_day(online: World, api: LocalApi) -> None:
     before = DAY - timedelta(days=1)
-    api.serve(sample_answer(before))
+    api.serve(sample_response(before))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "not published yet: the API still serves 2026-10-05" in str(failure.description)
     assert online.archive.days() == [before]
@@ -159,14 +158,14 @@ def test_html_instead_of_json_is_archived_as_undated(online: World, api: LocalAp
     api.serve(b"<html>Just a moment...</html>")
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "not a JSON object" in str(failure.description)
-    paths = list((online.folder / "raw" / "undated").rglob("*.json.gz"))
-    assert len(paths) == 1
-    assert str(paths[0]) in str(failure.description)
+    (revision,) = online.archive.all()
+    assert revision.as_of is None
+    assert str(revision.path) in str(failure.description)
 
 
 def test_a_range_is_one_run_and_materializes_every_day_in_every_asset(world: World) -> None:
     for day in WEEK:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
     result = world.run(*WEEK)
     assert result.success
     for asset in ASSETS:
@@ -184,7 +183,7 @@ def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
     for day in WEEK:
         if day != missing:
             world.store(
-                sample_answer(day, change=(lambda data: data.update(window_days=1)) if day == rejected else None)
+                sample_response(day, change=(lambda data: data.update(window_days=1)) if day == rejected else None)
             )
     failure = failure_of(world.run(*WEEK))
 
@@ -201,7 +200,7 @@ def test_missing_or_rejected_days_do_not_stop_the_others(world: World) -> None:
     ("reply", "error"),
     [
         (Reply(b'{"error": {"code": 429, "message": "slow down"}}', 429, {"Retry-After": "120"}), "RateLimitedError"),
-        (Reply(b"<html>Just a moment...</html>"), "UnreadableAnswerError"),
+        (Reply(b"<html>Just a moment...</html>"), "UnreadableResponseError"),
     ],
     ids=["429", "html"],
 )
@@ -211,7 +210,7 @@ def test_a_failed_call_fails_only_the_newest_day_of_a_range(
     hole = DAY - timedelta(days=2)
     days = [DAY - timedelta(days=n) for n in range(4)]
     for day in {*days} - {DAY, hole}:
-        online.store(sample_answer(day))
+        online.store(sample_response(day))
     api.serve(reply)
     failure = failure_of(online.run(*days, fetch=Fetch.auto))
 
@@ -227,7 +226,7 @@ def test_a_failed_call_fails_only_the_newest_day_of_a_range(
 
 def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(online: World, api: LocalApi) -> None:
     for day in WEEK[-2:]:
-        online.store(sample_answer(day))
+        online.store(sample_response(day))
     api.serve(Reply(b"{}", 401))
     failure = failure_of(online.run(*WEEK[-2:], fetch=Fetch.always))
     assert "Not fetched: 2026-10-06" in str(failure.description)
@@ -236,25 +235,25 @@ def test_a_failed_call_for_an_archived_day_loads_every_day_and_is_reported(onlin
         assert online.materialized(asset) == {day.isoformat() for day in WEEK[-2:]}
 
 
-def test_a_damaged_record_fails_only_its_day(online: World, api: LocalApi) -> None:
-    records = [online.store(sample_answer(day)).record for day in WEEK[-3:]]
-    local(records[0].path).with_name("record.json").write_text("{}")
+def test_a_damaged_file_fails_only_its_day(online: World, api: LocalApi) -> None:
+    stored = [online.store(sample_response(day)).revision for day in WEEK[-3:]]
+    local(stored[0].path).write_bytes(b"rubbish")
     failure = failure_of(online.run(*WEEK[-3:], fetch=Fetch.auto))
 
     for asset in ASSETS:
         assert online.materialized(asset) == {day.isoformat() for day in WEEK[-2:]}
     assert f"1 of 3 days failed; the others are loaded. Damaged: {WEEK[-3]}. " in str(failure.description)
-    assert failure.metadata["error"].value == "CorruptAnswerError"
+    assert failure.metadata["error"].value == "DamagedResponseError"
     assert api.requests == []
 
 
 def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in range(89, -1, -1)]
     rejected, damaged = days[0], days[1]
-    world.store(sample_answer(rejected, change=lambda data: data.update(window_days=1)))
-    local(world.store(sample_answer(damaged)).record.path).write_bytes(b"rubbish")
+    world.store(sample_response(rejected, change=lambda data: data.update(window_days=1)))
+    local(world.store(sample_response(damaged)).revision.path).write_bytes(b"rubbish")
     for day in [*days[2:22:2], days[-2]]:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
     failure = failure_of(world.run(*days))
 
     message = str(failure.description)
@@ -262,7 +261,7 @@ def test_the_failure_of_a_range_lists_its_days_by_kind(world: World) -> None:
     assert "Damaged: 2026-07-10. The archived file" in message
     assert "Not archived: 76 days, 2026-07-12, 2026-07-14, " in message
     # Ten spans are shown: nine single days, and the one from the last of them on.
-    assert "2026-07-28, 2026-07-30 to 2026-10-04. The archive has no answer for 2026-07-12" in message
+    assert "2026-07-28, 2026-07-30 to 2026-10-04. The archive has no response for 2026-07-12" in message
     assert "Import that day if you have it from elsewhere" in message
     assert "Not fetched: 2026-10-06. " in message
     table = failure.metadata["failed_days"]
@@ -279,7 +278,7 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
     days = [newest_completed_day(now) - timedelta(days=n) for n in range(3, -1, -1)]
     with fixed_clock(now):
         for day in (days[0], days[2]):
-            world.store(sample_answer(day))
+            world.store(sample_response(day))
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
@@ -307,7 +306,8 @@ def test_dagsters_own_command_loads_a_range_with_a_hole_and_no_key(world: World,
 
 
 def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(world: World) -> None:
-    records = {day.isoformat(): world.store(sample_answer(day)).record for day in WEEK}
+    for day in WEEK:
+        world.store(sample_response(day))
     assert world.run(*WEEK).success
     assert world.run(DAY).success
     for key in NAMES.daily_assets:
@@ -315,12 +315,12 @@ def test_every_day_has_the_data_version_of_its_own_bytes_in_a_range_and_alone(wo
             key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=["dagster/data_version"]
         )
         versions = {partition: tag["dagster/data_version"] for partition, tag in tags.items()}
-        assert versions == {day: record.sha256 for day, record in records.items()}
+        assert versions == {day.isoformat(): sha256(sample_response(day)).hexdigest() for day in WEEK}
 
 
 def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downstream_stale(world: World) -> None:
     for day in WEEK:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
     assert world.run(*WEEK, extra=MINE).success
     assert world.run(WEEK[2]).success
     graph = dg.Definitions.merge(world.defs, MINE).resolve_asset_graph()
@@ -332,7 +332,7 @@ def test_loading_a_day_of_a_range_again_with_the_same_bytes_makes_nothing_downst
 
 
 def test_selecting_one_table_rebuilds_the_whole_day(world: World) -> None:
-    world.store(sample_answer(DAY))
+    world.store(sample_response(DAY))
     assert world.run(DAY, selection=["task_models"]).success
     assert all(world.tables().values())
     for table in TABLES:
@@ -340,36 +340,36 @@ def test_selecting_one_table_rebuilds_the_whole_day(world: World) -> None:
     assert world.materialized("raw_task_classifications") == set()
 
 
-def test_selecting_only_the_raw_answer_leaves_the_tables_unchanged(online: World, api: LocalApi) -> None:
-    api.serve(sample_answer(DAY, change=lambda data: data.update(window_days=30)))
+def test_selecting_only_the_raw_response_leaves_the_tables_unchanged(online: World, api: LocalApi) -> None:
+    api.serve(sample_response(DAY, change=lambda data: data.update(window_days=30)))
     result = online.run(DAY, fetch=Fetch.auto, selection=["raw_task_classifications"])
-    # The answer is archived, and its blocking check fails the run.
+    # The response is archived, and its blocking check fails the run.
     assert online.materialized("raw_task_classifications") == {"2026-10-06"}
     assert not result.success
-    assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
+    assert not checks_of(result)["raw_task_classifications", "response_matches_request"].passed
     assert not online.warehouse.exists
 
 
 def test_a_damaged_archive_file_is_named_and_the_tables_are_unchanged(world: World) -> None:
-    record = world.store(sample_answer(DAY)).record
+    revision = world.store(sample_response(DAY)).revision
     world.run(DAY)
     before = world.tables()
-    local(record.path).write_bytes(b"rubbish")
+    local(revision.path).write_bytes(b"rubbish")
     failure = failure_of(world.run(DAY))
-    assert str(record.path) in str(failure.description)
+    assert str(revision.path) in str(failure.description)
     assert "damaged" in str(failure.description)
     assert world.tables() == before
 
 
-def test_the_answer_is_archived_and_reported_even_if_the_warehouse_fails(online: World, api: LocalApi) -> None:
+def test_the_response_is_archived_and_reported_even_if_the_warehouse_fails(online: World, api: LocalApi) -> None:
     path = online.folder / "warehouse.duckdb"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"not a database " * 500)
-    api.serve(sample_answer(DAY))
+    path.mkdir(parents=True)
+    api.serve(sample_response(DAY))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
-    assert "not a DuckDB database" in str(failure.description)
+    assert f"The warehouse {path} failed" in str(failure.description)
     assert online.archive.days() == [DAY]
-    assert path.read_bytes().startswith(b"not a database")
+    assert online.materialized("raw_task_classifications") == {"2026-10-06"}
+    assert online.materialized("snapshots") == set()
 
 
 def _lock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +390,7 @@ def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
         return loaded
 
     monkeypatch.setattr("orpipeline.defs.assets.load_days", load_and_lock)
-    world.store(sample_answer(DAY))
+    world.store(sample_response(DAY))
     result = world.run(DAY)
     assert result.success
     assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed
@@ -398,16 +398,16 @@ def test_a_warehouse_that_is_locked_after_the_commit_fails_nothing(
         assert world.materialized(asset) == {"2026-10-06"}
 
 
-def test_the_raw_answer_alone_needs_no_warehouse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.store(sample_answer(DAY))
+def test_the_raw_response_alone_needs_no_warehouse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.store(sample_response(DAY))
     world.make_tables(DAY)
     _lock(monkeypatch)
     assert world.run(DAY, selection=["raw_task_classifications"]).success
     assert world.materialized("raw_task_classifications") == {"2026-10-06"}
 
 
-def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
-    world.store(sample_answer(DAY), origin="demo")
+def test_made_up_responses_are_cited_as_demo_data(world: World) -> None:
+    world.store(sample_response(DAY), origin="demo")
     world.run(DAY)
     (row,) = world.tables()["snapshots"]
     assert row["origin"] == "demo"
@@ -417,7 +417,7 @@ def test_made_up_answers_are_cited_as_demo_data(world: World) -> None:
 
 def test_a_users_asset_reads_and_writes_tables_through_the_io_manager(world: World) -> None:
     for day in WEEK:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
     assert world.run(WEEK[0], extra=MINE).success
     assert world.run(*WEEK, extra=MINE).success
     with world.warehouse.connect(read_only=True) as connection:

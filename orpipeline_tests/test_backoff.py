@@ -6,27 +6,29 @@ import itertools
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
+import polars as pl
 import pytest
 
-from orpipeline.backoff import Attempt, Attempts, Wait, decide, loads
-from orpipeline.contracts.findings import InvalidSnapshotError
-from orpipeline.errors import NextAttempt, OrpipelineError, SettingsError
-from orpipeline.openrouter.budget import BudgetSpentError, BudgetState
-from orpipeline.openrouter.errors import (
-    BadRequestError,
-    ForbiddenError,
-    InsecureUrlError,
-    MissingKeyError,
+from orpipeline.contracts.findings import FINDINGS_SCHEMA
+from orpipeline.defs.backoff import Attempt, Attempts, Wait, decide, loads
+from orpipeline.errors import (
+    ApiKeyError,
+    BudgetSpentError,
+    InvalidSnapshotError,
+    NextAttempt,
+    OrpipelineError,
     RateLimitedError,
-    ServerBusyError,
-    ServerError,
-    UnauthorizedError,
+    SettingsError,
+    StatusError,
+    TransportError,
 )
+from orpipeline.openrouter.budget import BudgetState
 
 DAY = date(2026, 10, 6)
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
-FREE = BudgetState(0, 0, 30, 500, 0, None, None, None)
+FREE = BudgetState(0, 0, 0, None, None)
 MINUTE = timedelta(minutes=1)
+FINDINGS = pl.DataFrame(schema=FINDINGS_SCHEMA)
 
 
 def attempts(error: type[OrpipelineError], failures: int = 1, at: datetime = NOON) -> Attempts:
@@ -49,21 +51,20 @@ def minutes_from(at: datetime, count: int) -> list[datetime]:
 @pytest.mark.parametrize(
     ("error", "next_attempt"),
     [
-        (ServerError, NextAttempt.TRANSIENT),
-        (RateLimitedError, NextAttempt.STATES_TIME),
-        (ServerBusyError, NextAttempt.STATES_TIME),
-        (BudgetSpentError, NextAttempt.STATES_TIME),
-        (MissingKeyError, NextAttempt.NEEDS_PERSON),
-        (UnauthorizedError, NextAttempt.NEEDS_PERSON),
-        (ForbiddenError, NextAttempt.NEEDS_PERSON),
-        (InsecureUrlError, NextAttempt.NEEDS_PERSON),
-        (BadRequestError, NextAttempt.NEEDS_PERSON),
-        (SettingsError, NextAttempt.NEEDS_PERSON),
-        (InvalidSnapshotError, NextAttempt.NEEDS_OPENROUTER),
+        (TransportError("no response"), NextAttempt.TRANSIENT),
+        (StatusError("down", status=500), NextAttempt.TRANSIENT),
+        (StatusError("busy", status=503, retry_at=NOON), NextAttempt.STATES_TIME),
+        (StatusError("bad request", status=400), NextAttempt.NEEDS_PERSON),
+        (RateLimitedError("slow down", status=429), NextAttempt.STATES_TIME),
+        (BudgetSpentError("spent", status=429), NextAttempt.STATES_TIME),
+        (ApiKeyError("no key"), NextAttempt.NEEDS_PERSON),
+        (SettingsError("a typo"), NextAttempt.NEEDS_PERSON),
+        (InvalidSnapshotError("rejected", FINDINGS), NextAttempt.NEEDS_OPENROUTER),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_each_error_class_states_what_it_means_for_the_next_attempt(
-    error: type[OrpipelineError], next_attempt: NextAttempt
+def test_each_error_states_what_it_means_for_the_next_attempt(
+    error: OrpipelineError, next_attempt: NextAttempt
 ) -> None:
     assert error.next_attempt is next_attempt
 
@@ -74,16 +75,16 @@ def test_a_new_day_is_attempted_at_once() -> None:
 
 @pytest.mark.parametrize(("failures", "minutes"), [(1, 1), (2, 2), (3, 5), (4, 10), (5, 20), (6, 30), (40, 30)])
 def test_transient_failures_are_retried_at_growing_intervals(failures: int, minutes: int) -> None:
-    known = attempts(ServerError, failures)
+    known = attempts(TransportError, failures)
     assert first_attempt(known, minutes_from(NOON, 60)) == NOON + MINUTE * minutes
     wait = decide(known, FREE, "key", NOON)
     assert isinstance(wait, Wait)
-    assert wait.reason.startswith(f"ServerError x {failures}, next attempt 12:{minutes:02}:00 UTC; 12 h 00 min left")
+    assert wait.reason.startswith(f"TransportError x {failures}, next attempt 12:{minutes:02}:00 UTC; 12 h 00 min left")
 
 
 def test_the_last_hours_are_urgent() -> None:
     evening = NOON + timedelta(hours=10)
-    assert first_attempt(attempts(ServerError, 40, evening), minutes_from(evening, 60)) == evening + 10 * MINUTE
+    assert first_attempt(attempts(TransportError, 40, evening), minutes_from(evening, 60)) == evening + 10 * MINUTE
 
 
 def test_a_stated_time_replaces_the_usual_wait_for_three_failures_in_a_row() -> None:
@@ -101,7 +102,7 @@ def test_a_stated_time_replaces_the_usual_wait_for_three_failures_in_a_row() -> 
 )
 def test_no_run_starts_before_the_budget_has_room(after: int | None, reason: str) -> None:
     room_at = NOON + 7 * MINUTE
-    budget = BudgetState(30, 30, 30, 500, 2, room_at if after else None, after, room_at)
+    budget = BudgetState(30, 30, 2, after, room_at)
     known = attempts(RateLimitedError)
     assert first_attempt(known, minutes_from(NOON, 60), budget) == room_at
     wait = decide(known, budget, "key", NOON)
@@ -110,11 +111,8 @@ def test_no_run_starts_before_the_budget_has_room(after: int | None, reason: str
     assert len(wait.reason) <= 150
 
 
-@pytest.mark.parametrize("error", [UnauthorizedError, ForbiddenError])
-def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another_key(
-    error: type[OrpipelineError],
-) -> None:
-    known = attempts(error)
+def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another_key() -> None:
+    known = attempts(ApiKeyError)
     wait = decide(known, FREE, "key", NOON)
     assert isinstance(wait, Wait)
     assert "check OPENROUTER_API_KEY; retried hourly, next attempt 13:00:00 UTC; 12 h 00 min left" in wait.reason
@@ -125,7 +123,7 @@ def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another
 
 def test_an_error_that_needs_a_person_is_retried_every_10_minutes_in_the_last_3_hours() -> None:
     late = NOON + timedelta(hours=10)  # 2 hours are left
-    known = attempts(UnauthorizedError, at=late)
+    known = attempts(ApiKeyError, at=late)
     wait = decide(known, FREE, "key", late)
     assert isinstance(wait, Wait)
     assert "retried every 10 min, next attempt 22:10:00 UTC; 2 h 00 min left" in wait.reason
@@ -133,13 +131,13 @@ def test_an_error_that_needs_a_person_is_retried_every_10_minutes_in_the_last_3_
     assert first_attempt(known, minutes_from(late, 60)) == late + 10 * MINUTE
 
 
-def test_after_a_spurious_403_a_good_answer_ends_the_failures() -> None:
-    known = attempts(ForbiddenError).after("next", None, NextAttempt.TRANSIENT, NOON.timestamp(), "key")
+def test_after_a_spurious_403_a_good_response_ends_the_failures() -> None:
+    known = attempts(ApiKeyError).after("next", None, NextAttempt.TRANSIENT, NOON.timestamp(), "key")
     assert known.failures == 0
     assert isinstance(decide(known, FREE, "key", NOON), Attempt)
 
 
-@pytest.mark.parametrize("error", [ServerError, UnauthorizedError, RateLimitedError])
+@pytest.mark.parametrize("error", [TransportError, ApiKeyError, RateLimitedError])
 def test_a_run_that_ended_while_the_clock_was_ahead_delays_nothing(error: type[OrpipelineError]) -> None:
     for ahead in (timedelta(minutes=2), timedelta(days=400)):
         assert isinstance(decide(attempts(error, 6, NOON + ahead), FREE, "key", NOON), Attempt)
@@ -159,14 +157,14 @@ def test_a_rejected_day_waits_for_the_recapture_and_is_then_retried() -> None:
     assert first_attempt(after, minutes_from(recapture_at, 60)) == recapture_at + 2 * MINUTE
 
 
-def test_a_rejected_day_needs_another_answer_until_a_run_succeeds() -> None:
-    later = attempts(InvalidSnapshotError).after("b", "ServerError", NextAttempt.TRANSIENT, 1.0, "key")
+def test_a_rejected_day_needs_another_response_until_a_run_succeeds() -> None:
+    later = attempts(InvalidSnapshotError).after("b", "TransportError", NextAttempt.TRANSIENT, 1.0, "key")
     assert later.rejected
     assert not later.after("c", None, NextAttempt.TRANSIENT, 2.0, "key").rejected
 
 
 def test_every_reason_is_one_short_sentence() -> None:
-    for error in (ServerError, RateLimitedError, UnauthorizedError, InvalidSnapshotError):
+    for error in (TransportError, RateLimitedError, ApiKeyError, InvalidSnapshotError):
         decision = decide(attempts(error, 4), FREE, "key", NOON)
         assert len(decision.reason) <= 150
         assert "2026-10-06" in decision.reason
@@ -196,7 +194,7 @@ def test_while_loads_fail_the_days_are_tried_in_turn_at_growing_intervals() -> N
     for at in minutes_from(NOON, 200):
         for chosen in loads(list(older.values()), at):
             tried.append((at, chosen.day))
-            older[chosen.day] = chosen.after("run", "PostgresError", NextAttempt.TRANSIENT, at.timestamp(), "")
+            older[chosen.day] = chosen.after("run", "StoreError", NextAttempt.TRANSIENT, at.timestamp(), "")
     days = [day for _, day in tried]
     assert days == ([*older] * 9)[: len(days)]
     rounds = [at for at, _ in tried[2:]]  # the first three at once

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,28 +11,21 @@ from pathlib import Path
 import pytest
 
 from orpipeline.clock import use_clock
-from orpipeline.errors import NetworkInTestError
-from orpipeline.openrouter import postgres_ledger
-from orpipeline.openrouter.budget import Budget, BudgetError, BudgetSpentError, open_budget
+from orpipeline.errors import BudgetSpentError, NextAttempt, SettingsError, StoreError
+from orpipeline.openrouter.budget import Budget
 from orpipeline.openrouter.client import Client
-from orpipeline.openrouter.postgres_ledger import PostgresLedger
-from orpipeline.settings import Settings
-from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import run_python, started
 from orpipeline_tests.servers import PostgresServer, free_port
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+TRANSIENT, PERSON = NextAttempt.TRANSIENT, NextAttempt.NEEDS_PERSON
 
 
 @pytest.fixture
 def url(postgres_server: PostgresServer, database: str) -> str:
     return postgres_server.url(database)
-
-
-def host_clock(wrong_by: timedelta) -> Callable[[], datetime]:
-    """Return the clock of a host on which it is wrong."""
-    return lambda: datetime.now(UTC) + wrong_by
 
 
 # Two hosts
@@ -42,7 +34,8 @@ _HOST = """
 import sys, threading
 from datetime import UTC, datetime, timedelta
 from orpipeline.clock import use_clock
-from orpipeline.openrouter.budget import BudgetSpentError, open_budget
+from orpipeline.errors import BudgetSpentError
+from orpipeline.openrouter.budget import open_budget
 from orpipeline.settings import Settings
 
 settings = Settings(data_dir=sys.argv[1], state=sys.argv[2])
@@ -71,9 +64,10 @@ def test_two_hosts_with_wrong_clocks_together_stay_within_the_limits(
 ) -> None:
     # The most that a server's own settings could spoil.
     postgres_server.sql(f"ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'")
-    open_budget(Settings(data_dir=tmp_path, state=url)).state()
-    hours_ago = f"(extract(epoch FROM clock_timestamp()) - 20 * 3600 - n) * 1000 FROM generate_series(1, {earlier}) n"
-    postgres_server.sql(f"INSERT INTO orpipeline.sent (at) SELECT {hours_ago}", database)
+    if earlier:  # otherwise, both hosts create the tables at the same time
+        Budget(url).good_response()
+        ago = f"extract(epoch FROM clock_timestamp()) - 20 * 3600 - n FROM generate_series(1, {earlier}) n"
+        postgres_server.sql(f"INSERT INTO orpipeline.sent (at) SELECT {ago}", database)
     sent: list[int] = []
 
     def run_host(name: str, minutes: int) -> None:
@@ -93,8 +87,8 @@ def test_two_hosts_with_wrong_clocks_together_stay_within_the_limits(
 def test_a_cool_down_that_a_host_with_a_wrong_clock_records_ends_at_the_right_time(
     url: str, wrong_by: timedelta
 ) -> None:
-    with use_clock(host_clock(wrong_by)):
-        stated = host_clock(wrong_by)() + 10 * MINUTE
+    with use_clock(lambda: datetime.now(UTC) + wrong_by):
+        stated = datetime.now(UTC) + wrong_by + 10 * MINUTE
         until = Budget(url).cool_down(stated, status=503)
         assert timedelta(0) <= until - stated < SECOND
         with pytest.raises(BudgetSpentError) as caught:
@@ -102,53 +96,35 @@ def test_a_cool_down_that_a_host_with_a_wrong_clock_records_ends_at_the_right_ti
         # That host waits by its own clock.
         assert caught.value.retry_at is not None
         assert abs(caught.value.retry_at - stated) < SECOND
-    seen = Budget(url).state().cooling_until
+    seen = Budget(url).state().next_request_at
     assert seen is not None
     assert abs(seen - (datetime.now(UTC) + 10 * MINUTE)) < 5 * SECOND
-
-
-def test_processes_that_create_it_at_once_do_not_fail(url: str) -> None:
-    failed: list[BaseException] = []
-
-    def spend() -> None:
-        try:
-            Budget(url).spend()
-        except BudgetError as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=spend) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert Budget(url).state().used_last_minute == 8
 
 
 # Processes and servers that go away
 
 _HOLD = """
 import sys
-from orpipeline.openrouter.postgres_ledger import PostgresLedger
-with PostgresLedger(sys.argv[1]).transaction() as entries:
-    entries.add(entries.reading.now)
+from orpipeline.openrouter.budget import Budget
+with Budget(sys.argv[1])._transaction() as entries:
+    entries.add_request()
     print("open", flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_killed_process_holds_no_lock_and_has_counted_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = postgres_ledger._BEGIN.replace("lock_timeout = '10s'", "lock_timeout = '300ms'")
-    monkeypatch.setattr(postgres_ledger, "_BEGIN", short)
+    monkeypatch.setattr("orpipeline.openrouter.budget._LOCK_WAIT_SECONDS", 0.3)
     Budget(url).spend()
     with started(_HOLD, url) as holder:
-        with pytest.raises(BudgetError, match=r"Another process holds its lock; try again\. No request was sent"):
+        with pytest.raises(StoreError, match="Another process has locked it; try again") as caught:
             Budget(url).spend()
+        assert caught.value.next_attempt is TRANSIENT
         holder.kill()
         holder.wait()
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            with suppress(BudgetError):
+            with suppress(StoreError):
                 Budget(url).spend()
                 break
     assert Budget(url).state().used_last_minute == 2
@@ -157,12 +133,12 @@ def test_a_killed_process_holds_no_lock_and_has_counted_nothing(url: str, monkey
 def test_while_the_server_is_away_no_request_is_sent_and_then_it_works_again(
     postgres_server: PostgresServer, url: str, api: LocalApi
 ) -> None:
-    api.serve(sample_answer("2026-10-06"))
+    api.serve(sample_response("2026-10-06"))
     client = Client(KEY, api.base_url, budget=Budget(url))
     client.fetch()
     postgres_server.stop()
     try:
-        with pytest.raises(BudgetError, match="No request was sent, because it cannot be counted") as caught:
+        with pytest.raises(StoreError, match="Check that it is running") as caught:
             client.fetch()
         assert len(api.requests) == 1
         assert "\n" not in str(caught.value)
@@ -178,27 +154,24 @@ def test_a_connection_that_is_lost_during_a_transaction_counts_nothing(
     Budget(url).spend()
 
     def lose_the_connection() -> None:
-        with PostgresLedger(url).transaction() as entries:
+        with Budget(url)._transaction() as entries:
             postgres_server.sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'budget'"
             )
-            entries.add(entries.reading.now)
+            entries.add_request()
 
-    with pytest.raises(BudgetError, match="No request was sent"):
+    with pytest.raises(StoreError, match="cannot be used") as caught:
         lose_the_connection()
+    assert (caught.value.next_attempt, "\n" in str(caught.value)) == (TRANSIENT, False)
     assert Budget(url).state().used_last_minute == 1
 
 
 # What can be wrong with the database
 
 
-def test_peek_creates_nothing(postgres_server: PostgresServer, database: str, url: str) -> None:
-    assert Budget(url).peek().used_last_day == 0
+def test_the_state_creates_nothing(postgres_server: PostgresServer, database: str, url: str) -> None:
+    assert Budget(url).state().used_last_day == 0
     assert postgres_server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'orpipeline'", database) == "0"
-    Budget(url).spend()
-    Budget(url).cool_down(None)
-    assert Budget(url).peek().used_last_day == 1
-    assert Budget(url).peek().cooling_after == 429
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +188,13 @@ def server_with_passwords(postgres_server: PostgresServer) -> PostgresServer:
 
 
 @pytest.mark.parametrize(
-    ("user", "port", "name", "password", "expected"),
+    ("user", "port", "name", "password", "reason", "next_attempt"),
     [
-        ("postgres", None, "nowhere", "", 'database "nowhere" does not exist. Create it, or correct ORPIPELINE_STATE.'),
-        ("postgres", free_port(), "x", "", "Connection refused. Check that it is running, and ORPIPELINE_STATE."),
-        ("guarded", None, "postgres", "the-wrong-one", "Set PGPASSWORD or PGPASSFILE, and the right user."),
-        ("guarded", None, "postgres", "", "Set PGPASSWORD or PGPASSFILE, and the right user."),
-        ("guarded", None, "", "the-right-one", "Grant the user CREATE on the database for the first use"),
+        ("postgres", None, "nowhere", "", "does not exist", PERSON),
+        ("postgres", free_port(), "x", "", "Connection refused", TRANSIENT),
+        ("guarded", None, "postgres", "the-wrong-one", "password authentication failed", PERSON),
+        ("guarded", None, "postgres", "", "no password supplied", PERSON),
+        ("guarded", None, "", "the-right-one", "permission denied", PERSON),
     ],
     ids=["no database", "no server", "wrong password", "no password", "no rights"],
 )
@@ -233,30 +206,44 @@ def test_what_is_wrong_is_one_line_without_a_password(
     port: int | None,
     name: str,
     password: str,
-    expected: str,
+    reason: str,
+    next_attempt: NextAttempt,
 ) -> None:
-    name = name or database
+    place = f"127.0.0.1:{port or server_with_passwords.port}/{name or database}"
     monkeypatch.setenv("PGPASSWORD", password)
-    state = f"postgresql://{user}@127.0.0.1:{port or server_with_passwords.port}/{name}"
-    with pytest.raises(BudgetError) as caught:
-        Budget(state).spend()
+    with pytest.raises(StoreError) as caught:
+        Budget(f"postgresql://{user}@{place}").spend()
     message = str(caught.value)
-    assert f"Postgres at 127.0.0.1:{port or server_with_passwords.port}/{name} cannot be used: " in message
-    assert expected in message
+    assert f"Postgres at {place} cannot be used: " in message
+    assert reason in message
+    assert "Check that it is running, ORPIPELINE_STATE, and the user's password" in message
     assert "\n" not in message
     assert "-one" not in message
+    assert caught.value.next_attempt is next_attempt
+
+
+def test_after_the_first_use_a_user_needs_rights_on_the_tables_only(
+    server_with_passwords: PostgresServer, database: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Budget(url).spend()
+    for what in ("SCHEMA orpipeline", "ALL TABLES IN SCHEMA orpipeline"):
+        server_with_passwords.sql(f"GRANT ALL ON {what} TO guarded", database)
+    monkeypatch.setenv("PGPASSWORD", "the-right-one")
+    Budget(url.replace("postgres@", "guarded@")).spend()
+    assert Budget(url).state().used_last_minute == 2
 
 
 def test_without_psycopg_it_names_the_extra() -> None:
     code = (
-        "import sys; sys.modules['psycopg'] = None; from orpipeline.openrouter.budget import Budget, BudgetError\n"
+        "import sys; sys.modules['psycopg'] = None; from orpipeline.errors import StoreError\n"
+        "from orpipeline.openrouter.budget import Budget\n"
         "try: Budget('postgresql://127.0.0.1/x').spend()\n"
-        "except BudgetError as error: print(error)"
+        "except StoreError as error: print(error)"
     )
     assert "ORPIPELINE_STATE is in Postgres, which needs psycopg: install `orpipeline[postgres]`." in run_python(code)
 
 
 def test_in_a_test_no_connection_leaves_this_machine() -> None:
     for place in ("postgresql://db.example/x", "postgresql:///x?hostaddr=192.0.2.1", "postgresql:///?service=x"):
-        with pytest.raises(NetworkInTestError):
+        with pytest.raises(SettingsError):
             Budget(place).spend()

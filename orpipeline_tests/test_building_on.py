@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 import orpipeline
-from orpipeline.testing import LocalPipeline, sample_answer
+from orpipeline.testing import LocalPipeline, sample_response
 from orpipeline_tests.tutorial import EXAMPLE, OWN_FILES, PAGE, blocks, files
 
 _LONGEST = 14  # lines of code of a step: not imports, constants above an asset, docstrings, or the decorator's `)`
@@ -88,7 +88,7 @@ def test_automation_conditions_fire_as_the_page_tells(openrouter: LocalPipeline)
     openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))  # the same bytes
     assert requested(21, 41) == {"eager", "cron_at_one"}
     assert requested(21, 42) == set()
-    restated = sample_answer("2026-10-06", change=lambda data: data["classifications"][0].update(display_name="New"))
+    restated = sample_response("2026-10-06", change=lambda data: data["classifications"][0].update(display_name="New"))
     openrouter.serve(restated)
     openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))
     assert requested(21, 43) == {"new_day", "new_day_on_a_view", "eager"}

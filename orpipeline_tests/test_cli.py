@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -23,12 +23,12 @@ import httpx
 import pytest
 
 import orpipeline
-from orpipeline.archive.archive import Archive
-from orpipeline.build import build_defs
+from orpipeline.archive import Archive
 from orpipeline.cli.commands import cli
 from orpipeline.cli.dagster_state import dagster_instance, prepare_dagster_home
+from orpipeline.defs.build import build_defs
 from orpipeline.settings import Settings
-from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import ORPIPELINE, run_command, run_program
 
@@ -301,6 +301,7 @@ def test_an_env_file_that_is_not_text_is_one_clear_line(tmp_path: Path) -> None:
     assert str(tmp_path / ".env") in done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_command_from_three_folders_uses_the_same_archive(tmp_path: Path) -> None:
     """Without any setting, and with the package installed as from a wheel: without `pyproject.toml`."""
     shutil.copytree(Path(orpipeline.__file__).parent, tmp_path / "site" / "orpipeline")
@@ -344,7 +345,8 @@ def test_readers_change_nothing_in_a_filled_data_folder(demo: tuple[Path, str], 
     shutil.rmtree(tmp_path / "data" / "state")
     before = _files(tmp_path)
     for arguments in (["doctor", "--deep"], ["leaderboard"], ["leaderboard", "--authors"]):
-        environment = {**_data(tmp_path), "OPENROUTER_API_KEY": KEY}
+        api = {"ORPIPELINE_BASE_URL": "https://127.0.0.1:1/api/v1", "OPENROUTER_API_KEY": KEY}
+        environment = {**_data(tmp_path), **api}
         assert run_command(*arguments, folder=tmp_path, environment=environment).returncode == 0
     assert _files(tmp_path) == before
 
@@ -369,8 +371,8 @@ def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def online(tmp_path: Path, api: LocalApi, dagster_home: Path) -> dict[str, str]:
-    """The variables of a pipeline with an API key, whose API is the scripted one and has yesterday's answer."""
-    api.serve(sample_answer(YESTERDAY))
+    """The variables of a pipeline with an API key, whose API is the scripted one and has yesterday's response."""
+    api.serve(sample_response(YESTERDAY))
     return {
         **_data(tmp_path),
         "ORPIPELINE_BASE_URL": api.base_url,
@@ -389,7 +391,7 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         assert done.stdout.startswith(f"{YESTERDAY} is in the archive and in the tables.\n")
         named = _named_files(done.stdout.split("\n", 1)[1])
         assert named == {
-            "answer": next((tmp_path / "data" / "raw").rglob("*.gz")),
+            "response": next((tmp_path / "data" / "raw").rglob("*.gz")),
             "warehouse": tmp_path / "data" / "warehouse.duckdb",
             "published": tmp_path / "data" / "reports" / "published" / "warehouse.duckdb",
         }
@@ -399,13 +401,12 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         runs = instance.get_runs()
     assert len(runs) == 2
     for run in runs:
-        # What the UI needs to list a run under its job, and to re-execute it in the code location.
-        assert run.remote_job_origin is not None
-        assert run.remote_job_origin.repository_origin.get_label() == "__repository__@orpipeline"
+        # What the UI needs to list a run under its job.
+        assert run.tags[".dagster/repository"] == "__repository__@orpipeline"
         job = build_defs(Settings(data_dir=tmp_path / "data")).resolve_job_def(run.job_name)
         assert dg.validate_run_config(job, run.run_config)
     assert len(api.requests) == 1
-    assert date.fromisoformat(next((tmp_path / "data" / "raw").glob("2*")).name) == YESTERDAY
+    assert Archive(tmp_path / "data" / "raw").days() == [YESTERDAY]
     assert [path.name for path in (tmp_path / "data" / "reports").iterdir()] == ["published"]
 
 
@@ -420,7 +421,7 @@ def test_run_and_report_name_the_files_that_they_wrote(tmp_path: Path, online: d
     done = run_command("run", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
     named = _named_files(done.stdout.split("\n", 1)[1])
-    assert list(named) == ["answer", "warehouse", "published", "page", "picture", "card"]
+    assert list(named) == ["response", "warehouse", "published", "page", "picture", "card"]
     reports = {path.name: path for path in (tmp_path / "data" / "reports").glob("*.*")}
     assert set(reports.values()) == {named[name] for name in ("page", "picture", "card")}
     assert reports["leaderboard.html"] == named["page"]
@@ -435,7 +436,7 @@ def test_doctor_shows_settings_lost_days_and_used_requests(tmp_path: Path, onlin
     assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
     old = YESTERDAY - timedelta(days=3)
     Archive(tmp_path / "data" / "raw").put(
-        sample_answer(old), fetched_at=datetime.now(UTC), source="a test", origin="import"
+        sample_response(old), fetched_at=datetime.now(UTC), source="a test", origin="import"
     )
     done = run_command("doctor", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
@@ -492,14 +493,17 @@ def test_invalid_settings_are_named(tmp_path: Path, online: dict[str, str]) -> N
     assert "ORPIPELINE_START_DATE" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, api: LocalApi, online: dict[str, str]) -> None:
     """A file size limit (`ulimit -f`) stands in for a full disk."""
     assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
     warehouse = tmp_path / "data" / "warehouse.duckdb"
     with duckdb.connect(warehouse, read_only=True) as connection:
         before = connection.execute("FROM openrouter.task_models").fetchall()
-    api.serve(sample_answer(YESTERDAY, change=lambda data: data["classifications"][0].update(display_name="Restated")))
-    # There is space for the raw answer (8 blocks of 1 KiB), and for no larger file.
+    api.serve(
+        sample_response(YESTERDAY, change=lambda data: data["classifications"][0].update(display_name="Restated"))
+    )
+    # There is space for the raw response (8 blocks of 1 KiB), and for no larger file.
     done = subprocess.run(
         ["bash", "-c", f"trap '' XFSZ; ulimit -f 16; exec '{ORPIPELINE}' run --fetch always"],
         cwd=tmp_path,
@@ -543,18 +547,18 @@ def _partitions_in_dev(folder: Path, *options: str) -> list[str]:
         try:
             query = '{ partitions: assetNodes(assetKeys: [{path: ["openrouter", "snapshots"]}]) { partitionKeys } }'
             deadline = time.monotonic() + 120
-            while (answered := _graphql(port, query)) is None:
+            while (shown := _graphql(port, query)) is None:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
         finally:
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
-    return answered["partitions"][0]["partitionKeys"]
+    return shown["partitions"][0]["partitionKeys"]
 
 
 def _graphql(port: int, query: str) -> dict[str, list[dict[str, list[str]]]] | None:
-    """Return the answer of the UI's API, or None until the server and its code location are ready."""
+    """Return the response of the UI's API, or None until the server and its code location are ready."""
     try:
         reply = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}).json()
     except (httpx.TransportError, ValueError):

@@ -13,14 +13,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orpipeline.archive.archive import Archive
-from orpipeline.build import build_defs
-from orpipeline.component import OpenRouterMarketShare
+from orpipeline.archive import Archive
+from orpipeline.defs.build import build_defs
+from orpipeline.defs.component import OpenRouterMarketShare
 from orpipeline.defs.names import Names
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 
 BIN = Path(sys.executable).parent
 DEFS_YAML = "src/shop/defs/market/defs.yaml"
@@ -67,7 +67,7 @@ def test_a_scaffolded_component_materializes_a_day_and_its_attributes_are_templa
 
     day = datetime.now(UTC).date() - timedelta(days=1)  # the command's clock is the machine's own
     Archive(project / "data" / "openrouter" / "raw").put(
-        sample_answer(day), fetched_at=datetime.now(UTC), source="a test", origin="import"
+        sample_response(day), fetched_at=datetime.now(UTC), source="a test", origin="import"
     )
     config = {"ops": {"openrouter_snapshot": {"config": {"fetch": "never"}}}}
     _run(

@@ -20,17 +20,17 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.storage import ANSWER_FILE, RECORD_FILE
+import orpipeline
+from orpipeline.archive import Archive
 from orpipeline.capture import Fetch
-from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.tables import EXPORTED, TABLES
+from orpipeline.load import load_days
 from orpipeline.openrouter.budget import open_budget
 from orpipeline.settings import Settings
-from orpipeline.snapshot import load_days, validate_days, write_days
-from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.processes import held_open, let_go
 from orpipeline_tests.world import World, local
@@ -42,14 +42,14 @@ DAY = NOW.date() - timedelta(days=1)
 
 
 def restate(data: dict[str, Any]) -> None:
-    """Change an answer in a way that changes all five tables."""
+    """Change a response in a way that changes all tables."""
     first = data["classifications"][0]
     first["display_name"] = "Restated"
     first["models"][0]["id"] = "demo-restated/model-1"
     data["macro_categories"][0]["label"] = "Restated"
 
 
-ANSWERS = {1: sample_answer(DAY), 2: sample_answer(DAY, change=restate)}
+RESPONSES = {1: sample_response(DAY), 2: sample_response(DAY, change=restate)}
 Frames = Mapping[str, pl.DataFrame]
 
 
@@ -118,14 +118,14 @@ class Place:
 
     def archived(self) -> int:
         """Return how many revisions the archive has; all must be readable and in order."""
-        records = self.archive.revisions(DAY)
-        assert [record.revision for record in records] == list(range(1, len(records) + 1))
-        assert [self.archive.read(record) for record in records] == [ANSWERS[record.revision] for record in records]
-        assert self.archive.days() == ([DAY] if records else [])
-        return len(records)
+        revisions = self.archive.revisions(DAY)
+        assert [one.number for one in revisions] == list(range(1, len(revisions) + 1))
+        assert [self.archive.read(one).body for one in revisions] == [RESPONSES[one.number] for one in revisions]
+        assert self.archive.days() == ([DAY] if revisions else [])
+        return len(revisions)
 
     def loaded(self, expected: Mapping[int, Frames]) -> int:
-        """Return which revision the tables have, 0 for none; all five must be as `expected` for that revision."""
+        """Return which revision the tables have, 0 for none; all must be as `expected` for that revision."""
         found = tables_of(self.warehouse)
         revision = next(iter(found["snapshots"]["revision"]), 0)
         for name, frame in expected[revision].items():
@@ -135,6 +135,15 @@ class Place:
     def state(self, expected: Mapping[int, Frames]) -> tuple[int, int]:
         """Return how many revisions the archive has, and which of them the tables have."""
         return self.archived(), self.loaded(expected)
+
+    def assert_published(self) -> None:
+        """Compare what readers get with the tables."""
+        for name in EXPORTED:
+            rows = self.warehouse.read(name)
+            assert_frame_equal(orpipeline.read(name, settings=self.settings), rows)
+            assert_frame_equal(
+                pl.read_parquet(self.settings.data_dir / f"reports/published/parquet/{name}.parquet"), rows
+            )
 
     def requests_counted(self) -> int:
         """Return how many requests the budget has counted."""
@@ -170,11 +179,11 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Frames]:
-    """The tables without any answer, with the first answer, and with the restated one: a function of the archive."""
+    """The tables without any response, with the first one, and with the restated one: a function of the archive."""
     folder = tmp_path_factory.mktemp("expected")
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
     tables = {0: tables_of(warehouse)}
-    for revision, body in ANSWERS.items():
+    for revision, body in RESPONSES.items():
         archive.put(body, fetched_at=NOW + timedelta(seconds=revision), source="a test", origin="api")
         load_days(archive, warehouse, [DAY], now=NOW)
         tables[revision] = tables_of(warehouse)
@@ -189,14 +198,14 @@ def test_a_run_killed_between_archive_and_commit_loses_nothing_and_the_next_run_
     api: LocalApi, tmp_path: Path, expected: dict[int, Frames]
 ) -> None:
     place = Place(tmp_path, api.base_url)
-    api.serve(ANSWERS[1])
+    api.serve(RESPONSES[1])
     killed = place.run("auto", at="after orpipeline.warehouse.tables:Tables.replace_days")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert place.state(expected) == (1, 0)
     with World(place.settings.data_dir, api=api) as world:
         assert world.run(DAY, fetch=Fetch.auto).success
     assert place.state(expected) == (1, 1)
-    assert len(api.requests) == place.requests_counted() == 1  # the second run uses the archived answer
+    assert len(api.requests) == place.requests_counted() == 1  # the second run uses the archived response
 
 
 @pytest.fixture(scope="module")
@@ -208,11 +217,11 @@ def shared_api() -> Iterator[LocalApi]:
 
 @pytest.fixture(scope="module")
 def first(shared_api: LocalApi, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A place with revision 1 in archive, tables and Dagster. Its API serves the restated answer from now on."""
+    """A place with revision 1 in archive, tables and Dagster. Its API serves the restated response from now on."""
     place = Place(tmp_path_factory.mktemp("first"), shared_api.base_url)
-    shared_api.serve(ANSWERS[1])
+    shared_api.serve(RESPONSES[1])
     assert_succeeded(place.run("auto"))
-    shared_api.serve(ANSWERS[2])
+    shared_api.serve(RESPONSES[2])
     return place
 
 
@@ -220,21 +229,21 @@ def first(shared_api: LocalApi, tmp_path_factory: pytest.TempPathFactory) -> Pla
 def sizes(first: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """Sizes in bytes at which a commit is cut off.
 
-    DuckDB commits to its log, a separate file (`half_log` is the middle of it). At the end of the connection it
-    copies the log to the end of the database file (`database` is that file's size, which is larger than the log), and
-    then to the header that makes the copy valid.
+    DuckDB commits to its log, a separate file (`half_log` is the middle of it). A checkpoint then copies the log to the
+    end of the database file (`database` is that file's size, which is larger than the log), and after that to the
+    header that makes the copy valid.
     """
     place = first.copy(tmp_path_factory.mktemp("sizes"))
-    database = place.settings.warehouse
-    before = local(database).stat().st_size
-    place.archive.put(ANSWERS[2], fetched_at=NOW + timedelta(hours=1), source="a test", origin="api")
+    database = local(place.settings.warehouse)
+    before = database.stat().st_size
+    place.archive.put(RESPONSES[2], fetched_at=NOW + timedelta(hours=1), source="a test", origin="api")
+    frames = load_days(place.archive, Warehouse(place.folder / "other.duckdb"), [DAY], now=NOW).frames
     with place.warehouse.connect() as connection:
         connection.begin()
-        tables = Tables(connection, place.warehouse.schema)
-        write_days(tables, validate_days(place.archive, [DAY], tables, now=NOW))
+        Tables(connection).replace_days([DAY], frames)
         connection.commit()
-        log = local(database).with_name(f"{local(database).name}.wal").stat().st_size
-    assert log < before < local(database).stat().st_size
+        log = database.with_name(f"{database.name}.wal").stat().st_size
+    assert log < before < database.stat().st_size
     return {"half_log": log // 2, "database": before}
 
 
@@ -251,30 +260,24 @@ class EarlyEnd:
     """A file that exists afterwards, which shows that the run ended at the right step."""
 
 
-ARCHIVE, WAREHOUSE_TABLES, DUCKDB = (
-    "orpipeline.archive.archive:Archive",
-    "orpipeline.warehouse.tables:Tables",
-    "duckdb:DuckDBPyConnection",
-)
-BUDGET, LOAD = "orpipeline.openrouter.budget:Budget", "orpipeline.snapshot:load_days"
+PUT, DUCKDB = "orpipeline.archive:Archive.put", "duckdb:DuckDBPyConnection"
+BUDGET, LOAD = "orpipeline.openrouter.budget:Budget", "orpipeline.load:load_days"
 COMMIT = f"{DUCKDB}.commit"
 # Each table of a day is replaced in turn: its old rows are deleted, then the new ones are registered and inserted.
-INSERT = f"{WAREHOUSE_TABLES}.replace_days > {DUCKDB}.register"
+INSERT = f"orpipeline.warehouse.tables:Tables.replace_days > {DUCKDB}.register"
+PUBLISH = "orpipeline.warehouse.publishing"
+STAGED = "raw/*/*/*.json.gz#*"
 
 KILLS = {
     "start: the run exists": EarlyEnd("orpipeline.capture:capture", 1, 1),
     "budget: counting the request is cut off": EarlyEnd(f"{BUDGET}.spend", 1, 1, "SIGXFSZ 1", "state/budget.sqlite"),
     "budget: the request is counted": EarlyEnd(f"after {BUDGET}.spend", 1, 1),
-    "fetch: the answer is complete": EarlyEnd(f"{BUDGET}.good_answer", 1, 1),
-    "archive: the answer is missing": EarlyEnd(
-        f"{ARCHIVE}.put > after os:fsync", 1, 1, leaves=f"raw/.writing-*/{RECORD_FILE}"
-    ),
-    "archive: the answer is cut off": EarlyEnd(
-        f"{ARCHIVE}.put > after os:fsync", 1, 1, "SIGXFSZ 1", f"raw/.writing-*/{ANSWER_FILE}"
-    ),
-    "archive: before the rename": EarlyEnd(f"{ARCHIVE}.put > os:rename", 1, 1, leaves=f"raw/.writing-*/{ANSWER_FILE}"),
-    "archive: after the rename": EarlyEnd(f"{ARCHIVE}.put > after os:rename", 2, 1, leaves=f"raw/*/r2/{RECORD_FILE}"),
-    "load: the leaderboard is ranked": EarlyEnd("after orpipeline.leaderboard:rank", 2, 1),
+    "fetch: the response is complete": EarlyEnd(f"{BUDGET}.good_response", 1, 1),
+    "archive: before the response is written": EarlyEnd(f"{PUT} > obstore:put", 1, 1),
+    "archive: the response is cut off": EarlyEnd(f"{PUT} > obstore:put", 1, 1, "SIGXFSZ 1", STAGED),
+    "archive: the response has its name": EarlyEnd(f"{PUT} > after obstore:put", 2, 1, leaves="raw/*/*/*.json.gz"),
+    "archive: the response is on the disk": EarlyEnd(f"{PUT} > after os:fsync", 2, 1),
+    "load: the leaderboards are ranked": EarlyEnd("after orpipeline.leaderboard:leaderboards", 2, 1),
     "load: the last table lacks the day": EarlyEnd(f"{INSERT} {len(TABLES)}", 2, 1),
     "load: before the commit": EarlyEnd(COMMIT, 2, 1),
     "load: the log of the commit is cut off": EarlyEnd(COMMIT, 2, 1, "SIGXFSZ {half_log}", "warehouse.duckdb.wal"),
@@ -282,6 +285,13 @@ KILLS = {
         COMMIT, 2, 2, "SIGXFSZ {database}", "warehouse.duckdb.wal"
     ),
     "load: after the commit": EarlyEnd(f"after {COMMIT}", 2, 2, leaves="warehouse.duckdb.wal"),
+    "publish: the copy does not have its name": EarlyEnd(
+        f"{PUBLISH}:publish_copy > pathlib:Path.replace",
+        2,
+        2,
+        leaves="reports/published/.warehouse.duckdb.publishing-*",
+    ),
+    "publish: half of the Parquet files are new": EarlyEnd(f"{PUBLISH}:write_parquet > obstore:put 4", 2, 2),
     "report: Dagster has no event of the tables": EarlyEnd(f"after {LOAD}", 2, 2),
     "report: Dagster has not recorded the end of the run": EarlyEnd("orpipeline.defs.checks:history_results", 2, 2),
 }
@@ -304,11 +314,12 @@ def end_and_heal(
     requests, counted = len(api.requests), place.requests_counted()
     done = place.run(at=end.at, by=end.by.format(**sizes))
     left, files = place.state(expected), list(place.settings.data_dir.glob(end.leaves))
-    # If the archive has the restated answer, the next run makes no request.
+    # If the archive has the restated response, the next run makes no request.
     place.heal(api, Fetch.auto if left[0] == 2 else Fetch.always)
     # Every request is counted, wherever the first run ended.
     sent = len(api.requests) - requests
     assert sent <= place.requests_counted() - counted <= sent + 1
+    place.assert_published()
     return Outcome(done, left, files, place.state(expected))
 
 
@@ -335,13 +346,13 @@ def test_runs_killed_one_after_another_in_an_empty_folder_leave_nothing_half_don
     api: LocalApi, tmp_path: Path, sizes: dict[str, int], expected: dict[int, Frames]
 ) -> None:
     """Each run finds the leftovers of the killed ones before it."""
-    api.serve(ANSWERS[1])
+    api.serve(RESPONSES[1])
     place = Place(tmp_path, api.base_url)
     for at, by, left in (
         # Dagster's first database is cut off.
         ("dagster:DagsterInstance.get", "SIGXFSZ 4096", (0, 0)),
-        (f"{ARCHIVE}.put > os:rename", "SIGKILL", (0, 0)),
-        (f"{WAREHOUSE_TABLES}.replace_days > {DUCKDB}.register", "SIGKILL", (1, 0)),
+        (f"{PUT} > obstore:put", "SIGXFSZ 1", (0, 0)),
+        (INSERT, "SIGKILL", (1, 0)),
         (COMMIT, f"SIGXFSZ {sizes['half_log']}", (1, 0)),
     ):
         done = place.run("auto", at=at, by=by)
@@ -368,7 +379,7 @@ def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_change
         process.send_signal(kind)
         handler.rfile.read()  # returns when the client is gone
 
-    api.serve(Reply(act=interrupt), ANSWERS[1])
+    api.serve(Reply(act=interrupt), RESPONSES[1])
     place = Place(tmp_path, api.base_url)
     process = place.start()
     assert_one_line(ended(process), 130)
@@ -377,7 +388,7 @@ def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_change
 
 
 INTERRUPTIONS = {
-    "SIGTERM while the answer is archived": EarlyEnd(f"{ARCHIVE}.put > os:fsync", 1, 1, "SIGTERM"),
+    "SIGTERM while the response is archived": EarlyEnd(f"{PUT} > obstore:put", 1, 1, "SIGTERM"),
     "SIGINT before the commit": EarlyEnd(COMMIT, 2, 1, "SIGINT"),
 }
 
@@ -433,14 +444,14 @@ def test_two_runs_of_a_day_at_once_make_one_revision(
 ) -> None:
     both = threading.Barrier(2, timeout=120)
 
-    def answer_both_at_once(handler: BaseHTTPRequestHandler) -> None:
+    def respond_to_both_at_once(handler: BaseHTTPRequestHandler) -> None:
         both.wait()
         handler.send_response(200)
-        handler.send_header("Content-Length", str(len(ANSWERS[2])))
+        handler.send_header("Content-Length", str(len(RESPONSES[2])))
         handler.end_headers()
-        handler.wfile.write(ANSWERS[2])
+        handler.wfile.write(RESPONSES[2])
 
-    api.serve(Reply(act=answer_both_at_once))
+    api.serve(Reply(act=respond_to_both_at_once))
     place = replace(first.copy(tmp_path), base_url=api.base_url)
     for done in [ended(process) for process in [place.start(), place.start()]]:
         if done.returncode:
@@ -478,20 +489,3 @@ def test_a_run_that_cannot_lock_the_warehouse_names_the_process_that_has_it_open
     assert_one_line(done, 1)
     assert f"(PID {reader.pid})" in done.stderr
     assert place.state(expected) == (2, 1)
-
-
-# Leftovers of killed runs
-
-
-@pytest.mark.slow
-def test_an_answer_that_a_kill_left_before_its_rename_is_adopted_and_not_fetched_again(
-    api: LocalApi, tmp_path: Path, expected: dict[int, Frames]
-) -> None:
-    place = Place(tmp_path, api.base_url)
-    api.serve(ANSWERS[1])
-    killed = place.run("auto", at="orpipeline.archive.archive:Archive.put > pathlib:Path.rename")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert (place.archive.days(), len(place.archive.leftovers())) == ([], 1)
-    assert_succeeded(place.run("auto"))
-    assert place.state(expected) == (1, 1)
-    assert len(api.requests) == 1

@@ -16,8 +16,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orpipeline.archive.archive import Archive
-from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.archive import Archive
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import materialized
@@ -57,8 +57,8 @@ def test_processes_that_start_at_once_in_a_new_folder_share_one_state(tmp_path: 
 
 @pytest.fixture
 def online(tmp_path: Path, api: LocalApi) -> dict[str, str]:
-    """The variables of a pipeline whose API has yesterday's answer."""
-    api.serve(sample_answer(YESTERDAY))
+    """The variables of a pipeline whose API has yesterday's response."""
+    api.serve(sample_response(YESTERDAY))
     return {
         "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
         "ORPIPELINE_BASE_URL": api.base_url,
@@ -121,7 +121,7 @@ def test_run_fetches_and_archives_the_day_although_dagsters_state_cannot_be_open
     breaking(tmp_path / "home")
     done = run_command("run", folder=tmp_path, environment=online)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert done.stderr.startswith(f"orpipeline: The answer for {YESTERDAY} was fetched and archived as ")
+    assert done.stderr.startswith(f"orpipeline: The response for {YESTERDAY} was fetched and archived as ")
     assert f"Dagster's state in {tmp_path / 'home'} cannot be opened: " in done.stderr
     assert archive.is_current(YESTERDAY)
     again = run_command("run", folder=tmp_path, environment=online)
@@ -151,7 +151,7 @@ def test_a_state_that_breaks_during_the_run_loses_nothing(
         for database in (tmp_path / "home").rglob("*.db*"):
             database.unlink()
             database.mkdir()
-        body = sample_answer(YESTERDAY)
+        body = sample_response(YESTERDAY)
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     api.serve(Reply(act=reply))
@@ -178,7 +178,7 @@ def test_fetch_archives_the_newest_day_once_and_does_nothing_else(
 ) -> None:
     done = run_command("fetch", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{YESTERDAY} is archived: {archive.root}")
+    assert done.stdout.startswith(f"{YESTERDAY} is archived: {archive.place}")
     again = run_command("fetch", folder=tmp_path, environment=online)
     assert (again.returncode, len(api.requests)) == (0, 1)
     assert "the API was not called" in again.stdout
@@ -191,7 +191,7 @@ def test_fetch_archives_the_newest_day_once_and_does_nothing_else(
 def test_fetch_fails_if_the_day_is_not_published_yet(
     tmp_path: Path, api: LocalApi, online: dict[str, str], archive: Archive
 ) -> None:
-    api.serve(sample_answer(YESTERDAY - timedelta(days=1)))
+    api.serve(sample_response(YESTERDAY - timedelta(days=1)))
     done = run_command("fetch", folder=tmp_path, environment=online)
     assert done.returncode == 1
     assert f"{YESTERDAY} is not published yet" in done.stderr
@@ -213,4 +213,4 @@ def test_fetch_imports_neither_dagster_nor_anything_else_that_is_slow(tmp_path: 
     )
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "httpx" in loaded
-    assert loaded.isdisjoint({"dagster", "polars", "pandera", "pandas", "pyarrow", "duckdb", "altair", "sqlalchemy"})
+    assert loaded.isdisjoint({"dagster", "polars", "pandera", "pandas", "pyarrow", "duckdb", "altair"})

@@ -17,12 +17,12 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.cli.reference import reference
+from orpipeline.load import load_days
 from orpipeline.settings import API_KEY, Settings
-from orpipeline.snapshot import load_days
-from orpipeline.testing import Task, sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import Task, sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -125,12 +125,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     for day in days:
         noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
         archive.put(
-            sample_answer(day, [Task("code:debugging", models=_shares(day))]),
+            sample_response(day, [Task("code:debugging", models=_shares(day))]),
             fetched_at=noon,
             source="a test",
             origin="import",
         )
-    restated = sample_answer(RESTATED, [Task("code:debugging", models={**_shares(RESTATED), "author/mini": 0.11})])
+    restated = sample_response(RESTATED, [Task("code:debugging", models={**_shares(RESTATED), "author/mini": 0.11})])
     archive.put(restated, fetched_at=datetime(2026, 9, 21, 22, tzinfo=UTC), source="a test", origin="import")
     assert not load_days(archive, warehouse, days, now=datetime(2026, 11, 1, tzinfo=UTC)).validated.errors
     with duckdb.connect(str(warehouse.path), read_only=True) as connection:

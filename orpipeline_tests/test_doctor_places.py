@@ -8,11 +8,11 @@ import pytest
 from obstore.store import S3Store
 
 from orpipeline import postgres
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.cli.survival import contradiction, parts
 from orpipeline.settings import Settings
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY
+from orpipeline.testing import sample_response
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.servers import PostgresServer, S3Server, free_port
 from orpipeline_tests.test_doctor import doctor, rows, survival_rows, verdict
 from orpipeline_tests.world import NOON, World
@@ -112,7 +112,7 @@ def test_what_several_hosts_could_not_share_is_a_warning(tmp_path: Path) -> None
 def test_a_store_and_a_database_are_checked_and_nothing_is_changed(
     world: World, bucket: str, s3_server: S3Server, postgres_server: PostgresServer, database: str
 ) -> None:
-    Archive(f"{bucket}/raw").put(sample_answer(DAY), fetched_at=NOON, source="a test", origin="import")
+    Archive(f"{bucket}/raw").put(sample_response(DAY), fetched_at=NOON, source="a test", origin="import")
     store = S3Store.from_url(bucket, client_options={"allow_http": True})
     before = [one["e_tag"] for one in store.list().collect()]
     done = doctor(
@@ -139,7 +139,7 @@ def test_a_store_and_a_database_are_checked_and_nothing_is_changed(
     [
         ("ARCHIVE", "archive", "the bucket nowhere does not exist"),
         ("REPORTS", "published", "the bucket nowhere does not exist"),
-        ("STATE", "requests", "Connection refused. Check that it is running, and ORPIPELINE_STATE."),
+        ("STATE", "requests", "Connection refused. Check that it is running, ORPIPELINE_STATE, and"),
     ],
 )
 def test_a_place_that_cannot_be_used_is_one_line_and_the_rest_is_shown(
@@ -155,8 +155,8 @@ def test_a_place_that_cannot_be_used_is_one_line_and_the_rest_is_shown(
     assert all(value in rows(done)[name] for name, value in others.items() if name != row)
 
 
-def test_an_answer_that_waits_for_the_archive_is_a_warning(world: World) -> None:
-    Archive(world.settings.spool).put(sample_answer(DAY), fetched_at=NOON, source="a test", origin="api")
+def test_a_response_that_waits_for_the_archive_is_a_warning(world: World) -> None:
+    Archive(world.settings.spool).put(sample_response(DAY), fetched_at=NOON, source="a test", origin="api")
     done = doctor(world)
-    assert "1 answer waits on this machine for the archive" in verdict(done)[1]
-    assert rows(done)["spool"].endswith("1 answer waits for the archive, of days 1: 2026-10-06")
+    assert "1 response waits on this machine for the archive" in verdict(done)[1]
+    assert rows(done)["spool"].endswith("1 response waits for the archive, of days 1: 2026-10-06")

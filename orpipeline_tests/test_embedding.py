@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from orpipeline import Settings, asset_key, build_defs, daily_partitions
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.defs.names import Names
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.answers import DAY
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import Warehouse
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NOON, QUIET
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
@@ -75,7 +75,7 @@ def _project(folder: Path, *ours: dg.Definitions) -> dg.Definitions:
 
 def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and_assets(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data")
-    Archive(settings.archive).put(sample_answer(DAY), fetched_at=NOON, source="a test", origin="import")
+    Archive(settings.archive).put(sample_response(DAY), fetched_at=NOON, source="a test", origin="import")
     project = _project(tmp_path, build_defs(settings, alerts=True))
     dg.Definitions.validate_loadable(project)
 
@@ -87,7 +87,7 @@ def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and
         )
         assert result.success
         assert instance.get_materialized_partitions(authors.key) == {DAY.isoformat()}
-    tasks = json.loads(sample_answer(DAY))["data"]["classifications"]
+    tasks = json.loads(sample_response(DAY))["data"]["classifications"]
     models = {model["id"] for task in tasks for model in task["models"]}
     assert json.loads((tmp_path / "authors.json").read_text()) == sorted({model.split("/")[0] for model in models})
     assert json.loads((tmp_path / "movers.json").read_text()) == len(models)
@@ -102,8 +102,8 @@ def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and
 def test_two_pipelines_share_a_code_location(tmp_path: Path) -> None:
     settings = {prefix: Settings(data_dir=tmp_path / prefix) for prefix in ("openrouter", "second")}
     bodies = {
-        "openrouter": sample_answer(DAY),
-        "second": sample_answer(DAY, change=lambda data: data["classifications"][0].update(display_name="Two")),
+        "openrouter": sample_response(DAY),
+        "second": sample_response(DAY, change=lambda data: data["classifications"][0].update(display_name="Two")),
     }
     for prefix, body in bodies.items():
         Archive(settings[prefix].archive).put(body, fetched_at=NOON, source="a test", origin="import")
@@ -129,7 +129,7 @@ def test_two_pipelines_share_a_code_location(tmp_path: Path) -> None:
 def test_two_pipelines_share_one_warehouse_file_in_separate_schemas(tmp_path: Path) -> None:
     for prefix in ("openrouter", "second"):
         settings = Settings(data_dir=tmp_path / prefix, warehouse=tmp_path / "shared.duckdb")
-        Archive(settings.archive).put(sample_answer(DAY), fetched_at=NOON, source="a test", origin="import")
+        Archive(settings.archive).put(sample_response(DAY), fetched_at=NOON, source="a test", origin="import")
         job = build_defs(settings, key_prefix=prefix).resolve_job_def(Names(prefix).job("daily_snapshot"))
         with dg.DagsterInstance.ephemeral() as instance:
             assert job.execute_in_process(

@@ -16,8 +16,8 @@ import pytest
 
 import orpipeline
 from orpipeline.defs.names import VIRTUAL_ASSETS
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY
+from orpipeline.testing import sample_response
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES, QUIET, World
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -68,7 +68,7 @@ def test_an_asset_in_a_second_code_location_loads_a_table_and_a_view(world: Worl
     def known_models(task_models: pl.DataFrame, model_trends: pl.DataFrame) -> pl.DataFrame:
         return task_models.select("as_of", "model_id").unique().join(model_trends, on="model_id", how="semi")
 
-    world.store(sample_answer(DAY))
+    world.store(sample_response(DAY))
     assert world.run(DAY).success
 
     second = dg.Definitions(
@@ -79,7 +79,7 @@ def test_an_asset_in_a_second_code_location_loads_a_table_and_a_view(world: Worl
     job = second.resolve_implicit_global_asset_job_def()
     assert job.execute_in_process(instance=world.instance, partition_key=DAY.isoformat(), run_config=QUIET).success
     models = {
-        model["id"] for task in json.loads(sample_answer(DAY))["data"]["classifications"] for model in task["models"]
+        model["id"] for task in json.loads(sample_response(DAY))["data"]["classifications"] for model in task["models"]
     }
     with world.warehouse.connect(read_only=True) as connection:
         rows = connection.sql("SELECT as_of, model_id FROM public.known_models").fetchall()

@@ -13,22 +13,22 @@ import dagster as dg
 import pytest
 import time_machine
 
-from orpipeline.capture import DayNotAvailableError, Fetch
+from orpipeline.capture import Fetch
 from orpipeline.clock import utc_now
-from orpipeline.openrouter.client import Client
-from orpipeline.openrouter.errors import (
-    AnswerTimeoutError,
-    ForbiddenError,
+from orpipeline.errors import (
+    ApiKeyError,
+    DayNotAvailableError,
     RateLimitedError,
-    ServerBusyError,
-    ServerError,
-    UnreadableAnswerError,
+    StatusError,
+    TransportError,
+    UnreadableResponseError,
 )
-from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.openrouter.client import Client
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline_tests.answers import DAY
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.test_client import HANG
-from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of, local
+from orpipeline_tests.world import ASSETS, NOON, World, evaluate, failure_of
 
 pytestmark = pytest.mark.promise
 
@@ -88,8 +88,8 @@ def error_of(result: dg.ExecuteInProcessResult) -> str:
 
 
 def undated(world: World) -> int:
-    """Return how many answers are archived that state no day."""
-    return len(list((local(world.archive.root) / "undated").glob("*")))
+    """Return how many responses are archived that state no day."""
+    return sum(one.as_of is None for one in world.archive.all())
 
 
 def assert_nothing_loaded(world: World) -> None:
@@ -123,22 +123,22 @@ class Fault:
     days: tuple[date, ...] = ()
     """The days that are archived after the failed run."""
     undated: int = 0
-    """How many answers are archived that state no day."""
+    """How many responses are archived that state no day."""
 
 
 # Faults with the same consequences share a case: test_client.py has every status, header and broken connection.
 FAULTS = {
     "429": Fault(rate_limited({"Retry-After": "600"}), RateLimitedError, wait=10 * MINUTE),
-    "503": Fault(Reply(b"<html>busy</html>", 503), ServerError, requests=3),
-    "503 with a time": Fault(Reply(b"<html>", 503, {"Retry-After": "600"}), ServerBusyError, wait=10 * MINUTE),
-    "a spurious 403": Fault(Reply(b"<html>no</html>", 403), ForbiddenError, wait=60 * MINUTE),
-    "HTML": Fault(Reply(b"<html>Just a moment...</html>"), UnreadableAnswerError, undated=1),
-    "UTF-16": Fault(Reply(sample_answer(DAY).decode().encode("utf-16")), UnreadableAnswerError, undated=1),
-    "the day before": Fault(Reply(sample_answer(BEFORE)), DayNotAvailableError, days=(BEFORE,)),
-    "a day that is not over": Fault(Reply(sample_answer(AFTER)), DayNotAvailableError, undated=1),
-    "a day of another century": Fault(Reply(sample_answer(date(1900, 1, 1))), DayNotAvailableError, undated=1),
+    "503": Fault(Reply(b"<html>busy</html>", 503), StatusError, requests=3),
+    "503 with a time": Fault(Reply(b"<html>", 503, {"Retry-After": "600"}), StatusError, wait=10 * MINUTE),
+    "a spurious 403": Fault(Reply(b"<html>no</html>", 403), ApiKeyError, wait=60 * MINUTE),
+    "HTML": Fault(Reply(b"<html>Just a moment...</html>"), UnreadableResponseError, undated=1),
+    "UTF-16": Fault(Reply(sample_response(DAY).decode().encode("utf-16")), UnreadableResponseError, undated=1),
+    "the day before": Fault(Reply(sample_response(BEFORE)), DayNotAvailableError, days=(BEFORE,)),
+    "a day that is not over": Fault(Reply(sample_response(AFTER)), DayNotAvailableError, undated=1),
+    "a day of another century": Fault(Reply(sample_response(date(1900, 1, 1))), DayNotAvailableError, undated=1),
     "the API key": Fault(
-        Reply(sample_answer(DAY, change=lambda data: data.update(key=KEY))), UnreadableAnswerError, undated=1
+        Reply(sample_response(DAY, change=lambda data: data.update(key=KEY))), UnreadableResponseError, undated=1
     ),
 }
 
@@ -163,7 +163,7 @@ def test_a_fault_loses_nothing_and_the_next_attempt_gets_the_day(
     sensor.skips()
     assert len(api.requests) == fault.requests
 
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     clock.move_to(at)
     assert sensor.run().success
     assert len(api.requests) == fault.requests + 1
@@ -189,7 +189,7 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
     assert MINUTE < at - NOON <= timedelta(hours=1)
     assert f"{at:%H:%M:%S} UTC" in str(failure_of(failed).description)
 
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     clock.move_to(at - SECOND)
     sensor.skips()
     clock.move_to(at + SECOND)  # the stated time has whole seconds
@@ -200,7 +200,7 @@ def test_the_wait_grows_with_each_429_that_states_no_usable_time(
 
 @pytest.mark.usefixtures("at_noon")
 def test_a_run_waits_for_a_short_cool_down_and_gets_the_day(online: World, api: LocalApi) -> None:
-    api.serve(rate_limited({"Retry-After": "1"}), sample_answer(DAY))
+    api.serve(rate_limited({"Retry-After": "1"}), sample_response(DAY))
     assert online.run(DAY, fetch=Fetch.auto).success
     first, second = (request.at for request in api.requests)
     assert second - first >= 1
@@ -210,7 +210,7 @@ def test_a_run_waits_for_a_short_cool_down_and_gets_the_day(online: World, api: 
 def test_each_request_that_times_out_is_counted_and_starts_no_cool_down(online: World, api: LocalApi) -> None:
     api.serve(HANG)
     client = Client(KEY, api.base_url, retry_wait_seconds=0.01, read_timeout_seconds=0.2, budget=online.budget)
-    with pytest.raises(AnswerTimeoutError):
+    with pytest.raises(TransportError):
         client.fetch()
     state = online.budget.state()
     assert (state.used_last_minute, state.next_request_at) == (len(api.requests), None)
@@ -218,7 +218,7 @@ def test_each_request_that_times_out_is_counted_and_starts_no_cool_down(online: 
 
 # Faults that only OpenRouter can fix
 
-INVALID = sample_answer(DAY, change=lambda data: data.update(window_days=1))
+INVALID = sample_response(DAY, change=lambda data: data.update(window_days=1))
 
 
 def recapture(world: World) -> dg.ExecuteInProcessResult:
@@ -230,7 +230,7 @@ def recapture(world: World) -> dg.ExecuteInProcessResult:
 
 @pytest.fixture
 def rejected(online: World, api: LocalApi) -> Sensor:
-    """The sensor after a run that archived an invalid answer and rejected it. The day is the first partition."""
+    """The sensor after a run that archived an invalid response and rejected it. The day is the first partition."""
     online.settings = online.settings.model_copy(update={"start_date": DAY})
     sensor = Sensor(online)
     api.serve(INVALID)
@@ -241,22 +241,23 @@ def rejected(online: World, api: LocalApi) -> Sensor:
     return sensor
 
 
-def test_the_recapture_replaces_a_rejected_answer(
+def test_the_recapture_replaces_a_rejected_response(
     online: World, api: LocalApi, clock: time_machine.Traveller, rejected: Sensor
 ) -> None:
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     clock.move_to(RECAPTURE - MINUTE)
     rejected.skips()
     clock.move_to(RECAPTURE)
     assert recapture(online).success
     assert len(api.requests) == 2
-    assert [online.archive.read(record) for record in online.archive.revisions(DAY)] == [INVALID, sample_answer(DAY)]
+    archived = [online.archive.read(one).body for one in online.archive.revisions(DAY)]
+    assert archived == [INVALID, sample_response(DAY)]
     assert online.tables()["snapshots"][0]["revision"] == 2
     assert_loaded(online)
 
 
 @pytest.mark.parametrize(
-    "reply", [rate_limited({"Retry-After": "600"}), Reply(sample_answer(BEFORE))], ids=["429", "stale"]
+    "reply", [rate_limited({"Retry-After": "600"}), Reply(sample_response(BEFORE))], ids=["429", "stale"]
 )
 def test_the_sensor_retries_a_failed_recapture(
     online: World, api: LocalApi, clock: time_machine.Traveller, rejected: Sensor, reply: Reply
@@ -265,7 +266,7 @@ def test_the_sensor_retries_a_failed_recapture(
     clock.move_to(RECAPTURE)
     assert not recapture(online).success
     clock.move_to(rejected.next_attempt())
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     assert rejected.run().success
     assert_loaded(online)
 
@@ -282,23 +283,23 @@ def test_the_sensor_retries_every_ten_minutes_while_the_recapture_is_rejected_to
         assert not rejected.run().success
     assert len(api.requests) == 5
     clock.move_to(rejected.next_attempt())
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     assert rejected.run().success
     assert_loaded(online)
 
 
-# Answers that come too early
+# Responses that come too early
 
 
-def test_an_answer_from_before_its_day_ended_does_not_replace_the_days_answer(
+def test_a_response_from_before_its_day_ended_does_not_replace_the_days_response(
     online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    api.serve(sample_answer(AFTER, change=lambda data: data["classifications"][0].update(display_name="Too early")))
+    api.serve(sample_response(AFTER, change=lambda data: data["classifications"][0].update(display_name="Too early")))
     assert not online.run(DAY, fetch=Fetch.auto).success
     clock.move_to(NOON + timedelta(days=1))
-    api.serve(sample_answer(AFTER))
+    api.serve(sample_response(AFTER))
     assert online.run(AFTER, fetch=Fetch.auto).success
     assert len(api.requests) == 2
     newest = online.archive.latest(AFTER)
     assert newest is not None
-    assert online.archive.read(newest) == sample_answer(AFTER)
+    assert online.archive.read(newest).body == sample_response(AFTER)

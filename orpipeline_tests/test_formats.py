@@ -1,4 +1,4 @@
-"""Which files are imported, and the answers in each file format, byte for byte."""
+"""Which files are imported, and the responses in each file format, byte for byte."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import FetchTime
-from orpipeline.importing.answers import FoundAnswer, Rejected
-from orpipeline.importing.discover import AnswerFile, NoSuchFileError, find_files
-from orpipeline.importing.formats import read_answers
-from orpipeline.openrouter.answer import read_as_of
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY
+from orpipeline.errors import SettingsError
+from orpipeline.importing.discover import ResponseFile, find_files
+from orpipeline.importing.formats import read_responses
+from orpipeline.importing.responses import FoundResponse, Rejected
+from orpipeline.openrouter.response import read_as_of
+from orpipeline.testing import sample_response
 from orpipeline_tests.imports import envelope, found, read, rejected, respelt, served, tar_of, write, zip_of
-from orpipeline_tests.world import local
+from orpipeline_tests.responses import DAY
 
 BEFORE = DAY - timedelta(days=1)
-ONE, TWO = sample_answer(BEFORE), sample_answer(DAY)
+ONE, TWO = sample_response(BEFORE), sample_response(DAY)
 FETCHED = served(DAY)
 UNUSUAL = (
     b'{ "data" :{"as_of":"2026-10-06" ,\t"window_days":7,"classifications":[{"tag":"m\\u0061th","usage_share":0.30,'
@@ -54,9 +52,9 @@ UNUSUAL = (
         ("one.jsonl", TWO + b"\n"),
     ],
 )
-def test_a_file_with_one_answer_is_read_whatever_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_with_one_response_is_read_whatever_its_name(tmp_path: Path, name: str, content: bytes) -> None:
     (item,) = found(write(tmp_path / name, content))
-    assert (item.source, item.fetched_at, item.demo) == (name, None, False)
+    assert (item.source, item.fetched_at, item.origin) == (name, None, "import")
     assert json.loads(item.body) == json.loads(TWO)
 
 
@@ -79,7 +77,7 @@ def test_a_file_with_one_answer_is_read_whatever_its_name(tmp_path: Path, name: 
         ("tar.zip", tar_of([("./a.jsonl", ONE + b"\n" + TWO)]), ["tar.zip/a.jsonl:1", "tar.zip/a.jsonl:2"]),
     ],
 )
-def test_each_answer_in_a_file_has_its_place_in_its_source(
+def test_each_response_in_a_file_has_its_place_in_its_source(
     tmp_path: Path, name: str, content: bytes, sources: list[str]
 ) -> None:
     items = found(write(tmp_path / name, content))
@@ -90,7 +88,7 @@ def test_each_answer_in_a_file_has_its_place_in_its_source(
 # Envelopes
 
 
-def test_an_answer_keeps_its_exact_bytes_in_an_envelope(tmp_path: Path) -> None:
+def test_a_response_keeps_its_exact_bytes_in_an_envelope(tmp_path: Path) -> None:
     items = found(write(tmp_path / "e.json.gz", gzip.compress(envelope(UNUSUAL, ONE, fetched_at=FETCHED))))
     assert [item.body for item in items] == [UNUSUAL, ONE]
     assert read_as_of(items[0].body) == DAY
@@ -138,7 +136,7 @@ def test_requests_for_other_endpoints_are_skipped(tmp_path: Path, path: str) -> 
         (b'{"path": null, "status": 200, "response": %s}' % ONE, "not that of an envelope"),
         (b'"none"', "not that of an envelope"),
         (b'{"status": 200, "response": {"error": {"code": 429}}}', 'an API error: {"code": 429}'),
-        (b'{"status": 200, "response": [7]}', "neither an answer"),
+        (b'{"status": 200, "response": [7]}', "neither a response"),
     ],
 )
 def test_an_unreadable_request_is_rejected_and_the_others_are_read(
@@ -146,27 +144,27 @@ def test_an_unreadable_request_is_rejected_and_the_others_are_read(
 ) -> None:
     first, second = read(write(tmp_path / "e.json", b'{"requests": [%s, {"response": %s}]}' % (request_, TWO)))
     assert isinstance(first, Rejected)
-    assert isinstance(second, FoundAnswer)
+    assert isinstance(second, FoundResponse)
     assert (first.source, second.source, second.body) == ("e.json[1]", "e.json[2]", TWO)
     assert reason in first.reason
 
 
-def test_the_fields_data_and_requests_distinguish_answer_and_envelope(tmp_path: Path) -> None:
+def test_the_fields_data_and_requests_distinguish_response_and_envelope(tmp_path: Path) -> None:
     content = b'{"data": null, "requests": [{"response": %s}]}' % ONE
     assert [item.body for item in found(write(tmp_path / "e.json", content))] == [ONE]
     with_requests = TWO.replace(b"{", b'{"requests": [], ', 1)
     assert [item.body for item in found(write(tmp_path / "a.json", with_requests))] == [with_requests]
 
 
-# Files without answers, and damaged files
+# Files without responses, and damaged files
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b'{"error": {"code": 429, "message": "slow down"}}', 'an API error: {"code": 429'),
-        (b'{"models": []}', "neither an answer"),
-        (b"[1]", "neither an answer"),
+        (b'{"models": []}', "neither a response"),
+        (b"[1]", "neither a response"),
         (b'{"requests": {}}', "not those of an envelope"),
         (b'{"requests": [{"path": "/models", "response": {"data": []}}]}', "no request for /classifications/task"),
         (b"", "not valid JSON"),
@@ -178,14 +176,14 @@ def test_the_fields_data_and_requests_distinguish_answer_and_envelope(tmp_path: 
         (respelt(TWO).replace(b",", b"", 1), "not valid JSON"),
         (b"[\n%s,\n%s,\n%s" % (ONE, TWO, ONE), "not valid JSON"),
         (TWO + b" " * 2_000_000, "larger than 2,000,000 bytes"),
-        (zip_of([]), "no file that may hold answers"),
-        (tar_of([("README", b"x")]), "no file that may hold answers"),
-        (tar_of([], gzipped=False), "an empty .tar"),
+        (zip_of([]), "no file that may hold responses"),
+        (tar_of([("README", b"x")]), "no file that may hold responses"),
+        (tar_of([], gzipped=False), "not valid JSON"),
         (gzip.compress(gzip.compress(TWO)), "compressed twice"),
         (lzma.compress(TWO), "compressed with xz"),
         (gzip.compress(bz2.compress(TWO)), "compressed with bzip2"),
         (b"\x28\xb5\x2f\xfd\x24\x00\x01\x00\x00", "compressed with zstd"),
-        (b"#!/bin/sh\n" + zip_of([("a.json", TWO)]), "a .zip with other content before it"),
+        (b"#!/bin/sh\n" + zip_of([("a.json", TWO)]), "not valid JSON"),
         (TWO.decode().encode("utf-16"), "UTF-16"),
         (TWO.decode().encode("utf-16-be"), "UTF-16"),
         (gzip.compress(TWO)[:-9], "damaged"),
@@ -196,17 +194,20 @@ def test_the_fields_data_and_requests_distinguish_answer_and_envelope(tmp_path: 
         (tar_of([("a.json", TWO)], gzipped=False)[:2000], "damaged"),
     ],
 )
-def test_a_file_without_a_readable_answer_is_rejected_with_the_reason(
+def test_a_file_without_a_readable_response_is_rejected_with_the_reason(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
-    (item,) = rejected(write(tmp_path / "it.json", content))
-    assert item.source.startswith("it.json")
-    assert reason in item.reason
+    items = read(write(tmp_path / "it.json", content))
+    assert items
+    for item in items:  # a damaged member of a tar, and the tar that cannot be read beyond it
+        assert isinstance(item, Rejected)
+        assert item.source.startswith("it.json")
+        assert reason in item.reason
 
 
 def test_an_unreadable_line_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "l.jsonl", b"\n".join([ONE, b"", TWO[:-40], b'{"x": 1}', TWO, b"\xff"]))
-    assert [item.body for item in read(path) if isinstance(item, FoundAnswer)] == [ONE, TWO]
+    assert [item.body for item in read(path) if isinstance(item, FoundResponse)] == [ONE, TWO]
     assert [item.source for item in rejected(path)] == ["l.jsonl:3", "l.jsonl:4", "l.jsonl:6"]
     first = write(tmp_path / "first.jsonl", b"<<<\n" + ONE + b"\n" + TWO)
     assert [item.source for item in rejected(first)] == ["first.jsonl:1"]
@@ -228,7 +229,7 @@ def test_an_unreadable_member_is_rejected_and_the_others_are_read(tmp_path: Path
     assert [reasons[f"{name}/{member}"] for member in ("zip.zip", "tar.tgz")] == [
         "it is an archive inside an archive; unpack it first"
     ] * 2
-    assert [item.source for item in read(path) if isinstance(item, FoundAnswer)] == [f"{name}/c.json"]
+    assert [item.source for item in read(path) if isinstance(item, FoundResponse)] == [f"{name}/c.json"]
 
 
 def test_a_zip_member_with_a_wrong_checksum_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
@@ -245,27 +246,39 @@ def test_a_damaged_lzma_member_is_rejected(tmp_path: Path) -> None:
     assert item.source == "days.zip/a.json"
 
 
-def test_an_answer_before_the_damage_in_a_tar_is_read(tmp_path: Path) -> None:
+def test_a_response_before_the_damage_in_a_tar_is_read(tmp_path: Path) -> None:
     packed = tar_of([("a.json", ONE), ("b.json", TWO)], gzipped=False)
-    first, second = read(write(tmp_path / "cut.tar", packed[: len(ONE) + 2000]))
-    assert isinstance(first, FoundAnswer)
+    first, second, third = read(write(tmp_path / "cut.tar", packed[: len(ONE) + 2000]))
+    assert [isinstance(item, Rejected) for item in (first, second, third)] == [False, True, True]
+    assert (first.source, second.source, third.source) == ("cut.tar/a.json", "cut.tar/b.json", "cut.tar")
+
+
+@pytest.mark.parametrize("damage", [b"x" * 512, b"x"], ids=["another header", "a cut header"])
+def test_a_damaged_header_in_a_tar_is_not_taken_for_its_end(tmp_path: Path, damage: bytes) -> None:
+    packed = tar_of([("a.json", ONE), ("b.json", TWO)], gzipped=False)
+    path = write(tmp_path / "t.tar", packed[: packed.index(b"b.json")] + damage)
+    first, second = read(path)
+    assert isinstance(first, FoundResponse)
     assert isinstance(second, Rejected)
-    assert (first.source, second.source) == ("cut.tar/a.json", "cut.tar")
+    assert (first.source, second.source) == ("t.tar/a.json", "t.tar")
 
 
-def test_an_answer_with_nan_is_passed_on_for_validation_and_leaves_the_others_unchanged(tmp_path: Path) -> None:
+def test_nan_is_not_json_and_other_lines_are_read(tmp_path: Path) -> None:
     with_nan = TWO.replace(b'"usage_share":0', b'"usage_share":NaN,"x":0', 1)
     assert b"NaN" in with_nan
-    (alone,) = found(write(tmp_path / "nan.json", with_nan))
-    assert alone.body == with_nan
-    assert found(write(tmp_path / "two.json", envelope(with_nan, ONE)))[1].body == ONE
+    assert "not valid JSON" in rejected(write(tmp_path / "nan.json", with_nan))[0].reason
+    items = read(write(tmp_path / "two.jsonl", with_nan + b"\n" + ONE))
+    assert [(item.source, isinstance(item, FoundResponse)) for item in items] == [
+        ("two.jsonl:1", False),
+        ("two.jsonl:2", True),
+    ]
 
 
 def test_a_file_that_was_deleted_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "gone.json", TWO)
     (file,) = find_files([str(path)])
     path.unlink()
-    (item,) = read_answers(file)
+    (item,) = read_responses(file)
     assert isinstance(item, Rejected)
     assert (item.source, file.size) == ("gone.json", 0)
     assert "cannot be read: No such file" in item.reason
@@ -274,20 +287,20 @@ def test_a_file_that_was_deleted_is_rejected(tmp_path: Path) -> None:
 def test_a_pipe_or_device_is_rejected_by_name_and_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     write(tmp_path / "a.json", TWO)
-    os.mkfifo(tmp_path / "record.json")
+    os.mkfifo(tmp_path / "b.json")
     items = read(tmp_path / "pipe.json", "/dev/zero", tmp_path)
-    assert [(item.source, isinstance(item, FoundAnswer)) for item in items] == [
+    assert [(item.source, isinstance(item, FoundResponse)) for item in items] == [
         *(
             ("pipe.json", False),
             ("zero", False),
             (f"{tmp_path.name}/a.json", True),
-            (f"{tmp_path.name}/record.json", False),
+            (f"{tmp_path.name}/b.json", False),
         )
     ]
     assert all("a pipe or a device" in item.reason for item in items if isinstance(item, Rejected))
 
 
-# Times and records
+# Times, and files of other archives
 
 
 def test_the_time_when_a_file_or_tar_member_was_written_is_read_as_utc(tmp_path: Path) -> None:
@@ -302,47 +315,10 @@ def test_the_time_when_a_file_or_tar_member_was_written_is_read_as_utc(tmp_path:
     assert found(write(tmp_path / "z.zip", zip_of([("a.json", TWO)]), at))[0].modified_at is None
 
 
-@pytest.mark.parametrize("origin", ["demo", "api"])
-def test_another_archives_answers_bring_their_fetch_time_and_whether_they_are_demo_data(
-    tmp_path: Path, origin: str
-) -> None:
-    archive = Archive(tmp_path / "theirs")
-    for hours, body in enumerate((TWO, respelt(TWO))):
-        archive.put(body, fetched_at=served(DAY, hours), source="their source", origin=origin)
-    items = found(archive.root)
-    assert [item.source for item in items] == [f"theirs/2026-10-06/r{n}/task_classifications.json.gz" for n in (1, 2)]
-    assert [(item.body, item.fetched_at, item.demo, item.fetch_time_recorded) for item in items] == [
-        (TWO, served(DAY, 0), origin == "demo", True),
-        (respelt(TWO), served(DAY, 1), origin == "demo", True),
-    ]
-
-
-def test_a_fetch_time_that_an_archive_took_from_a_file_is_not_one_that_it_recorded(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "theirs")
-    archive.put(TWO, fetched_at=served(DAY), source="a file", origin="import", fetch_time=FetchTime.STATED)
-    write(tmp_path / "theirs" / "e.json", envelope(ONE, fetched_at=served(BEFORE)))
-    items = found(archive.root)
-    assert [(item.fetched_at, item.fetch_time_recorded) for item in items] == [
-        (served(DAY), False),
-        (served(BEFORE), False),
-    ]
-
-
-def test_a_fetch_time_that_another_archive_does_not_know_stays_unknown(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "theirs")
-    record = archive.put(TWO, fetched_at=None, source="a file", origin="import").record
-    os.utime(record.path, (served(DAY).timestamp(),) * 2)
-    assert [(item.fetched_at, item.modified_at) for item in found(archive.root)] == [(None, None)]
-
-
-@pytest.mark.parametrize("record", ["[]", "{", '{"sha256": "?"}', "of other bytes", "very large"])
-def test_a_record_that_is_damaged_or_of_other_bytes_is_ignored(tmp_path: Path, record: str) -> None:
-    theirs = Archive(tmp_path / "theirs").put(TWO, fetched_at=served(DAY), source="demo", origin="demo").record
-    own = local(theirs.path).with_name("record.json").read_text()
-    content = {"of other bytes": own.replace(theirs.sha256, "0" * 64), "very large": " " * 10_000 + own}
-    write(tmp_path / "record.json", content.get(record, record).encode())
-    (item,) = found(write(tmp_path / "a.json.gz", TWO))
-    assert (item.fetched_at, item.demo, item.fetch_time_recorded) == (None, False, False)
+@pytest.mark.parametrize("name", ["20261007T003000Z-0123456789abcdef-demo.json.gz", "a.json.gz", "2026-10-06.json"])
+def test_a_name_that_is_not_that_of_an_archives_file_states_nothing(tmp_path: Path, name: str) -> None:
+    (item,) = found(write(tmp_path / "in" / name, TWO, FETCHED))
+    assert (item.fetched_at, item.modified_at, item.origin) == (None, FETCHED, "import")
 
 
 # Files, folders, patterns
@@ -350,12 +326,12 @@ def test_a_record_that_is_damaged_or_of_other_bytes_is_ignored(tmp_path: Path, r
 
 @pytest.fixture
 def history(tmp_path: Path) -> Path:
-    """A folder with answers at several depths and other files among them."""
+    """A folder with responses at several depths and other files among them."""
     folder = tmp_path / "history"
     for name in ALL:
         write(folder / name, TWO)
     for name in (".hidden.json", ".git/x.json", "__MACOSX/b/._2026-10-06.json", "README.md", "b/notes.txt", "x.csv"):
-        write(folder / name, b"not an answer")
+        write(folder / name, b"not a response")
     return folder
 
 
@@ -389,34 +365,28 @@ def test_hidden_members_and_other_files_in_archives_are_skipped(tmp_path: Path, 
     assert [item.source for item in found(path)] == [f"{name}/a.json", f"{name}/2026-10-05"]
 
 
-UNSAFE = [("../a.json", TWO), ("/etc/b.json", TWO), ("c/../d", ONE), ("../README", b"x"), ("../.git/e.json", ONE)]
-
-
 @pytest.mark.parametrize("name", ["z.zip", "t.tar.gz"])
-def test_members_whose_path_leaves_the_archive_are_rejected_by_name(tmp_path: Path, name: str) -> None:
-    members = [*UNSAFE, ("..a.json", b"hidden"), ("f.json", TWO)]
-    path = write(tmp_path / name, zip_of(members) if name.endswith("zip") else tar_of(members))
-    items = read(path)
-    assert [item.source for item in items] == [f"{name}/{m}" for m in ("../a.json", "/etc/b.json", "c/../d", "f.json")]
-    assert [item.source for item in rejected(path)] == [item.source for item in items[:3]]
-    assert all("its path is absolute or has `..`" in item.reason for item in rejected(path))
+def test_a_member_whose_path_leaves_the_archive_is_read_and_nothing_is_extracted(tmp_path: Path, name: str) -> None:
+    members = [("../a.json", ONE), ("/etc/b.json", TWO), ("../.git/e.json", ONE), ("..a.json", b"hidden")]
+    path = write(tmp_path / "in" / name, zip_of(members) if name.endswith("zip") else tar_of(members))
+    assert [item.source for item in found(path)] == [f"{name}/../a.json", f"{name}//etc/b.json"]
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == ["in", f"in/{name}"]
 
 
-KINDS = {"SYMTYPE": "link", "LNKTYPE": "link", "CHRTYPE": "device", "FIFOTYPE": "device", "GNUTYPE_SPARSE": "sparse"}
+KINDS = ("SYMTYPE", "LNKTYPE", "CHRTYPE", "FIFOTYPE")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_links_devices_and_sparse_members_with_an_answers_name_are_rejected(tmp_path: Path, kind: str) -> None:
+def test_links_and_devices_in_a_tar_with_a_responses_name_are_rejected(tmp_path: Path, kind: str) -> None:
     member = tarfile.TarInfo("a.json.gz")
     member.type, member.linkname = getattr(tarfile, kind), "b.json"
     rest = tar_of([("b.json", TWO)], gzipped=False)
     first, second = read(write(tmp_path / "t.tar", member.tobuf(tarfile.GNU_FORMAT) + rest))
     assert isinstance(first, Rejected)
     assert (first.source, second.source) == ("t.tar/a.json.gz", "t.tar/b.json")
-    assert KINDS[kind] in first.reason
+    assert "a link or a device" in first.reason
     member.name = "README"
-    if kind != "GNUTYPE_SPARSE":
-        assert len(found(write(tmp_path / "other.tar", member.tobuf() + rest))) == 1
+    assert len(found(write(tmp_path / "other.tar", member.tobuf() + rest))) == 1
 
 
 def test_a_link_in_a_zip_is_rejected(tmp_path: Path) -> None:
@@ -470,14 +440,14 @@ def test_files_in_a_folder_are_detected_from_content(tmp_path: Path, content: by
 
 
 @pytest.mark.parametrize("content", [lzma.compress(ONE), ONE.decode().encode("utf-16"), b'{"models": []}', zip_of([])])
-def test_a_file_that_might_be_an_answer_is_rejected_and_not_skipped(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_might_be_a_response_is_rejected_and_not_skipped(tmp_path: Path, content: bytes) -> None:
     write(tmp_path / "in" / "2026-10-06.txt", TWO)
     write(tmp_path / "in" / "2026-10-05.txt", content)
     assert [item.source for item in rejected(tmp_path / "in")] == ["in/2026-10-05.txt"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[section]\n", b"[![badge](x)]\n", b"{% if x %}", b"\x89PNG\r\n"])
-def test_a_file_that_cannot_be_an_answer_is_skipped(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_cannot_be_a_response_is_skipped(tmp_path: Path, content: bytes) -> None:
     write(tmp_path / "in" / "2026-10-06.txt", TWO)
     write(tmp_path / "in" / "other", content)
     os.mkfifo(tmp_path / "in" / "pipe")
@@ -494,21 +464,22 @@ def test_a_name_that_is_not_valid_utf_8_is_escaped(tmp_path: Path) -> None:
         *(f"in/{shown}.json", f"in/{shown}.tar/{shown}.json", f"in/{shown}.tar/{shown}-other.json"),
         f"in/{shown}/x.json",
     }
-    with pytest.raises(NoSuchFileError) as error:
+    with pytest.raises(SettingsError) as error:
         find_files([f"{name}-gone.json"])
     assert str(error.value).isascii()
 
 
 READ = """
 import sys
-from orpipeline.importing.discover import NoSuchFileError, find_files
-from orpipeline.importing.formats import read_answers
+from orpipeline.errors import SettingsError
+from orpipeline.importing.discover import find_files
+from orpipeline.importing.formats import read_responses
 for paths in (["in", "in/secret"], ["in/locked"], ["in/locked/b.json"], ["in/locked/*.json"]):
     try:
         for file in find_files(paths):
-            for item in read_answers(file):
+            for item in read_responses(file):
                 print(item.source, getattr(item, "reason", "read"), sep=": ")
-    except NoSuchFileError as error:
+    except SettingsError as error:
         print(error)
 """
 
@@ -534,7 +505,7 @@ def test_a_file_without_read_permission_is_named_with_the_reason(tmp_path: Path)
 
 
 def test_a_hidden_file_or_one_with_another_suffix_is_read_if_you_name_it(tmp_path: Path) -> None:
-    for name in (".hidden.json", "answer.txt"):
+    for name in (".hidden.json", "response.txt"):
         assert len(found(write(tmp_path / name, TWO))) == 1
 
 
@@ -581,7 +552,7 @@ def test_links_to_folders_are_followed_but_loops_and_broken_links_are_not(histor
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        *((name, "no such file, or none that may hold answers") for name in ("gone.json", "gone-*.json", "empty")),
+        *((name, "no such file, or none that may hold responses") for name in ("gone.json", "gone-*.json", "empty")),
         ("loop", "Too many levels of symbolic links"),
         ("2026-10-05.json/x", "Not a directory"),
         ("x" * 300, "File name too long"),
@@ -597,7 +568,7 @@ def test_a_path_that_names_nothing_is_an_error(
     monkeypatch.chdir(history)
     (history / "empty").mkdir()
     (history / "loop").symlink_to("loop")
-    with pytest.raises(NoSuchFileError, match=reason) as error:
+    with pytest.raises(SettingsError, match=reason) as error:
         find_files([str(history), path])
     assert str(error.value).startswith(f"{path}: ")
 
@@ -606,10 +577,10 @@ def test_a_path_that_names_nothing_is_an_error(
     "content",
     [ONE + b"\n" + TWO, zip_of([(f"{n}.json", TWO) for n in range(40)]), tar_of([("a.json", ONE), ("b.json", TWO)])],
 )
-def test_progress_grows_with_the_answers_and_adds_up_to_the_files_size(tmp_path: Path, content: bytes) -> None:
-    file = AnswerFile(write(tmp_path / "many", content), "many")
+def test_progress_grows_with_the_responses_and_adds_up_to_the_files_size(tmp_path: Path, content: bytes) -> None:
+    file = ResponseFile(write(tmp_path / "many", content), "many")
     progress: list[int] = []
-    after_each = [sum(progress) for _ in read_answers(file, progress.append)]
+    after_each = [sum(progress) for _ in read_responses(file, progress.append)]
     assert sum(progress) == file.size == len(content)
     assert after_each == sorted(after_each)
     if len(after_each) > 2:

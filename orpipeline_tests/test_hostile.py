@@ -1,7 +1,4 @@
-"""Names, days and sizes that an attacker could choose: every output shows them as text, and their size is limited.
-
-The contracts let in only some of the names. The others are sent to each output below the contracts: in frames.
-"""
+"""Names, days and sizes that an attacker could choose: every output shows them as text, and their size is limited."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of assets.
 
@@ -26,28 +23,28 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.cli.board import Board, Ranking, board_of
 from orpipeline.cli.formats import as_csv, as_json, as_markdown, print_table
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
+from orpipeline.contracts.frames import parse
 from orpipeline.contracts.tables import EXPORTED
 from orpipeline.defs import metadata
 from orpipeline.defs.alerts import alert_text
-from orpipeline.openrouter.frames import parse
+from orpipeline.defs.io_manager import WarehouseIOManager
+from orpipeline.load import Loaded, load_days
 from orpipeline.report.data import ReportData, read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.report.picture import card, picture, render_card, render_picture
 from orpipeline.report.wording import short_names
-from orpipeline.snapshot import Loaded, load_days
-from orpipeline.testing import sample_answer
+from orpipeline.testing import sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline.text import one_line, plain
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.io_manager import WarehouseIOManager
-from orpipeline_tests.answers import DAY, tag
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import run_command
-from orpipeline_tests.hostile import NAMES, VALID
-from orpipeline_tests.report_data import NEWEST, Report, days_before, demo_warehouse, warehouse_of
+from orpipeline_tests.hostile import NAMES
+from orpipeline_tests.report_data import NEWEST, Report, days_before, warehouse_of
+from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.world import NAMES as ASSETS
 from orpipeline_tests.world import QUIET, World
 
@@ -70,8 +67,8 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
             model = {"id": f"demo-more/{place}", "tag_usage_share": 0.0, "tag_token_share": 0.0}
             tag(data, "math")["models"].append(model)
 
-    answers = {day: sample_answer(day, change=more_models) for day in days_before(9)}
-    return read_report_data(warehouse_of(tmp_path_factory.mktemp("hostile"), answers))
+    responses = {day: sample_response(day, change=more_models) for day in days_before(9)}
+    return read_report_data(warehouse_of(tmp_path_factory.mktemp("hostile"), responses))
 
 
 @pytest.fixture(scope="module")
@@ -254,27 +251,8 @@ def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: 
                 assert not [bad for bad in ALL_NAMES if bad in f"{key} {getattr(value, 'value', value)}"]
 
 
-def test_sql_treats_each_name_as_a_name(tmp_path: Path) -> None:
-    warehouse = demo_warehouse(tmp_path, [DAY])
-    rows = {name: warehouse.read(name) for name in ("snapshots", "task_models", "model_leaderboard")}
-    rows["snapshots"] = rows["snapshots"].with_columns(source=pl.lit(NAMES["SQL"]))
-    for number, name in enumerate(NAMES.values()):
-        if "\x00" in name:  # which DuckDB allows in no identifier
-            continue
-        # DuckDB also names the catalog after the file.
-        file = re.sub(r"[/\\]", "_", name)[:60]
-        other = Warehouse(tmp_path / f"{number}{file}.duckdb", schema=name)
-        for _ in range(2):
-            with other.writing() as tables:
-                tables.replace_days([DAY], rows)
-        for table, frame in rows.items():
-            assert other.read(table).equals(frame)
-
-
 def test_an_io_manager_stores_and_loads_partitions_with_each_name(tmp_path: Path) -> None:
-    # Dagster has no partitions with control characters or `...` in their keys.
-    keys = [name for name in ALL_NAMES if not set(name) & set("\x00\x07\x08\n\r\t") and "..." not in name]
-    assert len(keys) > 14
+    keys = [NAMES[name] for name in ("SQL", "quotes", "formats", "Jinja", "paths", "emoji", "a table's cell")]
     partitions = dg.StaticPartitionsDefinition(keys)
 
     @dg.asset(partitions_def=partitions, metadata={"partition_expr": "shop"})
@@ -289,7 +267,7 @@ def test_an_io_manager_stores_and_loads_partitions_with_each_name(tmp_path: Path
 
     io_manager = WarehouseIOManager(database=str(tmp_path / "shops.duckdb"))
     with dg.DagsterInstance.ephemeral() as instance:
-        for key in [*keys, NAMES["SQL"]]:
+        for key in keys:
             dg.materialize(
                 [shops, reader],
                 partition_key=key,
@@ -297,40 +275,44 @@ def test_an_io_manager_stores_and_loads_partitions_with_each_name(tmp_path: Path
                 resources={"io_manager": io_manager},
                 run_config=QUIET,
             )
-    assert seen == [*keys, NAMES["SQL"]]
+    assert seen == keys
 
 
-# The valid ones, from the answer to every file and event
+# From the response to every file and event
 
 
-def _with_valid_names(data: dict[str, Any]) -> None:
+def _renamed(data: dict[str, Any]) -> None:
     ids = dict.fromkeys(model["id"] for task in data["classifications"] for model in task["models"])
-    new = dict(zip(ids, VALID, strict=False))
-    for task, name in zip(data["classifications"], VALID, strict=False):
+    new = dict(zip(ids, ALL_NAMES, strict=False))
+    for task, name in zip(data["classifications"], ALL_NAMES, strict=False):
         task["display_name"] = name
     for task in data["classifications"]:
         for model in task["models"]:
             model["id"] = new.get(model["id"], model["id"])
-    for category, name in zip(data["macro_categories"], VALID, strict=False):
+    for category, name in zip(data["macro_categories"], ALL_NAMES, strict=False):
         category["label"] = name
 
 
 @pytest.mark.usefixtures("at_noon")
-def test_names_that_the_contracts_let_in_stay_text_from_the_answer_to_every_output(
-    world: World, tmp_path: Path
-) -> None:
-    world.store(sample_answer(DAY, change=_with_valid_names))
+def test_names_stay_text_from_the_response_to_every_output(world: World, tmp_path: Path) -> None:
+    source = "'; DROP TABLE openrouter.snapshots; --.json"
+    world.archive.put(sample_response(DAY, change=_renamed), fetched_at=NOON, source=source, origin="import")
     assert world.run(DAY).success
-    assert set(VALID) <= set(world.warehouse.read("model_leaderboard")["model_id"])
-    assert set(VALID) <= set(world.warehouse.read("task_classifications")["display_name"])
+    assert world.tables()["snapshots"][0]["source"] == source
+    assert set(ALL_NAMES) <= set(world.warehouse.read("model_leaderboard")["model_id"])
+    assert set(ALL_NAMES) <= set(world.warehouse.read("task_classifications")["display_name"])
     for asset in ASSETS.daily_assets:
         event = world.instance.get_latest_materialization_event(asset)
         assert event is not None
         assert event.asset_materialization is not None
         for value in event.asset_materialization.metadata.values():
             if not isinstance(value, dg.TableMetadataValue):
-                assert not [name for name in VALID if name in str(value.value)]
-    environment = {"ORPIPELINE_DATA_DIR": str(world.folder), "OPENROUTER_API_KEY": KEY}
+                assert not [name for name in ALL_NAMES if name in str(value.value)]
+    environment = {
+        "ORPIPELINE_DATA_DIR": str(world.folder),
+        "ORPIPELINE_BASE_URL": "https://127.0.0.1:1/api/v1",  # `doctor` looks whether a test may send requests there
+        "OPENROUTER_API_KEY": KEY,
+    }
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     for arguments in (
         *(("leaderboard", "--top", str(10**30), "--format", form) for form in ("table", "csv", "json", "md")),
@@ -341,47 +323,37 @@ def test_names_that_the_contracts_let_in_stay_text_from_the_answer_to_every_outp
         ("leaderboard", "--authors"),
     ):
         done = run_command(*arguments, folder=tmp_path, environment=environment)
-        assert unprintable(done.stdout + done.stderr) == set()
-        assert (done.returncode, done.stderr.count("\n")) == ((1, 1) if "--scope" in arguments else (0, 0))
-    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()} - {
-        path.relative_to(tmp_path) for path in before
-    }
-    assert {path for path in written if path.parts[0] != "to"} == {
-        Path("data", "reports", f"leaderboard{end}") for end in (".html", ".png", "-card.png")
-    }
-    assert {path.parts[1] for path in written if path.parts[0] == "to"} == {
-        *EXPORTED,
-        "CITATION",
-        "DATA_DICTIONARY.md",
-    }
-    assert {path.name for path in written if path.suffix == ".parquet"} == {f"{DAY:%Y-%m}.parquet"}
+        assert unprintable(done.stdout + done.stderr) == set(), arguments
+        assert (done.returncode, done.stderr.count("\n")) == ((1, 1) if "--scope" in arguments else (0, 0)), done
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    reports = {world.folder / "reports" / f"leaderboard{end}" for end in (".html", ".png", "-card.png")}
+    exported = {tmp_path / "to" / name for name in ("CITATION", "DATA_DICTIONARY.md")}
+    assert written == reports | exported | {tmp_path / "to" / f"{name}.parquet" for name in EXPORTED}
 
 
-def test_names_that_the_contracts_reject_are_shown_in_one_line(world: World, tmp_path: Path) -> None:
+def test_names_of_a_rejected_response_are_shown_in_one_line(world: World, tmp_path: Path) -> None:
     def bend(data: dict[str, Any]) -> None:
-        rejected = [name for name in ALL_NAMES if name not in VALID]
-        for model, name in zip(tag(data, "math")["models"], rejected, strict=False):
-            model["id"] = name
+        for model, name in zip(tag(data, "math")["models"], reversed(ALL_NAMES), strict=False):
+            model["id"] = f"{name}/other"
 
-    world.store(sample_answer(DAY, change=bend))
+    world.store(sample_response(DAY, change=bend))
     done = run_command("rebuild", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)})
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "names_are_canonical" in done.stderr
+    assert "no_other_bucket" in done.stderr
     assert unprintable(done.stdout + done.stderr) == set()
 
 
 # Days, file names and sizes
 
 
-@pytest.mark.parametrize(
-    "as_of", ["../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x", *ALL_NAMES], ids=repr
-)
-def test_a_name_in_place_of_a_day_is_archived_as_undated(tmp_path: Path, as_of: str) -> None:
-    body = sample_answer(DAY, change=lambda data: data.update(as_of=as_of))
-    record = Archive(tmp_path / "data" / "raw").put(body, fetched_at=NOON, source=as_of, origin="api").record
-    assert record.as_of is None
-    (file,) = tmp_path.rglob("*.json.gz")
-    assert (tmp_path / "data" / "raw" / "undated") in file.parents
+def test_a_name_in_place_of_a_day_is_archived_as_undated(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "data" / "raw")
+    for as_of in ("../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x", *ALL_NAMES):
+        body = json.dumps({"data": {"as_of": as_of}}).encode()
+        one = archive.put(body, fetched_at=NOON, source=as_of, origin="api").revision
+        assert (one.as_of, archive.read(one).source) == (None, as_of.replace("\x00", ""))
+    folders = {path.parent for path in tmp_path.rglob("*") if path.is_file()}
+    assert folders == {tmp_path / "data" / "raw" / "task_classifications" / "undated"}
 
 
 def test_a_file_with_a_hostile_name_is_named_in_one_line(tmp_path: Path) -> None:
@@ -397,13 +369,12 @@ def test_a_file_with_a_hostile_name_is_named_in_one_line(tmp_path: Path) -> None
 
 def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
-    record = archive.put(body, fetched_at=NOON, source="a test", origin="import").record
-    assert record.as_of == DAY
+    assert archive.put(body, fetched_at=NOON, source="a test", origin="import").revision.as_of == DAY
     return load_days(archive, warehouse, [DAY], now=NOON), warehouse
 
 
 def _with_models(count: int) -> bytes:
-    return sample_answer(
+    return sample_response(
         DAY,
         change=lambda data: tag(data, "math")["models"].extend(
             {"id": f"m/{n}", "tag_usage_share": 0.0, "tag_token_share": 0.0} for n in range(count)
@@ -417,7 +388,7 @@ def _nested(depth: int) -> bytes:
 
 
 @pytest.mark.parametrize("body", [_nested(500), _with_models(100_000)], ids=["nested", "100,000 models"])
-def test_an_absurd_answer_is_rejected_quickly(tmp_path: Path, body: bytes) -> None:
+def test_an_absurd_response_is_rejected_quickly(tmp_path: Path, body: bytes) -> None:
     start = time.perf_counter()
     loaded, warehouse = _load(tmp_path, body)
     assert time.perf_counter() - start < 10
@@ -425,9 +396,9 @@ def test_an_absurd_answer_is_rejected_quickly(tmp_path: Path, body: bytes) -> No
     assert warehouse.read("task_models").is_empty()
 
 
-def test_an_answer_nested_too_deep_for_the_parser_is_archived_and_not_read(tmp_path: Path) -> None:
-    record = Archive(tmp_path).put(_nested(200_000), fetched_at=NOON, source="a test", origin="api").record
-    assert record.as_of is None
+def test_a_response_nested_too_deep_for_the_parser_is_archived_and_not_read(tmp_path: Path) -> None:
+    stored = Archive(tmp_path).put(_nested(200_000), fetched_at=NOON, source="a test", origin="api")
+    assert stored.revision.as_of is None
     found = parse([(DAY, _nested(200_000))])
     assert found.task_classifications.is_empty()
     assert found.defects

@@ -9,22 +9,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import FetchTime
-from orpipeline.days import missing_days
+from orpipeline.archive import Archive, Content
+from orpipeline.clock import missing_days
 from orpipeline.defs.names import Names
+from orpipeline.errors import PartlyImportedError
 from orpipeline.importing.discover import find_files
-from orpipeline.importing.importer import Imported, PartlyImportedError, import_files, still_missing
-from orpipeline.rebuild import out_of_date
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY, tag
+from orpipeline.importing.importer import Imported, import_files, still_missing
+from orpipeline.testing import sample_response
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.imports import (
     WEEK,
@@ -42,11 +41,16 @@ from orpipeline_tests.imports import (
     write,
     zip_of,
 )
+from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.violations import VIOLATIONS
 from orpipeline_tests.world import NOON, World, failure_of, local
 
 FIRST = date(2026, 6, 17)
-FIGURES = [sample_answer(DAY), sample_answer(DAY, change=restated(0.004)), sample_answer(DAY, change=restated(0.002))]
+FIGURES = [
+    sample_response(DAY),
+    sample_response(DAY, change=restated(0.004)),
+    sample_response(DAY, change=restated(0.002)),
+]
 DAILY_ASSETS = Names().daily_assets
 
 
@@ -70,13 +74,13 @@ def import_into(archive: Archive, *paths: Path, dry_run: bool = False) -> Import
 
 
 def outcome(archive: Archive, *paths: Path) -> tuple[int, int, int, int]:
-    """Import files; return how many answers were new, the same, restated and rejected."""
+    """Import files; return how many responses were new, the same, restated and rejected."""
     return counts(import_into(archive, *paths))
 
 
 def bodies(archive: Archive, day: date = DAY) -> list[bytes]:
-    """Return a day's answers, the newest revision last."""
-    return [archive.read(record) for record in archive.revisions(day)]
+    """Return a day's responses, the newest revision last."""
+    return [content.body for content in archive.read_all(archive.revisions(day)) if isinstance(content, Content)]
 
 
 # Revisions
@@ -98,78 +102,101 @@ def test_the_same_content_in_other_bytes_adds_nothing(archive: Archive, inbox: P
     assert bodies(archive) == [FIGURES[0]]
 
 
-@dataclass(frozen=True)
-class Two:
-    """The fetch times of two answers for one day, imported one after the other, and which one is the newest."""
-
-    first: datetime | None
-    second: datetime | None
-    newest: int
-
-
+KNOWN = served(DAY, 1)
+# The fetch times of two responses for one day, imported one after the other, and which one is the newest.
 CONFLICTS = {
-    "fetched later": Two(served(DAY, 1), served(DAY, 2), newest=1),
-    "fetched earlier": Two(served(DAY, 2), served(DAY, 1), newest=0),
-    "fetched at the same time": Two(served(DAY, 1), served(DAY, 1), newest=1),
-    "unknown after known": Two(served(DAY, 1), None, newest=0),
-    "known after unknown": Two(None, served(DAY, 1), newest=1),
-    "both unknown": Two(None, None, newest=1),
-    "a time in the future is unknown": Two(NOON + timedelta(days=4000), served(DAY, 1), newest=1),
+    "fetched later": (KNOWN, served(DAY, 2), 1),
+    "fetched earlier": (KNOWN, served(DAY, 0.5), 0),
+    "unknown after known": (KNOWN, None, 0),
+    "known after unknown": (None, KNOWN, 1),
+    "a time in the future is unknown": (NOON + timedelta(days=4000), KNOWN, 1),
 }
 
 
-@pytest.mark.parametrize("case", CONFLICTS.values(), ids=CONFLICTS)
+@pytest.mark.parametrize(("first", "second", "newest"), CONFLICTS.values(), ids=CONFLICTS)
 def test_other_content_becomes_a_revision_and_the_newest_is_the_one_fetched_last(
-    archive: Archive, inbox: Path, case: Two
+    archive: Archive, inbox: Path, first: datetime | None, second: datetime | None, newest: int
 ) -> None:
-    for n, at in enumerate((case.first, case.second)):
+    for n, at in enumerate((first, second)):
         path = write(inbox / f"{n}.json", envelope(FIGURES[n], fetched_at=at), served(DAY, 999))
         assert outcome(archive, path) == ((0, 0, 1, 0) if n else (1, 0, 0, 0))
     assert sorted(bodies(archive)) == sorted(FIGURES[:2])
-    assert bodies(archive)[-1] == FIGURES[case.newest]
+    assert bodies(archive)[-1] == FIGURES[newest]
+
+
+@pytest.mark.parametrize("at", [None, KNOWN], ids=["unknown", "the same"])
+def test_responses_that_no_fetch_time_puts_in_order_are_both_kept(
+    archive: Archive, inbox: Path, at: datetime | None
+) -> None:
+    for n in range(2):
+        write(inbox / f"{n}.json", envelope(FIGURES[n], fetched_at=at), served(DAY, 999))
+    assert outcome(archive, inbox) == (1, 0, 1, 0)
+    assert sorted(bodies(archive)) == sorted(FIGURES[:2])
 
 
 @pytest.mark.parametrize(("hours", "known"), [(-0.01, False), (0, True), (23.99, True), (24.01, False)])
-def test_a_file_written_on_the_day_when_the_api_served_its_answer_was_fetched_then(
+def test_a_file_written_on_the_day_when_the_api_served_its_response_was_fetched_then(
     archive: Archive, inbox: Path, hours: float, known: bool
 ) -> None:
     import_into(archive, write(inbox / "a.json", FIGURES[0], served(DAY, hours)))
-    (record,) = archive.revisions(DAY)
-    assert record.fetch_time is (FetchTime.STATED if known else FetchTime.UNKNOWN)
-    assert (record.fetched_at == served(DAY, hours)) == known
+    (revision,) = archive.revisions(DAY)
+    assert revision.fetched_at == (served(DAY, hours) if known else None)
 
 
-def test_an_envelope_never_displaces_our_own_fetch_whatever_time_it_states(archive: Archive, inbox: Path) -> None:
-    archive.put(FIGURES[0], fetched_at=served(DAY), source="the API", origin="api")
-    path = write(inbox / "a.json", envelope(FIGURES[1], fetched_at=served(DAY, 23.99)))
-    assert outcome(archive, path) == (0, 0, 1, 0)
-    assert bodies(archive) == [FIGURES[1], FIGURES[0]]
+@pytest.mark.parametrize("origin", ["api", "import", "demo"])
+@pytest.mark.parametrize("at", [None, served(DAY, 21)], ids=["unknown", "known"])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_response_from_another_archive_keeps_its_fetch_time_and_origin(
+    archive: Archive, tmp_path: Path, at: datetime | None, origin: str, packed: bool
+) -> None:
+    folder = tmp_path / "theirs"
+    stored = Archive(folder).put(FIGURES[0], fetched_at=at, source="their source", origin=origin).revision
+    path = local(stored.path)
+    os.utime(path, (served(DAY, 1).timestamp(),) * 2)
+    if packed:
+        folder = write(tmp_path / "theirs.zip", zip_of([(stored.name, path.read_bytes())]))
+    assert outcome(archive, folder) == (1, 0, 0, 0)
+    assert archive.revisions(DAY) == [replace(stored, number=1, path=local(archive.place) / stored.name)]
+    (content,) = archive.read_all(archive.revisions(DAY))
+    assert isinstance(content, Content)
+    assert (content.body, content.source) == (FIGURES[0], f"{folder.name}/{stored.name}")
+    assert outcome(archive, folder) == (0, 1, 0, 0)
 
 
-def test_the_record_of_another_archive_is_evidence_of_a_fetch_time(archive: Archive, tmp_path: Path) -> None:
+def test_a_later_response_from_another_archive_becomes_the_newest_revision(archive: Archive, tmp_path: Path) -> None:
     archive.put(FIGURES[0], fetched_at=served(DAY), source="the API", origin="api")
     theirs = Archive(tmp_path / "theirs")
     theirs.put(FIGURES[1], fetched_at=served(DAY, 21), source="the API", origin="api")
-    assert outcome(archive, local(theirs.root)) == (0, 0, 1, 0)
+    assert outcome(archive, local(theirs.place)) == (0, 0, 1, 0)
     assert bodies(archive) == FIGURES[:2]
 
 
-def test_importing_an_archive_makes_no_day_of_what_it_has_set_aside(archive: Archive, tmp_path: Path) -> None:
+def test_importing_an_archive_makes_no_day_of_undated_and_damaged_responses(archive: Archive, tmp_path: Path) -> None:
     theirs = Archive(tmp_path / "theirs")
     theirs.put_undated(FIGURES[0], fetched_at=served(DAY), source="altered", origin="api")
-    for figures in FIGURES[:2]:  # the first one is damaged, and set aside when the second one comes
-        path = theirs.put(figures, fetched_at=served(DAY), source="the API", origin="api").record.path
+    for figures in FIGURES[:2]:  # the first one is damaged, and renamed when the second one comes
+        path = theirs.put(figures, fetched_at=served(DAY), source="the API", origin="api").revision.path
         local(path).write_bytes(gzip.compress(FIGURES[2]))
-    imported = import_into(archive, local(theirs.root))
-    assert counts(imported) == (0, 0, 0, 2)
-    assert [
-        next(part for part in ("belongs to no day", "does not match the record") if part in one.reason)
-        for one in sorted(imported.rejected, key=lambda one: one.source, reverse=True)
-    ] == ["belongs to no day", "does not match the record"]
+    assert len(list(local(theirs.place).rglob("*.damaged"))) == 1
+    undated, damaged = sorted(import_into(archive, local(theirs.place)).rejected, key=lambda one: one.reason)[::-1]
+    assert "belongs to no day" in undated.reason
+    assert "do not have the sha256 of its name" in damaged.reason
     assert archive.days() == []
 
 
-def test_an_answer_from_before_its_day_ended_is_rejected(archive: Archive, inbox: Path) -> None:
+@pytest.mark.parametrize("hours", [-1, 24 * 32])
+def test_a_response_that_another_archive_cannot_have_fetched_then_is_rejected(
+    archive: Archive, inbox: Path, hours: int
+) -> None:
+    older = DAY - timedelta(days=40)
+    name = f"{served(older, hours):%Y%m%dT%H%M%SZ}-{sha256(sample_response(older)).hexdigest()[:16]}-api.json.gz"
+    imported = import_into(archive, write(inbox / f"{older}" / name, sample_response(older)))
+    assert counts(imported) == (0, 0, 0, 1)
+    assert f"could not have had {older} at" in imported.rejected[0].reason
+    assert list(local(archive.place).rglob("*")) == []
+
+
+def test_a_response_from_before_its_day_ended_is_rejected(archive: Archive, inbox: Path) -> None:
     imported = import_into(archive, write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, -1))))
     assert counts(imported) == (0, 0, 0, 1)
     assert "could not have had 2026-10-06 at" in imported.rejected[0].reason
@@ -177,13 +204,13 @@ def test_an_answer_from_before_its_day_ended_is_rejected(archive: Archive, inbox
 
 def test_a_stated_fetch_time_takes_precedence_over_the_files_time(archive: Archive, inbox: Path) -> None:
     import_into(archive, write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, 1)), served(DAY, 20)))
-    assert [record.fetched_at for record in archive.revisions(DAY)] == [served(DAY, 1)]
+    assert [revision.fetched_at for revision in archive.revisions(DAY)] == [served(DAY, 1)]
 
 
 def test_a_tar_members_own_time_counts(archive: Archive, inbox: Path) -> None:
     packed = tar_of([("a.json", FIGURES[0])], mtime=served(DAY, 2).timestamp())
     import_into(archive, write(inbox / "t.tar.gz", packed, served(DAY, 9)))
-    assert [record.fetched_at for record in archive.revisions(DAY)] == [served(DAY, 2)]
+    assert [revision.fetched_at for revision in archive.revisions(DAY)] == [served(DAY, 2)]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
@@ -195,24 +222,14 @@ def test_revisions_in_one_folder_are_imported_in_the_order_of_their_fetch_times(
         write(inbox / f"2026-10-06{f'.r{place + 1}' if place else ''}.json.gz", content)
     assert outcome(archive, inbox) == (1, 0, 2, 0)
     assert bodies(archive) == FIGURES
-    assert [record.revision for record in archive.revisions(DAY)] == [1, 2, 3]
+    assert [revision.number for revision in archive.revisions(DAY)] == [1, 2, 3]
     assert outcome(archive, inbox) == (0, 3, 0, 0)
 
 
-def test_revisions_without_fetch_times_are_imported_in_the_order_of_their_numbers(
-    archive: Archive, inbox: Path
-) -> None:
-    figures = [sample_answer(DAY, change=restated(n / 1000)) for n in range(1, 12)]
-    for n, body in enumerate(figures, start=1):
-        write(inbox / ("2026-10-06.json" if n == 1 else f"2026-10-06.r{n}.json"), body)
-    assert outcome(archive, inbox) == (1, 0, 10, 0)
-    assert bodies(archive) == figures
-
-
-def test_several_answers_of_one_day_in_one_envelope_become_its_revisions(archive: Archive, inbox: Path) -> None:
-    # The figures change and change back: the first answer is there twice, with another one between.
-    answers = [FIGURES[0], FIGURES[1], respelt(FIGURES[1]), FIGURES[0]]
-    path = write(inbox / "e.json", envelope(*answers, each=[served(DAY, hours) for hours in range(4)]))
+def test_several_responses_of_one_day_in_one_envelope_become_its_revisions(archive: Archive, inbox: Path) -> None:
+    # The figures change and change back: the first response is there twice, with another one between.
+    responses = [FIGURES[0], FIGURES[1], respelt(FIGURES[1]), FIGURES[0]]
+    path = write(inbox / "e.json", envelope(*responses, each=[served(DAY, hours) for hours in range(4)]))
     assert counts(import_into(archive, path, dry_run=True)) == (1, 1, 2, 0)
     assert outcome(archive, path) == (1, 1, 2, 0)
     assert bodies(archive) == [FIGURES[0], FIGURES[1], FIGURES[0]]
@@ -220,23 +237,17 @@ def test_several_answers_of_one_day_in_one_envelope_become_its_revisions(archive
     assert len(bodies(archive)) == 3
 
 
-def test_demo_data_of_another_archive_stays_demo_data(archive: Archive, tmp_path: Path) -> None:
-    theirs = Archive(tmp_path / "theirs")
-    theirs.put(FIGURES[0], fetched_at=served(DAY, 3), source="demo", origin="demo")
-    assert outcome(archive, local(theirs.root)) == (1, 0, 0, 0)
-    (record,) = archive.revisions(DAY)
-    assert (record.origin, record.fetched_at) == ("demo", served(DAY, 3))
+# Rejected responses
 
 
-# Rejected answers
-
-
-def test_unreadable_and_invalid_answers_are_rejected_and_all_others_are_imported(archive: Archive, inbox: Path) -> None:
+def test_unreadable_and_invalid_responses_are_rejected_and_all_others_are_imported(
+    archive: Archive, inbox: Path
+) -> None:
     by_rule = {violation.rule: violation for violation in VIOLATIONS}
     assert len(by_rule) >= 14
     for rule, violation in by_rule.items():
         if rule != "as_of_is_the_partition":
-            write(inbox / "invalid" / f"{rule}.json", sample_answer(DAY, change=violation.bend))
+            write(inbox / "invalid" / f"{rule}.json", sample_response(DAY, change=violation.bend))
     by_rule.pop("as_of_is_the_partition", None)
     write(inbox / "2026-10-02.json", b'{"data":')
     days = [WEEK[0], WEEK[3], WEEK[5], DAY]
@@ -254,18 +265,18 @@ def test_unreadable_and_invalid_answers_are_rejected_and_all_others_are_imported
 
 
 @pytest.mark.parametrize("as_of", [None, "soon", 20261006])
-def test_an_answer_without_a_day_is_rejected_and_not_stored(archive: Archive, inbox: Path, as_of: object) -> None:
+def test_a_response_without_a_day_is_rejected_and_not_stored(archive: Archive, inbox: Path, as_of: object) -> None:
     imported = import_into(
-        archive, write(inbox / "a.json", sample_answer(DAY, change=lambda data: data.update(as_of=as_of)))
+        archive, write(inbox / "a.json", sample_response(DAY, change=lambda data: data.update(as_of=as_of)))
     )
     assert counts(imported) == (0, 0, 0, 1)
     assert "no valid day" in imported.rejected[0].reason
-    assert not local(archive.root).exists()
+    assert not local(archive.place).exists()
 
 
 def test_days_outside_the_partitions_are_rejected(archive: Archive, inbox: Path) -> None:
     for day in (DAY + timedelta(days=1), FIRST - timedelta(days=1), FIRST, DAY):
-        write(inbox / f"{day}.json", sample_answer(day))
+        write(inbox / f"{day}.json", sample_response(day))
     imported = import_into(archive, inbox)
     assert imported.new == archive.days() == [FIRST, DAY]
     reasons = {one.source: one.reason for one in imported.rejected}
@@ -277,7 +288,7 @@ IMPORT = """
 import sys
 from datetime import date
 from pathlib import Path
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive, Content
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
 files = find_files(sys.argv[2:])
@@ -286,10 +297,10 @@ print(len(imported.new))
 """
 
 
-def test_concurrent_imports_store_each_answer_once(archive: Archive, inbox: Path) -> None:
+def test_concurrent_imports_store_each_response_once(archive: Archive, inbox: Path) -> None:
     week_in(inbox)
     processes = [
-        subprocess.Popen([sys.executable, "-c", IMPORT, archive.root, inbox], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", IMPORT, archive.place, inbox], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     assert sum(int(process.communicate(timeout=60)[0]) for process in processes) == len(WEEK)
@@ -342,11 +353,12 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
 ) -> None:
     days = [WEEK[0], WEEK[1], WEEK[4]]
     week_in(inbox, days)
-    write(inbox / "r2.json", envelope(sample_answer(WEEK[0], change=restated(0.004)), fetched_at=served(WEEK[0], 9)))
+    write(inbox / "r2.json", envelope(sample_response(WEEK[0], change=restated(0.004)), fetched_at=served(WEEK[0], 9)))
     write(
-        inbox / "older.json", envelope(sample_answer(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 0.1))
+        inbox / "older.json",
+        envelope(sample_response(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 0.1)),
     )
-    write(inbox / "broken.json.gz", gzip.compress(sample_answer(WEEK[2]))[:-30])
+    write(inbox / "broken.json.gz", gzip.compress(sample_response(WEEK[2]))[:-30])
     run = run_job(world, inbox)
     assert run.counts == (3, 0, 2, 1)
     failure = failure_of(run.result)
@@ -357,28 +369,27 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
     assert materialized(world.instance) == in_every_asset(days)
     for rows in world.tables().values():
         assert {row["as_of"] for row in rows} == set(days)
-    assert translation(world, WEEK[0]) == figure(sample_answer(WEEK[0], change=restated(0.004)))
-    assert translation(world, WEEK[1]) == figure(sample_answer(WEEK[1]))
+    assert translation(world, WEEK[0]) == figure(sample_response(WEEK[0], change=restated(0.004)))
+    assert translation(world, WEEK[1]) == figure(sample_response(WEEK[1]))
     for day in days:
-        newest = world.archive.latest(day)
-        assert newest is not None
-        assert versions(world.instance, day) == {newest.sha256}
+        newest = sha256(bodies(world.archive, day)[-1]).hexdigest()
+        assert versions(world.instance, day) == {newest}
     # The same files again change nothing and log nothing.
     (inbox / "broken.json.gz").unlink()
-    before = files(local(world.archive.root)), world.tables(), events(world.instance)
+    before = files(local(world.archive.place)), world.tables(), events(world.instance)
     assert before[2] == len(days) * len(DAILY_ASSETS)
     again = run_job(world, inbox)
     assert (again.result.success, again.counts) == (True, (0, 5, 0, 0))
-    assert (files(local(world.archive.root)), world.tables(), events(world.instance)) == before
+    assert (files(local(world.archive.place)), world.tables(), events(world.instance)) == before
 
 
 def test_only_restated_days_are_reported_again(world: World, inbox: Path) -> None:
     run_job(world, week_in(inbox, WEEK[:3]))
     before = events(world.instance)
-    write(inbox / "r2.json", envelope(sample_answer(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
+    write(inbox / "r2.json", envelope(sample_response(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
     assert run_job(world, inbox).imported.restated == [WEEK[1]]
     assert events(world.instance) == before + len(DAILY_ASSETS)
-    assert translation(world, WEEK[1]) == figure(sample_answer(WEEK[1], change=restated(0.004)))
+    assert translation(world, WEEK[1]) == figure(sample_response(WEEK[1], change=restated(0.004)))
 
 
 def test_the_job_completes_what_the_tables_or_dagster_lack(world: World, inbox: Path) -> None:
@@ -395,17 +406,18 @@ def test_the_job_completes_what_the_tables_or_dagster_lack(world: World, inbox: 
 def test_a_row_leads_to_the_archived_bytes_and_to_the_file(world: World, inbox: Path) -> None:
     path = write(inbox / "2026.zip", zip_of([("a/1.json", envelope(FIGURES[0], fetched_at=served(DAY)))]))
     import_into(world.archive, path)
-    world.make_tables(*out_of_date(world.archive, world.warehouse, [DAY], now=NOON))
-    (row,), (record,) = world.tables()["snapshots"], world.archive.revisions(DAY)
+    world.make_tables(DAY)
+    (row,), (revision,) = world.tables()["snapshots"], world.archive.revisions(DAY)
     assert (row["origin"], row["source"], row["fetched_at"]) == ("import", "2026.zip/a/1.json", served(DAY))
-    assert (row["sha256"], row["bytes"], row["revision"]) == (record.sha256, len(FIGURES[0]), 1)
+    assert (row["sha256"], row["bytes"], row["revision"]) == (sha256(FIGURES[0]).hexdigest(), len(FIGURES[0]), 1)
+    assert row["sha256"].startswith(revision.digest)
 
 
 def test_a_dry_run_returns_the_same_counts_and_changes_nothing(world: World, inbox: Path) -> None:
     world.store(FIGURES[0], fetched_at=served(DAY, 1))
     week_in(inbox, WEEK)
     write(inbox / "r2.json", envelope(FIGURES[1], fetched_at=served(DAY, 2)))
-    write(inbox / "again.json", sample_answer(WEEK[0]))
+    write(inbox / "again.json", sample_response(WEEK[0]))
     write(inbox / "bad.json", b"{}")
     before = files(world.folder)
     dry = run_job(world, inbox, dry_run=True)
@@ -418,13 +430,36 @@ def test_a_dry_run_returns_the_same_counts_and_changes_nothing(world: World, inb
 
 def test_a_dry_run_creates_no_folder(archive: Archive, inbox: Path) -> None:
     assert counts(import_into(archive, week_in(inbox), dry_run=True)) == (7, 0, 0, 0)
-    assert not local(archive.root).parent.exists()
+    assert not local(archive.place).parent.exists()
 
 
 def test_a_missing_path_fails_the_run_before_anything_is_imported(world: World, inbox: Path) -> None:
     run = run_job(world, week_in(inbox), inbox / "gone.json")
     assert "gone.json: no such file" in str(failure_of(run.result).description)
     assert not world.folder.exists()
+
+
+def test_a_day_whose_newest_response_is_rejected_is_not_loaded_by_each_import(world: World, inbox: Path) -> None:
+    monthly = sample_response(DAY, change=lambda data: data.update(window_days=30))
+    world.store(monthly, origin="api", fetched_at=served(DAY, 9))
+    path = write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, 1)))
+    assert run_job(world, path).result.success
+    before = events(world.instance)
+    run_job(world, path)
+    assert events(world.instance) == before
+
+
+def test_an_import_restores_a_damaged_response_in_the_archive(world: World, inbox: Path) -> None:
+    path = write(inbox / "a.json", envelope(FIGURES[0], fetched_at=served(DAY, 1)))
+    import_into(world.archive, path)
+    (revision,) = world.archive.revisions(DAY)
+    local(revision.path).write_bytes(b"damaged")
+    assert counts(import_into(world.archive, path, dry_run=True)) == (0, 0, 1, 0)
+    run = run_job(world, path)
+    assert (run.result.success, run.counts) == (True, (0, 0, 1, 0))
+    assert translation(world) == figure(FIGURES[0])
+    assert counts(import_into(world.archive, path)) == (0, 1, 0, 0)
+    assert world.archive.revisions(DAY) == [revision]
 
 
 # The command, in a process with the machine's clock
@@ -436,9 +471,9 @@ def place(folder: Path) -> dict[str, str]:
 
 def test_the_command_shows_what_was_imported_rejected_and_is_missing(tmp_path: Path, inbox: Path) -> None:
     week_in(inbox, [WEEK[0], WEEK[1], WEEK[4]])
-    write(inbox / "r2.json", envelope(sample_answer(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
-    write(inbox / "early.json", sample_answer(WEEK[0] - timedelta(days=1)))
-    write(inbox / "broken.jsonl", sample_answer(WEEK[4]) + b"\n{oops\n")
+    write(inbox / "r2.json", envelope(sample_response(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
+    write(inbox / "early.json", sample_response(WEEK[0] - timedelta(days=1)))
+    write(inbox / "broken.jsonl", sample_response(WEEK[4]) + b"\n{oops\n")
     dry = run_command("import", "inbox", "--dry-run", folder=tmp_path, environment=place(tmp_path))
     assert not (tmp_path / "data").exists()
     done = run_command("import", "inbox", folder=tmp_path, environment=place(tmp_path))
@@ -453,12 +488,12 @@ def test_the_command_shows_what_was_imported_rejected_and_is_missing(tmp_path: P
     assert error.startswith("orpipeline: Rejected: 2. Imported: 4; already archived: 1.")
 
 
-STORING = "after orpipeline.archive.archive:Archive.put 3"
+STORING = "after orpipeline.archive:Archive.put 3"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["SIGKILL", "SIGINT"])
-def test_an_interrupted_import_stores_only_complete_answers_and_the_next_one_continues_it(
+def test_an_interrupted_import_stores_only_complete_responses_and_the_next_one_continues_it(
     tmp_path: Path, inbox: Path, by: str
 ) -> None:
     days = WEEK[:4]
@@ -476,7 +511,7 @@ def test_an_interrupted_import_stores_only_complete_answers_and_the_next_one_con
     with World(tmp_path / "data") as world:
         stored = world.archive.days()
         assert len(stored) >= 3
-        assert all(bodies(world.archive, day) == [sample_answer(day)] for day in stored)
+        assert all(bodies(world.archive, day) == [sample_response(day)] for day in stored)
         run = run_job(world, inbox)
         assert (run.result.success, run.counts) == (True, (4 - len(stored), len(stored), 0, 0))
         assert materialized(world.instance) == in_every_asset(days)

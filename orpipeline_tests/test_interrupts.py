@@ -65,7 +65,7 @@ def _hang(handler: BaseHTTPRequestHandler) -> None:
 
 @pytest.fixture
 def command(tmp_path: Path, api: LocalApi) -> Iterator[subprocess.Popen[str]]:
-    """`orpipeline run` in a process group of its own, whose API does not answer."""
+    """`orpipeline run` in a process group of its own, whose API sends nothing."""
     api.serve(Reply(act=_hang))
     environment = {
         **os.environ,

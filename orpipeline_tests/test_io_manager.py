@@ -13,14 +13,14 @@ import pyarrow as pa
 import pytest
 
 from orpipeline import WarehouseResource, asset_key, daily_partitions
-from orpipeline.openrouter.frames import parse
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
-from orpipeline.warehouse.io_manager import WarehouseIOManager
-from orpipeline_tests.answers import DAY
+from orpipeline.contracts.frames import parse
+from orpipeline.defs.io_manager import WarehouseIOManager
+from orpipeline.errors import WarehouseBusyError, WarehouseError
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.engines import ON_BOTH_ENGINES, EnginePlace
 from orpipeline_tests.processes import assert_another_process_can_write, held_open
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES, QUIET, World
 
 # Dagster warns at each use that single-run backfills are beta.
@@ -414,7 +414,7 @@ def test_without_partitions_there_is_no_partition_row_count(store: Store) -> Non
 def test_your_assets_read_the_pipelines_tables_through_the_bound_io_manager(world: World) -> None:
     days = [DAY - timedelta(days=n) for n in (2, 1, 0)]
     for day in days:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
     world.make_tables(*days)
     before = world.tables()
     bound: dict[str, Any] = {"key_prefix": "mine", "io_manager_key": NAMES.io_manager}
@@ -463,7 +463,7 @@ def test_your_assets_read_the_pipelines_tables_through_the_bound_io_manager(worl
 
     materialize(days[1], days[2], *by_day)
     materialize(days[1], days[1], by_day[0], unpartitioned)
-    expected = [(day, len(parse([(day, sample_answer(day))]).task_models)) for day in days[1:]]
+    expected = [(day, len(parse([(day, sample_response(day))]).task_models)) for day in days[1:]]
     assert rows("counted") == expected
     assert [(day_of(str(day)[:10]), count) for day, count in rows("counted_by_pandas")] == expected
     assert rows("trend_days") == [(day,) for day in days[1:]]

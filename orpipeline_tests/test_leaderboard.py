@@ -1,6 +1,9 @@
+"""Shares, bounds and ranks, calculated by hand, and for hidden figures that the published lists leave open."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import polars as pl
@@ -8,138 +11,99 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpipeline.contracts.findings import InvalidSnapshotError
-from orpipeline.contracts.judgement import check_scopes
-from orpipeline.leaderboard import lows, rank
-from orpipeline.openrouter.frames import parse
-from orpipeline.testing import sample_answer
-from orpipeline_tests.answers import DAY
+from orpipeline.contracts.frames import parse
+from orpipeline.contracts.tables import TABLES
+from orpipeline.leaderboard import leaderboards, rank
+from orpipeline.testing import sample_response
+from orpipeline_tests.responses import DAY
 
 MODELS = ["a/one", "a/two", "b/three", "b/four:free", "c/five", "lonely"]
 SLACK = 1e-9  # what adding doubles may change
+Published = tuple[pl.DataFrame, pl.DataFrame]
+
+
+def published(tags: list[tuple[Any, ...]], models: list[tuple[Any, ...]]) -> Published:
+    """Return the frames of tags (name, macro-category, four shares) and of their models (tag, id, two shares)."""
+    shares = ["usage_share", "token_share", "category_usage_share", "category_token_share"]
+    key = [pl.lit(DAY).alias("as_of"), pl.lit(7, dtype=pl.Int32).alias("window_days")]
+    text, number = pl.String, pl.Float64
+    model_schema = {"tag": text, "model_id": text, "tag_usage_share": number, "tag_token_share": number}
+    return (
+        pl.DataFrame(tags, schema=["tag", "macro_category", *shares], orient="row").with_columns(key),
+        pl.DataFrame(models, schema=model_schema, orient="row").with_columns(key),
+    )
+
+
+def of_all(*of: Any) -> pl.DataFrame:
+    """Return the leaderboard of all traffic."""
+    return rank(*published(*of)).filter(scope="all")
+
+
+# Hidden figures
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """The figures that are not published: every model's share of every tag."""
+    """The figures that are not published: every model's share of every tag, of requests and of tokens."""
 
-    weights: dict[str, tuple[float, float]]  # by tag: its share of requests, of tokens
-    usage: dict[str, dict[str, float]]
-    tokens: dict[str, dict[str, float]]
+    weights: dict[str, tuple[float, float]]  # by tag
+    shares: dict[str, tuple[dict[str, float], dict[str, float]]]  # by tag
     listed: dict[str, list[str]]  # by tag: its top models by requests
 
-    def true_share(self, model: str, kind: str) -> float:
-        shares = self.usage if kind == "usage" else self.tokens
-        return sum(self.weights[t][kind == "tokens"] * shares[t][model] for t in self.weights)
+    def true_share(self, model: str, k: int) -> float:
+        return sum(self.weights[t][k] * self.shares[t][k][model] for t in self.weights)
 
-    def published(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        key: dict[str, Any] = {"as_of": DAY, "window_days": 7}
-        tags = [
-            {
-                **key,
-                "tag": t,
-                "macro_category": "general",
-                **dict(zip(("usage_share", "token_share"), self.weights[t], strict=True)),
-                **dict(zip(("category_usage_share", "category_token_share"), self.weights[t], strict=True)),
-            }
-            for t in self.weights
-        ]
-        models = [
-            {
-                **key,
-                "tag": t,
-                "model_id": m,
-                "tag_usage_share": self.usage[t][m],
-                "tag_token_share": self.tokens[t][m],
-            }
-            for t, listed in self.listed.items()
-            for m in listed
-        ]
-        schema = {"as_of": pl.Date, "window_days": pl.Int32, "tag": pl.String, "model_id": pl.String}
-        shares = {"tag_usage_share": pl.Float64, "tag_token_share": pl.Float64}
-        return (
-            pl.DataFrame(tags, schema_overrides={"window_days": pl.Int32}),
-            pl.DataFrame(models, schema={**schema, **shares}),
+    def published(self) -> Published:
+        return published(
+            [(t, "general", *weights, *weights) for t, weights in self.weights.items()],
+            [(t, m, *(of[m] for of in self.shares[t])) for t, listed in self.listed.items() for m in listed],
         )
 
 
 @st.composite
 def hidden_figures(draw: st.DrawFn) -> Hidden:
-    weight = st.integers(0, 20)
-
     def fractions(names: list[str]) -> dict[str, float]:
-        drawn = [draw(weight) for _ in names]
+        drawn = [draw(st.integers(0, 20)) for _ in names]
         drawn[0] += 1  # a sum of 0 has no fractions
         return {name: value / sum(drawn) for name, value in zip(names, drawn, strict=True)}
 
     tags = [f"t{n}" for n in range(draw(st.integers(1, 4)))]
-    usage_weights, token_weights = fractions(tags), fractions(tags)
-    usage = {t: fractions(MODELS) for t in tags}
-    listed = {t: sorted(MODELS, key=lambda m: -usage[t][m])[: draw(st.integers(0, 6))] for t in tags}
-    return Hidden(
-        {t: (usage_weights[t], token_weights[t]) for t in tags}, usage, {t: fractions(MODELS) for t in tags}, listed
-    )
+    usage, tokens = fractions(tags), fractions(tags)
+    shares = {t: (fractions(MODELS), fractions(MODELS)) for t in tags}
+    listed = {t: sorted(MODELS, key=lambda m: -shares[t][0][m])[: draw(st.integers(0, 6))] for t in tags}
+    return Hidden({t: (usage[t], tokens[t]) for t in tags}, shares, listed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(hidden_figures())
-def test_bounds_and_ranks_hold_for_any_hidden_completion_of_the_lists(hidden: Hidden) -> None:
-    board = rank(*hidden.published()).filter(scope="all")
-    true_shares = {m: round(hidden.true_share(m, "usage"), 9) for m in MODELS}
-    for row in board.iter_rows(named=True):
-        model = row["model_id"]
-        for kind in ("usage", "token"):
-            true = hidden.true_share(model, "usage" if kind == "usage" else "tokens")
-            assert row[f"{kind}_share"] - SLACK <= true <= row[f"{kind}_share_upper"] + SLACK
-        # Ranks are among the listed models.
-        above = sum(true_shares[other] > true_shares[model] + SLACK for other in board["model_id"])
-        assert row["usage_rank_best"] <= 1 + above <= row["usage_rank_worst"]
+def test_shares_bounds_and_ranks_hold_for_any_hidden_completion_of_the_lists(hidden: Hidden) -> None:
+    tables = leaderboards(*hidden.published())
+    board = tables["model_leaderboard"].filter(scope="all")
+    coverage = tables["leaderboard_coverage"].row(0, named=True)
+    for k, kind in enumerate(("usage", "token")):
+        true = {m: round(hidden.true_share(m, k), 9) for m in MODELS}
+        shares = board[f"{kind}_share"].to_list()
+        assert board[f"{kind}_rank"].to_list() == [1 + sum(other > share for other in shares) for share in shares]
+        for row in board.iter_rows(named=True):
+            model = row["model_id"]
+            assert row[f"{kind}_share"] - SLACK <= true[model] <= row[f"{kind}_share_upper"] + SLACK
+            assert row[f"{kind}_share_low"] <= true[model] <= row[f"{kind}_share_up"]
+            above = sum(true[other] > true[model] + SLACK for other in board["model_id"])  # among listed models
+            assert row[f"{kind}_rank_best"] <= 1 + above <= row[f"{kind}_rank_worst"]
+        unlisted = max((true[m] for m in MODELS if m not in set(board["model_id"])), default=0.0)
+        assert unlisted <= coverage[f"unlisted_{kind}_upper"] + SLACK
+        listed = sum(
+            hidden.weights[t][k] * hidden.shares[t][k][m] for t, listed in hidden.listed.items() for m in listed
+        )
+        assert coverage[f"{kind}_attributed"] == pytest.approx(listed, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
-@given(hidden_figures())
-def test_attributed_shares_sum_to_the_listed_shares(hidden: Hidden) -> None:
-    board = rank(*hidden.published()).filter(scope="all")
-    listed_share = sum(hidden.weights[t][0] * hidden.usage[t][m] for t, listed in hidden.listed.items() for m in listed)
-    assert board["usage_share"].sum() == pytest.approx(listed_share, abs=1e-9)
-
-
-@settings(max_examples=40, deadline=None)
-@given(hidden_figures())
-def test_ranks_are_a_competition_ranking(hidden: Hidden) -> None:
-    board = rank(*hidden.published())
-    for kind in ("usage", "token"):
-        for scope in ("all", "general"):
-            rows = board.filter(scope=scope)
-            shares = rows[f"{kind}_share"].to_list()
-            assert rows[f"{kind}_rank"].to_list() == [1 + sum(other > share for other in shares) for share in shares]
-
-
-def _published(tags: list[tuple[Any, ...]], models: list[tuple[Any, ...]]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    tag_columns = [
-        "tag",
-        "macro_category",
-        "usage_share",
-        "token_share",
-        "category_usage_share",
-        "category_token_share",
-    ]
-    key = [pl.lit(DAY).alias("as_of"), pl.lit(7, dtype=pl.Int32).alias("window_days")]
-    model_schema = {
-        "tag": pl.String,
-        "model_id": pl.String,
-        "tag_usage_share": pl.Float64,
-        "tag_token_share": pl.Float64,
-    }
-    return (
-        pl.DataFrame(tags, schema=tag_columns, orient="row").with_columns(key),
-        pl.DataFrame(models, schema=model_schema, orient="row").with_columns(key),
-    )
+# By hand
 
 
 def test_a_leaderboard_calculated_by_hand() -> None:
-    board = rank(
-        *_published(
+    tables = leaderboards(
+        *published(
             [
                 ("code:a", "code", 0.4, 0.6, 0.8, 0.75),
                 ("code:b", "code", 0.1, 0.2, 0.2, 0.25),
@@ -154,6 +118,7 @@ def test_a_leaderboard_calculated_by_hand() -> None:
             ],
         )
     )
+    board = tables["model_leaderboard"]
     everything = {row["model_id"]: row for row in board.filter(scope="all").iter_rows(named=True)}
     # r: code:a min(0.3, 0.2) = 0.2 and 0.1; code:b min(0.9, 0.1) = 0.1 and 0.2; talk min(0.1, 0.7) = 0.1 and 0.6.
     assert everything["x/big"] == {
@@ -170,18 +135,21 @@ def test_a_leaderboard_calculated_by_hand() -> None:
         "token_share": 0.38,  # 0.6 x 0.6 + 0.2 x 0.1
         "usage_share_upper": 0.31,  # + 0.1 x 0.1 under code:b
         "token_share_upper": 0.42,  # + 0.2 x 0.2
+        "usage_share_low": 0.2992005,  # 0.3995 x 0.4995 + 0.4995 x 0.1995
+        "token_share_low": 0.3792505,  # 0.5995 x 0.5995 + 0.1995 x 0.0995
+        "usage_share_up": 0.31090075,  # 0.4005 x 0.5005 + 0.5005 x 0.2005 + 0.1005 x min(0.9005, 1 - 0.8995)
+        "token_share_up": 0.42095075,  # 0.6005 x 0.6005 + 0.2005 x 0.1005 + 0.2005 x (1 - 0.7995)
         "usage_rank_best": 1,
-        "usage_rank_worst": 1,  # at least 0.3995 x 0.4995 + 0.4995 x 0.1995 = 0.2992; y/mid:free at most 0.2612
+        "usage_rank_worst": 1,  # y/mid:free has at most 0.2612
         "token_rank_best": 1,
-        "token_rank_worst": 2,  # at least 0.5995 x 0.5995 + 0.1995 x 0.0995 = 0.3793; y/mid:free at most 0.4615
+        "token_rank_worst": 2,  # y/mid:free has at most 0.4615
         "task_count": 2,
         "top_task": "code:a",
     }
-    middle = everything["y/mid:free"]
+    middle, lonely = everything["y/mid:free"], everything["lonely"]
     assert (middle["author"], middle["model"], middle["variant"]) == ("y", "mid", "free")
     assert (middle["usage_share"], middle["usage_share_upper"]) == (0.21, 0.26)  # + 0.5 x 0.1 under talk
     assert (middle["token_share"], middle["token_share_upper"]) == (0.34, 0.46)
-    lonely = everything["lonely"]
     assert (lonely["author"], lonely["model"]) == (None, "lonely")
     assert (lonely["usage_share"], lonely["usage_share_upper"]) == (0.05, 0.14)  # + 0.4 x 0.2 + 0.1 x 0.1
     assert (lonely["usage_rank_best"], lonely["usage_rank"], lonely["usage_rank_worst"]) == (3, 3, 3)
@@ -192,102 +160,72 @@ def test_a_leaderboard_calculated_by_hand() -> None:
     assert (code["x/big"]["usage_share"], code["x/big"]["usage_share_upper"]) == (0.4, 0.42)
     assert (code["x/big"]["usage_rank_best"], code["x/big"]["usage_rank_worst"]) == (1, 2)
 
+    coverage = tables["leaderboard_coverage"].row(by_predicate=pl.col("scope") == "all", named=True)
+    # 0.3 + 0.21 + 0.05; 0.4 x 0.2 + 0.1 x 0.1 + 0.5 x 0.1
+    assert (coverage["model_count"], coverage["usage_attributed"], coverage["unlisted_usage_upper"]) == (3, 0.56, 0.14)
+    authors = tables["author_leaderboard"].filter(scope="all")
+    assert authors.select("author", "usage_share", "top_model").rows() == [
+        ("x", 0.3, "x/big"),
+        ("y", 0.21, "y/mid:free"),
+    ]
+
+
+HALVES = [("a", "general", 0.5, 0.5, 0.5, 0.5), ("b", "general", 0.5, 0.5, 0.5, 0.5)]
+
 
 def test_a_tag_without_models_bounds_nothing() -> None:
-    board = rank(
-        *_published(
-            [("a", "general", 0.6, 0.6, 0.6, 0.6), ("b", "general", 0.4, 0.4, 0.4, 0.4)], [("a", "x/m", 1.0, 1.0)]
-        )
-    )
-    row = board.filter(scope="all").row(0, named=True)
-    assert (row["usage_share"], row["usage_share_upper"]) == (0.6, 1.0)
-    assert (row["token_share"], row["token_share_upper"]) == (0.6, 1.0)
+    (row,) = of_all(HALVES, [("a", "x/m", 1.0, 1.0)]).to_dicts()
+    assert (row["usage_share"], row["usage_share_upper"]) == (row["token_share"], row["token_share_upper"]) == (0.5, 1)
 
 
-def test_models_that_rounding_could_reorder_have_a_common_range_of_ranks() -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "ranges"), [(0.5, 0.499, [(1, 2), (1, 2)]), (0.502, 0.498, [(1, 1), (2, 2)])]
+)
+def test_models_that_rounding_could_reorder_have_a_common_range_of_ranks(
+    first: float, second: float, ranges: list[tuple[int, int]]
+) -> None:
     # Complete lists leave nothing open, so only the rounding does.
-    tags = [("a", "general", 0.5, 0.5, 0.5, 0.5), ("b", "general", 0.5, 0.5, 0.5, 0.5)]
-    close = [(tag, model, share, share) for tag in "ab" for model, share in (("x/m", 0.5), ("x/n", 0.499))]
-    clear = [(tag, model, share, share) for tag in "ab" for model, share in (("x/m", 0.502), ("x/n", 0.498))]
-    for models, ranges in ((close, [(1, 2), (1, 2)]), (clear, [(1, 1), (2, 2)])):
-        board = rank(*_published(tags, models)).filter(scope="all")
-        for kind in ("usage", "token"):
-            assert list(zip(board[f"{kind}_rank_best"], board[f"{kind}_rank_worst"], strict=True)) == ranges
-
-
-def test_the_smallest_share_of_a_model_takes_each_published_share_half_a_step_lower() -> None:
-    tags = [("a", "general", 0.4, 0.6, 0.4, 0.6), ("b", "general", 0.5, 0.2, 0.5, 0.2)]
-    found = lows(*_published(tags, [("a", "x/m", 0.5, 0.6), ("b", "x/m", 0.2, 0.1)])).filter(scope="all")
-    # 0.3995 x 0.4995 + 0.4995 x 0.1995, and 0.5995 x 0.5995 + 0.1995 x 0.0995
-    assert found.select("model_id", "usage_low", "token_low").rows() == [("x/m", 0.2992005, 0.3792505)]
+    board = of_all(HALVES, [(t, model, s, s) for t in "ab" for model, s in (("x/m", first), ("x/n", second))])
+    for kind in ("usage", "token"):
+        assert board.select(f"{kind}_rank_best", f"{kind}_rank_worst").rows() == ranges
 
 
 def test_a_published_share_of_0_bounds_nothing_from_below() -> None:
-    board = rank(*_published([("a", "general", 0.0, 1.0, 0.0, 1.0)], [("a", "x/m", 1.0, 0.0), ("a", "x/n", 0.0, 0.0)]))
-    rows = board.filter(scope="all").select(
-        "usage_rank_best", "usage_rank_worst", "token_rank_best", "token_rank_worst"
-    )
-    assert rows.unique().rows() == [(1, 2, 1, 2)]
+    board = of_all([("a", "general", 0.0, 1.0, 0.0, 1.0)], [("a", "x/m", 1.0, 0.0), ("a", "x/n", 0.0, 0.0)])
+    assert board.select("^.*_(best|worst)$").unique().rows() == [(1, 2, 1, 2)]
 
 
 def test_lists_that_sum_to_more_than_one_add_nothing_to_a_bound() -> None:
     # Rounding can make a complete list sum to 1.001; the rest is then 0, and not negative.
-    board = rank(
-        *_published(
-            [("a", "general", 0.5, 0.5, 0.5, 0.5), ("b", "general", 0.5, 0.5, 0.5, 0.5)],
-            [("a", "x/m", 0.501, 0.501), ("a", "x/n", 0.5, 0.5), ("b", "x/o", 1.0, 1.0)],
-        )
-    )
-    row = board.filter(scope="all", model_id="x/o").row(0, named=True)
+    board = of_all(HALVES, [("a", "x/m", 0.501, 0.501), ("a", "x/n", 0.5, 0.5), ("b", "x/o", 1.0, 1.0)])
+    row = board.row(by_predicate=pl.col("model_id") == "x/o", named=True)
     assert row["usage_share_upper"] == row["usage_share"] == 0.5
 
 
 def test_equal_sums_share_the_smaller_rank_whatever_the_order_of_summation() -> None:
     # 0.1 + 0.2 and 0.3 are not the same double.
-    board = rank(
-        *_published(
-            [("a", "general", 1.0, 1.0, 1.0, 1.0), ("b", "general", 1.0, 1.0, 1.0, 1.0)],
-            [("a", "x/sum", 0.1, 0.1), ("b", "x/sum", 0.2, 0.2), ("a", "x/whole", 0.3, 0.3), ("a", "x/less", 0.2, 0.2)],
-        )
-    ).filter(scope="all")
-    assert dict(zip(board["model_id"], board["usage_rank"], strict=True)) == {"x/sum": 1, "x/whole": 1, "x/less": 3}
+    shares = [("a", "x/sum", 0.1), ("b", "x/sum", 0.2), ("a", "x/whole", 0.3), ("a", "x/less", 0.2)]
+    board = of_all([(t, "general", 1.0, 1.0, 1.0, 1.0) for t in "ab"], [(t, m, s, s) for t, m, s in shares])
+    assert dict(board.select("model_id", "usage_rank").rows()) == {"x/sum": 1, "x/whole": 1, "x/less": 3}
 
 
-@settings(max_examples=100, deadline=None)
-@given(hidden_figures())
-def test_rounding_true_figures_never_exceeds_a_scopes_limit(hidden: Hidden) -> None:
-    tags, models = (frame.with_columns(pl.col(pl.Float64).round(3)) for frame in hidden.published())
-    check_scopes({"task_classifications": tags, "task_models": models, "model_leaderboard": rank(tags, models)})
-
-
-def test_a_sum_that_rounding_lifts_above_one_is_within_the_limit_and_a_larger_one_is_not() -> None:
-    # 28 tags with 0.03451 of the traffic and one with 0.03372; under each, 9 models with 0.1006 and one with 0.0946.
-    weights, shares = [0.035] * 28 + [0.034], [0.101] * 9 + [0.095]
-    tags, models = _published(
-        [(f"t{n}", "general", *[weight] * 4) for n, weight in enumerate(weights)],
-        [(f"t{t}", f"x/{m}", share, share) for t in range(29) for m, share in enumerate(shares)],
-    )
-    frames = {"task_classifications": tags, "task_models": models, "model_leaderboard": rank(tags, models)}
-    assert frames["model_leaderboard"].filter(scope="all")["usage_share"].sum() == pytest.approx(1.014 * 1.004)
-    check_scopes(frames)
-    # The limit is (1 + 29 x 0.0005) x (1 + 10 x 0.0005) = 1.01957.
-    board = frames["model_leaderboard"].with_columns(pl.col("token_share") * 1.0016)
-    with pytest.raises(
-        InvalidSnapshotError, match=r"token_share, row 2026-10-06 / all: summed=1\.01968, limit=1\.01957"
-    ):
-        check_scopes({**frames, "model_leaderboard": board})
+def test_models_with_equal_shares_of_a_task_have_a_common_range_of_ranks_within_it() -> None:
+    models = [("a", "x/m", 0.5, 0.2), ("a", "x/n", 0.2, 0.2), ("a", "x/o", 0.2, 0.6)]
+    rows = leaderboards(*published(HALVES, models))["task_models"]
+    assert rows.select("usage_rank", "usage_rank_best", "usage_rank_worst").rows() == [(1, 1, 1), (2, 2, 3), (2, 2, 3)]
+    assert rows.select("token_rank", "token_rank_best", "token_rank_worst").rows() == [(2, 2, 3), (2, 2, 3), (1, 1, 1)]
 
 
 def test_a_days_rows_depend_on_that_day_alone() -> None:
-    other = DAY.replace(day=7)
-    both = parse([(DAY, sample_answer(DAY)), (other, sample_answer(other))])
-    alone = parse([(DAY, sample_answer(DAY))])
-    together = rank(both.task_classifications, both.task_models).filter(as_of=DAY)
-    assert together.equals(rank(alone.task_classifications, alone.task_models))
+    days = [DAY, DAY + timedelta(days=1)]
+    both, alone = (parse((day, sample_response(day)) for day in wanted) for wanted in (days, days[:1]))
+    expected = leaderboards(alone.task_classifications, alone.task_models)
+    for name, rows in leaderboards(both.task_classifications, both.task_models).items():
+        assert rows.filter(as_of=DAY).equals(expected[name])
 
 
-def test_no_answers_give_an_empty_leaderboard_with_its_columns() -> None:
+def test_no_responses_give_empty_tables_with_their_columns() -> None:
     empty = parse([])
-    board = rank(empty.task_classifications, empty.task_models)
-    assert board.is_empty()
-    assert "usage_rank_worst" in board.columns
+    for name, rows in leaderboards(empty.task_classifications, empty.task_models).items():
+        assert rows.is_empty()
+        assert set(rows.columns) == set(TABLES[name].columns())

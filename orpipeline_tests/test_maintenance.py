@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
-import polars as pl
 import pytest
 
-from orpipeline.build import build_defs
 from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.build import build_defs
+from orpipeline.defs.maintenance import KEEP, maintain
+from orpipeline.errors import WarehouseBusyError
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_tables
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.errors import WarehouseBusyError
-from orpipeline.warehouse.maintenance import KEEP, maintain
 from orpipeline.warehouse.tables import Tables
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.engines import EnginePlace
 
 DAYS = 5
@@ -31,19 +29,13 @@ def filled(lake: EnginePlace) -> Warehouse:
     warehouse = lake.open(lock_wait_seconds=0)
     frames = sample_tables(DAYS)
     days = frames["snapshots"]["as_of"].to_list()
-    with warehouse.locked() as connection:
+    with warehouse.locked() as connection:  # one connection is faster than one for each commit
         for day in (*days, days[1]):
-            write(connection, frames, day)
+            connection.begin()
+            of_day = {name: frames[name].filter(as_of=day) for name in TABLES}
+            Tables(connection).replace_days([day], of_day)
+            connection.commit()
     return warehouse
-
-
-def write(connection: duckdb.DuckDBPyConnection, frames: dict[str, pl.DataFrame], day: date) -> None:
-    """Replace a day as a run does, through a connection that stays open."""
-    connection.begin()
-    Tables(connection, "openrouter").replace_days(
-        [day], {name: frames[name].filter(pl.col("as_of") == day) for name in TABLES}
-    )
-    connection.commit()
 
 
 def all_rows(warehouse: Warehouse) -> dict[str, list[dict[str, object]]]:
@@ -59,21 +51,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@pytest.fixture
-def reader(filled: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A reader in the middle of a transaction."""
-    with filled.connect(read_only=True) as connection:
-        connection.begin()
-        connection.execute("SELECT count(*) FROM openrouter.snapshots").fetchall()
-        yield connection
-
-
 @pytest.mark.lake
 def test_files_are_merged_and_no_row_changes(filled: Warehouse, lake: EnginePlace) -> None:
     before = all_rows(filled)
     first = maintain(filled, now=now())
     assert first.before.files >= 3 * DAYS
-    assert first.after.files <= len(TABLES) + 1  # with the table of the layout
+    assert first.after.files <= len(TABLES) + 1  # and the register of our tables
     assert first.after.bytes < first.before.bytes
     assert first.deleted == 0
     assert first.after.replaced >= 3 * DAYS  # queries can still read them
@@ -87,13 +70,16 @@ def test_files_are_merged_and_no_row_changes(filled: Warehouse, lake: EnginePlac
 
 
 @pytest.mark.lake
-def test_a_reader_goes_on_while_the_lake_is_maintained(filled: Warehouse, reader: duckdb.DuckDBPyConnection) -> None:
-    scan = reader.cursor().execute("SELECT * FROM lake.openrouter.task_models")
-    begun = len(scan.fetchmany(1))
-    maintain(filled, now=now())
+def test_a_reader_goes_on_while_the_lake_is_maintained_and_a_writer_does_not(filled: Warehouse) -> None:
     count = "SELECT count(*) FROM openrouter.task_models"
-    (expected,) = reader.execute(count).fetchall()[0]
-    assert begun + len(scan.fetchall()) == expected
+    with filled.connect(read_only=True) as reader:
+        reader.begin()
+        ((expected,),) = reader.execute(count).fetchall()
+        scan = reader.cursor().execute("SELECT * FROM lake.openrouter.task_models")
+        begun = len(scan.fetchmany(1))
+        maintain(filled, now=now())
+        assert reader.execute(count).fetchall() == [(expected,)]
+        assert begun + len(scan.fetchall()) == expected
     with filled.locked(), pytest.raises(WarehouseBusyError):
         maintain(filled, now=now())
 
@@ -115,19 +101,19 @@ def test_time_travel_reaches_as_far_as_the_lakes_option(filled: Warehouse) -> No
 
 
 @pytest.mark.lake
-def test_a_lake_that_is_not_there_yet_is_not_created(lake: EnginePlace) -> None:
-    warehouse = lake.open()
-    assert maintain(warehouse, now=now()).after.files == 0
-    assert not warehouse.exists
+def test_the_job_creates_no_lake_and_shows_what_it_did_to_one(
+    request: pytest.FixtureRequest, lake: EnginePlace, tmp_path: Path
+) -> None:
+    def run() -> dict[str, Any]:
+        job = build_defs(lake.settings(Settings(data_dir=tmp_path))).resolve_job_def("lake_maintenance")
+        events = job.execute_in_process().all_events
+        (output,) = [event.step_output_data for event in events if event.is_successful_output]
+        return {name: value.value for name, value in output.metadata.items()}
 
-
-@pytest.mark.lake
-@pytest.mark.usefixtures("filled")
-def test_the_job_shows_what_it_did(lake: EnginePlace, tmp_path: Path) -> None:
-    job = build_defs(lake.settings(Settings(data_dir=tmp_path))).resolve_job_def("lake_maintenance")
-    result = job.execute_in_process()
-    (output,) = [event.step_output_data for event in result.all_events if event.is_successful_output]
-    shown: dict[str, Any] = {name: value.value for name, value in output.metadata.items()}
+    assert run()["files"] == 0
+    assert not lake.open().exists
+    request.getfixturevalue("filled")
+    shown = run()
     assert shown["files_before"] > shown["files"] > 0
     assert shown["bytes_before"] > shown["bytes"]
 

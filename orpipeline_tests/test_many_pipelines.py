@@ -4,7 +4,7 @@ import dagster as dg
 
 from orpipeline.clock import utc_now
 from orpipeline.defs.runs import active_run, latest_ended_run
-from orpipeline_tests.answers import DAY
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES
 
 OTHER_RUNS = 250

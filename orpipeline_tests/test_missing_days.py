@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of assets.
 
+import logging
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,13 +12,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from orpipeline import MissingDaysError, Settings, SettingsError, asset_key, daily_partitions, require_days, resources
-from orpipeline.archive.archive import Archive
+from orpipeline import MissingDaysError, Settings, SettingsError, asset_key, daily_partitions, resources
+from orpipeline.archive import Archive
 from orpipeline.defs.external import external_specs
-from orpipeline.rebuild import rebuild_days
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
-from orpipeline_tests.world import NOON, QUIET
+from orpipeline.load import load_batches
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import Warehouse
+from orpipeline_tests.world import NOON, QUIET, local
 
 # Dagster warns at each use that single-run backfills are beta.
 pytestmark = [pytest.mark.promise, pytest.mark.filterwarnings("ignore::dagster.BetaWarning")]
@@ -36,8 +37,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     used = Settings(data_dir=tmp_path_factory.mktemp("data"), start_date=START)
     archive = Archive(used.archive)
     for day in DAYS:
-        archive.put(sample_answer(day), fetched_at=NOON, source="a test", origin="import")
-    for loaded in rebuild_days(archive, Warehouse(used.warehouse), DAYS, now=NOON):
+        archive.put(sample_response(day), fetched_at=NOON, source="a test", origin="import")
+    for loaded in load_batches(archive, Warehouse(local(used.warehouse)), DAYS, now=NOON):
         assert not loaded.validated.errors
     return used
 
@@ -100,6 +101,12 @@ def run(
     )
 
 
+def warnings_of(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> str:
+    """Return the warnings that a run has logged."""
+    logs = instance.all_logs(result.run_id)
+    return "\n".join(entry.user_message for entry in logs if entry.level == logging.WARNING)
+
+
 @pytest.mark.parametrize("source", ["task_models", "model_trends"])
 def test_a_missing_day_is_an_error_that_names_the_day_and_the_options(
     settings: Settings, instance: dg.DagsterInstance, source: str
@@ -111,7 +118,6 @@ def test_a_missing_day_is_an_error_that_names_the_day_and_the_options(
         run(settings, instance, asset, first=HOLES[0])
     assert error.value.days == (HOLES[0],)
     assert "orpipeline/missing_days" in str(error.value)
-    assert "require_days" in str(error.value)
     assert seen == [[FIRST]]
     assert instance.get_materialized_partitions(asset.key) == {str(FIRST)}
 
@@ -127,88 +133,14 @@ def test_a_range_with_missing_days_is_an_error_before_the_asset_runs(
     assert instance.get_materialized_partitions(asset.key) == set()
 
 
-def test_a_range_that_allows_missing_days_materializes_only_days_with_rows(
+def test_a_range_that_allows_missing_days_loads_the_days_that_exist(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     seen: Seen = []
     asset = reader(settings, seen, metadata=ALLOW)
     result = run(settings, instance, asset, first=date.fromisoformat(START), last=LAST)
     assert seen == [DAYS]
-    assert instance.get_materialized_partitions(asset.key) == set(map(str, DAYS))
-    events = result.asset_materializations_for_node("reader")
-    assert {event.metadata["missing_days"].value[0] for event in events} == {START}  # type: ignore[index] # of JSON
-
-
-def test_a_day_that_no_input_has_is_not_materialized_even_if_that_is_allowed(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    asset = reader(settings, [], metadata=ALLOW)
-    with pytest.raises(MissingDaysError, match="reader has no rows for 1 partition"):
-        run(settings, instance, asset, first=HOLES[0])
-    assert instance.get_materialized_partitions(asset.key) == set()
-
-
-def test_a_missing_day_is_left_out_in_two_dimensions_too(settings: Settings, instance: dg.DagsterInstance) -> None:
-    both = dg.MultiPartitionsDefinition(
-        {"day": daily_partitions(settings), "kind": dg.StaticPartitionsDefinition(["code", "data"])}
-    )
-
-    @dg.asset(
-        partitions_def=both,
-        ins={"rows": dg.AssetIn(asset_key("task_models"), metadata=ALLOW)},
-        io_manager_key="openrouter_io_manager",
-        metadata={"partition_expr": {"day": "as_of", "kind": "kind"}},
-    )
-    def kinds(context: dg.AssetExecutionContext, rows: pl.DataFrame) -> pl.DataFrame:
-        assert isinstance(context.partition_key, dg.MultiPartitionKey)
-        return rows.select("as_of", kind=pl.lit(context.partition_key.keys_by_dimension["kind"])).unique()
-
-    for day in (FIRST, HOLES[0]):
-        dg.materialize(
-            [kinds, *external_specs(settings)],
-            partition_key=dg.MultiPartitionKey({"day": str(day), "kind": "code"}),
-            instance=instance,
-            resources=resources(settings),
-            run_config=QUIET,
-            raise_on_error=False,
-        )
-    assert instance.get_materialized_partitions(kinds.key) == {f"{FIRST}|code"}
-
-
-def test_an_asset_downstream_of_yours_does_not_materialize_the_missing_days_either(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    upstream = reader(settings, [], metadata=ALLOW)
-
-    @dg.asset(
-        partitions_def=daily_partitions(settings),
-        ins={"rows": dg.AssetIn(upstream.key)},
-        io_manager_key="openrouter_io_manager",
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "as_of"},
-    )
-    def further(rows: pl.DataFrame) -> pl.DataFrame:
-        return rows
-
-    run(settings, instance, upstream, further, first=FIRST, last=LAST)
-    assert instance.get_materialized_partitions(further.key) == set(map(str, DAYS))
-
-
-def test_a_day_of_yours_without_rows_counts_as_materialized_if_its_input_has_the_day(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
-    @dg.asset(
-        partitions_def=daily_partitions(settings),
-        ins={"rows": dg.AssetIn(asset_key("task_models"), metadata=ALLOW)},
-        io_manager_key="openrouter_io_manager",
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "as_of"},
-    )
-    def rare(rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.filter(as_of=LAST)
-
-    run(settings, instance, rare, first=FIRST, last=LAST)
-    assert instance.get_materialized_partitions(rare.key) == set(map(str, DAYS))
+    assert f"lacks 4 days: {START} to 2026-09-19, {HOLES[0]} to {HOLES[1]}" in warnings_of(result, instance)
 
 
 LAST_7_DAYS = dg.TimeWindowPartitionMapping(start_offset=-6)
@@ -217,22 +149,15 @@ LAST_7_DAYS = dg.TimeWindowPartitionMapping(start_offset=-6)
 @pytest.mark.parametrize(
     ("day", "metadata", "found"),
     [
-        (LAST, require_days(7), 7),
-        (LAST - timedelta(days=2), require_days(7), None),  # a hole is in its window
-        (LAST - timedelta(days=2), require_days(6), 6),
+        (LAST, {}, 7),
+        (LAST - timedelta(days=2), {}, None),  # a missing day is in its window
         (LAST - timedelta(days=2), ALLOW, 6),
-        (LAST - timedelta(days=2), {}, None),
-        (date(2026, 9, 22), require_days(7), None),  # its window begins before the first partition
-        (date(2026, 9, 22), {}, None),
-        (date(2026, 9, 22), require_days(3), 3),
+        (date(2026, 9, 22), {}, None),  # its window begins before the first partition
+        (date(2026, 9, 22), ALLOW, 3),
     ],
 )
-def test_the_last_7_days_can_require_a_number_of_days(
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    day: date,
-    metadata: dict[str, Any],
-    found: int | None,
+def test_the_last_7_days_are_all_there_unless_missing_days_are_allowed(
+    settings: Settings, instance: dg.DagsterInstance, day: date, metadata: dict[str, Any], found: int | None
 ) -> None:
     seen: Seen = []
     asset = reader(settings, seen, metadata=metadata, mapping=LAST_7_DAYS)
@@ -252,19 +177,13 @@ def test_the_last_7_days_can_require_a_number_of_days(
         ((-3, 0), FIRST, "2026-09-17 to 2026-09-19"),
     ],
 )
-@pytest.mark.parametrize("metadata", [{}, require_days(5)])
 def test_days_without_a_partition_are_missing_too(
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    offsets: tuple[int, int],
-    day: date,
-    missing: str,
-    metadata: dict[str, Any],
+    settings: Settings, instance: dg.DagsterInstance, offsets: tuple[int, int], day: date, missing: str
 ) -> None:
     seen: Seen = []
     mapping = dg.TimeWindowPartitionMapping(*offsets, allow_nonexistent_upstream_partitions=True)
     with pytest.raises(MissingDaysError, match=missing):
-        run(settings, instance, reader(settings, seen, metadata=metadata, mapping=mapping), first=day)
+        run(settings, instance, reader(settings, seen, mapping=mapping), first=day)
     assert seen == []
 
 
@@ -277,14 +196,13 @@ def test_two_weeks_from_before_the_first_partition_are_14_days(
         run(settings, instance, reader(settings, [], partitions_def=weeks, mapping=mapping), first=date(2026, 9, 20))
 
 
-def test_an_unpartitioned_asset_fails_for_holes_but_not_for_days_before_the_first(
+def test_an_unpartitioned_asset_loads_all_days_and_a_warning_names_lost_ones(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     seen: Seen = []
-    with pytest.raises(MissingDaysError, match=f"lacks 2 days: {HOLES[0]} to {HOLES[1]}"):
-        run(settings, instance, reader(settings, seen, partitions_def=None))
-    run(settings, instance, reader(settings, seen, partitions_def=None, metadata=ALLOW))
+    result = run(settings, instance, reader(settings, seen, partitions_def=None))
     assert seen == [DAYS]
+    assert f"openrouter.task_models lacks 2 days: {HOLES[0]} to {HOLES[1]}. " in warnings_of(result, instance)
 
 
 def test_a_week_with_a_missing_day_is_an_error(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -297,12 +215,17 @@ def test_a_week_with_a_missing_day_is_an_error(settings: Settings, instance: dg.
     assert [len(days) for days in seen] == [7]
 
 
-def test_tables_without_any_day_are_missing_all_days(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_tables_without_any_day_lack_every_day(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     empty = Settings(data_dir=tmp_path, start_date=START)
-    with Warehouse(empty.warehouse).writing() as tables:
+    seen: Seen = []
+    with Warehouse(local(empty.warehouse)).writing() as tables:
         tables.recreate()
-    with pytest.raises(MissingDaysError, match=r"openrouter.task_models lacks \d+ days"):
-        run(empty, instance, reader(empty, [], partitions_def=None))
+    with pytest.raises(MissingDaysError, match=r"openrouter.task_models has no day yet") as error:
+        run(empty, instance, reader(empty, seen), first=FIRST)
+    assert error.value.days == (FIRST,)
+    result = run(empty, instance, reader(empty, seen, partitions_def=None))
+    assert seen == [[]]
+    assert "openrouter.task_models has no day yet. No row is loaded." in warnings_of(result, instance)
 
 
 def test_an_absent_table_is_an_error_that_names_the_days(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -311,7 +234,7 @@ def test_an_absent_table_is_an_error_that_names_the_days(tmp_path: Path, instanc
         with pytest.raises(MissingDaysError, match=f"openrouter.task_models does not exist .* lacks {FIRST}") as error:
             run(absent, instance, reader(absent, []), first=FIRST)
         assert error.value.days == (FIRST,)
-        with Warehouse(absent.warehouse).transaction() as connection:
+        with Warehouse(local(absent.warehouse)).transaction() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS mine AS SELECT 1 AS x")
 
 
@@ -359,9 +282,7 @@ def test_an_empty_day_of_your_own_tables_is_not_missing_whatever_its_partitions_
     assert instance.get_materialized_partitions(downstream.key) == {"2026-01-02"}
 
 
-@pytest.mark.parametrize("metadata", [{"orpipeline/missing_days": "never"}, {"orpipeline/required_days": 0}])
-def test_wrong_metadata_is_an_error(settings: Settings, instance: dg.DagsterInstance, metadata: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=r"missing_days|require_days"):
-        run(settings, instance, reader(settings, [], metadata=metadata), first=FIRST)
-    with pytest.raises(SettingsError, match="at least 1"):
-        require_days(0)
+def test_a_wrong_choice_in_the_metadata_is_an_error(settings: Settings, instance: dg.DagsterInstance) -> None:
+    asset = reader(settings, [], metadata={"orpipeline/missing_days": "never"})
+    with pytest.raises(SettingsError, match='missing_days" is \'never\'; write "fail" or "allow"'):
+        run(settings, instance, asset, first=FIRST)

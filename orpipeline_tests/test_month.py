@@ -25,13 +25,12 @@ import pytest
 import time_machine
 from sqlalchemy.exc import DatabaseError
 
+from orpipeline.archive import Content
 from orpipeline.cli.fetch import fetch_day
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
-from orpipeline.errors import OrpipelineError
-from orpipeline.rebuild import damaged_answers, rebuild
-from orpipeline.testing import LocalApi, Reply, sample_answer
-from orpipeline.warehouse.errors import WarehouseError
+from orpipeline.errors import DamagedWarehouseError, OrpipelineError
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.imports import run_job
 from orpipeline_tests.test_client import RESET
 from orpipeline_tests.world import ASSETS, World, evaluate, local
@@ -45,6 +44,7 @@ FAILURES = (
     *("429 Retry-After", "429 date", "429 X-RateLimit-Reset", "429 in metadata", "429 under 200"),
     *("503 Retry-After", "500", "502", "503", "reset", "reset"),
 )
+DAMAGED = b"damaged" * 1000
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 TICK = timedelta(seconds=30)
 """The sensor's interval."""
@@ -57,11 +57,11 @@ SCHEDULES = {
 
 @dataclass
 class Unreliable:
-    """OpenRouter on the simulated clock: a fifth of its answers are failures, and on some days it publishes late."""
+    """OpenRouter on the simulated clock: a fifth of its responses are failures, and on some days it publishes late."""
 
     seed: int
     requests: list[tuple[datetime, str]] = field(default_factory=list)
-    """When each request came, and the kind of its answer."""
+    """When each request came, and the kind of its response."""
     closed_until: datetime = START
     """The end of the cool-down that the last 429 announced."""
     too_early: list[datetime] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Unreliable:
         now = datetime.now(UTC)
         if now < self.closed_until:
             self.too_early.append(now)
-        kind, reply = self._failure(now) if self.random.random() < FAILING else self._answer(now)
+        kind, reply = self._failure(now) if self.random.random() < FAILING else self._response(now)
         self.requests.append((now, kind))
         if reply.act is not None:
             reply.act(handler)
@@ -92,13 +92,13 @@ class Unreliable:
         handler.end_headers()
         handler.wfile.write(reply.body)
 
-    def _answer(self, now: datetime) -> tuple[str, Reply]:
+    def _response(self, now: datetime) -> tuple[str, Reply]:
         day = newest_completed_day(now)
         if now - datetime.combine(now.date(), time(), UTC) < self.late[now.date()]:
-            return "stale", Reply(restated(day - DAY) if day - DAY in self.restated else sample_answer(day - DAY))
+            return "stale", Reply(restated(day - DAY) if day - DAY in self.restated else sample_response(day - DAY))
         if day in self.restated and now.hour >= 12:
             return "restated", Reply(restated(day))
-        return "answer", Reply(sample_answer(day))
+        return "response", Reply(sample_response(day))
 
     def _failure(self, now: datetime) -> tuple[str, Reply]:
         self.kinds = self.kinds or self.random.sample(FAILURES, len(FAILURES))  # every kind, in random order
@@ -125,7 +125,7 @@ class Unreliable:
 
 
 def restated(day: date) -> bytes:
-    return sample_answer(day, change=lambda data: data["classifications"][0].update(display_name="Restated"))
+    return sample_response(day, change=lambda data: data["classifications"][0].update(display_name="Restated"))
 
 
 @dataclass
@@ -227,30 +227,30 @@ def assert_no_day_is_lost(world: World) -> None:
     archive = world.archive
     days = archive.days()
     month = {(START + (n - 1) * DAY).date() for n in range(DAYS)}
-    assert month <= set(days) <= {*month, min(month) - DAY}  # the stale answer of the first midnight
+    assert month <= set(days) <= {*month, min(month) - DAY}  # the stale response of the first midnight
     for asset in ASSETS:
         assert world.materialized(asset) == {day.isoformat() for day in days}
-    assert damaged_answers(archive) == []
+    assert all(isinstance(content, Content) for content in archive.read_all(archive.all()))
     tables = world.tables()
     for name in TABLES:
         assert {row["as_of"] for row in tables[name]} == set(days)
     assert len(tables["snapshots"]) == len(days)
     for row in tables["snapshots"]:
-        # A restatement can arrive as a stale answer after the next midnight. Only if its run failed is it loaded.
+        # A restatement can arrive as a stale response after the next midnight. Only if its run failed is it loaded.
         gone_at = datetime.combine(row["as_of"] + 2 * DAY, time(), UTC)
         revisions = archive.revisions(row["as_of"])
-        bodies = [archive.read(record) for record in revisions if record.fetched_at < gone_at]
-        assert bodies[0] == sample_answer(row["as_of"])
+        bodies = [archive.read(one).body for one in revisions if one.fetched_at and one.fetched_at < gone_at]
+        assert bodies[0] == sample_response(row["as_of"])
         assert bodies[1:] in ([], [restated(row["as_of"])])
-        in_time, newest = (sha256(body).hexdigest() for body in (bodies[-1], archive.read(revisions[-1])))
+        in_time, newest = (sha256(body).hexdigest() for body in (bodies[-1], archive.read(revisions[-1]).body))
         assert row["sha256"] in (in_time, newest)
 
 
 def assert_no_request_is_too_early(openrouter: Unreliable) -> None:
     moments = [at for at, _ in openrouter.requests]
     kinds = Counter(kind for _, kind in openrouter.requests)
-    answered = {"answer", "restated", "stale"}
-    failed = sum(count for kind, count in kinds.items() if kind not in answered)
+    good = {"response", "restated", "stale"}
+    failed = sum(count for kind, count in kinds.items() if kind not in good)
     print(
         f"\n{DAYS} days: {len(moments)} requests, {failed} failed ({failed / len(moments):.0%}), "
         f"{kinds['stale']} stale\n  by kind: {dict(kinds.most_common())}"
@@ -261,7 +261,7 @@ def assert_no_request_is_too_early(openrouter: Unreliable) -> None:
     assert most_within(MINUTE, moments) <= 30
     assert most_within(DAY, moments) <= 500
     assert failed / len(moments) == pytest.approx(FAILING, abs=0.08)
-    assert {kind for kind in kinds if kind not in answered} == set(FAILURES)
+    assert {kind for kind in kinds if kind not in good} == set(FAILURES)
 
 
 @pytest.fixture
@@ -294,14 +294,14 @@ class Misfortune:
 
     def events(self) -> Iterator[Event]:
         hour = timedelta(hours=1)
-        for n in range(0, 24 * DAYS, 3):  # cron, the second line of defence; every hour would triple the test's time
+        for n in range(0, 24 * DAYS, 3):  # cron as a backup fetch; every hour would triple the test's time
             yield START + n * hour + timedelta(minutes=45), self.fetch
         yield START + 7 * DAY + 5 * hour, self.move_to_disk
         yield START + 8 * DAY + 6 * hour, self.break_dagsters_state
         yield START + 10 * DAY + 9 * hour, self.replace_dagsters_state
         yield START + 12 * DAY + 15 * hour, self.flip_an_archived_file
         yield START + 16 * DAY + 3 * hour, self.break_the_warehouse
-        yield START + 17 * DAY + 9 * hour, self.rebuild_the_warehouse
+        yield START + 17 * DAY + 9 * hour, self.find_the_warehouse_healed
 
     def fetch(self, now: datetime) -> None:
         with suppress(OrpipelineError):
@@ -315,7 +315,7 @@ class Misfortune:
 
     def break_dagsters_state(self, _: datetime) -> None:
         for database in (self.tmp_path / "home").rglob("*.db*"):
-            database.write_bytes(b"damaged" * 1000)
+            database.write_bytes(DAMAGED)
         with pytest.raises(DatabaseError):
             self.daemon.world.tick(None)
         self.daemon.broken = True
@@ -332,19 +332,23 @@ class Misfortune:
         local(newest.path).write_bytes(content)
 
     def break_the_warehouse(self, _: datetime) -> None:
-        local(self.daemon.world.settings.warehouse).write_bytes(b"damaged" * 1000)
+        local(self.daemon.world.settings.warehouse).write_bytes(DAMAGED)
+        with pytest.raises(DamagedWarehouseError):
+            self.daemon.world.tables()
 
-    def rebuild_the_warehouse(self, now: datetime) -> None:
+    def find_the_warehouse_healed(self, _: datetime) -> None:
+        """The next run has set the damaged file aside, and has loaded every archived day into a new one."""
         world = self.daemon.world
-        with pytest.raises(WarehouseError):
-            world.tables()
-        assert rebuild(world.archive, world.warehouse, now=now).set_aside
+        warehouse = local(world.settings.warehouse)
+        (aside,) = warehouse.parent.glob(f"{warehouse.name}.damaged-*")
+        assert aside.read_bytes() == DAMAGED
+        assert set(world.warehouse.days()) >= set(world.archive.days()[:-1])
 
     def use(self, instance: dg.DagsterInstance) -> None:
         """Continue with an empty state of Dagster, and record the archived days in it, as the message advises."""
         old = self.daemon.world
         self.daemon.world = World(old.folder, api=old.api, instance=instance, state=local(old.settings.state))
-        assert run_job(self.daemon.world, old.archive.root).result.success
+        assert run_job(self.daemon.world, local(old.settings.archive)).result.success
         self.daemon.cursor = None
         self.daemon.keys.clear()
 

@@ -15,7 +15,7 @@ import pytest
 import time_machine
 
 from orpipeline.contracts.tables import TABLES
-from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.engines import EnginePlace
 from orpipeline_tests.servers import Gate, PostgresServer, S3Server
@@ -105,9 +105,10 @@ def _assert_every_day_is_there_once(world: World) -> None:
     archive = world.archive
     assert archive.days() == days
     for day in days:
-        (record,) = archive.revisions(day)
-        assert archive.read(record) == sample_answer(day)
-        assert _noon(day) <= record.fetched_at <= _noon(day) + 2 * DAY
+        (revision,) = archive.revisions(day)
+        assert archive.read(revision).body == sample_response(day)
+        assert revision.fetched_at is not None
+        assert _noon(day) <= revision.fetched_at <= _noon(day) + 2 * DAY
     for name, rows in world.tables().items():
         key = TABLES[name].primary_key()
         keys = [tuple(row[column] for column in key) for row in rows]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -17,8 +16,7 @@ import pytest
 from orpipeline import leaderboard
 from orpipeline.contracts.rules import HALF_STEP
 from orpipeline.contracts.tables import TABLES
-from orpipeline.leaderboard import rank
-from orpipeline.warehouse.views import VIEW_QUERIES
+from orpipeline.leaderboard import leaderboards
 
 pytestmark = pytest.mark.promise
 
@@ -107,7 +105,7 @@ class Published:
     """The truths, and what is published of them: shares rounded to 3 decimals, and each tag's top models."""
 
     def __init__(self) -> None:
-        truth = pl.concat(_truth(number) for number in range(TRUTHS))
+        self.truth = truth = pl.concat(_truth(number) for number in range(TRUTHS))
         in_category = {
             f"category_{kind}_share": pl.col(f"{kind}_share")
             / pl.col(f"{kind}_share").sum().over(_DAY, "macro_category")
@@ -164,29 +162,19 @@ class Outcome:
     board: pl.DataFrame
     authors: pl.DataFrame
     coverage: pl.DataFrame
+    task_models: pl.DataFrame
     wrong_rows: dict[str, int]
 
 
 def calculate(published: Published, half_step: float) -> Outcome:
     """Calculate everything from the published figures, with `half_step` as the allowance for rounding."""
-    with pytest.MonkeyPatch.context() as patch, duckdb.connect() as connection:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leaderboard, "HALF_STEP", half_step)
-        board = rank(published.tags, published.models)
-        for name, rows in (
-            ("task_classifications", published.tags),
-            ("task_models", published.models),
-            ("model_leaderboard", board),
-        ):
-            assert set(rows.columns) <= set(TABLES[name].columns())
-            connection.register(name, rows)
-        authors, coverage = (
-            pl.DataFrame(
-                pl.from_arrow(
-                    connection.sql(VIEW_QUERIES[view].replace(str(HALF_STEP), str(half_step))).to_arrow_table()
-                )
-            )
-            for view in ("author_leaderboard", "leaderboard_coverage")
-        )
+        found = leaderboards(published.tags, published.models)
+    assert all(set(rows.columns) <= set(TABLES[name].columns()) for name, rows in found.items())
+    board, authors, coverage = (
+        found[name] for name in ("model_leaderboard", "author_leaderboard", "leaderboard_coverage")
+    )
     wrong_rows: dict[str, int] = {}
     for name, rows in (("model_id", board), ("author", authors)):
         shares = published.true_shares(name)
@@ -212,7 +200,13 @@ def calculate(published: Published, half_step: float) -> Outcome:
         claims = coverage.join(above, on=[_DAY, "scope"], how="left", validate="1:1")
         claimed = pl.col(f"{kind}_models_above_unlisted") > pl.col("above").fill_null(0)
         wrong_rows[f"above the line, {kind}"] = claims.filter(claimed).height
-    return Outcome(board, authors, coverage, wrong_rows)
+        bounded = board.join(shares, on=[_DAY, "scope", "model_id"], how="left", validate="1:1")
+        within = true.is_between(pl.col(f"{kind}_share_low") - SLACK, pl.col(f"{kind}_share_up") + SLACK)
+        wrong_rows[f"bounds, {kind}"] = bounded.filter(~within).height
+        unlisted = coverage.join(most, on=[_DAY, "scope"], how="inner", validate="1:1")
+        above_it = pl.col("most") > pl.col(f"unlisted_{kind}_up") + SLACK
+        wrong_rows[f"bound of unlisted models, {kind}"] = unlisted.filter(above_it).height
+    return Outcome(board, authors, coverage, found["task_models"], wrong_rows)
 
 
 def test_possible_ranks_and_the_line_of_unlisted_models_hold_for_every_hidden_truth(published: Published) -> None:
@@ -223,7 +217,19 @@ def test_possible_ranks_and_the_line_of_unlisted_models_hold_for_every_hidden_tr
         for kind in ("usage", "token"):
             assert rows[f"{kind}_rank"].is_between(rows[f"{kind}_rank_best"], rows[f"{kind}_rank_worst"]).all()
             assert rows.filter(pl.col(f"{kind}_rank_best") == pl.col(f"{kind}_rank_worst")).height > rows.height / 20
+    listed = published.truth.filter("listed")
+    true_ranks = {
+        f"true_{kind}_rank": pl.col(f"{kind}_of_tag").rank("min", descending=True).over(_DAY, "tag")
+        for kind in ("usage", "token")
+    }
+    in_tasks = found.task_models.join(listed.with_columns(**true_ranks), on=[_DAY, "tag", "model_id"], validate="1:1")
+    assert in_tasks.height == found.task_models.height
     for kind in ("usage", "token"):
+        assert (
+            in_tasks[f"true_{kind}_rank"]
+            .is_between(in_tasks[f"{kind}_rank_best"], in_tasks[f"{kind}_rank_worst"])
+            .all()
+        )
         assert found.coverage.filter(pl.col(f"{kind}_models_above_unlisted") > 0).height > found.coverage.height / 20
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,24 +22,24 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import orpipeline
-from orpipeline import NoSuchTableError, NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
+from orpipeline import NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
 from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
-from orpipeline.snapshot import load_days
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.load import load_days
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.processes import held_open
-from orpipeline_tests.publishing import DAYS, FIRST, NOW, LocalPlace
+from orpipeline_tests.publishing import DAYS, FIRST, NOW, Place
 
 pytestmark = pytest.mark.promise
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> LocalPlace:
-    filled = LocalPlace(tmp_path / "data")
+def place(tmp_path: Path) -> Place:
+    filled = Place(tmp_path / "data")
     filled.load(*DAYS)
     return filled
 
 
-def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: LocalPlace) -> None:
+def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: Place) -> None:
     with place.warehouse.reading() as tables:
         for name, model in RELATIONS.items():
             rows = place.read(name)
@@ -46,7 +48,7 @@ def test_every_table_and_view_is_read_with_the_columns_of_its_contract(place: Lo
             assert len(rows)
 
 
-def test_days_and_a_scope_can_be_chosen(place: LocalPlace) -> None:
+def test_days_and_a_scope_can_be_chosen(place: Place) -> None:
     rows = place.read("model_leaderboard", since=DAYS[1], until=str(DAYS[2]), scope="code")
     assert rows["as_of"].unique().sort().to_list() == DAYS[1:3]
     assert set(rows["scope"]) == {"code"}
@@ -54,13 +56,13 @@ def test_days_and_a_scope_can_be_chosen(place: LocalPlace) -> None:
 
 
 def test_without_settings_it_reads_the_copy_of_the_environments_data_folder(
-    monkeypatch: pytest.MonkeyPatch, place: LocalPlace
+    monkeypatch: pytest.MonkeyPatch, place: Place
 ) -> None:
     monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(place.settings.data_dir))
     assert orpipeline.read("snapshots")["as_of"].to_list() == DAYS
 
 
-def test_your_own_tables_are_in_the_copy_too(place: LocalPlace) -> None:
+def test_your_own_tables_are_in_the_copy_too(place: Place) -> None:
     place.execute(
         "CREATE TABLE authors AS SELECT DATE '2026-10-01' AS as_of, 'a' AS author",
         "CREATE SCHEMA market",
@@ -72,31 +74,32 @@ def test_your_own_tables_are_in_the_copy_too(place: LocalPlace) -> None:
     assert place.read("authors").to_dicts() == place.read("main.Authors").to_dicts()
     assert place.read("authors", until="2026-09-30").is_empty()
     assert place.read("market.dear").columns == ["price"]
-    with pytest.raises(NoSuchTableError, match=r"several tables prices. Write one of: market.prices, other.prices"):
+    with pytest.raises(WarehouseError, match=r"no table or view prices. These exist: .*market.prices, .*other.prices"):
         place.read("prices")
     assert "usage_rank" in place.read("model_leaderboard").columns  # the pipeline's own takes precedence
-    with pytest.raises(NoSuchTableError, match=r"market.prices has no column as_of, which `since` needs"):
+    with pytest.raises(WarehouseError, match="as_of"):
         place.read("market.prices", since=FIRST)
 
 
-def test_your_own_tables_may_have_other_types_and_names(place: LocalPlace) -> None:
+def test_your_own_tables_may_have_other_types_and_names(place: Place) -> None:
     place.execute(
-        'CREATE TABLE "My.Table" AS SELECT TIMESTAMP \'2026-10-01 12:00\' AS "AS_OF", 7 AS scope',
-        "INSERT INTO \"My.Table\" VALUES ('2026-10-02 00:00', NULL)",
+        'CREATE TABLE "My Table" AS SELECT TIMESTAMP \'2026-10-01 12:00\' AS "AS_OF", 7 AS scope',
+        "INSERT INTO \"My Table\" VALUES ('2026-10-02 00:00', NULL)",
         "CREATE TABLE odd AS SELECT INTERVAL 1 DAY AS days",
     )
-    assert len(place.read("my.table", until="2026-10-01")) == 1
-    assert len(place.read("main.my.table", since="2026-10-01", scope="7")) == 1
-    with pytest.raises(NoSuchTableError, match=r"no scope all\. Its scopes are: 7"):
-        place.read("My.Table", scope="all")
+    assert len(place.read("my table", until="2026-10-01")) == 1
+    assert len(place.read("main.my table", since="2026-10-01", scope="7")) == 1
+    with pytest.raises(WarehouseError, match=r"no scope all\. Its scopes are: 7"):
+        place.read("My Table", scope="all")
     with pytest.raises(WarehouseError, match="cannot be read"):
         place.read("odd")
 
 
-def test_a_wrong_name_is_an_error_that_helps(place: LocalPlace) -> None:
-    with pytest.raises(NoSuchTableError, match=r"Did you mean model_leaderboard\? It has: .*openrouter.task_models"):
-        place.read("model_leader_board")
-    with pytest.raises(NoSuchTableError, match=r"no scope coding. Its scopes are: agent, all, code, data, general"):
+def test_a_wrong_name_is_an_error_that_helps(place: Place) -> None:
+    for name in ("model_leader_board", "settings", "no.settings"):  # also if `read` has a variable of that name
+        with pytest.raises(WarehouseError, match=rf"no table or view {name}. These exist: .*openrouter.task_models"):
+            place.read(name)
+    with pytest.raises(WarehouseError, match=r"no scope coding. Its scopes are: agent, all, code, data, general"):
         place.read("model_leaderboard", scope="coding")
     with pytest.raises(SettingsError, match="since: 'yesterday' is not a day"):
         place.read("model_leaderboard", since="yesterday")
@@ -112,15 +115,15 @@ def test_without_a_copy_the_error_states_how_to_get_one(tmp_path: Path) -> None:
         orpipeline.read("task_models", settings=Settings(data_dir=tmp_path))
 
 
-def test_a_process_that_has_an_older_copy_open_reads_the_newest_one(place: LocalPlace) -> None:
-    with duckdb.connect(place.published, read_only=True) as notebook:
+def test_a_process_that_has_an_older_copy_open_reads_the_newest_one(place: Place) -> None:
+    with duckdb.connect(place.file, read_only=True) as notebook:
         count = "SELECT count(DISTINCT as_of) FROM openrouter.task_models"
         place.load(DAYS[-1] + timedelta(days=1))
         assert notebook.execute(count).fetchall() == [(len(DAYS),)]
         assert len(place.read("snapshots")) == len(DAYS) + 1
 
 
-def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: LocalPlace) -> None:
+def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: Place) -> None:
     patient = Warehouse(place.warehouse.path, lock_wait_seconds=0.1, published=place.published)
     with held_open(place.warehouse.path) as holder, pytest.raises(WarehouseBusyError) as error, patient.writing():
         pass
@@ -132,23 +135,21 @@ def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: LocalPlac
 # Parquet
 
 
-def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: LocalPlace) -> None:
+def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: Place) -> None:
+    assert set(place.parquet.entries()) == {*(f"{name}.parquet" for name in EXPORTED), "CITATION", "DATA_DICTIONARY.md"}
     for name in EXPORTED:
-        folder, stored = place.parquet / name, place.read(name)
-        assert sorted(path.name for path in folder.iterdir()) == ["2026-09.parquet", "2026-10.parquet"]
+        file, stored = place.parquet.address(f"{name}.parquet"), place.read(name)
         frames = {
-            "a polars folder": pl.read_parquet(folder),
-            "a polars pattern": pl.read_parquet(f"{folder}/*.parquet"),
-            "a polars scan": pl.scan_parquet(folder).collect(),
-            "a recursive pattern": pl.read_parquet(f"{place.parquet}/{name}/**/*.parquet"),
-            "pyarrow": pl.DataFrame(pl.from_arrow(ds.dataset(folder).to_table())),
-            "duckdb": _duckdb(f"FROM '{folder}/*.parquet'"),
+            "polars": pl.read_parquet(file),
+            "a polars scan": pl.scan_parquet(file).collect(),
+            "pyarrow": pl.DataFrame(pl.from_arrow(ds.dataset(file).to_table())),
+            "duckdb": _duckdb(f"FROM '{file}'"),
         }
         for reader, frame in frames.items():
             assert frame.columns == stored.columns, reader
             same = frame.cast(dict(stored.schema)) if reader == "duckdb" else frame  # type: ignore[arg-type] # of columns
-            assert_frame_equal(same, stored, check_row_order=False, check_exact=True)
-        loaded = pd.read_parquet(folder)
+            assert_frame_equal(same, stored, check_exact=True)  # in the order of the key
+        loaded = pd.read_parquet(file)
         assert list(loaded.columns) == stored.columns
         assert set(loaded["as_of"]) == set(DAYS)
         assert "category" not in set(map(str, loaded.dtypes))
@@ -160,44 +161,46 @@ def _duckdb(query: str) -> pl.DataFrame:
         return pl.DataFrame(pl.from_arrow(connection.sql(query).to_arrow_table()))
 
 
-def test_a_restated_older_day_is_current_in_every_file(place: LocalPlace) -> None:
+def test_a_restated_or_removed_older_day_is_current_in_every_file(place: Place) -> None:
+    (place.file.parent / "parquet" / "model_trends.parquet").unlink()
     place.load(FIRST - timedelta(days=40))  # changes first_seen and days_listed of all later days
     place.load(DAYS[1], label="Restated")
-    for view_days in (0, 30):
-        place.load(DAYS[-1] + timedelta(days=1 + view_days), view_days=view_days)
-        for name in EXPORTED:
-            assert_frame_equal(pl.read_parquet(place.parquet / name), place.read(name), check_row_order=False)
-
-
-def test_a_month_that_the_tables_no_longer_have_is_removed(place: LocalPlace) -> None:
-    gone = "DELETE FROM openrouter.{} WHERE as_of < DATE '2026-10-01'"
-    place.execute(*(gone.format(name) for name in TABLES))
+    place.load(DAYS[-1] + timedelta(days=1))
+    _assert_current(place)
+    place.execute(*(f"DELETE FROM openrouter.{name} WHERE as_of < DATE '{DAYS[2]}'" for name in TABLES))
     place.load(DAYS[-1])
-    assert {path.name for path in place.parquet.rglob("*.parquet")} == {"2026-10.parquet"}
+    _assert_current(place)
+    assert place.read_parquet("snapshots")["as_of"].min() == DAYS[2]
 
 
-def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: LocalPlace) -> None:
+def _assert_current(place: Place) -> None:
+    for name in EXPORTED:
+        assert_frame_equal(place.read_parquet(name), place.read(name))
+
+
+def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: Place) -> None:
     second = Warehouse(place.warehouse.path, schema="second", published=place.published)
     load_days(place.archive, second, DAYS[:1], now=NOW)
     assert place.read("second.snapshots")["as_of"].to_list() == DAYS[:1]
     assert place.read("snapshots")["as_of"].to_list() == DAYS
-    assert pl.read_parquet(place.parquet / "snapshots")["as_of"].to_list() == DAYS
-    assert pl.read_parquet(place.parquet.with_name("parquet_second") / "snapshots")["as_of"].to_list() == DAYS[:1]
+    assert place.read_parquet("snapshots")["as_of"].to_list() == DAYS
+    second_parquet = place.file.with_name("parquet_second") / "snapshots.parquet"
+    assert pl.read_parquet(second_parquet)["as_of"].to_list() == DAYS[:1]
 
 
-def test_a_transaction_that_writes_nothing_copies_nothing(place: LocalPlace) -> None:
-    before = place.published.stat().st_ino
+def test_a_transaction_that_writes_nothing_copies_nothing(place: Place) -> None:
+    before = place.file.stat().st_ino
     place.execute("FROM openrouter.snapshots")
-    assert place.published.stat().st_ino == before
+    assert place.file.stat().st_ino == before
 
 
 # Failures
 
 
 def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publishes_it(
-    place: LocalPlace, caplog: pytest.LogCaptureFixture
+    place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, aside = place.published.parent, place.published.parent.with_name("aside")
+    folder, aside = place.file.parent, place.file.parent.with_name("aside")
     folder.rename(aside)
     folder.write_text("not a folder")
     new = DAYS[-1] + timedelta(days=1)
@@ -208,32 +211,49 @@ def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publish
     folder.unlink()
     aside.rename(folder)
     assert len(place.read("snapshots")) == len(DAYS)
-    for left in (".warehouse.duckdb.publishing-1-a", "parquet/.orpipeline-1-0-2026-10.parquet"):
-        (folder / left).write_bytes(b"what a killed process left")
+    killed, others = (".warehouse.duckdb.publishing-1-a", "parquet/task_models.parquet#1"), ("parquet/note #1",)
+    for left in killed + others:
+        (folder / left).write_bytes(b"what a killed process, or another program, left")
+        os.utime(folder / left, (0, 0))
     place.warehouse.publish()
     assert place.read("snapshots")["as_of"].to_list() == [*DAYS, new]
-    assert pl.read_parquet(place.parquet / "snapshots")["as_of"].to_list() == [*DAYS, new]
-    assert list(folder.rglob(".*")) == []
+    assert place.read_parquet("snapshots")["as_of"].to_list() == [*DAYS, new]
+    assert [(folder / left).exists() for left in killed + others] == [False, False, True]
 
 
-def test_a_transaction_that_is_rolled_back_publishes_nothing(place: LocalPlace) -> None:
-    before = place.published.stat()
+def test_a_transaction_that_is_rolled_back_publishes_nothing(place: Place) -> None:
+    before = place.file.stat()
     with pytest.raises(WarehouseError, match="no_such_column"):
         place.execute("DELETE FROM openrouter.snapshots", "SELECT no_such_column")
-    assert place.published.stat() == before
+    assert place.file.stat() == before
 
 
-def test_a_file_that_is_missing_from_a_month_is_written_again(place: LocalPlace) -> None:
-    lost = place.parquet / "model_trends" / "2026-09.parquet"
-    lost.unlink()
+def test_the_copy_is_read_only_and_what_a_writer_does_to_it_is_undone_by_the_next_write(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert place.file.stat().st_mode & 0o222 == 0
+    log, mine = place.file.with_name("warehouse.duckdb.wal"), place.file.with_name("mine.duckdb")
+    shutil.copyfile(place.file, mine)  # root and owners can write in spite of the permissions
+    with duckdb.connect(mine) as writer:
+        writer.execute("PRAGMA disable_checkpoint_on_shutdown")
+        writer.execute("DELETE FROM openrouter.snapshots")
+    mine.with_name("mine.duckdb.wal").rename(log)
+    assert place.read("snapshots").is_empty()
+    with caplog.at_level(logging.WARNING, "orpipeline"):
+        place.load(DAYS[-1])
+    assert f"Removed {log}" in caplog.text
+    assert not log.exists()
+    assert place.read("snapshots")["as_of"].to_list() == DAYS
+    place.file.unlink()
+    shutil.copyfile(mine, place.file)  # a writer that left no log, and other content
     place.load(DAYS[-1])
-    assert lost.exists()
+    assert place.file.stat().st_mode & 0o222 == 0
 
 
 # Others at work
 
 
-def test_two_writing_threads_take_turns(place: LocalPlace) -> None:
+def test_two_writing_threads_take_turns(place: Place) -> None:
     place.execute("CREATE TABLE counter AS SELECT 0 AS n")
 
     def count() -> None:
@@ -275,9 +295,9 @@ print(json.dumps(sorted(seen)))
 
 
 @pytest.mark.slow
-def test_four_readers_during_twenty_writes_see_whole_days_and_block_nobody(place: LocalPlace, tmp_path: Path) -> None:
+def test_four_readers_during_twenty_writes_see_whole_days_and_block_nobody(place: Place, tmp_path: Path) -> None:
     stop = tmp_path / "stop"
-    program = [sys.executable, "-c", READER, str(place.published), str(stop)]
+    program = [sys.executable, "-c", READER, str(place.file), str(stop)]
     ready = [tmp_path / f"ready{n}" for n in range(4)]
     with ExitStack() as stack:
         readers = [

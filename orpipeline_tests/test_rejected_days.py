@@ -1,15 +1,18 @@
-"""Rejected answers in Dagster: the rule and row are named, a blocking check fails, and the tables are unchanged."""
+"""Rejected responses in Dagster: the rule and row are named, a blocking check fails, and the tables are unchanged."""
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 import pytest
 
 from orpipeline.capture import Fetch
-from orpipeline.contracts.rules import CHECKS, RULES, Check
-from orpipeline.testing import LocalApi, sample_answer
-from orpipeline_tests.answers import DAY, tag
+from orpipeline.contracts.rules import RULES
+from orpipeline.defs.checks import CHECKS, Check
+from orpipeline.testing import LocalApi, sample_response
+from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.violations import ONE_PER_CHECK
-from orpipeline_tests.world import World, checks_of, failure_of
+from orpipeline_tests.world import NOON, World, checks_of, failure_of
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
@@ -18,10 +21,11 @@ REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
 @pytest.mark.parametrize("check", REJECTING, ids=lambda check: check.name)
 def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) -> None:
     violation = ONE_PER_CHECK[check.name]
-    world.store(sample_answer(DAY))
+    world.store(sample_response(DAY))
     world.make_tables(DAY)
     before = world.tables()
-    restated = world.store(sample_answer(DAY, change=violation.bend)).record
+    later = NOON + timedelta(hours=9)
+    restated = world.store(sample_response(DAY, change=violation.bend), fetched_at=later).revision
 
     result = world.run(DAY)
 
@@ -37,28 +41,28 @@ def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) 
     assert not evaluation.passed
     assert evaluation.blocking
     assert "first_failing_rows" in evaluation.metadata
-    assert world.archive.read(restated) == sample_answer(DAY, change=violation.bend)
+    assert world.archive.read(restated).body == sample_response(DAY, change=violation.bend)
 
 
 def test_invisible_characters_of_a_rejected_day_are_visible_in_dagster(world: World) -> None:
-    world.store(sample_answer(DAY, change=lambda data: tag(data, "math").update(tag="math\u202e\u3164")))
+    world.store(sample_response(DAY, change=lambda data: tag(data, "math").update(tag="o\u202ether\u3164")))
     result = world.run(DAY)
     failure = failure_of(result)
-    check = checks_of(result)["task_classifications", "keys_are_unique"]
+    check = checks_of(result)["task_classifications", "no_other_bucket"]
     for text in (
         failure.description,
         str(failure.metadata["findings"].value),
         str(check.metadata["first_failing_rows"].value),
     ):
         assert text is not None
-        assert "names_are_canonical" in text
-        assert "math\\u202e\\u3164" in text.replace("\\\\", "\\")
+        assert "no_other_bucket" in text
+        assert "o\\u202ether\\u3164" in text.replace("\\\\", "\\")
         assert not {"\u202e", "\u3164"} & set(text)
 
 
 @pytest.mark.parametrize("stated", ["2026-10-05", "../../x", None], ids=["another day", "no date", "missing"])
-def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: LocalApi, stated: str | None) -> None:
-    api.serve(sample_answer(DAY, change=lambda data: data.update(as_of=stated)))
+def test_a_response_of_another_or_no_day_changes_no_table(online: World, api: LocalApi, stated: str | None) -> None:
+    api.serve(sample_response(DAY, change=lambda data: data.update(as_of=stated)))
     failure = failure_of(online.run(DAY, fetch=Fetch.auto))
     assert "archived" in str(failure.description)
     (path,) = (online.folder / "raw").rglob("*.json.gz")
@@ -68,14 +72,14 @@ def test_an_answer_of_another_or_no_day_changes_no_table(online: World, api: Loc
 
 def test_the_other_checks_of_a_rejected_day_pass(world: World) -> None:
     violation = ONE_PER_CHECK["totals_are_one"]
-    world.store(sample_answer(DAY, change=violation.bend))
+    world.store(sample_response(DAY, change=violation.bend))
     checks = checks_of(world.run(DAY))
     assert not checks["task_classifications", "totals_are_one"].passed
     assert checks["task_classifications", "shares_are_fractions"].passed
 
 
 def test_a_warning_appears_in_its_check_and_the_day_is_loaded(world: World) -> None:
-    world.store(sample_answer(DAY, change=lambda data: data.update(note="new")))
+    world.store(sample_response(DAY, change=lambda data: data.update(note="new")))
     result = world.run(DAY)
     assert result.success
     check = checks_of(result)["raw_task_classifications", "nothing_unexpected"]

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import struct
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import combinations, product
 from pathlib import Path
@@ -17,23 +18,24 @@ import polars as pl
 import pytest
 import vl_convert
 
-from orpipeline.archive.archive import Archive
-from orpipeline.certainty import certain_count, unknown_group
+from orpipeline.archive import Archive
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
+from orpipeline.errors import MissingDaysError, NotPublishedError, StoreError
 from orpipeline.report import page as report_page
 from orpipeline.report import picture, wording
+from orpipeline.report.certainty import unknown_group
 from orpipeline.report.charts import movers
 from orpipeline.report.charts.parts import Spec
 from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.compiled import compile_page_charts, page_charts, page_specs
-from orpipeline.report.data import NoReportError, ReportData, read_report_data
-from orpipeline.report.files import ReportError, write_report
+from orpipeline.report.data import ReportData, read_report_data
+from orpipeline.report.files import write_report
 from orpipeline.report.history import leaders
 from orpipeline.report.page import render_page
 from orpipeline.report.periods import DrawnDay, drawn_days, periods
 from orpipeline.report.ranking import model_rows, task_rows
-from orpipeline.testing import Task, sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import Task, sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.report_data import (
     NEWEST,
     Report,
@@ -146,7 +148,7 @@ def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_
     data = read_report_data(
         warehouse_of(
             tmp_path,
-            {day: sample_answer(day, [Task("code:debugging", models=listed)]) for day, listed in models.items()},
+            {day: sample_response(day, [Task("code:debugging", models=listed)]) for day, listed in models.items()},
         )
     )
     moves = [(move.model_id, move.kind, round(move.change, 6)) for move in data.moves]
@@ -167,11 +169,11 @@ def test_a_newcomers_move_is_at_least_what_no_unlisted_model_could_have_had(tmp_
 
 def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
     listed = {10: {"a/x": 0.4, "b/back": 0.3}, 7: {"a/x": 0.4}, 0: {"a/x": 0.4, "b/back": 0.3, "c/new": 0.2}}
-    answers = {
-        NEWEST - timedelta(days=n): sample_answer(NEWEST - timedelta(days=n), [Task("code:debugging", models=m)])
+    responses = {
+        NEWEST - timedelta(days=n): sample_response(NEWEST - timedelta(days=n), [Task("code:debugging", models=m)])
         for n, m in listed.items()
     }
-    data = read_report_data(warehouse_of(tmp_path, answers))
+    data = read_report_data(warehouse_of(tmp_path, responses))
     page = Report(render_page(data))
     board = {cells[2]: cells[6] for cells in page.table("board", scope="all").body}
     assert (board["b/back"], board["c/new"]) == ("back", "new")
@@ -180,8 +182,10 @@ def test_a_model_that_returns_is_back_and_not_new(tmp_path: Path) -> None:
 
 def test_without_a_change_the_page_says_so(tmp_path: Path) -> None:
     week_before = NEWEST - timedelta(days=7)
-    answers = {day: sample_answer(day, [Task("code:debugging", models={"a/x": 0.5})]) for day in (week_before, NEWEST)}
-    text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, answers)))).text.split())
+    responses = {
+        day: sample_response(day, [Task("code:debugging", models={"a/x": 0.5})]) for day in (week_before, NEWEST)
+    }
+    text = " ".join(Report(render_page(read_report_data(warehouse_of(tmp_path, responses)))).text.split())
     assert "share changed between 29 Sep 2026 and 6 Oct 2026" in text
 
 
@@ -227,9 +231,9 @@ def test_an_earlier_day_is_shown_as_it_was_then(month: Warehouse) -> None:
 
 
 def test_a_missing_day_and_an_empty_warehouse_raise_an_error(month: Warehouse, tmp_path: Path) -> None:
-    with pytest.raises(NoReportError, match=r"no rows of 2026-09-14.*2026-09-07 to 2026-10-06"):
+    with pytest.raises(MissingDaysError, match=r"no rows of 2026-09-14.*2026-09-07 to 2026-10-06"):
         read_report_data(month, MISSING[0])
-    with pytest.raises(NoReportError, match="no tables yet"):
+    with pytest.raises(NotPublishedError, match="no days yet"):
         read_report_data(Warehouse(tmp_path / "none.duckdb"))
 
 
@@ -256,24 +260,22 @@ def test_only_made_up_figures_are_marked_as_demo(month_page: str, tmp_path: Path
     assert "<strong>DEMO</strong>" in month_page
     assert "<title>DEMO: " in month_page
     imported = warehouse_of(
-        tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.5})])}, origin="import"
+        tmp_path, {NEWEST: sample_response(NEWEST, [Task("code:debugging", models={"a/x": 0.5})])}, origin="import"
     )
     page = render_page(read_report_data(imported))
     assert "demo" not in re.sub(r"<(style|script)\b.*?</\1>", "", page, flags=re.DOTALL).lower()
     assert "Source: OpenRouter (openrouter.ai/rankings), as of 2026-10-06. Licensed under CC BY 4.0." in page
 
 
-@pytest.mark.parametrize(("origin", "word"), [("api", "Fetched"), ("import", "Fetched or imported")])
-def test_the_time_of_an_import_is_not_labelled_as_its_fetch_time(tmp_path: Path, origin: str, word: str) -> None:
-    warehouse = warehouse_of(
-        tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.5})])}, origin=origin
-    )
-    assert f"<dt>{word}</dt>" in render_page(read_report_data(warehouse))
+def test_an_unknown_fetch_time_is_not_shown_as_a_time(one_day: ReportData) -> None:
+    assert "Fetched7 Oct 2026, 12:00:00 UTC" in Report(render_page(one_day)).text
+    imported = replace(one_day, snapshot={**one_day.snapshot, "fetched_at": None})
+    assert "Fetchedat an unknown time" in Report(render_page(imported)).text
 
 
 def test_the_headline_names_its_share_and_window_a_tie_and_a_certain_lead(tmp_path: Path) -> None:
     tied = warehouse_of(
-        tmp_path / "tied", {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.3, "b/y": 0.3})])}
+        tmp_path / "tied", {NEWEST: sample_response(NEWEST, [Task("code:debugging", models={"a/x": 0.3, "b/y": 0.3})])}
     )
     text = " ".join(Report(render_page(read_report_data(tied))).text.split())
     assert "2 models lead the lists with 30.0% of classified requests each, 30 Sep to 6 Oct 2026" in text
@@ -281,7 +283,7 @@ def test_the_headline_names_its_share_and_window_a_tie_and_a_certain_lead(tmp_pa
         "They are x, y; their order is not known. By tokens, 2 models are first with 30.0% each; their order is" in text
     )
     sure = warehouse_of(
-        tmp_path / "sure", {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.5, "b/y": 0.3})])}
+        tmp_path / "sure", {NEWEST: sample_response(NEWEST, [Task("code:debugging", models={"a/x": 0.5, "b/y": 0.3})])}
     )
     text = " ".join(Report(render_page(read_report_data(sure))).text.split(" ")).replace("\n", " ")
     assert "x leads with 50.0% of classified requests, 30 Sep to 6 Oct 2026" in text
@@ -294,7 +296,7 @@ def test_a_lead_is_not_certain_while_an_unlisted_model_can_have_more(tmp_path: P
         for model, share in zip(data["classifications"][0]["models"], (0.1, 0.3), strict=True):
             model["tag_token_share"] = share
 
-    body = json.loads(sample_answer(NEWEST, [Task("code:debugging", models={"a/one": 0.3, "b/two": 0.2})]))
+    body = json.loads(sample_response(NEWEST, [Task("code:debugging", models={"a/one": 0.3, "b/two": 0.2})]))
     tokens(body["data"])
     text = Report(render_page(read_report_data(warehouse_of(tmp_path, {NEWEST: json.dumps(body).encode()})))).text
     text = " ".join(text.split())
@@ -304,7 +306,7 @@ def test_a_lead_is_not_certain_while_an_unlisted_model_can_have_more(tmp_path: P
 
 def test_a_lead_that_rounding_or_unlisted_requests_could_turn_is_not_called_certain(tmp_path: Path) -> None:
     near = {"a/x": 0.301, "b/y": 0.3, "c/z": 0.2}
-    warehouse = warehouse_of(tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models=near)])})
+    warehouse = warehouse_of(tmp_path, {NEWEST: sample_response(NEWEST, [Task("code:debugging", models=near)])})
     # Only x's own rounding and that of the tag's share are open, so the two intervals overlap.
     page = render_page(read_report_data(warehouse))
     text = " ".join(Report(page).text.split())
@@ -314,22 +316,19 @@ def test_a_lead_that_rounding_or_unlisted_requests_could_turn_is_not_called_cert
 
 
 @pytest.mark.parametrize(
-    ("ranks", "group", "certain"),
+    ("ranks", "group"),
     [
-        ([(1, 1), (2, 2), (3, 3)], range(0), 3),
-        ([(1, 2), (1, 2), (3, 3), (4, 7), (4, 7), (4, 7), (4, 7)], range(3, 7), 1),
-        ([(1, 3), (1, 3), (1, 3)], range(3), 0),
-        ([(1, 1), (1, 1), (3, 3)], range(0), 3),  # a certain tie
-        ([(1, 1), (2, 4), (2, 4), (2, 4), (5, 5)], range(1, 4), 2),  # the last rank is certain
-        ([(1, 2), (1, 3), (2, 3)], range(3), 0),
-        ([], range(0), 0),
+        ([(1, 1), (2, 2), (3, 3)], range(0)),
+        ([(1, 2), (1, 2), (3, 3), (4, 7), (4, 7), (4, 7), (4, 7)], range(3, 7)),
+        ([(1, 3), (1, 3), (1, 3)], range(3)),
+        ([(1, 1), (1, 1), (3, 3)], range(0)),  # a certain tie
+        ([(1, 1), (2, 4), (2, 4), (2, 4), (5, 5)], range(1, 4)),  # the last rank is certain
+        ([(1, 2), (1, 3), (2, 3)], range(3)),
+        ([], range(0)),
     ],
 )
-def test_the_divider_is_before_the_largest_group_of_unknown_order(
-    ranks: list[tuple[int, int]], group: range, certain: int
-) -> None:
+def test_the_divider_is_before_the_largest_group_of_unknown_order(ranks: list[tuple[int, int]], group: range) -> None:
     assert unknown_group(ranks) == group
-    assert certain_count(ranks) == certain
     assert all(best < worst for best, worst in (ranks[index] for index in group))
 
 
@@ -352,7 +351,8 @@ def test_within_a_task_only_equal_shares_have_an_unknown_order_and_by_tokens_unl
     tmp_path: Path,
 ) -> None:
     warehouse = warehouse_of(
-        tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models={"a/x": 0.4, "b/y": 0.2, "c/z": 0.2})])}
+        tmp_path,
+        {NEWEST: sample_response(NEWEST, [Task("code:debugging", models={"a/x": 0.4, "b/y": 0.2, "c/z": 0.2})])},
     )
     rows = task_rows(read_report_data(warehouse), PAGE)
     by_requests = [(row["kind"], row.get("ranks")) for row in rows if row["measure"] == "usage"]
@@ -380,7 +380,7 @@ def test_the_files_are_named_after_the_day_and_the_clock_decides_which_days_are_
     assert (later.as_of, later.page) == (days[0], reports / "leaderboard-2026-10-04.html")
     assert "Lost days5 Oct 2026, 7 Oct 2026." in Report(Path(later.page).read_text(encoding="utf-8")).text
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ReportError, match="Cannot write the report"):
+    with pytest.raises(StoreError, match=r"Cannot write .*ORPIPELINE_REPORTS"):
         write_report(tmp_path / "file", archive, warehouse, day=None, now=noon)
 
 

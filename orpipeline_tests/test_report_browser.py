@@ -19,8 +19,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from orpipeline.report.data import read_report_data
 from orpipeline.report.page import render_page
-from orpipeline.testing import Task, sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import Task, sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.hostile import VALID
 from orpipeline_tests.independent import percent, ranks
 from orpipeline_tests.report_data import (
@@ -524,7 +524,7 @@ def test_names_that_differ_only_at_their_end_differ_on_the_page(tmp_path: Path, 
         "an-author-of-a-long-name/z": 0.1,
     }
     shares |= {f"a/n{number}": 0.02 for number in range(10)}
-    warehouse = warehouse_of(tmp_path, {NEWEST: sample_answer(NEWEST, [Task("code:debugging", models=shares)])})
+    warehouse = warehouse_of(tmp_path, {NEWEST: sample_response(NEWEST, [Task("code:debugging", models=shares)])})
     opened = open_page(_written(warehouse, tmp_path), width)
     for chart in ("models", "task_models"):
         texts = opened.shown(chart).splitlines()

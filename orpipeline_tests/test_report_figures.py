@@ -1,4 +1,4 @@
-"""Every figure of the report's page against the second calculation, for made-up days and for the real answer."""
+"""Every figure of the report's page against the second calculation, for made-up days and for the real response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from orpipeline.report.data import read_report_data
 from orpipeline.report.page import render_page
-from orpipeline.testing import sample_answer
+from orpipeline.testing import sample_response
 from orpipeline_tests import independent
 from orpipeline_tests.independent import REAL, needs_real, percent, ranks
 from orpipeline_tests.report_data import NEWEST, Report, rows_of, series_of, warehouse_of
@@ -22,18 +22,18 @@ Figures = list[dict[str, Any]]
 
 
 class Shown:
-    """A page of some answers, the newest last, and these answers as the API returns them."""
+    """A page of some responses, the newest last, and these responses as the API returns them."""
 
     def __init__(self, folder: Path, bodies: dict[date, bytes], origin: str) -> None:
-        self.answers = {day: json.loads(body) for day, body in bodies.items()}
+        self.responses = {day: json.loads(body) for day, body in bodies.items()}
         self.page = render_page(read_report_data(warehouse_of(folder, bodies, origin=origin)))
         self.report = Report(self.page)
         self.text = " ".join(self.report.text.split())
 
     @property
     def newest(self) -> Any:
-        """The newest answer."""
-        return self.answers[max(self.answers)]
+        """The newest response."""
+        return self.responses[max(self.responses)]
 
 
 @pytest.fixture(scope="module", params=["made up", pytest.param("real", marks=needs_real)])
@@ -41,7 +41,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "real":
         return Shown(tmp_path_factory.mktemp("real"), {NEWEST: REAL.read_bytes()}, "api")
     days = [NEWEST - timedelta(days=back) for back in (60, 9, 7, 6, 1, 0)]
-    return Shown(tmp_path_factory.mktemp("made_up"), {day: sample_answer(day) for day in days}, "demo")
+    return Shown(tmp_path_factory.mktemp("made_up"), {day: sample_response(day) for day in days}, "demo")
 
 
 def _ordered(rows: Figures, scope: str, measure: str, key: str) -> Figures:
@@ -56,10 +56,10 @@ def _chart(page: str, name: str, **choice: str) -> Figures:
 
 def _changes(shown: Shown) -> dict[tuple[str, str], float]:
     """Return the change of each scope's models that both days list."""
-    if WEEK_BEFORE not in shown.answers:
+    if WEEK_BEFORE not in shown.responses:
         return {}
     now, then = (
-        {(row["scope"], row["model_id"]): row["usage_share"] for row in independent.leaderboard(shown.answers[day])}
+        {(row["scope"], row["model_id"]): row["usage_share"] for row in independent.leaderboard(shown.responses[day])}
         for day in (NEWEST, WEEK_BEFORE)
     )
     return {key: now[key] - then[key] for key in now if key in then}
@@ -128,7 +128,7 @@ def test_the_headline_and_the_coverage_equal_the_second_calculation(shown: Shown
 
 
 @needs_real
-def test_the_real_answers_headline_figures(tmp_path: Path) -> None:
+def test_the_real_responses_headline_figures(tmp_path: Path) -> None:
     text = Shown(tmp_path, {NEWEST: REAL.read_bytes()}, "api").text
     assert "with 10.9% of classified requests, 30 Sep to 6 Oct 2026" in text
     assert "most to deepseek: at least 17.3%, with 5 models" in text
@@ -137,7 +137,7 @@ def test_the_real_answers_headline_figures(tmp_path: Path) -> None:
     assert "at most 2.5% of requests and 30.4% of tokens; 9 and 0 models are above that" in text
 
 
-def test_the_tasks_and_the_mix_are_the_answers_own_figures(shown: Shown) -> None:
+def test_the_tasks_and_the_mix_are_the_responses_own_figures(shown: Shown) -> None:
     tags = shown.newest["data"]["classifications"]
     mix = {row["name"]: row for row in _chart(shown.page, "mix", kind="task")}
     for tag in tags:
@@ -174,7 +174,7 @@ def _task_ranks(shares: Sequence[float]) -> list[str]:
 
 
 def test_the_history_and_the_moves_equal_the_second_calculation(shown: Shown) -> None:
-    if len(shown.answers) == 1:
+    if len(shown.responses) == 1:
         assert series_of(shown.page) is None
         return
     past = series_of(shown.page)
@@ -191,8 +191,8 @@ def test_the_history_and_the_moves_equal_the_second_calculation(shown: Shown) ->
             }
             assert drawn == {
                 (str(day), row[key]): round(1_000_000 * row[f"{measure}_share"])
-                for day, answer in shown.answers.items()
-                for row in calculated(answer)
+                for day, response in shown.responses.items()
+                for row in calculated(response)
                 if row["scope"] == "all"
             }
     moves = {row["id"]: (row["kind"], row["change"]) for row in _chart(shown.page, "movers")}
@@ -204,22 +204,22 @@ def _moves(shown: Shown) -> list[tuple[float, str, str]]:
     now, then = (
         {
             row["model_id"]: row["usage_share"]
-            for row in independent.leaderboard(shown.answers[day])
+            for row in independent.leaderboard(shown.responses[day])
             if row["scope"] == "all"
         }
         for day in (NEWEST, WEEK_BEFORE)
     )
     caps = {
-        day: next(row for row in independent.coverage(shown.answers[day]) if row["scope"] == "all")[
+        day: next(row for row in independent.coverage(shown.responses[day]) if row["scope"] == "all")[
             "unlisted_usage_upper"
         ]
         for day in (NEWEST, WEEK_BEFORE)
     }
     earlier = {
         row["model_id"]
-        for day, answer in shown.answers.items()
+        for day, response in shown.responses.items()
         if day < WEEK_BEFORE
-        for row in independent.leaderboard(answer)
+        for row in independent.leaderboard(response)
     }
     moves = []
     for model in now.keys() | then.keys():

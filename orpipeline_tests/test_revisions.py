@@ -1,3 +1,5 @@
+"""Several responses for a day: which one is in the tables, and what a run says about the others."""
+
 from __future__ import annotations
 
 import shutil
@@ -10,18 +12,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orpipeline.days import day_spans
+from orpipeline.clock import day_spans
+from orpipeline.load import Loaded, load_days
 from orpipeline.report.files import write_report
-from orpipeline.snapshot import load_days, validate_days
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import sample_response
 from orpipeline.warehouse.tables import Tables
-from orpipeline_tests.answers import DAY, macro, tag
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.imports import envelope, in_every_asset, materialized, run_job, write
+from orpipeline_tests.responses import DAY, macro, tag
 from orpipeline_tests.world import ASSETS, NAMES, NOON, World, checks_of, failure_of, local
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 LATER = NOON + timedelta(hours=9)
+FIRST = sample_response(DAY)
 
 
 def _restate(data: dict[str, Any]) -> None:
@@ -33,8 +36,25 @@ def _restate(data: dict[str, Any]) -> None:
         task["category_usage_share"] = round(task["usage_share"] / general, 3)
 
 
-def _break(data: dict[str, Any]) -> None:
-    data["window_days"] = 30
+RESTATED = sample_response(DAY, change=_restate)
+INVALID = sample_response(DAY, change=lambda data: data.update(window_days=30))
+
+
+def _archive(world: World, *bodies: bytes) -> list[Path]:
+    """Archive responses for the day, one minute after the other, and return their files."""
+    times = [NOON, *(LATER + timedelta(minutes=n) for n in range(len(bodies) - 1))]
+    stored = [world.store(body, fetched_at=at) for body, at in zip(bodies, times, strict=True)]
+    return [local(one.revision.path) for one in stored]
+
+
+def _load(world: World, **options: Any) -> Loaded:
+    return load_days(world.archive, world.warehouse, [DAY], now=NOON, **options)
+
+
+def _revision(world: World) -> int:
+    """Return which revision is in the tables."""
+    (row,) = world.tables()["snapshots"]
+    return int(row["revision"])
 
 
 def _share_of_translation(world: World) -> float:
@@ -42,15 +62,23 @@ def _share_of_translation(world: World) -> float:
     return float(share)
 
 
+def _raw_version(world: World) -> str | None:
+    """Return the data version of the day's raw response in Dagster."""
+    event = world.instance.get_latest_materialization_event(NAMES.raw)
+    assert event is not None
+    assert event.asset_materialization is not None
+    return (event.asset_materialization.tags or {}).get("dagster/data_version")
+
+
 def test_a_restated_day_becomes_the_next_revision_and_a_check_shows_how_far_it_moved(world: World) -> None:
-    world.store(sample_answer(DAY))
+    _archive(world, FIRST)
     world.run(DAY)
     before = _share_of_translation(world)
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
+    _archive(world, FIRST, RESTATED)
     result = world.run(DAY)
 
     assert result.success
-    assert world.tables()["snapshots"][0]["revision"] == 2
+    assert _revision(world) == 2
     assert _share_of_translation(world) == pytest.approx(before + 0.004)
     check = checks_of(result)["task_classifications", "restatement"]
     assert check.passed
@@ -62,21 +90,20 @@ def test_a_restated_day_becomes_the_next_revision_and_a_check_shows_how_far_it_m
     assert row.data["tag"] in ("translation", "content_writing")
 
 
-def test_the_run_config_can_select_an_older_revision(world: World) -> None:
-    world.store(sample_answer(DAY))
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
+def test_the_run_config_can_select_an_older_revision_and_names_one_that_does_not_exist(world: World) -> None:
+    _archive(world, FIRST, RESTATED)
     assert world.run(DAY).success
     assert world.run(DAY, revision=1).success
-    assert world.tables()["snapshots"][0]["revision"] == 1
+    assert _revision(world) == 1
+    assert "no revision 3 of 2026-10-06; it has: 1, 2" in str(failure_of(world.run(DAY, revision=3)).description)
 
 
 def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: World) -> None:
-    world.store(sample_answer(DAY - timedelta(days=1)))
-    first = world.store(sample_answer(DAY)).record
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
-    content = bytearray(local(first.path).read_bytes())
+    world.store(sample_response(DAY - timedelta(days=1)))
+    first, _ = _archive(world, FIRST, RESTATED)
+    content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 1
-    local(first.path).write_bytes(content)
+    first.write_bytes(content)
     result = world.run(DAY - timedelta(days=1), DAY)
 
     assert result.success
@@ -86,24 +113,25 @@ def test_a_damaged_older_revision_is_not_compared_and_stops_no_table(world: Worl
     skipped = check.metadata["not_compared"]
     assert isinstance(skipped, dg.TableMetadataValue)
     (row,) = skipped.records
-    assert str(first.path) in str(row.data["why"])
+    assert str(first) in str(row.data["why"])
 
 
 def test_a_day_with_a_damaged_newest_revision_is_loaded_from_the_intact_one(world: World) -> None:
-    whole = world.store(sample_answer(DAY)).record
-    local(world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path).write_bytes(b"rubbish")
+    _, damaged = _archive(world, FIRST, RESTATED)
+    damaged.write_bytes(b"rubbish")
 
-    # The run fails because a person should see the damage, but the intact answer is in the tables.
+    # The run fails because a person should see the damage, but the intact response is in the tables.
     assert "damaged" in str(failure_of(world.run(DAY)).description)
     assert world.materialized("raw_task_classifications") == world.materialized("snapshots") == {"2026-10-06"}
-    assert _raw_version(world) == whole.sha256
+    assert _raw_version(world) == world.tables()["snapshots"][0]["sha256"]
+    assert _revision(world) == 1
 
 
 def test_importing_twice_beside_a_damaged_revision_changes_nothing_the_second_time(
     world: World, tmp_path: Path
 ) -> None:
-    local(world.store(sample_answer(DAY, change=_restate), fetched_at=LATER).record.path).write_bytes(b"rubbish")
-    older = write(tmp_path / "older.json", envelope(sample_answer(DAY), fetched_at=NOON))
+    local(world.store(RESTATED, fetched_at=LATER).revision.path).write_bytes(b"rubbish")
+    older = write(tmp_path / "older.json", envelope(FIRST, fetched_at=NOON))
     first, second = (run_job(world, older).result for _ in range(2))
     assert first.success
     assert second.success
@@ -112,16 +140,16 @@ def test_importing_twice_beside_a_damaged_revision_changes_nothing_the_second_ti
     assert second.get_asset_materialization_events() == []
 
 
-def test_an_answer_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
+def test_a_response_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process archives a restated answer after this run began, and before it locks the warehouse."""
-    world.store(sample_answer(DAY))
+    """Another process archives a restated response after this run began, and before it locks the warehouse."""
+    _archive(world, FIRST)
     lock = Warehouse.writing
 
     @contextmanager
     def overtaken(warehouse: Warehouse) -> Iterator[Tables]:
-        world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
+        world.store(RESTATED, fetched_at=LATER)
         with lock(warehouse) as tables:
             yield tables
 
@@ -129,56 +157,37 @@ def test_an_answer_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
     assert world.run(DAY).success
     newest = world.archive.latest(DAY)
     assert newest is not None
-    assert world.tables()["snapshots"][0]["revision"] == newest.revision == 2
-    assert _raw_version(world) == newest.sha256
+    assert _revision(world) == newest.number == 2
+    assert _raw_version(world) == world.archive.read(newest).sha256
 
 
 def test_a_requested_revision_is_loaded_even_if_there_is_a_newer_one(world: World) -> None:
-    world.store(sample_answer(DAY))
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
-    load_days(world.archive, world.warehouse, [DAY], now=NOON, revision=1)
-    assert world.tables()["snapshots"][0]["revision"] == 1
+    _archive(world, FIRST, RESTATED)
+    _load(world, revision=1)
+    assert _revision(world) == 1
 
 
-def test_a_damaged_record_keeps_the_days_rows(world: World) -> None:
-    record = world.store(sample_answer(DAY)).record
+def test_a_damaged_file_keeps_the_days_rows(world: World) -> None:
+    (path,) = _archive(world, FIRST)
     world.make_tables(DAY)
-    local(record.path).with_name("record.json").write_text("{}")
-    loaded = load_days(world.archive, world.warehouse, [DAY], now=NOON)
-    assert len(world.tables()["snapshots"]) == 1
-    assert "damaged" in str(loaded.validated.errors[DAY])
-
-
-def _raw_version(world: World) -> str | None:
-    """Return the data version of the day's raw answer in Dagster."""
-    event = world.instance.get_latest_materialization_event(NAMES.raw)
-    assert event is not None
-    assert event.asset_materialization is not None
-    return (event.asset_materialization.tags or {}).get("dagster/data_version")
-
-
-def test_a_revision_that_does_not_exist_is_named(world: World) -> None:
-    world.store(sample_answer(DAY))
-    failure = failure_of(world.run(DAY, revision=3))
-    assert "no revision 3 of 2026-10-06; it has: 1" in str(failure.description)
+    path.write_bytes(b"rubbish")
+    assert str(path) in str(_load(world).validated.errors[DAY])
+    assert _revision(world) == 1
 
 
 def test_empty_tables_get_the_newest_valid_revision(world: World) -> None:
-    world.store(sample_answer(DAY))
-    world.store(sample_answer(DAY, change=_restate), fetched_at=LATER)
-    world.store(sample_answer(DAY, change=_break), fetched_at=LATER + timedelta(minutes=1))
+    _archive(world, FIRST, RESTATED, INVALID)
     result = world.run(DAY)
 
     # The run fails because a person should see the rejection; the figures are those of the revision before.
     assert "its tables use revision 2, the newest valid one" in str(failure_of(result).description)
-    assert world.tables()["snapshots"][0]["revision"] == 2
-    assert not checks_of(result)["raw_task_classifications", "answer_matches_request"].passed
+    assert _revision(world) == 2
+    assert not checks_of(result)["raw_task_classifications", "response_matches_request"].passed
     assert world.materialized("model_leaderboard") == {"2026-10-06"}
 
 
 def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_one(world: World) -> None:
-    world.store(sample_answer(DAY))
-    world.store(sample_answer(DAY, change=lambda data: data.update(window_days=30, surprise="new")), fetched_at=LATER)
+    _archive(world, FIRST, sample_response(DAY, change=lambda data: data.update(window_days=30, surprise="new")))
     assert not world.run(DAY).success
     event = world.instance.get_latest_materialization_event(NAMES.asset("snapshots"))
     assert event is not None
@@ -189,26 +198,19 @@ def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_o
 
 
 def test_without_a_valid_revision_the_tables_stay_empty(world: World) -> None:
-    world.store(sample_answer(DAY, change=_break))
-    world.store(sample_answer(DAY, change=lambda data: data.update(window_days=1)), fetched_at=LATER)
-    assert "unchanged" in str(failure_of(world.run(DAY)).description)
+    first, _ = _archive(world, INVALID, sample_response(DAY, change=lambda data: data.update(window_days=1)))
+    first.write_bytes(b"rubbish")
+    assert "unchanged" in str(_load(world).validated.errors[DAY])
     assert world.tables()["snapshots"] == []
 
 
-def test_an_unreadable_older_revision_is_skipped(world: World) -> None:
-    unreadable = world.store(sample_answer(DAY)).record.path
-    local(unreadable).unlink()
-    local(unreadable).mkdir()
-    world.store(sample_answer(DAY, change=_break), fetched_at=LATER)
-    validated = validate_days(world.archive, [DAY], now=NOON)
-    assert "unchanged" in str(validated.errors[DAY])
+# Lost days
 
 
 def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> None:
     for n in (9, 8, 5, 1):
-        world.store(sample_answer(DAY - timedelta(days=n)))
-    result = world.run(DAY - timedelta(days=1))
-    check = checks_of(result)["raw_task_classifications", "no_lost_days"]
+        world.store(sample_response(DAY - timedelta(days=n)))
+    check = checks_of(world.run(DAY - timedelta(days=1)))["raw_task_classifications", "no_lost_days"]
     assert not check.passed
     assert check.severity.value == "WARN"
     assert check.metadata["lost_days"].value == 5
@@ -216,19 +218,13 @@ def test_lost_days_are_listed_and_the_newest_is_not_lost_yet(world: World) -> No
 
 
 def test_a_day_that_only_the_tables_have_is_not_lost_even_if_the_run_has_nothing_to_load(world: World) -> None:
-    for n in (2, 1):
-        record = world.store(sample_answer(DAY - timedelta(days=n))).record
-    world.make_tables(DAY - timedelta(days=2), DAY - timedelta(days=1))
-    shutil.rmtree(local(record.path).parents[1])
+    days = [DAY - timedelta(days=n) for n in (2, 1)]
+    files = [local(world.store(sample_response(day)).revision.path) for day in days]
+    world.make_tables(*days)
+    shutil.rmtree(files[-1].parent)
     result = world.run(DAY)
     assert not result.success
     assert checks_of(result)["raw_task_classifications", "no_lost_days"].passed
-
-
-def test_without_a_hole_no_day_is_lost(world: World) -> None:
-    world.store(sample_answer(DAY))
-    check = checks_of(world.run(DAY))["raw_task_classifications", "no_lost_days"]
-    assert check.passed
 
 
 def test_days_are_written_as_spans() -> None:

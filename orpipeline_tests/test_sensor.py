@@ -10,13 +10,12 @@ import dagster as dg
 import pytest
 import time_machine
 
-from orpipeline.backoff import Attempts
 from orpipeline.capture import Fetch
-from orpipeline.cli.dagster_runs import job_origin
-from orpipeline.testing import LocalApi, Reply, sample_answer
+from orpipeline.defs.backoff import Attempts
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline_tests.answers import DAY
-from orpipeline_tests.world import NAMES, NOON, World, local
+from orpipeline_tests.responses import DAY
+from orpipeline_tests.world import NAMES, NOON, World, local, queued_run
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("clock")]
 FINGERPRINT = hashlib.blake2b(KEY.encode(), digest_size=4).hexdigest()
@@ -51,23 +50,24 @@ def test_a_missing_day_is_one_run_however_often_a_tick_is_evaluated(online: Worl
 
 
 def test_a_materialized_day_needs_no_run(online: World) -> None:
-    online.store(sample_answer(DAY))
+    online.store(sample_response(DAY))
     assert online.run(DAY).success
     assert "2026-10-06 is materialized; the next day is due" in reason(online.tick())
 
 
-def test_a_materialized_day_whose_archived_answer_is_damaged_is_fetched_again_hourly(
+def test_a_materialized_day_whose_archived_response_is_damaged_is_fetched_again_hourly(
     online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    record = online.store(sample_answer(DAY)).record
+    damaged = online.store(sample_response(DAY)).revision
     assert online.run(DAY).success
-    local(record.path).write_bytes(b"damaged")
+    local(damaged.path).write_bytes(b"damaged")
     assert "is damaged in the archive; retried hourly, next attempt 13:00:00 UTC" in reason(online.tick())
     clock.move_to(NOON + timedelta(hours=1))
     (request,) = online.tick().run_requests or []
-    api.serve(sample_answer(DAY))
+    api.serve(sample_response(DAY))
     assert online.execute(request).success
-    assert online.archive.read(record) == sample_answer(DAY)
+    (revision,) = online.archive.revisions(DAY)
+    assert online.archive.read(revision).body == sample_response(DAY)
     assert "2026-10-06 is materialized" in reason(online.tick())
 
 
@@ -84,7 +84,6 @@ def _start_run(world: World, status: dg.DagsterRunStatus, day: str = "2026-10-06
         run_id="12345678-0000-4000-8000-000000000000",
         status=status,
         tags={"dagster/partition": day},
-        remote_job_origin=job_origin("daily_snapshot"),
     )
     world.instance.add_run(run)
     world.instance.report_engine_event("Started.", run)
@@ -126,7 +125,7 @@ def test_a_silent_run_that_also_has_assets_of_yours_is_left_alone_and_does_not_b
 
 
 def test_a_queued_run_may_wait_for_any_time(online: World, clock: time_machine.Traveller) -> None:
-    _start_run(online, dg.DagsterRunStatus.QUEUED)
+    online.instance.add_run(queued_run("daily_snapshot", **{"dagster/partition": "2026-10-06"}))
     clock.move_to(NOON + timedelta(hours=5))
     assert "is already processing" in reason(online.tick())
 
@@ -180,7 +179,7 @@ def test_a_rejected_key_is_retried_hourly_and_at_once_after_it_changes(
 def test_a_rejected_day_waits_for_the_recapture_and_is_then_fetched_anyway(
     online: World, api: LocalApi, clock: time_machine.Traveller
 ) -> None:
-    api.serve(sample_answer(DAY, change=lambda data: data.update(window_days=1)))
+    api.serve(sample_response(DAY, change=lambda data: data.update(window_days=1)))
     online.run(DAY, fetch=Fetch.auto)
     cursor = online.tick().cursor
     clock.move_to(NOON + timedelta(hours=8))

@@ -10,11 +10,10 @@ import dagster as dg
 import pytest
 import time_machine
 
-from orpipeline.backoff import BACKLOG_DAYS, LOADS_AT_ONCE
-from orpipeline.cli.dagster_runs import job_origin
-from orpipeline.testing import LocalApi, sample_answer
-from orpipeline_tests.answers import DAY
-from orpipeline_tests.world import NOON, World
+from orpipeline.defs.backoff import BACKLOG_DAYS, LOADS_AT_ONCE
+from orpipeline.testing import LocalApi, sample_response
+from orpipeline_tests.responses import DAY
+from orpipeline_tests.world import NOON, World, queued_run
 
 MINUTE, ONE_DAY = timedelta(minutes=1), timedelta(days=1)
 
@@ -29,7 +28,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 @pytest.fixture
 def recorded(online: World) -> World:
     """A pipeline whose newest day is in the archive and in the tables."""
-    online.store(sample_answer(DAY))
+    online.store(sample_response(DAY))
     assert online.run(DAY).success
     return online
 
@@ -40,7 +39,7 @@ def days_before(*ages: int) -> list[date]:
 
 def archive(world: World, days: Sequence[date]) -> None:
     for day in days:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
 
 
 def requested(result: dg.SensorResult) -> list[date]:
@@ -53,7 +52,6 @@ def add_failed_run(world: World, day: date) -> None:
         "daily_snapshot",
         status=dg.DagsterRunStatus.STARTED,
         tags={"dagster/partition": day.isoformat()},
-        remote_job_origin=job_origin("daily_snapshot"),
     )
     world.instance.add_run(run)
     world.instance.report_run_failed(run)
@@ -79,11 +77,11 @@ def test_after_an_outage_of_several_days_every_archived_day_is_loaded_without_ca
 
 
 @pytest.mark.slow
-def test_a_rejected_day_is_loaded_once_more_only_with_another_answer(
+def test_a_rejected_day_is_loaded_once_more_only_with_another_response(
     recorded: World, clock: time_machine.Traveller
 ) -> None:
     rejected, valid = days_before(2, 1)
-    recorded.store(sample_answer(rejected, change=lambda data: data.update(window_days=1)))
+    recorded.store(sample_response(rejected, change=lambda data: data.update(window_days=1)))
     archive(recorded, [valid])
     tick = recorded.tick()
     assert requested(tick) == [rejected, valid]
@@ -92,19 +90,19 @@ def test_a_rejected_day_is_loaded_once_more_only_with_another_answer(
         clock.move_to(NOON + minutes * MINUTE)
         assert rejected not in requested(recorded.tick())
     clock.move_to(NOON + MINUTE)
-    recorded.store(sample_answer(rejected), fetched_at=NOON + MINUTE)
+    recorded.store(sample_response(rejected), fetched_at=NOON + MINUTE)
     (request,) = recorded.tick().run_requests or []
     assert request.partition_key == rejected.isoformat()
     assert recorded.execute(request).success
 
 
 @pytest.mark.slow
-def test_a_restated_answer_that_was_archived_but_not_loaded_is_loaded(online: World) -> None:
+def test_a_restated_response_that_was_archived_but_not_loaded_is_loaded(online: World) -> None:
     (day,) = days_before(1)
     archive(online, [day, DAY])
     assert online.run(day, DAY).success
     online.store(
-        sample_answer(day, change=lambda data: data["classifications"][0].update(display_name="Restated")),
+        sample_response(day, change=lambda data: data["classifications"][0].update(display_name="Restated")),
         fetched_at=NOON,
     )
     assert requested(online.tick()) == []  # no run has failed since
@@ -119,8 +117,7 @@ def test_a_restated_answer_that_was_archived_but_not_loaded_is_loaded(online: Wo
 @pytest.mark.slow
 def test_a_damaged_day_waits_until_it_is_restored(recorded: World, clock: time_machine.Traveller) -> None:
     (day,) = days_before(1)
-    record = recorded.store(sample_answer(day)).record
-    path = Path(record.path)
+    path = Path(recorded.store(sample_response(day)).revision.path)
     intact = path.read_bytes()
     path.write_bytes(b"damaged")
     (request,) = recorded.tick().run_requests or []
@@ -158,11 +155,7 @@ def test_while_the_database_is_away_one_day_is_tried_at_a_time_and_then_all_are_
 
 def test_it_waits_for_an_active_run(recorded: World) -> None:
     archive(recorded, days_before(1))
-    recorded.instance.add_run(
-        dg.DagsterRun(
-            "import_archive", status=dg.DagsterRunStatus.QUEUED, remote_job_origin=job_origin("import_archive")
-        )
-    )
+    recorded.instance.add_run(queued_run("import_archive"))
     tick = recorded.tick()
     assert requested(tick) == []
     assert "is materialized" in str(tick.skip_reason)

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from orpipeline.defs.metadata import SPARKLINE_DAYS, macros_metadata
-from orpipeline.testing import Task, fixed_clock, sample_answer
-from orpipeline_tests.answers import DAY
+from orpipeline.testing import Task, fixed_clock, sample_response
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES, QUIET, World, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
@@ -23,7 +23,7 @@ def _days(world: World, *before: int) -> None:
     """Archive and run the days that are this many before the newest."""
     days = [DAY - timedelta(days=n) for n in before]
     for day in days:
-        world.store(sample_answer(day))
+        world.store(sample_response(day))
     for day in sorted(days):
         assert world.run(day).success
 
@@ -54,7 +54,7 @@ def test_a_model_that_was_not_listed_7_days_before_is_new_or_back(world: World) 
     listed = {"demo-a/stays": 0.4}
     days = {8: {**listed, "demo-a/returns": 0.3}, 7: listed, 0: {**listed, "demo-a/returns": 0.3, "demo-b/comes": 0.2}}
     for before, models in days.items():
-        world.store(sample_answer(DAY - timedelta(days=before), [Task("code:debugging", models=models)]))
+        world.store(sample_response(DAY - timedelta(days=before), [Task("code:debugging", models=models)]))
     for before in days:
         assert world.run(DAY - timedelta(days=before)).success
     records = world.metadata(NAMES.asset("model_leaderboard"), DAY)["top_10"].records

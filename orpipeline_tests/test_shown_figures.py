@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orpipeline.testing import sample_answer
+from orpipeline.testing import sample_response
 from orpipeline_tests import independent
-from orpipeline_tests.answers import DAY
 from orpipeline_tests.independent import REAL, percent
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES, World
 
 WEEK_BEFORE = DAY - timedelta(days=7)
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.usefixtures("at_noon")
 
 @pytest.fixture(params=["made up", "real"])
 def newest(request: pytest.FixtureRequest) -> bytes:
-    """The newest day's answer."""
+    """The newest day's response."""
     if request.param == "real" and not REAL.exists():
-        pytest.skip("the real answer is not here: ../shared/real")
-    return REAL.read_bytes() if request.param == "real" else sample_answer(DAY)
+        pytest.skip("the real response is not here: ../shared/real")
+    return REAL.read_bytes() if request.param == "real" else sample_response(DAY)
 
 
 def _without_largest(data: dict[str, Any]) -> None:
@@ -78,8 +78,8 @@ def _assert_ranked(records: list[Row], rows: list[Row], name: str) -> None:
 
 def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: World, newest: bytes) -> None:
     bodies = {
-        DAY - timedelta(days=8): sample_answer(DAY - timedelta(days=8)),
-        WEEK_BEFORE: sample_answer(WEEK_BEFORE, change=_without_largest),
+        DAY - timedelta(days=8): sample_response(DAY - timedelta(days=8)),
+        WEEK_BEFORE: sample_response(WEEK_BEFORE, change=_without_largest),
         DAY: newest,
     }
     for body in bodies.values():

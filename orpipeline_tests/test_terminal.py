@@ -21,9 +21,9 @@ from orpipeline.cli.board import moved
 from orpipeline.cli.formats import as_csv
 from orpipeline.cli.terminal import print_imported, print_line
 from orpipeline.importing.importer import Imported
-from orpipeline.testing import Task, sample_answer
-from orpipeline_tests.answers import DAY
+from orpipeline.testing import Task, sample_response
 from orpipeline_tests.commands import run_command
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import World
 
 WEEK_BEFORE = DAY - timedelta(days=7)
@@ -46,9 +46,9 @@ def test_a_change_is_up_down_new_or_back(change: float | None, first_seen: date,
 
 
 def load(world: World, *bodies: bytes) -> Path:
-    """Load answers into the tables, and return the data folder."""
+    """Load responses into the tables, and return the data folder."""
     for body in bodies:
-        as_of = world.store(body).record.as_of
+        as_of = world.store(body).revision.as_of
         assert as_of
         world.make_tables(as_of)
     return world.folder
@@ -75,9 +75,9 @@ def test_a_model_that_returns_is_back_and_not_new(world: World) -> None:
     stays = {"demo-a/stays": 0.4}
     data = load(
         world,
-        sample_answer(DAY - timedelta(days=8), [Task("code:debugging", models={**stays, "demo-a/returns": 0.3})]),
-        sample_answer(WEEK_BEFORE, [Task("code:debugging", models=stays)]),
-        sample_answer(DAY, [Task("code:debugging", models={**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2})]),
+        sample_response(DAY - timedelta(days=8), [Task("code:debugging", models={**stays, "demo-a/returns": 0.3})]),
+        sample_response(WEEK_BEFORE, [Task("code:debugging", models=stays)]),
+        sample_response(DAY, [Task("code:debugging", models={**stays, "demo-a/returns": 0.3, "demo-a/comes": 0.2})]),
     )
     printed = leaderboard(data)
     assert re.search(r"since\n *rank .* 29 Sep\n", printed)
@@ -123,7 +123,7 @@ def test_a_line_is_above_the_rows_of_unknown_order_and_above_those_that_unlisted
 ) -> None:
     data = load(
         world,
-        sample_answer(
+        sample_response(
             DAY, [Task("code:debugging", models={f"demo-a/m{n}": share for n, share in enumerate(shares, start=1)})]
         ),
     )
@@ -150,7 +150,7 @@ def printed_notes(printed: str) -> dict[int, str]:
 
 def test_rows_of_certain_ranks_can_be_below_those_of_unknown_order(world: World) -> None:
     shares = {f"demo-{n}/m{n}": share for n, share in enumerate((0.4, 0.16, 0.16, 0.16, 0.09), start=1)}
-    data = load(world, sample_answer(DAY, [Task("code:debugging", models=shares)]))
+    data = load(world, sample_response(DAY, [Task("code:debugging", models=shares)]))
     note = "The order of the next 3 {} is not known."
     ranks = ["1", "2–4", "2–4", "2–4", "5"]  # noqa: RUF001
     printed = leaderboard(data)
@@ -162,7 +162,7 @@ def test_rows_of_certain_ranks_can_be_below_those_of_unknown_order(world: World)
 
 
 def test_without_any_certain_rank_the_lead_tells_so_instead_of_a_line(world: World) -> None:
-    data = load(world, sample_answer(DAY, [Task("code:debugging", models={f"demo-{n}/m{n}": 0.1 for n in range(3)})]))
+    data = load(world, sample_response(DAY, [Task("code:debugging", models={f"demo-{n}/m{n}": 0.1 for n in range(3)})]))
     for arguments in ((), ("--top", "1")):
         printed = leaderboard(data, *arguments)
         assert printed_notes(printed) == {}
@@ -182,7 +182,7 @@ def test_ranks_hold_against_every_model_only_above_the_line_of_unlisted_models(w
     `leaderboard_coverage` counts one model above that line, which is the second.
     """
     lists = {f"t{n}": {"demo-a/first": 0.053, f"demo-b/m{n}": 0.051} for n in range(19)}
-    data = load(world, tags_answer({**lists, "t19": {"demo-a/second": 1.0}}))
+    data = load(world, tags_response({**lists, "t19": {"demo-a/second": 1.0}}))
     document = json.loads(leaderboard(data, "--format", "json"))
     assert document["coverage"]["usage_models_above_unlisted"] == 1
     assert [row["model"] for row in document["rows"][:2]] == ["first", "second"]
@@ -191,8 +191,8 @@ def test_ranks_hold_against_every_model_only_above_the_line_of_unlisted_models(w
     assert "From here on, ranks are among listed models only" not in " ".join(printed.split())
 
 
-def tags_answer(lists: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Return an answer whose tags have equal shares, and these models."""
+def tags_response(lists: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Return a response whose tags have equal shares, and these models."""
     share = 1 / len(lists)
     shares = dict.fromkeys(("usage_share", "token_share", "category_usage_share", "category_token_share"), share)
     tags = [
@@ -214,7 +214,7 @@ def test_a_name_is_whole_if_it_fits_and_keeps_its_beginning_and_end(world: World
     names = ["qwen3-next-80b-a3b-instruct-2509", "nemotron-3-ultra-550b-a55b:free", "a" * 70 + "-mini"]
     shares = {f"demo-a/{name}": 0.4 - place / 10 for place, name in enumerate(names)}
     data = load(
-        world, sample_answer(DAY, [Task("code:debugging", models={**shares, "demo-a/ember-20261001:free": 0.01})])
+        world, sample_response(DAY, [Task("code:debugging", models={**shares, "demo-a/ember-20261001:free": 0.01})])
     )
     wide = list(table_rows(leaderboard(data, width=150)))
     assert wide[:2] == names[:2]
@@ -227,7 +227,7 @@ def test_a_name_is_whole_if_it_fits_and_keeps_its_beginning_and_end(world: World
 
 
 def test_the_table_fits_its_terminal_and_the_citation_is_never_cut(world: World) -> None:
-    data = load(world, sample_answer(WEEK_BEFORE), sample_answer(DAY))
+    data = load(world, sample_response(WEEK_BEFORE), sample_response(DAY))
     last_headings = {
         (): "29 Sep",
         ("--by", "tokens"): "requests",
@@ -269,7 +269,7 @@ def test_csv_marks_text_that_a_spreadsheet_would_compute(text: str, cell: str) -
 
 
 def test_the_leaderboard_takes_any_number_of_models(tmp_path: Path, world: World) -> None:
-    world.store(sample_answer(DAY, [Task("code:debugging", models={"demo-a/stays": 0.4, "demo-a/more": 0.3})]))
+    world.store(sample_response(DAY, [Task("code:debugging", models={"demo-a/stays": 0.4, "demo-a/more": 0.3})]))
     world.make_tables(DAY)
     environment = {"ORPIPELINE_DATA_DIR": str(world.folder)}
     for top, count in (("1", 1), ("99999999999999999999", 2)):
@@ -286,7 +286,7 @@ def test_an_import_counts_days_once_and_names_all_missing_ones() -> None:
     assert [line.split(maxsplit=1)[1] for line in text.getvalue().splitlines()[1:4]] == [
         "1 day, 2026-10-06",
         "1 day, 2026-09-06",
-        "2 answers of 1 day, 2026-10-06",
+        "2 responses of 1 day, 2026-10-06",
     ]
     assert "28: 2026-09-07 to 2026-09-20, 2026-09-22 to 2026-10-05" in text.getvalue()
 
@@ -297,7 +297,7 @@ def test_an_error_shows_no_control_characters(tmp_path: Path) -> None:
 
 
 def test_json_has_the_day_on_which_a_model_was_first_seen(tmp_path: Path, world: World) -> None:
-    world.store(sample_answer(DAY, [Task("code:debugging", models={"demo-a/stays": 0.4})]))
+    world.store(sample_response(DAY, [Task("code:debugging", models={"demo-a/stays": 0.4})]))
     world.make_tables(DAY)
     done = run_command(
         "leaderboard", "--format", "json", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)}

@@ -1,4 +1,4 @@
-"""Every figure that `orpipeline leaderboard` prints, against an independent calculation from the answer."""
+"""Every figure that `orpipeline leaderboard` prints, against an independent calculation from the response."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.cli import terminal
-from orpipeline.snapshot import load_days
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.load import load_days
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests import independent
-from orpipeline_tests.answers import DAY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.independent import REAL, needs_real, percent, ranks
+from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NOON
 
 MEASURES = {"requests": "usage", "tokens": "token"}
@@ -31,7 +31,7 @@ MEASURES = {"requests": "usage", "tokens": "token"}
 
 @dataclass(frozen=True)
 class Expected:
-    """A data folder with one answer in its tables, and that answer's rows, calculated independently."""
+    """A data folder with one response in its tables, and that response's rows, calculated independently."""
 
     data: Path
     models: list[dict[str, Any]]
@@ -52,7 +52,7 @@ class Expected:
 
 @pytest.fixture(scope="module", params=["made up", pytest.param("real", marks=needs_real)])
 def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expected:
-    body = REAL.read_bytes() if request.param == "real" else sample_answer(DAY)
+    body = REAL.read_bytes() if request.param == "real" else sample_response(DAY)
     folder = tmp_path_factory.mktemp("figures")
     archive = Archive(folder / "raw")
     archive.put(body, fetched_at=NOON, source="a test", origin="import")

@@ -20,13 +20,12 @@ import pytest
 
 import orpipeline
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.contracts.judgement import validate
+from orpipeline.contracts.frames import parse
 from orpipeline.contracts.tables import RELATIONS
+from orpipeline.contracts.validation import validate
 from orpipeline.defs.alerts import alert_sensor
-from orpipeline.errors import NetworkInTestError
+from orpipeline.errors import ApiKeyError, RateLimitedError, SettingsError, StatusError
 from orpipeline.openrouter.client import Client
-from orpipeline.openrouter.errors import BadRequestError, RateLimitedError, ServerError, UnauthorizedError
-from orpipeline.openrouter.frames import parse
 from orpipeline.settings import API_KEY, PREFIX, api_key, load_settings
 from orpipeline.testing import (
     LocalApi,
@@ -35,11 +34,11 @@ from orpipeline.testing import (
     Task,
     fixed_clock,
     plugin,
-    sample_answer,
+    sample_response,
     sample_tables,
 )
 from orpipeline.testing.local_api import KEY
-from orpipeline_tests.answers import DAY, tag
+from orpipeline_tests.responses import DAY, tag
 
 pytest_plugins = ["pytester"]
 
@@ -74,9 +73,9 @@ def weekly_models(context: dg.AssetExecutionContext, models: pl.DataFrame) -> pl
 
 @pytest.mark.usefixtures("at_noon")
 def test_the_api_serves_the_newest_completed_day_as_made_up(api: LocalApi) -> None:
-    answer = Client(KEY, api.base_url).fetch()
-    assert answer.body == sample_answer(DAY)
-    assert answer.origin == "demo"
+    response = Client(KEY, api.base_url).fetch()
+    assert response.body == sample_response(DAY)
+    assert response.origin == "demo"
     (request,) = api.requests
     assert request.path == "/api/v1/classifications/task?window=7d"
     assert request.headers["Authorization"] == f"Bearer {KEY}"
@@ -105,29 +104,29 @@ def test_failures_come_before_all_other_replies(api: LocalApi) -> None:
         client.fetch()
     assert [client.fetch().body for _ in range(3)] == [b'{"one": 1}', b'{"two": 2}', b'{"two": 2}']
     api.fail_next(503, times=3)
-    with pytest.raises(ServerError):
+    with pytest.raises(StatusError, match="503"):
         client.fetch()
     api.fail_next(400, message="no such window")
-    with pytest.raises(BadRequestError, match="no such window"):
+    with pytest.raises(StatusError, match="no such window"):
         client.fetch()
     api.fail_next(401)
-    with pytest.raises(UnauthorizedError):
+    with pytest.raises(ApiKeyError):
         client.fetch()
     api.serve()
     assert json.loads(client.fetch().body)["data"]["window_days"] == 7
 
 
-# Answers and tables
+# Responses and tables
 
 
-def test_an_answer_of_your_own_tasks_breaks_no_rule() -> None:
+def test_a_response_of_your_own_tasks_breaks_no_rule() -> None:
     tasks = [
         Task("code:debugging", 0.4, models={"a/x": 0.6, "b/y:free": (0.3, 0.1)}),
         Task("data:cleaning_up", 0.3, 0.1),
         Task("code:general_impl", 0.2, 0.45),
         Task("math", 0.1, 0.05),
     ]
-    body = sample_answer("2026-10-06", tasks)
+    body = sample_response("2026-10-06", tasks)
     assert validate(parse([(DAY, body)])).is_empty()
     data = json.loads(body)["data"]
     debugging = tag(data, "code:debugging")
@@ -147,9 +146,9 @@ def test_an_answer_of_your_own_tasks_breaks_no_rule() -> None:
     ]
 
 
-def test_every_figure_of_an_answer_can_be_set() -> None:
+def test_every_figure_of_a_response_can_be_set() -> None:
     task = Task("x", 2.5, -1.0, "Name", "media", 0.1, 0.2)
-    body = sample_answer(DAY, [task], change=lambda data: data["macro_categories"][0].update(usage_share="wrong"))
+    body = sample_response(DAY, [task], change=lambda data: data["macro_categories"][0].update(usage_share="wrong"))
     data = json.loads(body)["data"]
     assert data["classifications"] == [
         {
@@ -198,7 +197,7 @@ def test_the_fixed_clock_stands_still_or_goes_on() -> None:
 
 
 def test_an_asset_reads_the_day_that_the_api_serves(openrouter: LocalPipeline) -> None:
-    openrouter.serve(sample_answer("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
+    openrouter.serve(sample_response("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
     result = openrouter.materialize([authors])
     assert result.success
     assert openrouter.read("public.authors").sort("author").rows() == [(DAY, "a", 2), (DAY, "b", 1)]
@@ -217,7 +216,7 @@ def test_an_asset_and_its_check_run_with_the_day_and_alone_once_it_is_loaded(ope
 
 def test_a_restated_day_is_fetched_with_run_config(openrouter: LocalPipeline) -> None:
     openrouter.materialize()
-    openrouter.serve(sample_answer(DAY, [Task("math", models={"a/x": 0.5})]))
+    openrouter.serve(sample_response(DAY, [Task("math", models={"a/x": 0.5})]))
     with fixed_clock(utc_now() + timedelta(hours=6)):
         openrouter.materialize([authors], run_config={"ops": {"openrouter_snapshot": {"config": {"fetch": "always"}}}})
     assert openrouter.read("snapshots")["revision"].to_list() == [2]
@@ -286,14 +285,18 @@ def developer(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyt
         monkeypatch.setenv(name, value)
     variables = f"OPENROUTER_API_KEY=sk-or-real\nORPIPELINE_STATE={real}\nORPIPELINE_START_DATE=2020-01-01"
     pytester.makefile("", **{".env": variables})
+    pytester.makeconftest(PLUGIN)
     return pytester
+
+
+PLUGIN = 'pytest_plugins = ["orpipeline.testing.plugin"]'
 
 
 # The audit hook sees each look-up and connection of the process, whichever library it comes from.
 CONNECTS = """
 import sys, pytest, orpipeline
 from orpipeline.openrouter.client import Client
-from orpipeline.errors import NetworkInTestError
+from orpipeline.errors import SettingsError
 
 used = []
 
@@ -305,7 +308,7 @@ sys.addaudithook(watch)
 
 def test_it_forgets_the_fixture(monkeypatch):
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-any")
-    with pytest.raises(NetworkInTestError, match="fixture `openrouter`"):
+    with pytest.raises(SettingsError, match="fixture `openrouter`"):
         Client("sk-or-any").fetch()
     assert used == []
 """
@@ -353,7 +356,7 @@ import os
 from unittest import mock
 import orpipeline
 import pytest
-from orpipeline.errors import NetworkInTestError
+from orpipeline.errors import SettingsError
 from orpipeline.network import require_allowed
 from orpipeline.settings import load_settings
 
@@ -362,7 +365,7 @@ def test_defaults_are_not_real(monkeypatch):
     assert "pytest" in str(orpipeline.Settings().data_dir)
     with mock.patch.dict(os.environ, {}, clear=True):
         assert "pytest" in str(load_settings().data_dir)
-        with pytest.raises(NetworkInTestError):
+        with pytest.raises(SettingsError):
             require_allowed("openrouter.ai")
 
 def test_the_fixture_overrides_what_a_conftest_sets(openrouter):
@@ -372,8 +375,10 @@ def test_the_fixture_overrides_what_a_conftest_sets(openrouter):
 """
 
 
+@pytest.mark.slow
 def test_neither_defaults_nor_a_conftest_decide_where_the_data_is(developer: pytest.Pytester) -> None:
-    developer.makeconftest(f"import os; os.environ['ORPIPELINE_WAREHOUSE'] = '{developer.path}/real/warehouse.duckdb'")
+    sets = f"import os; os.environ['ORPIPELINE_WAREHOUSE'] = '{developer.path}/real/warehouse.duckdb'"
+    developer.makeconftest(f"{sets}\n{PLUGIN}")
     developer.makepyfile(REACHES)
     developer.runpytest_subprocess().assert_outcomes(passed=2)
     assert not (developer.path / "real").exists()
@@ -407,7 +412,9 @@ def test_each_test_has_its_own_folder(monkeypatch):
 """
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "1")], ids=["one process", "xdist"])
+@pytest.mark.parametrize(
+    "arguments", [(), pytest.param(("-n", "1"), marks=pytest.mark.slow)], ids=["one process", "xdist"]
+)
 def test_the_developers_settings_and_data_are_hidden(developer: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     developer.makepyfile(SEES)
     developer.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
@@ -421,7 +428,7 @@ def test_the_plugin_knows_every_setting() -> None:
 
 
 @pytest.mark.slow
-def test_the_plugin_keeps_what_you_name_and_can_be_turned_off(developer: pytest.Pytester) -> None:
+def test_the_plugin_keeps_what_you_name_and_is_opt_in(developer: pytest.Pytester) -> None:
     developer.makepyfile(
         """
         import os
@@ -430,11 +437,14 @@ def test_the_plugin_keeps_what_you_name_and_can_be_turned_off(developer: pytest.
         def test_network(): assert "ORPIPELINE_TESTING" not in os.environ
         """
     )
-    developer.runpytest_subprocess("-p", "no:orpipeline").assert_outcomes(passed=3)
+    developer.makeconftest("")  # installing orpipeline changes nobody's tests
+    developer.runpytest_subprocess().assert_outcomes(passed=3)
+    developer.makeconftest(PLUGIN)
     developer.makeini("[pytest]\norpipeline_keep = OPENROUTER_API_KEY")
     developer.runpytest_subprocess().assert_outcomes(passed=1, failed=2)
 
 
+@pytest.mark.slow
 def test_the_environment_is_as_before_after_the_session(developer: pytest.Pytester) -> None:
     developer.makepyfile("def test_nothing(): pass")
     code = """
@@ -449,11 +459,11 @@ assert before == ours()
 
 # 8 lines, of which the last 3 are the test.
 ONE_TEST = """
-from orpipeline.testing import Task, sample_answer
+from orpipeline.testing import Task, sample_response
 from mine import authors
 
 def test_authors(openrouter):
-    openrouter.serve(sample_answer("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
+    openrouter.serve(sample_response("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
     openrouter.materialize([authors], day="2026-10-06")
     assert openrouter.read("public.authors").sort("author")["len"].to_list() == [2, 1]
 """
@@ -495,7 +505,7 @@ def test_an_alert_of_a_test_reaches_no_network(tmp_path: Path) -> None:
         result = failing.execute_in_process(instance=instance, raise_on_error=False)
         event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
         context = dg.build_run_status_sensor_context("alerts", event, instance, result.dagster_run).for_run_failure()
-        with pytest.raises(NetworkInTestError, match=r"hooks\.example\.org"):
+        with pytest.raises(SettingsError, match=r"hooks\.example\.org"):
             alert_sensor(orpipeline.defs.names.Names(), [failing], settings.alert_webhook)(context)
 
 

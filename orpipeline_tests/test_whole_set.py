@@ -16,14 +16,14 @@ import obstore
 import pytest
 from obstore.store import from_url
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import RELATIONS
-from orpipeline.rebuild import rebuild
+from orpipeline.load import rebuild
 from orpipeline.settings import Settings
-from orpipeline.testing import LocalApi, sample_answer
+from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.cluster import Cluster
 from orpipeline_tests.commands import ORPIPELINE
 from orpipeline_tests.engines import EnginePlace
@@ -79,7 +79,7 @@ def test_eight_days_in_four_processes_end_like_the_embedded_run_though_one_is_ki
     days = [newest - timedelta(days=n) for n in reversed(range(DAYS))]
     archive = Archive(places["ORPIPELINE_ARCHIVE"])
     for day in days[:-1]:  # the API serves only the newest day
-        archive.put(sample_answer(day), fetched_at=_noon_after(day), source="a test", origin="import")
+        archive.put(sample_response(day), fetched_at=_noon_after(day), source="a test", origin="import")
 
     cluster.wait_until_ready()
     wanted = [day.isoformat() for day in days]
@@ -105,7 +105,7 @@ def test_eight_days_in_four_processes_end_like_the_embedded_run_though_one_is_ki
     # A request arrives some time after it was counted.
     assert max(sum(start <= at < start + 50 for at in sent) for start in sent) == REQUESTS_PER_MINUTE
     (revision,) = archive.revisions(newest)
-    assert archive.read(revision) == sample_answer(newest)
+    assert archive.read(revision).body == sample_response(newest)
 
 
 def _assert_tables_are_those_of_the_embedded_engines(places: Mapping[str, str], days: list[date], folder: Path) -> None:

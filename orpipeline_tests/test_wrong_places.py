@@ -1,4 +1,4 @@
-"""A lake that cannot be used: one line before anything is fetched, unless it worked before."""
+"""A lake that cannot be used: one line, and the response that was fetched is archived for the next run."""
 
 from __future__ import annotations
 
@@ -7,68 +7,47 @@ from pathlib import Path
 
 import pytest
 
-from orpipeline.capture import Fetch
-from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.archive import Archive
 from orpipeline.testing import LocalApi
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.engines import EnginePlace
-from orpipeline_tests.servers import PostgresServer, free_port
-from orpipeline_tests.world import World, failure_of
-
-pytestmark = pytest.mark.lake
+from orpipeline_tests.servers import free_port
 
 REASONS = {
     "server": "Connection refused",
     "database": "nothing-here",
-    "bucket": "the bucket nowhere does not exist",
-    "folder": "ORPIPELINE_LAKE_DATA",
+    "bucket": "(ORPIPELINE_LAKE_DATA): the bucket nowhere does not exist",
+    "folder": "(ORPIPELINE_LAKE_DATA): File exists",
 }
 
 
+@pytest.mark.lake
 @pytest.mark.parametrize("wrong", REASONS)
-@pytest.mark.parametrize("engine", ["lake"], indirect=True)
-def test_a_wrong_lake_is_one_line_and_nothing_is_fetched(
-    engine: EnginePlace, wrong: str, api: LocalApi, bucket: str, tmp_path: Path
+def test_a_wrong_lake_is_one_line_and_the_next_run_needs_no_other_request(
+    lake: EnginePlace, wrong: str, api: LocalApi, bucket: str, tmp_path: Path
 ) -> None:
-    lake, data = str(engine.warehouse), str(engine.lake_data)
+    catalog, data = str(lake.warehouse), str(lake.lake_data)
     if wrong == "server":
-        lake = re.sub(r"port=\d+", f"port={free_port()}", lake)
+        catalog = re.sub(r"port=\d+", f"port={free_port()}", catalog)
     elif wrong == "database":
-        lake = re.sub(r"dbname=\S+", "dbname=nothing-here", lake)
+        catalog = re.sub(r"dbname=\S+", "dbname=nothing-here", catalog)
     elif wrong == "bucket":
         data = bucket.rpartition("/")[0] + "/nowhere"
     else:
         data = str(tmp_path / "file")
         Path(data).touch()
-    done = run_command(
-        *("run", "--no-report"),
-        folder=tmp_path,
-        environment={
-            "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
-            "ORPIPELINE_WAREHOUSE": lake,
-            "ORPIPELINE_LAKE_DATA": data,
-            "ORPIPELINE_BASE_URL": api.base_url,
-            "OPENROUTER_API_KEY": KEY,
-        },
-    )
-    assert (done.returncode, api.requests) == (1, []), done.stderr
+    environment = {
+        "ORPIPELINE_DATA_DIR": str(tmp_path / "data"),
+        "ORPIPELINE_BASE_URL": api.base_url,
+        "OPENROUTER_API_KEY": KEY,
+    }
+    at_wrong_place = {"ORPIPELINE_WAREHOUSE": catalog, "ORPIPELINE_LAKE_DATA": data}
+    done = run_command("run", "--no-report", folder=tmp_path, environment=environment | at_wrong_place)
     (line,) = done.stderr.splitlines()
-    assert REASONS[wrong] in line
-
-
-@pytest.mark.parametrize("engine", ["lake"], indirect=True)
-def test_a_lake_that_worked_before_does_not_prevent_fetching(
-    engine: EnginePlace, online: World, api: LocalApi, postgres_server: PostgresServer
-) -> None:
-    online.settings = engine.settings(online.settings)
-    day = newest_completed_day(utc_now())
-    assert online.run(day).success is False  # never fetches: nothing is archived yet
-    assert online.run(day, fetch=Fetch.auto).success
-    postgres_server.stop()
-    try:
-        failed = failure_of(online.run(day, fetch=Fetch.always))
-    finally:
-        postgres_server.start()
-    assert "Connection refused" in str(failed.description)
-    assert len(api.requests) == 2
+    assert (done.returncode, REASONS[wrong] in line) == (1, True), line
+    assert len(Archive(tmp_path / "data" / "raw").days()) == 1
+    right = {"ORPIPELINE_WAREHOUSE": str(lake.warehouse), "ORPIPELINE_LAKE_DATA": str(lake.lake_data)}
+    done = run_command("run", "--no-report", folder=tmp_path, environment=environment | right)
+    assert (done.returncode, len(api.requests)) == (0, 1), done.stderr
+    assert len(lake.open().days()) == 1

@@ -18,7 +18,10 @@ import orpipeline
 
 NEWEST = datetime.now(UTC).date() - timedelta(days=1)
 FIRST = NEWEST - timedelta(days=20)
-TABLES = ("snapshots", "task_classifications", "macro_categories", "task_models", "model_leaderboard")
+TABLES = (
+    *("snapshots", "task_classifications", "macro_categories", "task_models"),
+    *("model_leaderboard", "author_leaderboard", "leaderboard_coverage"),
+)
 _WAIT_SECONDS = 90
 
 

@@ -10,20 +10,22 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import Stored
-from orpipeline.build import build_defs
+# Dagster accepts a queued run only with where its job is. The names have no public equivalent.
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+from orpipeline.archive import Archive, Stored
 from orpipeline.capture import Fetch
 from orpipeline.contracts.tables import TABLES
+from orpipeline.defs.build import build_defs
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.resources import api_resource
-from orpipeline.openrouter.answer import read_as_of
+from orpipeline.load import load_batches
 from orpipeline.openrouter.budget import Budget
-from orpipeline.rebuild import rebuild_days
+from orpipeline.openrouter.response import read_as_of
 from orpipeline.testing import LocalApi, LocalPipeline
 from orpipeline.testing.tables import NOON as NOON
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.warehouse import Warehouse
 
 NAMES = Names()
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -65,7 +67,7 @@ class World(LocalPipeline):
         return build_defs(self.settings)
 
     def store(self, body: bytes, origin: str = "import", fetched_at: datetime | None = None) -> Stored:
-        """Archive an answer, without calling the API; by default as if it was fetched at noon of the following day."""
+        """Archive a response, without calling the API; by default as if it was fetched at noon of the following day."""
         day = read_as_of(body) or NOON.date() - timedelta(days=1)
         noon = datetime.combine(day + timedelta(days=1), NOON.timetz())
         return self.archive.put(body, fetched_at=fetched_at or noon, source="a test", origin=origin)
@@ -117,7 +119,7 @@ class World(LocalPipeline):
 
     def make_tables(self, *days: date) -> None:
         """Load days into the tables as a run does, in a fraction of its time and without any event."""
-        for loaded in rebuild_days(self.archive, self.warehouse, days, now=NOON):
+        for loaded in load_batches(self.archive, self.warehouse, days, now=NOON):
             assert not loaded.validated.errors
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
@@ -150,6 +152,13 @@ def evaluate(schedule: str, at: datetime, instance: dg.DagsterInstance | None = 
 
 
 ASSETS = [key.path[-1] for key in NAMES.daily_assets]
+
+
+def queued_run(job: str, **tags: str) -> dg.DagsterRun:
+    """Return a queued run of a job, as Dagster's daemon creates it."""
+    location = GrpcServerCodeLocationOrigin("127.0.0.1", port=1)
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)
+    return dg.DagsterRun(job, status=dg.DagsterRunStatus.QUEUED, tags=tags, remote_job_origin=origin)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.cli import terminal
 from orpipeline.cli.leaderboard import show_leaderboard
+from orpipeline.load import load_days
 from orpipeline.settings import Settings
-from orpipeline.snapshot import load_days
-from orpipeline.testing import sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.testing import sample_response
+from orpipeline.warehouse.warehouse import open_warehouse
 
 DAY = date(2026, 11, 22)
 _FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -32,8 +32,8 @@ def main() -> None:
         archive = Archive(settings.archive)
         for day in days:
             fetched_at = datetime.combine(day + timedelta(days=1), time(0, 20), UTC)
-            archive.put(sample_answer(day), fetched_at=fetched_at, source="a picture", origin="demo")
-        load_days(archive, Warehouse(settings.warehouse), days, now=fetched_at)
+            archive.put(sample_response(day), fetched_at=fetched_at, source="a picture", origin="demo")
+        load_days(archive, open_warehouse(settings), days, now=fetched_at)
         show_leaderboard(settings, top=12, demo=True)
     svg = console.export_svg(title="orpipeline", unique_id="terminal")
     # Rich's picture loads its font from another host; each line's width is fixed, so any monospaced font fits.

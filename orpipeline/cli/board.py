@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from orpipeline.certainty import unknown_group
 from orpipeline.report import wording
+from orpipeline.report.certainty import unknown_group
 from orpipeline.report.wording import (
     author_name,
     count_text,

@@ -15,7 +15,6 @@ from orpipeline.cli.demo import demo
 from orpipeline.cli.doctor import doctor
 from orpipeline.cli.fetch import fetch
 from orpipeline.cli.leaderboard import leaderboard
-from orpipeline.cli.migrate import migrate
 from orpipeline.cli.options import examples
 from orpipeline.cli.run import dev, run
 from orpipeline.cli.tables import export, import_, rebuild, report
@@ -42,7 +41,7 @@ def cli(context: click.Context) -> None:
     context.obj = _load_env_file()
 
 
-for _command in (demo, dev, run, fetch, import_, rebuild, leaderboard, export, migrate, report, doctor):
+for _command in (demo, dev, run, fetch, import_, rebuild, leaderboard, export, report, doctor):
     cli.add_command(_command)
 
 

@@ -14,9 +14,9 @@ import yaml
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from orpipeline.errors import DagsterStateError
-from orpipeline.files import replace_file
+from orpipeline.errors import DagsterStateError, StoreError
 from orpipeline.settings import Settings, project_dir
+from orpipeline.stores import Store
 
 _LOCK_WAIT_SECONDS = 120  # creating the databases takes a second or two; eight processes wait for each other
 
@@ -40,7 +40,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not configured:
             _write_instance_config(home / "dagster.yaml")
-    except (OSError, RuntimeError) as error:  # the latter for `~user` of an unknown user
+    except (OSError, StoreError, RuntimeError) as error:  # the latter for `~user` of an unknown user
         raise DagsterStateError(
             f"Cannot store Dagster's state in {home}: {getattr(error, 'strerror', None) or error}. Set DAGSTER_HOME or "
             "ORPIPELINE_DATA_DIR to a folder that you can write to."
@@ -55,7 +55,7 @@ def _write_instance_config(path: Path) -> None:
         del config[place]
     text = "# Written by orpipeline from its own dagster.yaml; your changes here are lost.\n" + yaml.safe_dump(config)
     if not path.exists() or path.read_bytes() != text.encode():
-        replace_file(path, text.encode())
+        Store(path.parent, setting="DAGSTER_HOME").replace({path.name: text.encode()})
 
 
 @contextmanager

@@ -55,10 +55,10 @@ def demo(days: int) -> None:
 
 def _archive_history(settings: Settings, days: Sequence[date], newest: date) -> None:
     """Archive the days before the newest, as if the pipeline had fetched each of them in time."""
-    from orpipeline.archive.archive import Archive
-    from orpipeline.testing.sample_answers import sample_answer
+    from orpipeline.archive import Archive
+    from orpipeline.testing.sample_responses import sample_response
 
     archive = Archive(settings.archive)
     for day in days:
         fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(days=(newest - day).days)
-        archive.put(sample_answer(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")
+        archive.put(sample_response(day), fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,13 @@ import click
 from orpipeline.cli import terminal
 from orpipeline.cli.options import command_settings, demo_option, examples
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import NotPublishedError, OrpipelineError, StoreError, WarehouseBusyError, WarehouseError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key
 
 if TYPE_CHECKING:
-    from orpipeline.archive.archive import Archive
-    from orpipeline.archive.records import ArchiveError
+    import polars as pl
+
+    from orpipeline.archive import Archive
     from orpipeline.cli.survival import Part
 
 Rows = list[tuple[str, str]]
@@ -35,7 +35,7 @@ _RECENT_DAYS = 7
         "orpipeline doctor --deep || echo 'look at orpipeline'    # for a monitor",
     ),
 )
-@click.option("--deep", is_flag=True, help="Also read every archived answer and compare its sha256.")
+@click.option("--deep", is_flag=True, help="Also read every archived response and compare its sha256.")
 @demo_option
 @click.pass_obj
 def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
@@ -49,7 +49,7 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
     warehouse: it shows what can be read, and why the rest cannot. It reads object stores and databases but does not
     test whether they can be written.
     """
-    from orpipeline.archive.archive import Archive
+    from orpipeline.archive import Archive
     from orpipeline.cli import survival
 
     settings, now = command_settings(demo=demo), utc_now()
@@ -60,17 +60,17 @@ def doctor(env_file: Path | None, deep: bool, demo: bool) -> None:
         _check_api(settings, report)
     parts = survival.parts(settings)
     _check_places(settings, report)
-    if report.try_to_add("archive", lambda: _archive_rows(archive, now, report)) or isinstance(archive.root, Path):
+    if report.try_to_add("archive", lambda: _archive_rows(archive, now, report)) or isinstance(archive.place, Path):
         report.try_to_add("days", lambda: _day_rows(settings, archive, now, report))
     else:  # the store would only fail once more
-        report.rows.append(("warehouse", _table_days(settings, report)[1]))
+        report.rows.append(("warehouse", _snapshots(settings, report)[1]))
     _check_stores(settings, report)
     _add_budget(settings, next(part for part in parts if part.name == "budget"), report)
     report.try_to_add("spool", lambda: _waiting_rows(settings, report))
     contradiction = survival.contradiction(parts)
     if contradiction:
         report.warnings.append(contradiction)
-    damaged: list[ArchiveError] = []
+    damaged: list[StoreError] = []
     if deep:
         report.try_to_add("sha256", lambda: _sha256_rows(archive, damaged, report))
     terminal.print_rows(terminal.out, report.rows)
@@ -175,24 +175,17 @@ def _archive_rows(archive: Archive, now: datetime, report: _Report) -> Rows:
     elif not archive.is_current(newest):
         fetched = "archived, but damaged: fetch it again before 24:00 UTC"
         report.warnings.append(f"{newest} is damaged in the archive: use {report.run} before 24:00 UTC")
-    rows = [("archive", f"{archive.root}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
-    unfinished = [str(folder) for folder in archive.leftovers()]
-    # Only version 0.1 archived such answers below a day. In an object store, this would read all records.
-    misdated = [str(record.folder) for record in archive.misdated()] if isinstance(archive.root, Path) else []
-    if unfinished:
-        rows.append(("unfinished", f"{', '.join(unfinished)}: complete answers that the next run archives"))
-    if misdated:
-        rows.append(("belong to no day", f"{', '.join(misdated)}: the API could not have had that day then"))
-    return rows
+    return [("archive", f"{archive.place}: {terminal.span(archived)}"), ("newest day", f"{newest}: {fetched}")]
 
 
 def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Report) -> Rows:
-    from orpipeline.history import lost_days
+    from orpipeline.load import lost_days
 
-    stored, warehouse = _table_days(settings, report)
+    snapshots, warehouse = _snapshots(settings, report)
+    stored = [] if snapshots is None else snapshots["as_of"].to_list()
     newest = newest_completed_day(now)
-    lost = lost_days(archive, stored or [], newest)
-    if stored is None:
+    lost = lost_days(archive, stored, newest)
+    if snapshots is None:
         unless = " (unless the tables have them)" if lost else ""
         return [("warehouse", warehouse), ("lost days", f"{terminal.some_days(lost)}{unless}")]
     unloaded = sorted(set(archive.days()) - set(stored))
@@ -203,19 +196,18 @@ def _day_rows(settings: Settings, archive: Archive, now: datetime, report: _Repo
         report.warnings.append(f"{_count(recent, f'of the last {_RECENT_DAYS} days')} lost (is the schedule running?)")
     return [
         ("warehouse", warehouse),
-        ("published", _published(settings, report)),
+        ("published", _published(settings, snapshots, report)),
         ("not in tables", terminal.some_days(unloaded)),
         ("lost days", terminal.some_days(lost)),
     ]
 
 
-def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | None, str]:
-    """Return the days in the tables, None if they cannot be read now, and what to show about the warehouse."""
-    from orpipeline.warehouse.database import Warehouse
-    from orpipeline.warehouse.errors import WarehouseBusyError, WarehouseError
+def _snapshots(settings: Settings, report: _Report) -> tuple[pl.DataFrame | None, str]:
+    """Return the rows of `snapshots`, None if they cannot be read now, and what to show about the warehouse."""
+    from orpipeline.warehouse.warehouse import open_warehouse
 
     try:
-        stored = Warehouse(settings.warehouse, lake_data=settings.lake_data, lock_wait_seconds=0).days()
+        snapshots = open_warehouse(settings.model_copy(update={"lock_wait_seconds": 0})).read("snapshots")
     except WarehouseBusyError as error:
         holder = re.search(r"PID \d+", str(error))
         named = f" ({holder[0]})" if holder else ""
@@ -224,22 +216,17 @@ def _table_days(settings: Settings, report: _Report) -> tuple[Sequence[date] | N
     except WarehouseError as error:
         report.problems.append("the warehouse cannot be read (the reason is above)")
         return None, str(error)
-    return stored, f"{settings.warehouse}: {terminal.span(stored)}"
+    return snapshots, f"{settings.warehouse}: {terminal.span(snapshots['as_of'].to_list())}"
 
 
-def _published(settings: Settings, report: _Report) -> str:
-    """Return what to show about the published copy."""
-    from orpipeline.reading import open_readable
-    from orpipeline.stores import StoreError
-    from orpipeline.warehouse.errors import NotPublishedError
-    from orpipeline.warehouse.published import is_copy
+def _published(settings: Settings, snapshots: pl.DataFrame, report: _Report) -> str:
+    """Return what to show about the published copy. It is current if it has the rows of the warehouse's `snapshots`."""
+    from orpipeline.warehouse.reading import read
 
     if isinstance(settings.warehouse, str):
         return "none: readers open the warehouse itself"
     try:
-        with open_readable(settings).reading() as tables:
-            published = tables.days()
-        is_current = is_copy(settings.warehouse, settings.published)
+        published = read("openrouter.snapshots", settings=settings)
     except NotPublishedError:
         return f"{settings.published}: none yet; each run publishes it"
     except StoreError as error:
@@ -248,9 +235,9 @@ def _published(settings: Settings, report: _Report) -> str:
     except OrpipelineError as error:
         report.warnings.append("the published copy cannot be read: use `orpipeline rebuild`")
         return str(error)
-    if not is_current:
+    if not published.equals(snapshots):
         report.warnings.append("the published copy is older than the warehouse: use `orpipeline rebuild`")
-    return f"{settings.published}: {terminal.span(published)}"
+    return f"{settings.published}: {terminal.span(published['as_of'].to_list())}"
 
 
 def _check_stores(settings: Settings, report: _Report) -> None:
@@ -260,54 +247,52 @@ def _check_stores(settings: Settings, report: _Report) -> None:
         places["reports"] = (settings.reports, "REPORTS")
     for name, (place, setting) in places.items():
         if isinstance(place, str):
-            from orpipeline.stores import check_store
+            from orpipeline.stores import Store
 
             try:
-                check_store(place, setting=PREFIX + setting)
+                Store(place, setting=PREFIX + setting).check()
             except OrpipelineError as error:
                 report.rows.append((name, str(error)))
                 report.problems.append(f"the place of the {name} cannot be used (the reason is above)")
 
 
 def _waiting_rows(settings: Settings, report: _Report) -> Rows:
-    """Return a row for answers that wait until the archive can take them."""
-    from orpipeline.archive.archive import Archive
-    from orpipeline.archive.spool import waiting
+    """Return a row for responses that wait until the archive can take them."""
+    from orpipeline.archive import Archive
 
     rows = []
     for spool in sorted(folder for folder in settings.spool.parent.glob("*") if folder.is_dir()):
-        records = waiting(Archive(spool))
-        if not records:
+        waiting = Archive(spool).all()
+        if not waiting:
             continue
-        answers = "1 answer waits" if len(records) == 1 else f"{len(records)} answers wait"
+        responses = "1 response waits" if len(waiting) == 1 else f"{len(waiting)} responses wait"
         archive, then = ("the archive", "the next run archives what it can")
         if spool != settings.spool:
             archive, then = (
                 "an archive of other settings",
                 f"set that archive again, or use `orpipeline import {spool}`",
             )
-        report.warnings.append(f"{answers} on this machine for {archive}: {then}")
-        days = terminal.some_days(sorted({record.as_of for record in records if record.as_of}))
-        rows.append(("spool", f"{spool}: {answers} for {archive}, of days {days}"))
+        report.warnings.append(f"{responses} on this machine for {archive}: {then}")
+        days = terminal.some_days(sorted({one.as_of for one in waiting if one.as_of}))
+        rows.append(("spool", f"{spool}: {responses} for {archive}, of days {days}"))
     return rows
 
 
 def _add_budget(settings: Settings, part: Part, report: _Report) -> None:
-    from orpipeline.openrouter.budget import BudgetError, open_budget
+    from orpipeline.openrouter.budget import open_budget
 
+    budget = open_budget(settings)
+    if isinstance(budget.place, Path) and not budget.place.exists():  # this command creates nothing
+        budget = replace(budget, place=Path(":memory:"))
     try:
-        state = open_budget(settings).peek()
-    except BudgetError as error:
+        state = budget.state()
+    except StoreError as error:
         report.rows.append(("requests", str(error)))
-        cause = error.__cause__
-        # A damaged file is set aside by the next fetch; one that cannot be opened prevents it.
-        is_damaged = isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
-        found = report.warnings if is_damaged else report.problems
-        found.append("the request budget cannot be read (the reason is above)")
+        report.problems.append("the request budget cannot be used (the reason is above)")
         return
     used = (
-        f"{state.used_last_minute} of {state.per_minute} in the last minute, "
-        f"{state.used_last_day} of {state.per_day} in the last 24 hours"
+        f"{state.used_last_minute} of {budget.per_minute} in the last minute, "
+        f"{state.used_last_day} of {budget.per_day} in the last 24 hours"
     )
     folders = f"if other data folders use the same key, set {PREFIX}STATE to it in all of them"
     shared = f"{part.place}: {folders if isinstance(settings.state, Path) else 'one for all who use this database'}"
@@ -318,17 +303,19 @@ def _add_budget(settings: Settings, part: Part, report: _Report) -> None:
         report.warnings.append(f"the API cannot be called before {at}")
 
 
-def _sha256_rows(archive: Archive, damaged: list[ArchiveError], report: _Report) -> Rows:
-    """Read every archived answer, and add the errors of those that are damaged to `damaged`."""
-    from orpipeline.rebuild import damaged_answers
-
-    total = len(archive.folders())
+def _sha256_rows(archive: Archive, damaged: list[StoreError], report: _Report) -> Rows:
+    """Read every archived response, and add the errors of those that are damaged to `damaged`."""
+    archived = archive.all()
+    total = len(archived)
     with terminal.progress_bars() as progress:
-        damaged += damaged_answers(archive, terminal.watcher(progress)("Reading the archive", total, "answers"))
+        done = terminal.watcher(progress)("Reading the archive", total, "responses")
+        for content in archive.read_all(archived):
+            damaged += [content] if isinstance(content, StoreError) else []
+            done(1)
     if damaged:
-        are = "archived answer is" if len(damaged) == 1 else "archived answers are"
+        are = "archived response is" if len(damaged) == 1 else "archived responses are"
         report.problems.append(f"{len(damaged)} {are} damaged (named above)")
-    return [("sha256", f"{total - len(damaged)} of {total} archived answers match their sha256")]
+    return [("sha256", f"{total - len(damaged)} of {total} archived responses match their sha256")]
 
 
 def _count(days: Sequence[date], noun: str) -> str:

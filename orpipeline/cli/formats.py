@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich.bar import Bar
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
-from orpipeline.cli.board import Board, Column
+from orpipeline.cli.board import Board
 from orpipeline.cli.terminal import print_line
 from orpipeline.text import plain
 
@@ -24,8 +28,6 @@ _WIDEST_TABLE = 110
 _WIDTH_FOR_EXTRAS = 100
 _NARROWEST_NAME = 8
 _NARROWEST_BAR, _WIDEST_BAR = 6, 20
-_GAP = "  "
-_PARTIAL_BLOCKS = " ▏▎▍▌▋▊▉"
 _FORMULA = re.compile(r"(?<![^,;])(?=[=+\-@\t\r\n\x1b\uff0b\uff0d\uff1d\uff20])")  # and full-width + - = @
 
 
@@ -35,76 +37,63 @@ def print_table(console: Console, board: Board) -> None:
     80 columns and more read well. A name that does not fit is shortened in the middle.
     """
     width = min(console.width, _WIDEST_TABLE)
-    table = _Table(board, width)
-    rule = Text("─" * min(table.width, width), style="dim")
+    table = _table(board, is_wide=width >= _WIDTH_FOR_EXTRAS, bar=_NARROWEST_BAR)
+    free = width - console.measure(table, options=console.options.update(max_width=1000)).maximum
+    table = _table(board, is_wide=width >= _WIDTH_FOR_EXTRAS, bar=min(_WIDEST_BAR, _NARROWEST_BAR + max(0, free)))
+    lines = [
+        Text.assemble(*((segment.text, segment.style or "") for segment in line))
+        for line in console.render_lines(table, console.options.update(max_width=width), pad=False)
+    ]
+    table_width = max(line.cell_len for line in lines)
     if board.is_demo:
         console.print(Text(_DEMO, style="yellow"))
     console.print(Text(board.title, style="bold"), Text(board.lead), sep="\n", width=width)
     console.print()
-    for line in table.heading():
-        console.print(line, no_wrap=True, overflow="crop")
-    for place in range(len(board.ranks)):
+    for place, line in enumerate(lines, start=len(board.ranks) - len(lines)):  # below 0: the heading
         note = board.notes.get(place)
         if place == 0 or note:
-            console.print(rule)
+            console.print(Text("─" * table_width, style="dim"))
         if note:
-            console.print(Text(note, style="dim"), width=min(table.width, width))
-        console.print(table.row(place), no_wrap=True, overflow="crop")
+            console.print(Text(note, style="dim"), width=table_width)
+        line.rstrip()
+        console.print(line, no_wrap=True, overflow="crop")
     console.print()
     print_line(console, board.citation)
 
 
-class _Table:
-    """The columns of a table with their widths in characters, and its lines."""
+def _table(board: Board, *, is_wide: bool, bar: int) -> Table:
+    """Return the leaderboard with a bar of this many characters for each share. A name can shrink to fit."""
+    table, cells = (
+        Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"),
+        list[Sequence[RenderableType]](),
+    )
+    for column in board.columns:
+        if column.is_extra and not is_wide:
+            continue
+        justify: Literal["left", "right"] = "left" if column.is_name else "right"
+        table.add_column(column.heading, justify=justify, style=column.style, no_wrap=not column.is_name)
+        cells.append([_Name(cell) for cell in column.cells] if column.is_name else column.cells)
+        if column is board.share:
+            table.add_column(width=bar)
+            cells.append([Bar(max(board.shares), 0, share, color="cyan") for share in board.shares])
+    # A rank stands out if it is certain.
+    cells[0] = [Text(rank, "bold" if rank.isdigit() else "dim") for rank in board.ranks]
+    for row in zip(*cells, strict=True):
+        table.add_row(*row)
+    return table
 
-    def __init__(self, board: Board, width: int) -> None:
-        self._board = board
-        self._columns = [column for column in board.columns if width >= _WIDTH_FOR_EXTRAS or not column.is_extra]
-        self._widths = {id(column): _natural_width(column) for column in self._columns}
-        free = width - len(_GAP) * len(self._columns) - sum(self._widths.values())
-        while free < _NARROWEST_BAR and (widest := self._widest_name()) is not None:
-            self._widths[id(widest)] -= 1
-            free += 1
-        self._bar = max(_NARROWEST_BAR, min(_WIDEST_BAR, free))
-        self.width = sum(self._widths.values()) + self._bar + len(_GAP) * len(self._columns)
 
-    def _widest_name(self) -> Column | None:
-        """Return the name column that can shrink most, or None if all are as narrow as possible."""
-        names = [column for column in self._columns if column.is_name and self._widths[id(column)] > _NARROWEST_NAME]
-        return max(names, key=lambda column: self._widths[id(column)], default=None)
+@dataclass(frozen=True)
+class _Name:
+    """A name that is shortened in the middle if its column is narrow: models of one family differ at the end."""
 
-    def heading(self) -> list[Text]:
-        """Return the lines of the heading."""
-        words = [column.heading.split("\n") for column in self._columns]
-        height = max(map(len, words))
-        lines = [[""] * (height - len(parts)) + parts for parts in words]  # at the bottom
-        return [self._line([parts[n] for parts in lines], "", "bold") for n in range(height)]
+    text: str
 
-    def row(self, place: int) -> Text:
-        """Return a row's line."""
-        largest = max(self._board.shares)
-        return self._line([column.cells[place] for column in self._columns], self._filled(place, largest))
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(_NARROWEST_NAME, cell_len(self.text)), cell_len(self.text))
 
-    def _filled(self, place: int, largest: float) -> str:
-        """Return a bar in steps of an eighth of a character; the largest share fills the column."""
-        eighths = round(self._board.shares[place] / largest * self._bar * 8) if largest else 0
-        whole, rest = divmod(eighths, 8)
-        return "█" * whole + (_PARTIAL_BLOCKS[rest] if rest else "")
-
-    def _line(self, cells: Sequence[str], bar: str, style: str = "") -> Text:
-        parts: list[tuple[str, str]] = []
-        for place, (column, cell) in enumerate(zip(self._columns, cells, strict=True)):
-            width = self._widths[id(column)]
-            text = _fit(cell, width)
-            # A rank stands out if it is certain.
-            own = column.style if place else "bold" if cell.isdigit() else "dim"
-            space = " " * (width - cell_len(text))
-            parts += [(text + space if column.is_name else space + text, style or own), (_GAP, "")]
-            if column is self._board.share:
-                parts += [(bar.ljust(self._bar), "cyan"), (_GAP, "")]
-        line = Text.assemble(*parts)
-        line.rstrip()
-        return line
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(_fit(self.text, options.max_width), no_wrap=True)
 
 
 def as_markdown(board: Board) -> str:
@@ -140,12 +129,8 @@ def as_json(rows: pl.DataFrame, **about: Any) -> str:
     return json.dumps({**about, "rows": rows.to_dicts()}, indent=2, default=date.isoformat) + "\n"
 
 
-def _natural_width(column: Column) -> int:
-    return max(cell_len(text) for text in [*column.heading.split("\n"), *column.cells])
-
-
 def _fit(text: str, width: int) -> str:
-    """Shorten a text in the middle to at most `width` characters: models of one family differ at the end."""
+    """Shorten a text in the middle to at most `width` characters."""
     if cell_len(text) <= width:
         return text
     shown = width - 1

@@ -11,7 +11,7 @@ import click
 
 from orpipeline.cli import formats, terminal
 from orpipeline.cli.board import MEASURES, Ranking, board_of
-from orpipeline.cli.options import command_settings, day_option, demo_option, examples, open_warehouse
+from orpipeline.cli.options import command_settings, day_option, demo_option, examples
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import Settings
 
@@ -70,6 +70,8 @@ def show_leaderboard(
     demo: bool,
 ) -> None:
     """Print the leaderboard of `day`, or of the newest day in the tables, in one of the command's formats."""
+    from orpipeline.warehouse.warehouse import open_warehouse
+
     with open_warehouse(settings).reading() as tables:
         snapshot = _snapshot(tables, day, settings, demo=demo)
         ranking = (_author_ranking if authors else _model_ranking)(tables, snapshot, scope, by)
@@ -101,10 +103,7 @@ def _snapshot(tables: Tables, day: date | None, settings: Settings, *, demo: boo
 
 def _model_ranking(tables: Tables, snapshot: Mapping[str, Any], scope: str, by: str) -> Ranking:
     """Return the rows of `model_leaderboard`, with their changes."""
-    import polars as pl
-
     from orpipeline.contracts.rules import COMPARED_DAYS
-    from orpipeline.leaderboard import lows
 
     as_of, measure = snapshot["as_of"], MEASURES[by]
     rows, coverage = _of_scope(tables, "model_leaderboard", as_of, scope)
@@ -112,23 +111,16 @@ def _model_ranking(tables: Tables, snapshot: Mapping[str, Any], scope: str, by: 
     changes = tables.read("model_trends", since=as_of, until=as_of).select(
         *key, "usage_rank_7d", "usage_share_change_7d", "first_seen"
     )
-    low = lows(*(tables.read(name, since=as_of, until=as_of) for name in ("task_classifications", "task_models")))
-    ordered = (
-        rows.filter(scope=scope)
-        .join(changes, on=key, how="left")
-        .join(low.select(*key, low=f"{measure}_low"), on=key, how="left")
-        .sort(f"{measure}_rank", "model_id")
-    )
+    ordered = rows.filter(scope=scope).join(changes, on=key, how="left").sort(f"{measure}_rank", "model_id")
     # The order of shares can differ from that of lows, which also depends on the number of lists.
-    count = coverage[f"{measure}_models_above_unlisted"]
-    is_above = ordered.select(pl.col("low").rank("ordinal", descending=True) <= count).to_series()
+    is_above = ordered[f"{measure}_share_low"] > coverage[f"unlisted_{measure}_up"]
     above = len(ordered) if is_above.all() else int(is_above.arg_min() or 0)
     week_before = as_of - timedelta(days=COMPARED_DAYS)
     return Ranking(
         snapshot=snapshot,
         scope=scope,
         by=by,
-        rows=ordered.drop("low"),
+        rows=ordered,
         coverage=coverage,
         all_models=rows["model_id"].unique().sort().to_list(),
         above=above,

@@ -6,15 +6,11 @@ import os
 import re
 from contextlib import suppress
 from datetime import date
-from typing import TYPE_CHECKING
 
 import click
 
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
-
-if TYPE_CHECKING:
-    from orpipeline.warehouse.database import Warehouse
 
 
 def examples(*lines: str) -> str:
@@ -56,21 +52,9 @@ def demo_settings(settings: Settings, first: date | None = None) -> Settings:
     Its partitions start at the first archived day, or at `first` if that is earlier. This process no longer uses the
     DAGSTER_HOME of the environment, because the demo has its own.
     """
-    from orpipeline.archive.archive import Archive
+    from orpipeline.archive import Archive
 
     os.environ.pop("DAGSTER_HOME", None)
     own = Settings(data_dir=settings.data_dir / "demo", lock_wait_seconds=settings.lock_wait_seconds)
     known = [*Archive(own.archive).days()[:1], *([first] if first else [])]
     return own.model_copy(update={"start_date": min(known, default=FIRST_DOCUMENTED_DAY)})
-
-
-def open_warehouse(settings: Settings) -> Warehouse:
-    """Return the settings' warehouse; no file is created or opened yet."""
-    from orpipeline.warehouse.database import Warehouse
-
-    return Warehouse(
-        settings.warehouse,
-        lake_data=settings.lake_data,
-        lock_wait_seconds=settings.lock_wait_seconds,
-        published=settings.published,
-    )

@@ -42,7 +42,7 @@ from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_setting
 def run(day: date | None, fetch: str, no_report: bool) -> None:
     """Run the job `daily_snapshot` for one day.
 
-    It fetches and archives the answer, validates it, writes the tables, and writes the report of the newest day. The
+    It fetches and archives the response, validates it, writes the tables, and writes the report of the newest day. The
     command prints the files that it wrote. It suits cron and CI: the exit code is 0 only if all is done, and an error
     is one line.
     """
@@ -52,10 +52,10 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
     except DagsterStateError as error:
         raise fetch_in_spite_of(error, settings, day, fetch) from error
     print_line(out, f"{day} is in the archive and in the tables.")
-    from orpipeline.archive.archive import Archive
+    from orpipeline.archive import Archive
 
     newest = Archive(settings.archive).latest(day)
-    archived = [("answer", str(newest.path))] if newest else []
+    archived = [("response", str(newest.path))] if newest else []
     tables = [("warehouse", settings.warehouse)]
     if isinstance(settings.warehouse, Path):  # readers of another engine open that engine
         tables.append(("published", settings.published))
@@ -81,7 +81,7 @@ def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bo
         prepare_dagster_home(settings)
         status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
         warn = partial(print_line, out)
-        written = run_snapshot(settings, days, Fetch[fetch], status.update, on_warning=warn, report=report)
+        written = run_snapshot(settings, days, Fetch[fetch], status.update, warn, report=report)
         if report and len(days) > 1:  # the run of a range leaves it out
             status.update("Writing the report")
             written = run_report(settings)
@@ -157,7 +157,6 @@ def _variables(settings: Settings) -> Mapping[str, str]:
 def _call(command: list[str], environment: Mapping[str, str], folder: Path) -> int:
     """Run a program until it ends, and return its exit code. It gets the terminal's Ctrl-C, too, and ends in order."""
     with subprocess.Popen(command, env=environment, cwd=folder) as process:  # noqa: S603 - our own interpreter
-        signal.set_wakeup_fd(-1)  # a second Ctrl-C must not end this process before the program
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         return process.wait()

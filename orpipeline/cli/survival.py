@@ -71,17 +71,15 @@ def _stored(name: str, place: Path | str, setting: str) -> Part:
     """Return a part in a folder or an object store."""
     if isinstance(place, Path):
         return Part(name, str(place), PREFIX + setting, survives=False)
-    from orpipeline.stores import hosts
+    from orpipeline.stores import host_of
 
-    return Part(name, place, PREFIX + setting, survives=not any(map(is_loopback, hosts(place))))
+    return Part(name, place, PREFIX + setting, survives=not is_loopback(host_of(place)))
 
 
 def _tables(settings: Settings) -> list[Part]:
     place, setting = settings.warehouse, f"{PREFIX}WAREHOUSE"
     if isinstance(place, Path):
         return [Part("warehouse", str(place), setting, survives=False, is_rebuilt=True)]
-    if not place.startswith(_LAKE):
-        return [Part("warehouse", place, setting, survives=True, is_rebuilt=True, for_several_hosts=True)]
     where, survives = _in_postgres(place.removeprefix(_LAKE), setting)
     files = _stored("lake's files", settings.lake_data, "LAKE_DATA")
     return [

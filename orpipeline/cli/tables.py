@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING
 import click
 
 from orpipeline.cli import terminal
-from orpipeline.cli.options import command_settings, day_option, demo_option, examples, iso_day, open_warehouse
+from orpipeline.cli.options import command_settings, day_option, demo_option, examples, iso_day
 from orpipeline.cli.terminal import out
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import NotPublishedError, OrpipelineError, SettingsError
 from orpipeline.settings import Settings, url_scheme
 
 if TYPE_CHECKING:
-    from orpipeline.importing.discover import AnswerFile
+    from orpipeline.importing.discover import ResponseFile
     from orpipeline.importing.importer import Imported
 
 
 @click.command(
     "import",
-    short_help="Import answers that you or others have saved.",
+    short_help="Import responses that you or others have saved.",
     epilog=examples(
-        "orpipeline import answers/ backup.tar.gz",
-        "orpipeline import --dry-run 'answers/2026-1*.json.gz'",
+        "orpipeline import responses/ backup.tar.gz",
+        "orpipeline import --dry-run 'responses/2026-1*.json.gz'",
     ),
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Show what would be imported, and change nothing.")
 @demo_option
 def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
-    """Import answers that you or others have saved.
+    """Import responses that you or others have saved.
 
-    PATH is a file, a folder, or a pattern in quotes. A file contains plain answers of the API or envelopes, as .json,
-    .json.gz, .jsonl, .zip or .tar.gz; its type is detected from its content. Each answer is validated and archived
-    under its own `as_of`, and that day's tables are rebuilt. You can run the same import again: answers that are
+    PATH is a file, a folder, or a pattern in quotes. A file contains plain responses of the API or envelopes, as .json,
+    .json.gz, .jsonl, .zip or .tar.gz; its type is detected from its content. Each response is validated and archived
+    under its own `as_of`, and that day's tables are rebuilt. You can run the same import again: responses that are
     already archived are skipped.
     """
     settings = command_settings(demo=demo)
@@ -49,7 +49,7 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
 
 
 def _import(settings: Settings, paths: Sequence[str]) -> None:
-    from orpipeline.archive.archive import Archive
+    from orpipeline.archive import Archive
     from orpipeline.cli.dagster_runs import run_import
     from orpipeline.cli.dagster_state import prepare_dagster_home
     from orpipeline.importing.importer import still_missing
@@ -69,7 +69,7 @@ def _import(settings: Settings, paths: Sequence[str]) -> None:
 
 
 def _try_import(settings: Settings, paths: Sequence[str]) -> None:
-    from orpipeline.archive.archive import Archive
+    from orpipeline.archive import Archive
     from orpipeline.importing.importer import import_files, still_missing
 
     files, archive = _find_files(paths), Archive(settings.archive)
@@ -86,12 +86,12 @@ def _try_import(settings: Settings, paths: Sequence[str]) -> None:
     imported.raise_for_rejected(dry_run=True)
 
 
-def _find_files(paths: Sequence[str]) -> Sequence[AnswerFile]:
-    from orpipeline.importing.discover import NoSuchFileError, find_files
+def _find_files(paths: Sequence[str]) -> Sequence[ResponseFile]:
+    from orpipeline.importing.discover import find_files
 
     try:
         return find_files(paths)
-    except NoSuchFileError as error:
+    except SettingsError as error:
         raise click.UsageError(str(error)) from None
 
 
@@ -110,61 +110,58 @@ def _find_files(paths: Sequence[str]) -> Sequence[AnswerFile]:
 def rebuild(since: date | None, until: date | None, demo: bool) -> None:
     """Rebuild the tables from the archive alone.
 
-    The command shows which rows changed. If the tables are of another version, or if the warehouse's file is damaged or
+    The command shows which days changed. If the tables are of another version, or if the warehouse's file is damaged or
     missing, it rebuilds all days, whatever the range is. A damaged file is kept aside.
     """
     first, last = since or date.min, until or date.max
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}.")
     settings = command_settings(demo=demo)
-    from orpipeline import rebuild as rebuilding
-    from orpipeline.archive.archive import Archive
+    from orpipeline.archive import Archive
+    from orpipeline.load import rebuild as rebuild_tables
+    from orpipeline.warehouse.warehouse import open_warehouse
 
-    archive, warehouse = Archive(settings.archive), open_warehouse(settings)
-    days = [day for day in archive.days() if first <= day <= last]
+    archive = Archive(settings.archive)
+    count = sum(first <= day <= last for day in archive.days())
     with terminal.progress_bars() as progress:
-        done = terminal.watcher(progress)("Tables", len(days), "days")
-        rebuilt = rebuilding.rebuild(archive, warehouse, now=utc_now(), since=first, until=last, on_progress=done)
-    if not days and rebuilt.reason is None:
+        done = terminal.watcher(progress)("Tables", count, "days")
+        rebuilt = rebuild_tables(
+            archive, open_warehouse(settings), now=utc_now(), since=since, until=until, on_progress=done
+        )
+    if not (count or rebuilt.gone):
         raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     terminal.print_rebuilt(out, rebuilt)
-    for record in archive.misdated():
-        terminal.print_line(out, f"Not rebuilt, because the API could not have had that day then: {record.folder}")
     if rebuilt.errors:
         raise OrpipelineError(
-            f"Days whose newest answer cannot be used: {terminal.some_days(sorted(rebuilt.errors))}. "
+            f"Days whose newest response cannot be used: {terminal.some_days(sorted(rebuilt.errors))}. "
             f"{rebuilt.errors[min(rebuilt.errors)]}"
         )
 
 
 @click.command(
     short_help="Export the tables and views as Parquet files.",
-    epilog=examples(
-        "orpipeline export --to parquet/          # the months that changed",
-        "orpipeline export --to parquet/ --all    # every month",
-    ),
+    epilog=examples("orpipeline export --to parquet/", "orpipeline export --to parquet/ --demo"),
 )
 @click.option("--to", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder to write to.")
-@click.option("--all", "everything", is_flag=True, help="Write all months, not only those that changed.")
 @demo_option
-def export(to: Path, everything: bool, demo: bool) -> None:
+def export(to: Path, demo: bool) -> None:
     """Export the tables and views as Parquet files.
 
-    There is one file for each table and month, `<table>/2026-10.parquet`. The folder also gets the citation and the
-    data dictionary. Unchanged months are not written again. Every run already writes the same files beside the copy for
-    readers, in the folder `published` of the reports.
+    There is one file for each table and view, such as `task_models.parquet`, which is replaced whole. The folder also
+    gets the citation and the data dictionary. Every run already writes the same files beside the copy for readers, in
+    the folder `published` of the reports.
     """
     if url_scheme(str(to)) is not None:
         raise click.UsageError("--to must be a folder on this machine, not a URL.")
-    warehouse = open_warehouse(command_settings(demo=demo))
-    from orpipeline.export import export_tables
+    settings = command_settings(demo=demo)
+    from orpipeline.warehouse.publishing import write_parquet
+    from orpipeline.warehouse.warehouse import open_warehouse
 
-    with terminal.progress_bars() as progress:
-        done = terminal.watcher(progress)("Days", len(warehouse.days()), "days")
-        exported = export_tables(warehouse, to, everything=everything, on_progress=done)
-    terminal.print_rows(
-        out, [("written", terminal.span(exported.written)), ("unchanged", terminal.span(exported.unchanged))]
-    )
+    with open_warehouse(settings).reading() as tables, out.status("Writing"):
+        days = write_parquet(tables, to.absolute(), setting="--to")
+    if not days:
+        raise NotPublishedError("The tables have no days yet: there is nothing to export. Run or import a day first.")
+    terminal.print_rows(out, [("written", terminal.span(days))])
 
 
 @click.command(
@@ -183,8 +180,9 @@ def report(day: date | None, demo: bool) -> None:
     """
     settings = command_settings(demo=demo)
     with out.status("Writing the report"):
-        from orpipeline.archive.archive import Archive
+        from orpipeline.archive import Archive
         from orpipeline.report.files import write_report
+        from orpipeline.warehouse.warehouse import open_warehouse
 
         archive = Archive(settings.archive)
         written = write_report(settings.reports, archive, open_warehouse(settings), day=day, now=utc_now())

@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from rich import filesize
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from orpipeline.days import day_spans
+from orpipeline.clock import day_spans
 from orpipeline.text import plain
 
 if TYPE_CHECKING:  # they import polars, which `--help` does not need
     from orpipeline.defs.imports import Watch
     from orpipeline.importing.importer import Imported
-    from orpipeline.rebuild import Rebuilt
+    from orpipeline.load import Rebuilt
 
 out = Console()
 """Standard output."""
@@ -35,14 +33,14 @@ def print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_imported(console: Console, imported: Imported, missing: Sequence[date], *, dry_run: bool) -> None:
-    """Print what an import did, the days in between that are still missing, and why answers were rejected."""
+    """Print what an import did, the days in between that are still missing, and why responses were rejected."""
     print_line(console, "This would be imported (nothing was changed):" if dry_run else "Imported:")
     print_rows(
         console,
         [
-            ("new", _answers(imported.new)),
-            ("same", _answers(imported.same)),
-            ("restated", _answers(imported.restated)),
+            ("new", _responses(imported.new)),
+            ("same", _responses(imported.same)),
+            ("restated", _responses(imported.restated)),
             ("rejected", str(len(imported.rejected))),
             ("still missing", all_days(missing)),
         ],
@@ -52,26 +50,17 @@ def print_imported(console: Console, imported: Imported, missing: Sequence[date]
 
 
 def print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:
-    """Print what a rebuild did and why, and which rows changed."""
-    if rebuilt.reason is not None:
-        print_line(console, f"{rebuilt.reason} All tables are rebuilt.")
-    for path in rebuilt.set_aside:
-        print_line(console, f"Kept aside: {path}")
-    if rebuilt.set_aside:
-        print_line(console, "Days and tables that only this file had could not be read; the new file lacks them.")
+    """Print what a rebuild did, and which days changed."""
+    if rebuilt.set_aside is not None:
+        print_line(console, f"The damaged warehouse is kept aside: {rebuilt.set_aside}")
+        print_line(console, "Tables of yours that it had are not in the new one.")
     rows = [
         ("rebuilt", span(rebuilt.days)),
         ("new", some_days(rebuilt.new)),
-        ("only in tables", some_days(rebuilt.unarchived)),
+        ("changed", some_days(rebuilt.changed)),
+        ("no longer there", some_days(rebuilt.gone)),
     ]
-    if rebuilt.left_out:
-        rows.append(("now rejected", some_days(rebuilt.left_out)))
     print_rows(console, rows)
-    for d in rebuilt.differences:
-        counts = f"{d.changed} rows changed, {d.added} added, {d.removed} removed"
-        print_line(console, f"{d.table}: {counts}; the first: {d.first}")
-    if not rebuilt.differences:
-        print_line(console, "All existing rows are unchanged.")
 
 
 def span(days: Sequence[date]) -> str:
@@ -86,27 +75,16 @@ def all_days(days: Sequence[date]) -> str:
     return f"{len(days)}: {', '.join(day_spans(days))}" if days else "none"
 
 
-def _answers(days: Sequence[date]) -> str:
-    """Return the span of the answers' days, with the number of answers if a day has several."""
+def _responses(days: Sequence[date]) -> str:
+    """Return the span of the responses' days, with the number of responses if a day has several."""
     of_days = span(sorted(set(days)))
-    return of_days if len(set(days)) == len(days) else f"{len(days)} answers of {of_days}"
+    return of_days if len(set(days)) == len(days) else f"{len(days)} responses of {of_days}"
 
 
 def some_days(days: Sequence[date]) -> str:
     """Return the number of days, and the last ten of them."""
     shown = ", ".join(day.isoformat() for day in days[-10:])
     return f"{len(days)}: {'..., ' if len(days) > 10 else ''}{shown}" if days else "none"
-
-
-class _Rate(ProgressColumn):
-    """The amount of work done in a second, in the task's unit."""
-
-    def render(self, task: Task) -> Text:
-        """Return the rate, or nothing until it is known."""
-        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
-        if speed is None:
-            return Text()
-        return Text(f"{filesize.decimal(int(speed))}/s" if unit == "bytes" else f"{speed:.0f} {unit}/s")
 
 
 def progress_bars() -> Progress:
@@ -116,7 +94,6 @@ def progress_bars() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        _Rate(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -128,7 +105,7 @@ def watcher(progress: Progress) -> Watch:
     """Return a function that adds a bar for a part of the work, and returns what to call with its progress."""
 
     def watch(part: str, size: int, unit: str) -> Callable[[int], None]:
-        task = progress.add_task(part, total=size, unit=unit)
+        task = progress.add_task(f"{part} ({unit})", total=size)
         return lambda done: progress.advance(task, done)
 
     return watch

@@ -1,1 +1,1 @@
-"""The contracts: pandera models of the tables, the rules for an answer, and validation. No Dagster."""
+"""The contracts: a response as frames, the tables as pandera models, and the rules for both. No Dagster."""

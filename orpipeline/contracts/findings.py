@@ -1,9 +1,9 @@
-"""A finding: one place in an answer or a table that breaks one rule. Frames of findings, and the error that has one."""
+"""A finding: one place in a response or a table that breaks one rule. Frames of findings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from itertools import islice
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from orpipeline.contracts.rules import Rule
-from orpipeline.errors import NextAttempt, OrpipelineError
+from orpipeline.errors import InvalidSnapshotError
 from orpipeline.text import plain
 
-_LONGEST = 200  # characters: a name that is longer is not canonical
+_LONGEST = 200  # characters
+_SHOWN_ROWS = 3
 FINDINGS_SCHEMA = {
     "as_of": pl.Date,
     "severity": pl.String,
@@ -29,19 +30,6 @@ FINDINGS_SCHEMA = {
 characters are escapes such as `\\u200b`, and long names are cut."""
 
 
-class InvalidSnapshotError(OrpipelineError):
-    """An answer breaks a rule of severity ERROR, so its day's tables are unchanged.
-
-    `findings` has every broken rule and row, with the columns of `FINDINGS_SCHEMA`.
-    """
-
-    next_attempt = NextAttempt.NEEDS_OPENROUTER
-
-    def __init__(self, message: str, findings: pl.DataFrame) -> None:
-        super().__init__(message)
-        self.findings = findings
-
-
 def finding_frame(rule: Rule, table: str, places: Iterable[tuple[date | None, str, str, str]]) -> pl.DataFrame:
     """Return one finding per place: its day, column, row and what was found there."""
     rows = [
@@ -49,6 +37,50 @@ def finding_frame(rule: Rule, table: str, places: Iterable[tuple[date | None, st
         for day, column, row, found in places
     ]
     return pl.DataFrame(rows, schema=FINDINGS_SCHEMA, orient="row")
+
+
+def broken(
+    rule: Rule, table: str, rows: pl.DataFrame, column: str | pl.Expr, key: Sequence[str], values: Sequence[str]
+) -> pl.DataFrame:
+    """Return one finding per row: in `column` (or the column that it names), with the row's key and some values."""
+    places = rows.with_columns(column=pl.lit(column) if isinstance(column, str) else column)
+    return finding_frame(
+        rule,
+        table,
+        (
+            (row["as_of"], row["column"], " / ".join(str(row[name]) for name in key), shown_values(row, values))
+            for row in places.iter_rows(named=True)
+        ),
+    )
+
+
+def rejected_days(findings: pl.DataFrame) -> set[date]:
+    """Return the days with at least one finding of severity ERROR."""
+    return set(findings.filter(severity="ERROR")["as_of"])
+
+
+def rejection(day: date, findings: pl.DataFrame, raw: str, tables: str = "are unchanged") -> InvalidSnapshotError:
+    """Return the error for a rejected day.
+
+    `raw` is the path of its archived bytes; `tables` is what its tables do now, such as `use revision 1`.
+    """
+    message = (
+        f"Rejected the response for {day}; its tables {tables}. {broken_rules(day, findings)} "
+        f"The response's bytes are archived in {raw}."
+    )
+    return InvalidSnapshotError(message, findings.filter(severity="ERROR", as_of=day))
+
+
+def broken_rules(day: date, findings: pl.DataFrame) -> str:
+    """Return two sentences: the rules that reject a day, and the first rows that break them."""
+    errors = findings.filter(severity="ERROR", as_of=day)
+    by_rule = errors["rule"].unique(maintain_order=True).to_list()
+    first = "; ".join(
+        f"{row['table']}.{row['column']} [{row['row']}]: {row['found']} breaks {row['rule']}"
+        for row in errors.head(_SHOWN_ROWS).iter_rows(named=True)
+    )
+    more = f"; and {len(errors) - _SHOWN_ROWS} more" if len(errors) > _SHOWN_ROWS else ""
+    return f"Rules broken: {', '.join(by_rule)}. {first}{more}."
 
 
 def shown(value: object) -> str:

@@ -1,14 +1,13 @@
-"""The tables: one pandera model each, with column names, types, descriptions, keys and the rules for each column.
+"""The tables: one pandera model each, with column names, types, descriptions, keys and the rules for single rows.
 
 Columns marked as key are the table's primary key. Every share is a fraction of 1, as OpenRouter publishes it (rounded
-to 3 decimals), unless its description states otherwise. A model's `validate` checks columns, types, NULLs and every
-rule that rejects a row.
+to 3 decimals), unless its description states otherwise. A model's `validate` checks columns, types, NULLs, keys and
+every rule that rejects a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import pandera.polars as pa
@@ -18,62 +17,71 @@ from orpipeline.contracts import rules
 from orpipeline.contracts.rules import ALL, Rule
 
 Instant = Annotated[pl.Datetime, "us", "UTC"]
+DUCKDB_TYPES: dict[pl.DataType, str] = {
+    pl.Date(): "DATE",
+    pl.Int32(): "INTEGER",
+    pl.Int64(): "BIGINT",
+    pl.Float64(): "DOUBLE",
+    pl.String(): "VARCHAR",
+    pl.Datetime("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+}
+"""The DuckDB type of each polars type that the contracts use."""
 
 # A part of a name (`part:part`, `part/part`) that is `other` or `others`, in any case and with any punctuation.
 _OTHER = r"(?i)(^|[:/])[^a-z0-9:/]*others?[^a-z0-9:/]*($|[:/])"
-
-# What a canonical name does not have: no text, or a space at an end; control, format, private and unassigned
-# characters; line and paragraph separators; characters that are not drawn; any space but U+0020.
-_NOT_CANONICAL = r"^ | $|^$|[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x20]]"
-_LONGEST_NAME = 200  # characters
-
-
-def _is_not_canonical(name: pl.Expr) -> pl.Expr:
-    # Normalizing is slow, and a day has few names. Without the fixed order, two evaluations could differ.
-    names = name.unique(maintain_order=True)
-    broken = (
-        names.str.contains(_NOT_CANONICAL)
-        | (names.str.len_chars() > _LONGEST_NAME)
-        | (names.str.normalize("NFC") != names)
-    )
-    return name.is_in(names.filter(broken).implode())
+# Accents, and characters that are not drawn: with them, `other` would only look like itself.
+_DISGUISE = r"[\p{M}\p{Cf}\p{Default_Ignorable_Code_Point}]"
+# What a usual key does not have: a space at an end; control, format, private and unassigned characters; line and
+# paragraph separators; characters that are not drawn; any space but U+0020.
+_UNUSUAL_KEY = r"^ | $|[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x20]]"
+_UNUSUAL_TEXT = r"^\s*$|[\p{Cc}\p{Zl}\p{Zp}]"
+_LONGEST_KEY = 200  # characters
 
 
-_ValueRule = tuple[Rule, Callable[[pl.Expr], pl.Expr]]
+def folded(name: pl.Expr) -> pl.Expr:
+    """Return names as they are compared: trimmed, in NFKC, without case."""
+    # Some letters differ in one case only: both `ss` and the German sharp s are `SS`.
+    return name.str.normalize("NFKC").str.strip_chars().str.to_lowercase().str.to_uppercase()
+
+
+ValueRule = tuple[Rule, Callable[[pl.Expr], pl.Expr]]
 """A rule for each value of a column, and the expression that is true for a value that breaks it."""
 
+
+def _of_names(rule: Rule, is_broken: Callable[[pl.Expr], pl.Expr]) -> ValueRule:
+    """Return a rule for names. A day has few different names, and normalizing is slow, so each is judged once."""
+
+    def judge(name: pl.Expr) -> pl.Expr:
+        names = name.unique(maintain_order=True)  # without the fixed order, two evaluations could differ
+        return name.is_in(names.filter(is_broken(names)).implode())
+
+    return rule, judge
+
+
+_NOT_OTHER = _of_names(
+    rules.NO_OTHER,
+    lambda n: n.str.contains(_OTHER) | n.str.normalize("NFKD").str.replace_all(_DISGUISE, "").str.contains(_OTHER),
+)
+_NOT_ALL = _of_names(rules.NOT_ALL, lambda n: folded(n.str.replace_all(_DISGUISE, "")) == ALL.upper())
+_NOT_EMPTY = _of_names(rules.NAMED, lambda n: n.str.strip_chars() == "")
+_USUAL_KEY = _of_names(
+    rules.USUAL_NAMES,
+    lambda n: n.str.contains(_UNUSUAL_KEY) | (n.str.len_chars() > _LONGEST_KEY) | (n.str.normalize("NFC") != n),
+)
+_USUAL_TEXT = _of_names(rules.USUAL_NAMES, lambda n: n.str.contains(_UNUSUAL_TEXT))
+_HAS_AUTHOR = _of_names(rules.MODEL_AUTHORS, lambda n: ~n.str.contains("^[^/]+/."))
 # NaN is larger than every number for polars, so it is outside.
-_FRACTION: _ValueRule = (rules.SHARES, lambda share: ~share.is_between(0.0, 1.0))
-_NOT_OTHER: _ValueRule = (rules.NO_OTHER, lambda name: name.str.contains(_OTHER))
-_CANONICAL: _ValueRule = (rules.NAMES, _is_not_canonical)
-_NOT_ALL: _ValueRule = (rules.NOT_ALL, lambda name: name.str.to_lowercase() == ALL)
-_HAS_AUTHOR: _ValueRule = (rules.MODEL_AUTHORS, lambda model_id: ~model_id.str.contains("^[^/]+/."))
+_FRACTION: ValueRule = (rules.SHARES, lambda share: ~share.is_between(0.0, 1.0))
+
+_KEY_RULES = (_NOT_OTHER, _NOT_EMPTY, _USUAL_KEY)
 
 
-@dataclass(frozen=True)
-class RowRule:
-    """A rule as one table applies it: `broken` is true for each row that breaks it, NULL for a row it does not cover.
-
-    Findings name `column`, and show its value or, with `shows_row`, the whole row.
-    """
-
-    rule: Rule
-    column: str
-    broken: pl.Expr
-    shows_row: bool = False
-
-
-def _column(
-    description: str,
-    *value_rules: _ValueRule,
-    key: bool = False,
-    missing: Rule | None = rules.REQUIRED_FIELDS,
-) -> Any:
+def _column(description: str, *value_rules: ValueRule, key: bool = False, missing: Rule = rules.REQUIRED_FIELDS) -> Any:
     """Return a pandera field that may not be NULL; a NULL breaks the rule `missing`."""
     return pa.Field(description=description, metadata={"key": key, "missing": missing, "values": value_rules})
 
 
-def _key(description: str, *value_rules: _ValueRule) -> Any:
+def _key(description: str, *value_rules: ValueRule) -> Any:
     return _column(description, *value_rules, key=True)
 
 
@@ -89,28 +97,37 @@ class DayTable(pa.DataFrameModel):
     """The columns of every table."""
 
     as_of: pl.Date = _key("The snapshot's day (UTC): the last day of its window, and the partition.")
-    # An answer without it breaks `window_is_7_days`, once and not in every row.
-    window_days: pl.Int32 = _column(
-        "The number of days that the figures cover, up to and including `as_of`.", key=True, missing=None
-    )
+    window_days: pl.Int32 = _key("The number of days that the figures cover, up to and including `as_of`.")
 
     class Config:
         strict = True  # a missing or an extra column is an error
 
     @classmethod
     def to_schema(cls) -> pa.DataFrameSchema:
-        """Return pandera's schema, with one check for each rule that rejects a row."""
+        """Return pandera's schema: the key's columns first, and a check for each rule that rejects a row."""
         schema = super().to_schema()
-        if not schema.checks:  # pandera caches the schema
-            declared = [rule for rule in cls.row_rules(schema.columns) if rule.rule.severity == "ERROR"]
-            by_rule = {rule.rule.name: [other for other in declared if other.rule == rule.rule] for rule in declared}
-            schema.checks = [_check(of_rule) for of_rule in by_rule.values()]
+        if schema.unique is None:  # pandera caches the schema
+            schema.columns = dict(sorted(schema.columns.items(), key=lambda item: not item[1].metadata["key"]))
+            schema.unique = [name for name, column in schema.columns.items() if column.metadata["key"]]
+            _add_checks(schema, "ERROR")
+        return schema
+
+    @classmethod
+    def response_schema(cls, columns: Collection[str]) -> pa.DataFrameSchema:
+        """Return the schema of the columns that a response has, with a check for every rule, also those of `WARN`.
+
+        A response without `window_days` breaks `window_is_7_days` once, and not a rule in each row.
+        """
+        schema = cls.to_schema()
+        schema = schema.remove_columns([name for name in schema.columns if name not in columns])
+        schema.columns["window_days"].nullable = True
+        _add_checks(schema, "WARN")
         return schema
 
     @classmethod
     def primary_key(cls) -> list[str]:
         """Return the names of the primary key's columns."""
-        return _key_of(cls.columns())
+        return [name for name, column in cls.columns().items() if column.metadata["key"]]
 
     @classmethod
     def summary(cls) -> str:
@@ -127,34 +144,18 @@ class DayTable(pa.DataFrameModel):
         """Return each column's polars type by name, in the table's order."""
         return {name: column.dtype.type for name, column in cls.columns().items()}
 
-    @classmethod
-    def row_rules(cls, columns: Mapping[str, Any] | None = None) -> list[RowRule]:
-        """Return the rules that its rows must follow: each column's first, then that keys are unique.
 
-        `columns` are pandera's, by default the model's own.
-        """
-        columns = cls.columns() if columns is None else columns
-        declared: list[RowRule] = []
-        for name, column in columns.items():
-            if column.metadata["missing"] is not None:
-                declared.append(RowRule(column.metadata["missing"], name, pl.col(name).is_null()))
-            values: Sequence[_ValueRule] = column.metadata["values"]
-            declared += [RowRule(rule, name, broken(pl.col(name))) for rule, broken in values]
-        key = _key_of(columns)
-        has_null = pl.any_horizontal(pl.col(name).is_null() for name in key if name != "window_days")
-        return [*declared, RowRule(rules.UNIQUE, key[-1], ~pl.struct(key).is_unique() & ~has_null, shows_row=True)]
+def _add_checks(schema: pa.DataFrameSchema, severity: str) -> None:
+    for column in schema.columns.values():
+        values: Sequence[ValueRule] = column.metadata["values"]
+        column.checks = [*column.checks, *(_check(*one) for one in values if one[0].severity == severity)]
 
 
-def _key_of(columns: Mapping[str, Any]) -> list[str]:
-    return [name for name, column in columns.items() if column.metadata["key"]]
-
-
-def _check(declared: Sequence[RowRule]) -> pa.Check:
-    """Return a pandera check that fails for each row that breaks a rule in any of the columns that declare it."""
-    rule, broken = declared[0].rule, pl.any_horizontal(one.broken.fill_null(False) for one in declared)
+def _check(rule: Rule, is_broken: Callable[[pl.Expr], pl.Expr]) -> pa.Check:
+    """Return a pandera check with the rule's name. A NULL breaks its column's rule for NULLs, and no other."""
 
     def holds(data: pa.PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(~broken)
+        return data.lazyframe.select(~is_broken(pl.col(data.key)).fill_null(False))
 
     return pa.Check(holds, name=rule.name, description=rule.description)
 
@@ -169,17 +170,17 @@ class Snapshots(DayTable):
     """
 
     class Config:
-        description = "One row per day: the answer that the day's figures come from, with its sha256."
+        description = "One row per day: the response that the day's figures come from, with its sha256."
 
-    revision: pl.Int32 = _column("1 for the first answer archived for that day, then 2, 3 and so on.")
-    sha256: str = _column("The sha256 of the answer's bytes, in hex, as recorded in the archive.")
-    bytes: pl.Int64 = _column("The answer's length in bytes.")
-    fetched_at: Instant = _column(
-        "When the answer was fetched. For an imported answer without a fetch time: when it was imported."
+    revision: pl.Int32 = _column("The response's place among the day's, in the order of their fetch times, from 1.")
+    sha256: str = _column(
+        "The sha256 of the response's bytes, in hex. The archived file's name begins with its first 16 digits."
     )
+    bytes: pl.Int64 = _column("The response's length in bytes.")
+    fetched_at: Instant = _optional("When the response was fetched; NULL if it was imported without that time.")
     origin: str = _column("`api`, `import` (a snapshot from a file), or `demo` (made-up figures).")
-    source: str = _column("The URL that the answer was fetched from, or the file that it was imported from.")
-    classification_count: pl.Int32 = _column("The number of tags in the answer.")
+    source: str = _column("The URL that the response was fetched from, or the file that it was imported from.")
+    classification_count: pl.Int32 = _column("The number of tags in the response.")
     citation: str = _column("How to cite the day's figures.")
 
 
@@ -195,13 +196,12 @@ class TaskClassifications(DayTable):
     class Config:
         description = "One row per day and tag: each task's share of requests and of tokens."
 
-    tag: str = _key("The task's name in the API, such as `code:debugging`.", _NOT_OTHER, _CANONICAL)
-    display_name: str = _column("The task's display name.", _NOT_OTHER, _CANONICAL)
+    tag: str = _key("The task's name in the API, such as `code:debugging`.", *_KEY_RULES)
+    display_name: str = _column("The task's display name.", _NOT_OTHER, _USUAL_TEXT)
     macro_category: str = _column(
         "The tag's group, by its prefix: `code`, `data` or `agent`, otherwise `general`.",
-        _NOT_OTHER,
         _NOT_ALL,
-        _CANONICAL,
+        *_KEY_RULES,
     )
     usage_share: float = _share("The tag's share of all classified requests.")
     token_share: float = _share("The tag's share of all classified tokens.")
@@ -209,6 +209,16 @@ class TaskClassifications(DayTable):
     category_token_share: float = _share("The tag's share of its macro-category's tokens.")
     usage_rank: pl.Int32 = _column("1 for the day's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
     token_rank: pl.Int32 = _column("1 for the day's largest token_share. Ties get the same rank, as in 1, 1, 3.")
+    models_listed: pl.Int32 = _column("The number of models that the tag lists.")
+    usage_listed: float = _column("What the listed models add up to, as a fraction of the tag's requests.")
+    token_listed: float = _column("What the listed models add up to, as a fraction of the tag's tokens.")
+    unlisted_usage_upper: float = _column(
+        "The largest share of the tag's requests that a model that it does not list can have: an unlisted model cannot "
+        "exceed the last listed one, nor what the listed ones leave."
+    )
+    unlisted_token_upper: float = _column(
+        "The largest share of the tag's tokens that a model that it does not list can have: what the listed ones leave."
+    )
 
 
 class MacroCategories(DayTable):
@@ -222,13 +232,37 @@ class MacroCategories(DayTable):
     class Config:
         description = "One row per day and macro-category: each group of tasks' share of requests and of tokens."
 
-    key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_OTHER, _NOT_ALL, _CANONICAL)
-    label: str = _column("The macro-category's display name.", _NOT_OTHER, _CANONICAL)
+    key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_ALL, *_KEY_RULES)
+    label: str = _column("The macro-category's display name.", _NOT_OTHER, _USUAL_TEXT)
     usage_share: float = _share("The macro-category's share of all classified requests.")
     token_share: float = _share("The macro-category's share of all classified tokens.")
 
 
-class TaskModels(DayTable):
+_TIES = "1 for the largest {} of the tag or scope. Ties get the same rank, as in 1, 1, 3."
+_BEST = "The best possible rank by {} among those listed: 1 + the number of others that certainly have more."
+_WORST = (
+    "The worst possible rank by {} among those listed: 1 + the number of others that could have more, given what is "
+    "not listed, and the rounding of the published shares."
+)
+
+
+class _Ranked(DayTable):
+    """The columns of everything with ranks."""
+
+    usage_rank: pl.Int32 = _column(_TIES.format("share of requests"))
+    usage_rank_best: pl.Int32 = _column(_BEST.format("requests"))
+    usage_rank_worst: pl.Int32 = _column(_WORST.format("requests"))
+    token_rank: pl.Int32 = _column(_TIES.format("share of tokens"))
+    token_rank_best: pl.Int32 = _column(_BEST.format("tokens"))
+    token_rank_worst: pl.Int32 = _column(_WORST.format("tokens"))
+
+
+_AUTHOR = "The part of the model id before the `/`; NULL if there is no `/`."
+_MODEL = "The part of the model id between `/` and `:`."
+_VARIANT = "The part of the model id after the `:`, such as `free`; NULL if there is no `:`."
+
+
+class TaskModels(_Ranked):
     """The table `task_models`.
 
     >>> import orpipeline
@@ -241,31 +275,52 @@ class TaskModels(DayTable):
     class Config:
         description = "One row per day, tag and listed model: each task's top models by requests."
 
-    tag: str = _key("The task's name in the API.", _CANONICAL)
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.", _NOT_OTHER, _CANONICAL, _HAS_AUTHOR)
+    tag: str = _key("The task's name in the API.")
+    model_id: str = _key("The model, as `author/model` or `author/model:variant`.", *_KEY_RULES, _HAS_AUTHOR)
     position: pl.Int32 = _column("The model's place in the tag's list, from 1.")
     tag_usage_share: float = _share("The model's share of the tag's requests.")
     tag_token_share: float = _share("The model's share of the tag's tokens.")
+    author: str = _optional(_AUTHOR)
+    model: str = _column(_MODEL)
+    variant: str = _optional(_VARIANT)
 
 
-_RANK_BEST = (
-    "The best possible rank by {0} among the scope's listed {1}: 1 + the number of {1} that certainly have more, "
-    "whatever the unlisted and unrounded figures are."
+_SCOPE = f"`{ALL}` for all classified traffic, or a macro-category's key."
+_SCOPE_MODEL = "The model, as `author/model` or `author/model:variant`."
+_SHARE = (
+    "The share of the scope's {} that the published lists attribute to the row's model or author. A lower bound, "
+    "because only the top models are listed. Rounded to 12 decimals."
 )
-_RANK_WORST = (
-    "The worst possible rank by {0} among the scope's listed {1}: 1 + the number of other {1} that could have more, "
-    "given the unlisted and unrounded figures."
+_UPPER = (
+    "The largest share of {} that the published lists allow, as a sum of published figures: their rounding can move it "
+    "by about {}."
 )
+_LOW = "The smallest true share of {} that the published figures allow: what is attributed, less all rounding."
+_UP = "The largest true share of {} that the published figures allow: the upper bound, and all rounding."
 
 
-class _RankedModels(DayTable):
-    """The columns of everything with one row per day, scope and model."""
+class _Board(_Ranked):
+    """The columns of both leaderboards."""
 
-    scope: str = _key(f"`{ALL}` for all classified traffic, or a macro-category's key.")
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.")
+    scope: str = _key(_SCOPE)
+    usage_share: float = _column(_SHARE.format("requests"))
+    usage_share_upper: float = _column(_UPPER.format("requests", 0.002))
+    token_share: float = _column(_SHARE.format("tokens"))
+    token_share_upper: float = _column(_UPPER.format("tokens", 0.01))
+
+    @pa.dataframe_check(error=rules.BOUNDS.name)
+    @classmethod
+    def _bounds_hold(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        of_each = [
+            pl.col(f"{p}_share").is_between(0.0, f"{p}_share_upper")
+            & pl.col(f"{p}_share_upper").is_finite()
+            & pl.col(f"{p}_rank").is_between(f"{p}_rank_best", f"{p}_rank_worst")
+            for p in ("usage", "token")
+        ]
+        return data.lazyframe.select(pl.all_horizontal(of_each))
 
 
-class ModelLeaderboard(_RankedModels):
+class ModelLeaderboard(_Board):
     """The table `model_leaderboard`.
 
     >>> import orpipeline
@@ -279,64 +334,33 @@ class ModelLeaderboard(_RankedModels):
     class Config:
         description = "One row per day, scope and model: market share and rank, with their bounds."
 
-    author: str = _optional("The part of the model id before the `/`; NULL if there is no `/`.")
-    model: str = _column("The part of the model id between `/` and `:`.")
-    variant: str = _optional("The part of the model id after the `:`, such as `free`; NULL if there is no `:`.")
-    usage_rank: pl.Int32 = _column("1 for the scope's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
-    token_rank: pl.Int32 = _column("1 for the scope's largest token_share. Ties get the same rank, as in 1, 1, 3.")
-    usage_share: float = _column(
-        "The share of the scope's requests that the published lists attribute to the model. A lower bound, because "
-        "only the top models are listed. Rounded to 12 decimals."
-    )
-    token_share: float = _column(
-        "The share of the scope's tokens that the published lists attribute to the model. A lower bound. Rounded to "
-        "12 decimals."
-    )
-    usage_share_upper: float = _column(
-        "The largest share of requests that the published lists allow for the model, as a sum of published figures: "
-        "their rounding can move it by about 0.002."
-    )
-    token_share_upper: float = _column(
-        "The largest share of tokens that the published lists allow for the model, as a sum of published figures: "
-        "their rounding can move it by about 0.01."
-    )
-    usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests", "models"))
-    usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests", "models"))
-    token_rank_best: pl.Int32 = _column(_RANK_BEST.format("tokens", "models"))
-    token_rank_worst: pl.Int32 = _column(_RANK_WORST.format("tokens", "models"))
+    model_id: str = _key(_SCOPE_MODEL)
+    author: str = _optional(_AUTHOR)
+    model: str = _column(_MODEL)
+    variant: str = _optional(_VARIANT)
     task_count: pl.Int32 = _column("The number of the scope's tags that list the model.")
     top_task: str = _column("The tag that contributes most to the model's usage_share.")
+    usage_share_low: float = _column(_LOW.format("requests"))
+    usage_share_up: float = _column(_UP.format("requests"))
+    token_share_low: float = _column(_LOW.format("tokens"))
+    token_share_up: float = _column(_UP.format("tokens"))
 
+    @pa.dataframe_check(error=rules.BOUNDS.name)
     @classmethod
-    def row_rules(cls, columns: Mapping[str, Any] | None = None) -> list[RowRule]:
-        """Return the rules of every table, and that shares and ranks are within their bounds."""
-        shares = ("usage_share", "token_share", "usage_share_upper", "token_share_upper")
-        holds = (
-            pl.all_horizontal(pl.col(*shares).is_finite())
-            & (pl.min_horizontal("usage_share", "token_share") >= 0)
-            & (pl.col("usage_share") <= pl.col("usage_share_upper"))
-            & (pl.col("token_share") <= pl.col("token_share_upper"))
-            & (pl.col("usage_rank_best") <= pl.col("usage_rank"))
-            & (pl.col("usage_rank") <= pl.col("usage_rank_worst"))
-            & (pl.col("token_rank_best") <= pl.col("token_rank"))
-            & (pl.col("token_rank") <= pl.col("token_rank_worst"))
-        )
-        return [*super().row_rules(columns), RowRule(rules.BOUNDS, "model_id", ~holds, shows_row=True)]
+    def _bounds_hold_with_rounding(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        low = [pl.col(f"{p}_share_low") <= pl.col(f"{p}_share") for p in ("usage", "token")]
+        up = [pl.col(f"{p}_share_upper") <= pl.col(f"{p}_share_up") for p in ("usage", "token")]
+        return data.lazyframe.select(pl.all_horizontal(low + up))
 
-
-TABLES: dict[str, type[DayTable]] = {
-    "snapshots": Snapshots,
-    "task_classifications": TaskClassifications,
-    "macro_categories": MacroCategories,
-    "task_models": TaskModels,
-    "model_leaderboard": ModelLeaderboard,
-}
-"""Every table of the schema `openrouter`, by name."""
 
 _NULL_BEFORE = "NULL if that day is missing or does not list the model"
+_CHANGE = (
+    "The {} change of the true share of {} since 7 days before that the published figures allow, also for a model that "
+    "no list named then; NULL if that day is missing. The change is certain if both ends have one sign."
+)
 
 
-class ModelTrends(_RankedModels):
+class ModelTrends(DayTable):
     """The view `model_trends`.
 
     >>> import orpipeline
@@ -347,6 +371,8 @@ class ModelTrends(_RankedModels):
     class Config:
         description = "One row per day, scope and model: the leaderboard's changes, computed when you read them."
 
+    scope: str = _key(_SCOPE)
+    model_id: str = _key(_SCOPE_MODEL)
     usage_rank: pl.Int32 = _column("The model's rank on the day, as in `model_leaderboard`.")
     usage_share: float = _column("The share attributed to the model, as in `model_leaderboard`.")
     usage_rank_1d: pl.Int32 = _optional(f"The usage_rank 1 day before; {_NULL_BEFORE}.")
@@ -362,10 +388,14 @@ class ModelTrends(_RankedModels):
     days_listed: pl.Int32 = _column(
         "The number of days, up to and including this one, that list the model in the scope."
     )
+    usage_share_change_7d_low: float = _optional(_CHANGE.format("smallest", "requests"))
+    usage_share_change_7d_high: float = _optional(_CHANGE.format("largest", "requests"))
+    token_share_change_7d_low: float = _optional(_CHANGE.format("smallest", "tokens"))
+    token_share_change_7d_high: float = _optional(_CHANGE.format("largest", "tokens"))
 
 
 class LeaderboardCoverage(DayTable):
-    """The view `leaderboard_coverage`.
+    """The table `leaderboard_coverage`.
 
     The scopes are `all` and the macro-categories of the day's tags. A scope has a row even if its lists are empty.
 
@@ -378,7 +408,7 @@ class LeaderboardCoverage(DayTable):
     class Config:
         description = "One row per day and scope: how much the lists tell, and what they leave open."
 
-    scope: str = _key(f"`{ALL}` for all classified traffic, or a macro-category's key.")
+    scope: str = _key(_SCOPE)
     model_count: pl.Int32 = _column("The number of models that the scope's lists name.")
     usage_attributed: float = _column("The share of the scope's requests that the lists attribute to models.")
     token_attributed: float = _column("The share of the scope's tokens that the lists attribute to models.")
@@ -396,10 +426,16 @@ class LeaderboardCoverage(DayTable):
     token_models_above_unlisted: pl.Int32 = _column(
         "The number of models that certainly have more tokens than any model on none of the scope's lists."
     )
+    unlisted_usage_up: float = _column(
+        "unlisted_usage_upper and all rounding: no unlisted model's true share exceeds it."
+    )
+    unlisted_token_up: float = _column(
+        "unlisted_token_upper and all rounding: no unlisted model's true share exceeds it."
+    )
 
 
-class AuthorLeaderboard(DayTable):
-    """The view `author_leaderboard`.
+class AuthorLeaderboard(_Board):
+    """The table `author_leaderboard`.
 
         >>> import orpipeline
         >>> authors = orpipeline.AuthorLeaderboard.validate(orpipeline.read("author_leaderboard", scope="code"))
@@ -408,39 +444,15 @@ class AuthorLeaderboard(DayTable):
 
     A model id that names no author (`author` is NULL or empty in `model_leaderboard`) is in no row. Its share could
     belong to any author, so it counts as open: it is part of every author's upper bound.
-
-    Under a tag with share w, an author has at least the listed shares of its models, and at most what the other
-    authors' listed models leave: it can have any number of unlisted models, so the smallest listed share is not a cap.
-    With `own` and `others` as sums of listed shares s, `usage_share_upper` is the sum of w x max(own, 1 - others) over
-    the scope's tags. Possible ranks allow for the rounding h of each published share, as those of models do: low is the
-    sum of (w - h) x the author's sum of (s - h), no factor below 0, and up is the sum of
-    (w + h) x max(own, 1 - the other authors' sum of (s - h)). Then low <= usage_share <= usage_share_upper <= up, and
-    best rank <= rank <= worst rank. Tokens likewise.
+    Its own unlisted models count as open, too, so ranges of possible ranks are wide.
     """
 
     class Config:
         description = "One row per day, scope and author: the shares of all its listed models, and its rank."
 
-    scope: str = _key(f"`{ALL}` for all classified traffic, or a macro-category's key.")
     author: str = _key("The part of its models' ids before the `/`. Models without an author are in no row.")
-    usage_share: float = _column(
-        "The sum of usage_share over the author's models in `model_leaderboard`: a lower bound, because only the top "
-        "models are listed."
-    )
-    token_share: float = _column("The sum of token_share over the author's models in `model_leaderboard`.")
-    usage_rank: pl.Int32 = _column("1 for the scope's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
-    token_rank: pl.Int32 = _column("1 for the scope's largest token_share. Ties get the same rank, as in 1, 1, 3.")
     model_count: pl.Int32 = _column("The number of the author's models that the scope's lists name.")
     top_model: str = _column("The author's model with the largest usage_share.")
-    usage_share_upper: float = _column(
-        "The largest share of requests that the published lists allow for all of the author's models, listed or not, "
-        "as a sum of published figures."
-    )
-    token_share_upper: float = _column("The same for tokens.")
-    usage_rank_best: pl.Int32 = _column(_RANK_BEST.format("requests", "authors"))
-    usage_rank_worst: pl.Int32 = _column(_RANK_WORST.format("requests", "authors"))
-    token_rank_best: pl.Int32 = _column(_RANK_BEST.format("tokens", "authors"))
-    token_rank_worst: pl.Int32 = _column(_RANK_WORST.format("tokens", "authors"))
 
 
 class LatestLeaderboard(ModelLeaderboard):
@@ -456,12 +468,17 @@ class LatestLeaderboard(ModelLeaderboard):
         description = "One row per model: the leaderboard of all classified traffic on the newest day."
 
 
-VIEWS: dict[str, type[DayTable]] = {
-    "model_trends": ModelTrends,
+TABLES: dict[str, type[DayTable]] = {
+    "snapshots": Snapshots,
+    "task_classifications": TaskClassifications,
+    "macro_categories": MacroCategories,
+    "task_models": TaskModels,
+    "model_leaderboard": ModelLeaderboard,
     "author_leaderboard": AuthorLeaderboard,
     "leaderboard_coverage": LeaderboardCoverage,
-    "latest_leaderboard": LatestLeaderboard,
 }
+"""Every table of the schema `openrouter`, by name."""
+VIEWS: dict[str, type[DayTable]] = {"model_trends": ModelTrends, "latest_leaderboard": LatestLeaderboard}
 """Every view of the schema `openrouter`, by name. You read them like tables."""
 RELATIONS: dict[str, type[DayTable]] = {**TABLES, **VIEWS}
 """Tables and views, by name."""

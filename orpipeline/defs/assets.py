@@ -15,10 +15,8 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
 from pydantic import Field
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.spool import mark_used, was_used
-from orpipeline.capture import Fetch, capture
-from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.archive import Archive
+from orpipeline.clock import Stopwatch, newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import check_specs, history_results, rule_results
 from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
@@ -26,12 +24,10 @@ from orpipeline.defs.failures import days_failed
 from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.specs import Labels, daily_specs
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import OrpipelineError, WarehouseError
+from orpipeline.load import Fetch, Loaded, Validated, capture, load_days, validate_days
 from orpipeline.openrouter.client import Client
-from orpipeline.snapshot import Loaded, Validated, load_days, validate_days
-from orpipeline.stopwatch import Stopwatch
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.errors import WarehouseError
+from orpipeline.warehouse.warehouse import Warehouse
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
@@ -42,7 +38,7 @@ class SnapshotConfig(dg.Config):
     fetch: Fetch = Field(
         default=Fetch.auto,
         description="`auto`: call the API only for the newest completed UTC day, and only if it is missing from the "
-        "archive. `always`: call it, and archive the answer under its own `as_of`. `never`: use the archive alone.",
+        "archive. `always`: call it, and archive the response under its own `as_of`. `never`: use the archive alone.",
     )
     revision: int | None = Field(
         default=None,
@@ -54,12 +50,12 @@ class SnapshotConfig(dg.Config):
 def daily_step(
     names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool
 ) -> dg.AssetsDefinition:
-    """Return the step that materializes the raw answer and all tables. Without a key, the raw answer's page says so."""
+    """Return the step that materializes the raw response and all tables. The former's page says if a key is missing."""
 
     @dg.multi_asset(
         name=names.op("snapshot"),
         description=(
-            "Fetches a day's answer, archives it, validates it, and replaces the day's rows in all tables in one "
+            "Fetches a day's response, archives it, validates it, and replaces the day's rows in all tables in one "
             "transaction. Selecting one table rebuilds the whole day."
         ),
         specs=daily_specs(names, partitions, labels, has_key=has_key),
@@ -105,42 +101,28 @@ class _Step:
         days, newest = self._days(), newest_completed_day(self.now)
         # Checks that run alone use the archive only.
         fetch = config.fetch if self.context.selected_asset_keys else Fetch.never
-        if fetch is not Fetch.never:
-            self._check_warehouse()
-        answered, not_fetched = self._fetch(client, days, fetch)
+        served, not_fetched = self._fetch(client, days, fetch)
         table_days: Sequence[date] | None
         if self.context.selected_asset_keys - {self.names.raw}:
-            loaded = yield from self._load(days, answered, config.revision)
+            loaded = yield from self._load(days, served, config.revision)
             validated, table_days = loaded.validated, loaded.days
             if table_days is None:  # nothing to load, so the warehouse is not open yet
-                _, table_days = self._validate(days, answered, config.revision)
+                _, table_days = self._validate(days, served, config.revision)
         else:
             loaded = None
-            validated, table_days = self._validate(days, answered, config.revision)
+            validated, table_days = self._validate(days, served, config.revision)
         checks = self.context.selected_asset_check_keys
         if self.names.raw in self.context.selected_asset_keys:
-            raw = raw_materializations(self.names, validated.raw)
+            raw = raw_materializations(self.names, validated)
             yield from self._report(raw, complete=len(validated.newest) == len(days))
         yield from rule_results(checks, validated)
         if loaded is not None:
             tables = table_materializations(self.names, loaded, self.stopwatch.seconds)
             yield from self._report(tables, complete=not validated.errors)
-        # These checks read other answers, too. An error in one of those must not stop the tables, so they come last.
+        # These checks read other responses, too. An error in one of those must not stop the tables, so they come last.
         yield from history_results(checks, validated, self.archive, table_days, newest)
         if validated.errors or not_fetched:
             raise days_failed(validated.errors, not_fetched, days, newest)
-
-    def _check_warehouse(self) -> None:
-        """Raise before anything is fetched if the warehouse has never worked from here: its settings are wrong then.
-
-        A warehouse that worked before is not checked: an outage must not prevent fetching a day.
-        """
-        places = [place for place in (self.warehouse.place, self.warehouse.published) if isinstance(place, str)]
-        if self.spool is None or all(was_used(self.spool, place) for place in places):
-            return
-        self.warehouse.check()
-        for place in places:
-            mark_used(self.spool, place)
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""
@@ -151,29 +133,29 @@ class _Step:
     def _fetch(
         self, client: Client, days: Sequence[date], fetch: Fetch
     ) -> tuple[date | None, dict[date, OrpipelineError]]:
-        """Call the API if `fetch` requires it. Return the `as_of` of its answer, if there is one.
+        """Call the API if `fetch` requires it. Return the `as_of` of its response, if there is one.
 
         In a range, only the newest day can come from the API: if the call fails, the other days are loaded, and the
         error is returned as that day's.
         """
         try:
             with self.stopwatch.measure("fetch"):
-                record = capture(client, self.archive, days, fetch, self.now, spool=self.spool)
+                revision = capture(client, self.archive, days, fetch, self.now, spool=self.spool)
         except OrpipelineError as error:
             if len(days) == 1:
                 raise
             self.context.log.warning(str(error))
             return None, {newest_completed_day(self.now): error}
-        if record is None:
+        if revision is None:
             return None, {}
-        self.context.log.info(f"The API served {record.as_of}; archived as {record.path}")
-        return record.as_of, {}
+        self.context.log.info(f"The API served {revision.as_of}; archived as {revision.path}")
+        return revision.as_of, {}
 
     def _validate(
-        self, days: Sequence[date], answered: date | None, revision: int | None
+        self, days: Sequence[date], served: date | None, revision: int | None
     ) -> tuple[Validated, Sequence[date] | None]:
         """Return the validated days and the days in the tables. If the warehouse fails, the latter are None."""
-        validated = partial(validate_days, self.archive, days, now=self.now, answered=answered, revision=revision)
+        validated = partial(validate_days, self.archive, days, now=self.now, served=served, revision=revision)
         try:
             with self.warehouse.reading() as tables:
                 return validated(tables), tables.days()
@@ -181,10 +163,8 @@ class _Step:
             self.context.log.warning(str(error))
             return validated(), None
 
-    def _load(
-        self, days: Sequence[date], answered: date | None, revision: int | None
-    ) -> Generator[Event, None, Loaded]:
-        """Load the days into the tables. If the warehouse fails, the raw answers are still reported."""
+    def _load(self, days: Sequence[date], served: date | None, revision: int | None) -> Generator[Event, None, Loaded]:
+        """Load the days into the tables. If the warehouse fails, the raw responses are still reported."""
         self.context.log.info(
             f"Loading {len(days)} {'day' if len(days) == 1 else 'days'} into {len(TABLES)} tables, in one transaction: "
             "selecting one table rebuilds the whole day."
@@ -195,15 +175,16 @@ class _Step:
                 self.warehouse,
                 days,
                 now=self.now,
-                answered=answered,
+                served=served,
                 revision=revision,
-                view_days=SPARKLINE_DAYS,
+                recent_days=SPARKLINE_DAYS,
                 stopwatch=self.stopwatch,
             )
         except WarehouseError:
             if self.names.raw in self.context.selected_asset_keys:
-                raw = validate_days(self.archive, days, now=self.now).raw
-                yield from self._report(raw_materializations(self.names, raw), complete=len(raw) == len(days))
+                validated = validate_days(self.archive, days, now=self.now)
+                raw = raw_materializations(self.names, validated)
+                yield from self._report(raw, complete=len(validated.raw) == len(days))
             raise
 
     def _report(self, materializations: Iterable[Materialization], *, complete: bool) -> Iterator[Event]:

@@ -21,11 +21,10 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
-from orpipeline.archive.records import Record
-from orpipeline.citation import citation
-from orpipeline.contracts.findings import InvalidSnapshotError
 from orpipeline.defs.metadata import (
     SPARKLINE_DAYS,
+    authors_metadata,
+    coverage_metadata,
     findings_table,
     leaderboard_metadata,
     macros_metadata,
@@ -35,61 +34,59 @@ from orpipeline.defs.metadata import (
     trends_metadata,
 )
 from orpipeline.defs.names import Names
-from orpipeline.defs.specs import CODE_VERSION
-from orpipeline.errors import OrpipelineError
-from orpipeline.importing.importer import PartlyImportedError
-from orpipeline.openrouter.errors import StatusError
-from orpipeline.snapshot import Loaded
+from orpipeline.errors import InvalidSnapshotError, OrpipelineError, PartlyImportedError, StatusError
+from orpipeline.load import Loaded, Validated
+from orpipeline.text import citation
+from orpipeline.warehouse.schema import CODE_VERSION
 
 _SHOWN_FILES = 20  # the run's log has all
 
 
 @dataclass(frozen=True)
 class Materialization:
-    """An asset's day, the archived answer that it comes from, and its metadata."""
+    """An asset's day, the sha256 of the response that it comes from, and its metadata."""
 
     key: dg.AssetKey
     day: date
-    record: Record
+    sha256: str
     metadata: dict[str, Any]
 
     @property
     def data_version(self) -> dg.DataVersion:
         """The sha256 of the day's bytes."""
-        return dg.DataVersion(self.record.sha256)
+        return dg.DataVersion(self.sha256)
 
     def event(self, names: Names) -> dg.AssetMaterialization:
         """Return the event to log, with the version tags that Dagster gives to a step's own outputs.
 
         All of a day's assets come from the same bytes, so each asset has the same data version as its inputs.
         """
-        version = self.record.sha256
-        tags = {CODE_VERSION_TAG: CODE_VERSION, DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
-        for key in _inputs(self.key, names):
-            tags |= {get_input_data_version_tag(key): version, get_input_event_pointer_tag(key): NULL_EVENT_POINTER}
+        tags = {
+            CODE_VERSION_TAG: CODE_VERSION,
+            DATA_VERSION_TAG: self.sha256,
+            DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+        }
+        for key in names.inputs(self.key):
+            tags |= {get_input_data_version_tag(key): self.sha256, get_input_event_pointer_tag(key): NULL_EVENT_POINTER}
         return dg.AssetMaterialization(self.key, partition=self.day.isoformat(), metadata=self.metadata, tags=tags)
 
 
-def _inputs(key: dg.AssetKey, names: Names) -> list[dg.AssetKey]:
-    if key == names.asset("model_leaderboard"):
-        return [names.asset("task_classifications"), names.asset("task_models")]
-    return [] if key == names.raw else [names.raw]
-
-
-def raw_materializations(names: Names, records: Mapping[date, Record]) -> Iterator[Materialization]:
-    """Yield a materialization of the raw answer for each day's record."""
-    for day, record in records.items():
+def raw_materializations(names: Names, validated: Validated) -> Iterator[Materialization]:
+    """Yield a materialization of each day's raw response."""
+    for day, revision in validated.raw.items():
+        content = validated.contents[revision]
+        at = {"fetched_at": dg.MetadataValue.timestamp(revision.fetched_at)} if revision.fetched_at else {}
         metadata = {
-            "file": dg.MetadataValue.path(record.path),
-            "sha256": _short(record.sha256),
-            "revision": record.revision,
-            "bytes": record.size,
-            "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
-            "origin": record.origin,
-            "source": dg.MetadataValue.text(record.source),
-            "citation": citation(day, record.origin),
+            "file": dg.MetadataValue.path(str(revision.path)),
+            "sha256": _short(content.sha256),
+            "revision": revision.number,
+            "bytes": len(content.body),
+            **at,
+            "origin": revision.origin,
+            "source": dg.MetadataValue.text(content.source),
+            "citation": citation(day, revision.origin),
         }
-        yield Materialization(names.raw, day, record, metadata)
+        yield Materialization(names.raw, day, content.sha256, metadata)
 
 
 def table_materializations(
@@ -97,7 +94,7 @@ def table_materializations(
 ) -> Iterator[Materialization]:
     """Yield the materializations of the tables for each loaded day, from the rows that were written.
 
-    `loaded` has the views of `SPARKLINE_DAYS`; `seconds` has the durations of the run's parts by name.
+    `loaded` has the recent rows of `SPARKLINE_DAYS`; `seconds` has the durations of the run's parts by name.
     """
     validated = loaded.validated
     days = sorted(validated.chosen)
@@ -106,30 +103,33 @@ def table_materializations(
     warnings = dict(validated.warnings.group_by("as_of").len().iter_rows())
     rows_of = {name: _by_day(frame) for name, frame in loaded.frames.items()}
     for day in days:
-        record = validated.chosen[day]
+        revision = validated.chosen[day]
+        sha256 = validated.contents[revision].sha256
         is_recent = pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day)
-        recent = {name: rows.filter(is_recent) for name, rows in loaded.views.items()}
-        leaderboard = leaderboard_metadata(rows_of["model_leaderboard"][day], recent)
+        recent = {name: rows.filter(is_recent) for name, rows in loaded.recent.items()}
         shown: dict[str, dict[str, Any]] = {
             "snapshots": {
-                "revision": record.revision,
+                "revision": revision.number,
                 "validation_warnings": warnings.get(day, 0),
-                "file": dg.MetadataValue.path(record.path),
+                "file": dg.MetadataValue.path(str(revision.path)),
                 **{f"{part}_seconds": taken for part, taken in (seconds or {}).items()},
             },
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
             "task_models": task_models_metadata(rows_of["task_models"][day]),
-            # The views have no events, so their figures are shown here.
-            "model_leaderboard": leaderboard | trends_metadata(recent, day),
+            # A view has no events, so the trends are shown here.
+            "model_leaderboard": leaderboard_metadata(rows_of["model_leaderboard"][day], recent)
+            | trends_metadata(recent, day),
+            "author_leaderboard": authors_metadata(rows_of["author_leaderboard"][day]),
+            "leaderboard_coverage": coverage_metadata(rows_of["leaderboard_coverage"][day]),
         }
         for name, metadata in shown.items():
             counts = {
                 "dagster/row_count": loaded.row_counts[name],
                 "dagster/partition_row_count": len(rows_of[name][day]),
             }
-            sources = {"citation": citation(day, record.origin), "sha256": _short(record.sha256)}
-            yield Materialization(names.asset(name), day, record, {**metadata, **counts, **sources})
+            sources = {"citation": citation(day, revision.origin), "sha256": _short(sha256)}
+            yield Materialization(names.asset(name), day, sha256, {**metadata, **counts, **sources})
 
 
 def _short(sha256: str) -> str:
@@ -151,7 +151,9 @@ def failure(error: OrpipelineError) -> dg.Failure:
     if isinstance(error, InvalidSnapshotError):
         metadata["findings"] = findings_table(error.findings)
     if isinstance(error, PartlyImportedError):
-        metadata["rejected"] = table({"file": one.source, "why": one.reason} for one in error.rejected[:_SHOWN_FILES])
+        metadata["rejected"] = table(
+            {"file": source, "why": reason} for source, reason in error.rejected[:_SHOWN_FILES]
+        )
     if isinstance(error, StatusError) and error.retry_at:
         metadata["next_attempt"] = dg.MetadataValue.timestamp(error.retry_at)
     return dg.Failure(str(error), metadata=metadata, allow_retries=False)

@@ -8,13 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from orpipeline.archive.records import ArchiveError
-from orpipeline.capture import DayNotAvailableError
-from orpipeline.contracts.findings import InvalidSnapshotError
-from orpipeline.days import day_spans
+from orpipeline.clock import day_spans
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import table
-from orpipeline.errors import OrpipelineError
+from orpipeline.errors import DayNotAvailableError, InvalidSnapshotError, OrpipelineError, StoreError
 
 _SHOWN_SPANS = 10  # of each kind of failed days; the failure's metadata has all
 
@@ -51,7 +48,7 @@ def _kind(day: date, error: OrpipelineError, newest: date) -> str:
     """Return the kind of a failed day: each kind needs a different action from you."""
     if isinstance(error, InvalidSnapshotError):
         return "Rejected"
-    if isinstance(error, ArchiveError):
+    if isinstance(error, StoreError):
         return "Damaged"
     return "Not archived" if isinstance(error, DayNotAvailableError) and day < newest else "Not fetched"
 

@@ -1,19 +1,16 @@
-"""The job that imports earlier answers."""
+"""The job that imports earlier responses."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an op's parameters.
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from datetime import date
 from itertools import chain
 
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import ArchiveError
-from orpipeline.clock import utc_now
-from orpipeline.days import day_spans
+from orpipeline.archive import DIGITS, Archive
+from orpipeline.clock import day_spans, utc_now
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
 from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
@@ -22,9 +19,9 @@ from orpipeline.defs.runs import unreported
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
-from orpipeline.rebuild import Progress, out_of_date, rebuild_days
+from orpipeline.load import Progress, load_batches, validate_days
 from orpipeline.text import plain
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.warehouse import Warehouse
 
 _SHOWN_REJECTED = 100  # the run's log is stored in Dagster's database
 
@@ -33,8 +30,8 @@ class ImportConfig(dg.Config):
     """The run config of an import."""
 
     paths: list[str] = Field(
-        description="Files, folders and patterns on the machine that executes the run: plain answers or envelopes, as "
-        "`.json`, `.json.gz`, `.jsonl`, `.zip` or `.tar.gz`."
+        description="Files, folders and patterns on the machine that executes the run: responses, plain or in "
+        "envelopes, as `.json`, `.json.gz`, `.jsonl`, `.zip` or `.tar.gz`."
     )
     dry_run: bool = Field(default=False, description="Report what would be imported, and change nothing.")
 
@@ -59,9 +56,9 @@ def import_job(
         name=names.op("import"),
         pool=names.warehouse,
         required_resource_keys={names.archive, names.warehouse},
-        description="Archive earlier answers, rebuild their days' tables, and report the days to Dagster.",
+        description="Archive earlier responses, rebuild their days' tables, and report the days to Dagster.",
     )
-    def import_answers(context: dg.OpExecutionContext, config: ImportConfig) -> None:
+    def import_responses(context: dg.OpExecutionContext, config: ImportConfig) -> None:
         resources = context.resources._asdict()
         archive, warehouse = resources[names.archive].archive(), resources[names.warehouse].warehouse()
         try:
@@ -71,7 +68,7 @@ def import_job(
             imported = import_files(
                 archive, files, first=first, newest=newest, dry_run=config.dry_run, on_progress=reading
             )
-            # Answers stay archived even if loading the tables fails.
+            # Responses stay archived even if loading the tables fails.
             context.log.info(_summary(imported, still_missing(archive, imported)))
             on_imported(imported)
             if imported.days and not config.dry_run:
@@ -82,11 +79,11 @@ def import_job(
 
     @dg.job(
         name=names.job("import_archive"),
-        description="Import answers that others saved, rebuild their days' tables, and mark the days as materialized.",
+        description="Import saved responses, rebuild their days' tables, and mark the days as materialized.",
         executor_def=dg.in_process_executor,
     )
     def import_archive() -> None:
-        import_answers()
+        import_responses()
 
     return import_archive
 
@@ -100,31 +97,36 @@ def _materialize(
     watch: Watch,
 ) -> None:
     """Rebuild the days that are out of date, and report those and any that Dagster does not know."""
-    outdated = _outdated_versions(archive, warehouse, days)
-    wanted = out_of_date(archive, warehouse, days, now=utc_now()) | unreported(context.instance, names, outdated)
+    wanted = _days_to_load(context.instance, names, archive, warehouse, days)
     rebuilt = watch("Tables", len(wanted), "days")
     reported = watch("Dagster's events", len(wanted) * len(names.daily_assets), "events")
-    for loaded in rebuild_days(archive, warehouse, wanted, now=utc_now(), view_days=SPARKLINE_DAYS):
+    for loaded in load_batches(archive, warehouse, wanted, now=utc_now(), recent_days=SPARKLINE_DAYS):
         validated = loaded.validated
         rebuilt(len(validated.newest.keys() | validated.errors.keys()))
         for error in validated.errors.values():
             context.log.warning(str(error))
-        materializations = chain(raw_materializations(names, validated.raw), table_materializations(names, loaded))
+        materializations = chain(raw_materializations(names, validated), table_materializations(names, loaded))
         # Day by day: if the import is interrupted, Dagster knows the earlier days completely.
         for materialization in sorted(materializations, key=lambda m: m.day):
             context.log_event(materialization.event(names))
             reported(1)
 
 
-def _outdated_versions(archive: Archive, warehouse: Warehouse, days: Collection[date]) -> dict[date, set[str]]:
-    """Return the data versions of each day's revisions, except for the archive's newest one and the tables' one."""
-    stored = dict(warehouse.read("snapshots").select("as_of", "sha256").iter_rows())
-    outdated: dict[date, set[str]] = {}
-    for day in days:
-        with suppress(ArchiveError):  # rebuilding the day reports it
-            *older, newest = (record.sha256 for record in archive.revisions(day))
-            outdated[day] = set(older) - {newest, stored.get(day)}
-    return outdated
+def _days_to_load(
+    instance: dg.DagsterInstance, names: Names, archive: Archive, warehouse: Warehouse, days: Collection[date]
+) -> set[date]:
+    """Return the days whose rows are not those of the archive's newest revision, or that Dagster does not know."""
+    with warehouse.reading() as tables:
+        if not tables.are_current:
+            return set(days)
+        stored = dict(tables.read("snapshots").select("as_of", "sha256").iter_rows())
+    revisions = {day: [one.digest for one in of_day] for day, of_day in archive.revisions_of(days).items() if of_day}
+    outdated = {day: set(digests) - {digests[-1], stored.get(day, "")[:DIGITS]} for day, digests in revisions.items()}
+    changed = {day for day, digests in revisions.items() if not stored.get(day, "").startswith(digests[-1])}
+    # If the newest revision is rejected, an older one is right.
+    chosen = validate_days(archive, changed & stored.keys(), now=utc_now()).chosen
+    changed -= {day for day, one in chosen.items() if stored[day].startswith(one.digest)}
+    return changed | unreported(instance, names, outdated)
 
 
 def _summary(imported: Imported, missing: Sequence[date]) -> str:

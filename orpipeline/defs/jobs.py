@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
-from orpipeline.capture import Fetch
 from orpipeline.defs.names import Names
+from orpipeline.load import Fetch
 
 if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.
@@ -21,7 +21,7 @@ def daily_job(names: Names, *, report: bool) -> AssetJob:
     return dg.define_asset_job(
         names.job("daily_snapshot"),
         selection=[*names.daily_assets, *([names.report] if report else [])],
-        description="Fetch a day's answer, archive it, validate it, and load the day's tables and leaderboard.",
+        description="Fetch a day's response, archive it, validate it, and load the day's tables and leaderboard.",
         tags={"dagster/priority": "1"},
         # One process: importing everything again in a process for each step takes longer than the step's work.
         executor_def=dg.in_process_executor,

@@ -14,10 +14,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from orpipeline.certainty import unknown_group
 from orpipeline.contracts.rules import ALL, COMPARED_DAYS
 from orpipeline.leaderboard import DECIMALS
-from orpipeline.moves import Move, smallest_moves
+from orpipeline.report.certainty import Move, smallest_moves, unknown_group
 from orpipeline.report.wording import (
     MEASURES,
     UNKNOWN,
@@ -38,7 +37,7 @@ _PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # Dagster rejects other metadata 
 
 
 Views = Mapping[str, pl.DataFrame]
-"""The rows of `orpipeline.snapshot.SHOWN_VIEWS` by name: of a day, and of the `SPARKLINE_DAYS` days before."""
+"""The rows of `orpipeline.load.RECENT` by name: of a day, and of the `SPARKLINE_DAYS` days before."""
 
 
 def leaderboard_metadata(rows: pl.DataFrame, views: Views) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def leaderboard_metadata(rows: pl.DataFrame, views: Views) -> dict[str, Any]:
     coverage = views["leaderboard_coverage"].filter(scope=ALL, as_of=day).row(0, named=True)
     return {
         "top_10": _top_models(everything, trends.filter(scope=ALL)),
-        "top_10_authors": _top_authors(views["author_leaderboard"].filter(scope=ALL, as_of=day)),
+        "top_10_authors": top_authors(views["author_leaderboard"].filter(as_of=day)),
         "coverage": _coverage(coverage),
         f"top_model_{SPARKLINE_DAYS}_days": _sparkline(_shares_by_day(trends, top["model_id"], day)),
         "models": len(everything),
@@ -86,9 +85,19 @@ def _top_models(everything: pl.DataFrame, trends: pl.DataFrame) -> dg.TableMetad
     return table(_with_divider(records, everything))
 
 
-def _top_authors(authors: pl.DataFrame) -> dg.TableMetadataValue:
+def authors_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return a day's top 10 of authors of all traffic, and how many there are."""
+    return {"top_10_authors": top_authors(rows), "authors": rows["author"].n_unique()}
+
+
+def coverage_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+    """Return how much of all traffic a day's lists attribute."""
+    return {"coverage": _coverage(rows.row(by_predicate=pl.col("scope") == ALL, named=True))}
+
+
+def top_authors(authors: pl.DataFrame) -> dg.TableMetadataValue:
     """Return the first ten authors of a day. A row is before the largest group of unknown order."""
-    ordered = authors.sort("usage_rank", "author")
+    ordered = authors.filter(scope=ALL).sort("usage_rank", "author")
     records = [
         {
             "rank": _possible_ranks(row),

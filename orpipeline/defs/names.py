@@ -10,16 +10,22 @@ import dagster as dg
 
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import SettingsError
-from orpipeline.snapshot import SHOWN_VIEWS
-from orpipeline.warehouse.tables import DEFAULT_SCHEMA
+from orpipeline.warehouse.schema import DEFAULT_SCHEMA
 
 DEFAULT_PREFIX: str = DEFAULT_SCHEMA
-VIRTUAL_ASSETS = SHOWN_VIEWS
+VIRTUAL_ASSETS = ("model_trends",)
 """The views that are assets."""
 _RAW = "raw_task_classifications"
 _REPORT = "leaderboard_report"
 ASSETS = (_RAW, *TABLES, *VIRTUAL_ASSETS, _REPORT)
 """The names of all assets."""
+_LISTS = ("task_classifications", "task_models")
+_INPUTS = {
+    "model_leaderboard": _LISTS,
+    "author_leaderboard": _LISTS,
+    "leaderboard_coverage": _LISTS,
+    "model_trends": ("model_leaderboard",),
+}
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # with these, names of two pipelines could be equal
 _RESERVED = ("information_schema", "pg_catalog")  # DuckDB's own schemas
@@ -65,7 +71,7 @@ class Names:
 
     @property
     def raw(self) -> dg.AssetKey:
-        """The raw answers."""
+        """The raw responses."""
         return self.asset(_RAW)
 
     @property
@@ -75,8 +81,15 @@ class Names:
 
     @property
     def daily_assets(self) -> list[dg.AssetKey]:
-        """The assets that the daily step materializes: the raw answer and the tables."""
+        """The assets that the daily step materializes: the raw response and the tables."""
         return [self.raw, *map(self.asset, TABLES)]
+
+    def inputs(self, key: dg.AssetKey) -> list[dg.AssetKey]:
+        """Return the daily assets that one of them, or a view, is computed from."""
+        name = key.path[-1]
+        if name in _INPUTS:
+            return list(map(self.asset, _INPUTS[name]))
+        return [] if name == _RAW else [self.raw]
 
     @property
     def api(self) -> str:

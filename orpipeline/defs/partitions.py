@@ -7,12 +7,10 @@ from datetime import date, datetime
 
 import dagster as dg
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import ArchiveError
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day
-from orpipeline.errors import SettingsError
+from orpipeline.errors import SettingsError, StoreError
 from orpipeline.settings import Settings, load_settings
-from orpipeline.stores import StoreError
 
 
 def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefinition:
@@ -40,8 +38,8 @@ def stand_alone_partitions(settings: Settings, now: datetime) -> dg.DailyPartiti
     if "start_date" in settings.model_fields_set:
         return daily_partitions(settings)
     first = None
-    with suppress(ArchiveError, StoreError):  # the runs report it
-        first = Archive(settings.archive).first_day() or newest_completed_day(now)
+    with suppress(StoreError):  # the runs report it
+        first = next(iter(Archive(settings.archive).days()), newest_completed_day(now))
     return daily_partitions(settings.model_copy(update={"start_date": first}) if first else settings)
 
 

@@ -9,15 +9,14 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.clock import utc_now
+from orpipeline.clock import Stopwatch, utc_now
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import SPARKLINE_DAYS, leaderboard_metadata
 from orpipeline.defs.names import Names
 from orpipeline.defs.runs import active_run, newest_event
 from orpipeline.defs.specs import Labels, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
-from orpipeline.snapshot import SHOWN_VIEWS
-from orpipeline.stopwatch import Stopwatch
+from orpipeline.load import RECENT
 
 
 class ReportConfig(dg.Config):
@@ -56,7 +55,7 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
             with warehouse.reading() as tables:
                 rows = tables.read("model_leaderboard", since=day, until=day)
                 since = day - timedelta(days=SPARKLINE_DAYS)
-                recent = {name: tables.read(name, since=since, until=day) for name in SHOWN_VIEWS}
+                recent = {name: tables.read(name, since=since, until=day) for name in RECENT}
         except OrpipelineError as error:
             raise failure(error) from error
         return dg.MaterializeResult(

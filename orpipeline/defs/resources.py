@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import ConfigDict, Field
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
+from orpipeline.defs.io_manager import WarehouseIOManager
 from orpipeline.defs.names import Names
 from orpipeline.openrouter.budget import Budget, open_budget
 from orpipeline.openrouter.client import Client, open_client
@@ -18,15 +20,15 @@ from orpipeline.settings import (
     LOCK_WAIT_SECONDS,
     REQUESTS_PER_DAY,
     REQUESTS_PER_MINUTE,
+    LocalPath,
     Settings,
+    StorePlace,
+    WarehousePlace,
     api_key,
-    local_path,
-    store_place,
-    warehouse_place,
+    place,
 )
-from orpipeline.warehouse.database import Warehouse
-from orpipeline.warehouse.io_manager import WarehouseIOManager
-from orpipeline.warehouse.tables import DEFAULT_SCHEMA
+from orpipeline.warehouse.schema import DEFAULT_SCHEMA
+from orpipeline.warehouse.warehouse import Warehouse
 
 
 class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom
@@ -66,13 +68,13 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
 
 
 class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom
-    """The append-only archive of raw answers.
+    """The append-only archive of raw responses.
 
         >>> import orpipeline
         >>> archive = orpipeline.ArchiveResource(path="/srv/openrouter/raw")
         >>> replaced = {**orpipeline.resources(), "openrouter_archive": archive}
 
-    A day's answers are in `path/2026-10-06/r1`, `r2` and so on.
+    A day's responses are in `path/task_classifications/2026-10-06`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -80,16 +82,16 @@ class ArchiveResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dags
     path: str = Field(description="The archive: a folder, or an object store such as `s3://bucket/prefix`.")
     spool: str | None = Field(
         default=None,
-        description="The folder where fetched answers wait while the archive cannot take them. None by default.",
+        description="The folder where fetched responses wait while the archive cannot take them. None by default.",
     )
 
     def archive(self) -> Archive:
         """Return the archive."""
-        return Archive(store_place("path", self.path))
+        return Archive(place("path", self.path, StorePlace))
 
     def waiting(self) -> Archive | None:
         """Return the spool, which is an archive in a folder, or None."""
-        return Archive(local_path("spool", self.spool)) if self.spool else None
+        return Archive(place("spool", self.spool, LocalPath)) if self.spool else None
 
 
 class WarehouseResource(DuckDBResource):
@@ -124,11 +126,11 @@ class WarehouseResource(DuckDBResource):
     def warehouse(self) -> Warehouse:
         """Return the warehouse, to read tables and replace days."""
         return Warehouse(
-            warehouse_place("database", self.database),
-            lake_data=store_place("lake_data", self.lake_data) if self.lake_data else None,
+            place("database", self.database, WarehousePlace),
+            lake_data=place("lake_data", self.lake_data, StorePlace) if self.lake_data else None,
             schema=self.tables_schema,
             lock_wait_seconds=self.lock_wait_seconds,
-            published=store_place("published", self.published) if self.published else None,
+            published=place("published", self.published, StorePlace) if self.published else None,
             connection_config=self.connection_config,
         )
 
@@ -159,7 +161,9 @@ def resources(settings: Settings, names: Names) -> dict[str, object]:
     """Return the pipeline's resources by key."""
     return {
         names.api: api_resource(settings),
-        names.archive: ArchiveResource(path=str(settings.archive), spool=str(settings.spool)),
+        names.archive: ArchiveResource(
+            path=str(settings.archive), spool=None if isinstance(settings.archive, Path) else str(settings.spool)
+        ),
         names.warehouse: WarehouseResource(
             database=str(settings.warehouse),
             lake_data=_lake_data(settings),

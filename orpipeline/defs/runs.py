@@ -10,6 +10,7 @@ from itertools import takewhile
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
 
+from orpipeline.archive import DIGITS
 from orpipeline.defs.names import Names
 from orpipeline.errors import NextAttempt
 
@@ -51,7 +52,7 @@ def not_materialized(instance: dg.DagsterInstance, names: Names, days: Sequence[
 
 
 def loaded_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
-    """Return the sha256 of the answer that each partition of an asset was last materialized from, as far as known."""
+    """Return the sha256 of the response that each partition of an asset was last materialized from, as far as known."""
     tags = instance.event_log_storage.get_latest_tags_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
     )
@@ -74,8 +75,8 @@ def newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
 def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, Container[str]]) -> set[date]:
     """Return the days that an asset has no current materialization for.
 
-    `days` gives each day's outdated data versions: those of its other revisions. Queries the event log once for each
-    asset, however many days there are.
+    `days` gives how each day's outdated data versions begin: those of its other revisions. Queries the event log
+    once for each asset, however many days there are.
     """
     found: set[date] = set()
     for key in names.daily_assets:
@@ -84,7 +85,7 @@ def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, C
         for day, outdated in days.items():
             partition = day.isoformat()
             version = versions.get(partition)
-            if partition not in reported or (version is not None and version in outdated):
+            if partition not in reported or (version is not None and version[:DIGITS] in outdated):
                 found.add(day)
     return found
 

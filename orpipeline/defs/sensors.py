@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import CorruptAnswerError
-from orpipeline.backoff import BACKLOG_DAYS, Attempt, Attempts, decide, loads, look_is_due
-from orpipeline.capture import Fetch
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.defs.backoff import BACKLOG_DAYS, Attempt, Attempts, decide, loads, look_is_due
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.runs import (
@@ -28,8 +26,9 @@ from orpipeline.defs.runs import (
     not_materialized,
 )
 from orpipeline.defs.schedules import NO_KEY
-from orpipeline.errors import OrpipelineError
-from orpipeline.openrouter.budget import Budget, BudgetError
+from orpipeline.errors import DamagedResponseError, OrpipelineError, StoreError
+from orpipeline.load import Fetch
+from orpipeline.openrouter.budget import Budget
 from orpipeline.settings import api_key
 
 if TYPE_CHECKING:
@@ -104,14 +103,14 @@ def _newest_day(
     attempts = _with_ended_run(context.instance, names, known, day, fingerprint)
     try:
         used = budget.state()
-    except BudgetError as error:
+    except StoreError as error:
         context.log.error(str(error))
         return _Tick(attempts, f"{day} waits: the request budget cannot be used (see this tick's log).")
     decision = decide(attempts, used, fingerprint, now, damaged=is_materialized)
     if not isinstance(decision, Attempt):
         return _Tick(attempts, decision.reason)
     context.log.info(f"{day}: {decision.reason}")
-    # A rejected answer is archived, so `auto` would not fetch another one.
+    # A rejected response is archived, so `auto` would not fetch another one.
     fetch = Fetch.always if attempts.rejected else Fetch.auto
     return _Tick(attempts, decision.reason, [_request(names, "attempt", attempts, fetch)])
 
@@ -125,8 +124,8 @@ def _older_days(
 ) -> list[dg.RunRequest] | None:
     """Return runs for days before the newest one that are archived but not in the tables; None while a run is active.
 
-    The same holds for a day whose last run failed after it had archived a newer answer than the tables have. The runs
-    use the archive alone. A day whose answer was rejected, or is damaged, waits for another answer.
+    The same holds for a day whose last run failed after it had archived a newer response than the tables have. The runs
+    use the archive alone. A day whose response was rejected, or is damaged, waits for another response.
     """
     instance, newest = context.instance, newest_completed_day(now)
     first = partitions.get_first_partition_key()
@@ -140,10 +139,11 @@ def _older_days(
     if active_run(instance, names, now) is not None:
         return None
     try:
-        wanted = [day for day in missing if archive.has(day)]
+        archived = archive.revisions_of(missing)
+        wanted = [day for day in missing if archived[day]]
         wanted += _outdated(instance, names, archive, failed_days)
         waiting = [_with_ended_runs(instance, names, day) for day in sorted(wanted)]
-        chosen = loads([attempts for attempts in waiting if not _waits_for_an_answer(archive, attempts)], now)
+        chosen = loads([attempts for attempts in waiting if not _waits_for_a_response(archive, attempts)], now)
     except OrpipelineError as error:
         context.log.warning(f"Older days are not loaded now. {error}")
         return []
@@ -153,22 +153,22 @@ def _older_days(
 
 
 def _outdated(instance: dg.DagsterInstance, names: Names, archive: Archive, days: Sequence[date]) -> Iterator[date]:
-    """Yield the days whose last run failed, and of which the archive has another answer than the tables."""
+    """Yield the days whose last run failed, and of which the archive has another response than the tables."""
     versions = loaded_versions(instance, names.asset("model_leaderboard"))
     for day in days:
         latest = archive.latest(day)
-        is_loaded = latest is None or latest.sha256 == versions.get(day.isoformat())
+        is_loaded = latest is None or versions.get(day.isoformat(), "").startswith(latest.digest)
         if not is_loaded and failures_in_a_row(instance, names, day):
             yield day
 
 
-def _waits_for_an_answer(archive: Archive, attempts: Attempts) -> bool:
-    """Return whether loading a day would fail again until the archive has another answer, or a repaired one."""
+def _waits_for_a_response(archive: Archive, attempts: Attempts) -> bool:
+    """Return whether loading a day would fail again until the archive has another response, or a repaired one."""
     day = date.fromisoformat(attempts.day)
     if attempts.rejected:
         latest = archive.latest(day)
-        return latest is None or latest.fetched_at.timestamp() <= attempts.ended_at
-    return attempts.error == CorruptAnswerError.__name__ and not archive.is_current(day)
+        return latest is None or latest.age[0].timestamp() <= attempts.ended_at
+    return attempts.error == DamagedResponseError.__name__ and not archive.is_current(day)
 
 
 def _request(names: Names, kind: str, attempts: Attempts, fetch: Fetch) -> dg.RunRequest:
@@ -185,7 +185,7 @@ def _is_damaged(archive: Archive, day: date) -> bool:
     try:
         return not archive.is_current(day)
     except OrpipelineError:
-        return False  # another answer could not be archived either
+        return False  # another response could not be archived either
 
 
 def _known_attempts(context: dg.SensorEvaluationContext, day: date) -> Attempts:

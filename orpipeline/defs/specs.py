@@ -13,17 +13,14 @@ from typing import Any
 import dagster as dg
 
 from orpipeline import leaderboard, report
-from orpipeline.archive.archive import Archive
-from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
+from orpipeline.archive import Archive
+from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, TABLES, VIEWS
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.settings import API_KEY
-from orpipeline.warehouse.layout import DUCKDB_TYPES
-
-CODE_VERSION = "2"
-"""Increase it when the same bytes give different rows: Dagster then shows the tables as outdated."""
+from orpipeline.warehouse.schema import CODE_VERSION
 
 _DESCRIPTIONS = {
-    "snapshots": "Start here to trace a figure: the row's sha256 is that of the answer in the raw archive.",
+    "snapshots": "Start here to trace a figure: the row's sha256 is that of the response in the raw archive.",
     "task_classifications": "For example: which share of all requests is debugging code?",
     "macro_categories": "The groups are `code`, `data`, `agent` and `general`; the figures are OpenRouter's own sums.",
     "task_models": "The lists end at the top models by requests, so a tag's shares sum to less than 1.",
@@ -46,7 +43,7 @@ _DESCRIPTIONS = {
 }
 _VIEW = "A view is computed when you read it, so it is never materialized."
 _RAW = (
-    "OpenRouter's answer for the day, byte for byte, in the append-only archive. The API keeps no history: it serves "
+    "OpenRouter's response for the day, byte for byte, in the append-only archive. The API keeps no history: it serves "
     "only the newest completed UTC day, so a day you miss is gone."
 )
 # The catalogue and the asset graph show how a description begins, without markup.
@@ -73,40 +70,22 @@ class Labels:
 def daily_specs(
     names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool
 ) -> list[dg.AssetSpec]:
-    """Return the specs of the raw answer and the tables. One step materializes all of them.
+    """Return the specs of the raw response and the tables. One step materializes all of them.
 
     `has_key`: whether the process that loads the definitions has an API key.
     """
-    daily = [name for name in TABLES if name != "model_leaderboard"]
     return [
         _raw_spec(names, partitions, labels, has_key=has_key),
-        *(_table_spec(name, names, partitions, labels.of("daily_tables"), deps=[names.raw]) for name in daily),
-        _table_spec(
-            "model_leaderboard",
-            names,
-            partitions,
-            labels.of("analysis"),
-            deps=[names.asset("task_classifications"), names.asset("task_models")],
-        ),
+        *(_table_spec(name, names, partitions, labels) for name in TABLES),
     ]
 
 
 def view_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
     """Return the specs of the views. A view is computed when you read it, so no step materializes it."""
-    deps = {
-        "model_trends": ["model_leaderboard"],
-        "author_leaderboard": ["task_classifications", "task_models", "model_leaderboard"],
-        "leaderboard_coverage": ["task_classifications", "task_models"],
-    }
     with warnings.catch_warnings():
         # Virtual assets are a preview in Dagster 1.13. A user of the UI cannot act on the warning.
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return [
-            _table_spec(
-                name, names, partitions, labels.of("analysis"), deps=list(map(names.asset, deps[name])), is_virtual=True
-            )
-            for name in VIRTUAL_ASSETS
-        ]
+        return [_table_spec(name, names, partitions, labels) for name in VIRTUAL_ASSETS]
 
 
 def report_spec(names: Names, labels: Labels) -> dg.AssetSpec:
@@ -150,19 +129,17 @@ def _table_spec(
     name: str,
     names: Names,
     partitions: dg.DailyPartitionsDefinition,
-    labels: Mapping[str, Any],
-    *,
-    deps: Sequence[dg.AssetKey],
-    is_virtual: bool = False,
+    labels: Labels,
 ) -> dg.AssetSpec:
-    model = RELATIONS[name]
-    source: Any = leaderboard.rank if name == "model_leaderboard" else model
+    model, deps, is_view = RELATIONS[name], names.inputs(names.asset(name)), name in VIEWS
+    is_computed = deps != [names.raw]
+    source: Any = leaderboard.leaderboards if is_computed and not is_view else model
     spec = dg.AssetSpec(
         names.asset(name),
         deps=deps,
-        description=f"{model.summary()} {_DESCRIPTIONS[name]}{f' {_VIEW}' if name in VIEWS else ''}",
-        kinds={"duckdb", "view"} if name in VIEWS else {"duckdb", "polars", "pandera"},
-        **labels,
+        description=f"{model.summary()} {_DESCRIPTIONS[name]}{f' {_VIEW}' if is_view else ''}",
+        kinds={"duckdb", "view"} if is_view else {"duckdb", "polars", "pandera"},
+        **labels.of("analysis" if is_computed else "daily_tables"),
         code_version=CODE_VERSION,
         partitions_def=partitions,
         metadata={
@@ -170,10 +147,10 @@ def _table_spec(
             "dagster/column_schema": _column_schema(name),
             # The I/O manager needs it to load a partition for a downstream asset.
             "partition_expr": "as_of",
-            **_code_reference(source, "how it is computed" if name == "model_leaderboard" else "its contract"),
+            **_code_reference(source, "its contract" if source is model else "how it is computed"),
         },
-        skippable=not is_virtual,
-        is_virtual=is_virtual,
+        skippable=not is_view,
+        is_virtual=is_view,
     )
     return spec.with_io_manager_key(names.io_manager)
 

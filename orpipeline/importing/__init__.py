@@ -1,1 +1,1 @@
-"""Importing answers that others archived. It does not depend on Dagster."""
+"""Importing responses that others archived. It does not depend on Dagster."""

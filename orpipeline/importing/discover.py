@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from orpipeline.archive.storage import SET_ASIDE
-from orpipeline.errors import OrpipelineError
-from orpipeline.importing.kinds import HEAD_BYTES, has_known_suffix, is_hidden, may_hold_answers
+from orpipeline.archive import DAMAGED
+from orpipeline.errors import SettingsError
+from orpipeline.importing.kinds import HEAD_BYTES, is_hidden, may_hold_responses
 from orpipeline.text import encodable
-
-_DIGITS = re.compile(r"([0-9]+)")
-
-
-class NoSuchFileError(OrpipelineError):
-    """A path or pattern names no file that may hold answers, or one that you may not read."""
 
 
 @dataclass(frozen=True)
-class AnswerFile:
-    """A file that may hold answers."""
+class ResponseFile:
+    """A file that may hold responses."""
 
     path: Path
     name: str
-    """How messages and records name it: its path, starting at the folder that was given."""
-    fault: str = ""
-    """For a folder that cannot be listed: why. Empty for a file."""
+    """How messages and the archive name it: its path, starting at the folder that was given."""
 
     @property
     def size(self) -> int:
@@ -42,24 +33,25 @@ class AnswerFile:
             return 0
 
 
-def find_files(paths: Sequence[str]) -> list[AnswerFile]:
+def find_files(paths: Sequence[str]) -> list[ResponseFile]:
     """Return the files that `paths` name, each file once.
 
     A path is a file, a folder (with everything below it), or a pattern such as `2026-*.json.gz`. Below a folder, links
-    are followed; hidden files are skipped, and so are damaged answers that an archive has set aside, and files that
-    neither their names nor their first bytes identify as possible answers. A folder below it that cannot be listed is
-    returned with its fault. Raises NoSuchFileError for a path that names no such file or that you may not read.
+    are followed; hidden files are skipped, and so are responses that an archive has renamed because they are damaged,
+    and files that neither their names nor their first bytes identify as possible responses. A folder below it that
+    cannot be listed is returned as if it was a file: reading it gives the reason. Raises SettingsError for a path that
+    names no such file or that you may not read.
     """
-    found: dict[Path, AnswerFile] = {}
+    found: dict[Path, ResponseFile] = {}
     for path in paths:
         for file in _files_at(path):
             found.setdefault(file.path.resolve(), file)
     return list(found.values())
 
 
-def _files_at(path: str) -> list[AnswerFile]:
-    reason = "no such file, or none that may hold answers"
-    files: list[AnswerFile] = []
+def _files_at(path: str) -> list[ResponseFile]:
+    reason = "no such file, or none that may hold responses"
+    files: list[ResponseFile] = []
     try:
         if not path:
             raise ValueError("the path is empty")  # pathlib takes it as the current folder
@@ -71,7 +63,7 @@ def _files_at(path: str) -> list[AnswerFile]:
     except (RuntimeError, ValueError) as error:  # `~user` of an unknown user; a name that no file can have
         reason = str(error).rstrip(".")
     if not files:
-        raise NoSuchFileError(f"{encodable(path)}: {reason}. Nothing was imported. Check the path.")
+        raise SettingsError(f"{encodable(path)}: {reason}. Nothing was imported. Check the path.")
     return files
 
 
@@ -85,31 +77,22 @@ def _matches(path: Path) -> list[Path]:
         existing = [match for match in map(Path, matches) if match.exists()]
         if not existing:
             raise
-        return sorted(existing, key=_by_numbers)
+        return sorted(existing)
     return [path]
 
 
-def _by_numbers(path: PurePath) -> list[tuple[int, str]]:
-    """Return a sort key that puts `.r2` before `.r10`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in _DIGITS.split(str(path))]
-
-
-def _files_in(path: Path) -> list[AnswerFile]:
+def _files_in(path: Path) -> list[ResponseFile]:
     if not path.is_dir():
-        return [AnswerFile(path, encodable(path.name))]
+        return [ResponseFile(path, encodable(path.name))]
     folder_name = Path(path.resolve().name)
-    faults = _walk(path)
-    return [
-        AnswerFile(found, encodable(str(folder_name / found.relative_to(path))), faults[found])
-        for found in sorted(faults, key=_by_numbers)
-    ]
+    return [ResponseFile(one, encodable(str(folder_name / one.relative_to(path)))) for one in _walk(path)]
 
 
-def _walk(top: Path) -> dict[Path, str]:
-    """Return the files below a folder that may hold answers, and the folders that cannot be listed with the reason."""
+def _walk(top: Path) -> list[Path]:
+    """Return the files below a folder that may hold responses, and the folders that cannot be listed."""
+    found: list[Path] = []
     unlisted: list[OSError] = []
     visited: set[tuple[int, int]] = set()
-    faults: dict[Path, str] = {}
     for root, folders, files in os.walk(top, onerror=unlisted.append, followlinks=True):
         folder = Path(root)
         status = folder.stat()
@@ -117,24 +100,26 @@ def _walk(top: Path) -> dict[Path, str]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not is_hidden(name) and not SET_ASIDE.fullmatch(name))
-        faults |= {folder / name: "" for name in files if not is_hidden(name) and _is_candidate(folder / name)}
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [folder / name for name in files if _is_candidate(folder / name)]
     for error in unlisted:
         if Path(error.filename) == top:
             raise error
-        faults[Path(error.filename)] = f"the folder cannot be listed: {error.strerror}"
-    return faults
+        found.append(Path(error.filename))
+    return sorted(found)
 
 
 def _is_candidate(path: Path) -> bool:
-    """Return whether a file may hold answers. A file that cannot be opened may: reading it reports the error."""
+    """Return whether a file may hold responses. One that cannot be opened may: reading it gives the reason."""
+    if is_hidden(path.name) or f".gz{DAMAGED}" in path.name:
+        return False
     try:
         mode = path.stat().st_mode
-        if has_known_suffix(path.name):
+        if may_hold_responses(path.name):
             return True  # reading reports a pipe or a device
         if not stat.S_ISREG(mode):
             return False
         with path.open("rb") as file:
-            return may_hold_answers(file.read(HEAD_BYTES))
+            return may_hold_responses(path.name, file.read(HEAD_BYTES))
     except OSError as error:
         return error.errno not in (errno.ENOENT, errno.ELOOP)  # a broken link

@@ -1,152 +1,176 @@
-"""The answers in a file: plain, gzipped, or packed in a `.zip`, `.tar` or `.tar.gz`.
+"""The responses in a file: plain, gzipped, or packed in a `.zip`, `.tar` or `.tar.gz`.
 
-File types are detected from content, not from the name. For a file in the folder of another orpipeline's archive, the
-record beside it gives the fetch time and origin.
+File types are detected from content, not from the name. Only a file of another orpipeline's archive is recognized by
+its name, which has its fetch time and origin. Memory and time are bounded: see `orpipeline.importing.limits`.
 """
 
 from __future__ import annotations
 
+import gzip
 import stat
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Generator, Iterator
-from io import BufferedReader
-from pathlib import Path
+from datetime import UTC, datetime
+from functools import partial
+from io import BufferedIOBase, BufferedReader
+from typing import IO, NamedTuple, Self, cast
 
-from orpipeline.archive.records import ArchiveError, Record
-from orpipeline.archive.storage import ANSWER_FILE, RECORD_FILE
-from orpipeline.importing.answers import Found, FoundAnswer, Origin, Rejected, read_text
-from orpipeline.importing.discover import AnswerFile
-from orpipeline.importing.kinds import (
-    GZIP,
-    HEAD_BYTES,
-    ZIP,
-    has_known_suffix,
-    is_hidden,
-    is_tar,
-    leaves_its_archive,
-    may_hold_answers,
-    why_unsupported,
-)
-from orpipeline.importing.limits import Allowance, LimitError
-from orpipeline.importing.unpacking import (
-    UNPACKING_ERRORS,
-    DamagedTarError,
-    Member,
-    from_epoch,
-    gunzipped,
-    tar_members,
-    zip_members,
-)
+from orpipeline.archive import named
+from orpipeline.errors import SettingsError
+from orpipeline.importing.discover import ResponseFile
+from orpipeline.importing.kinds import GZIP, HEAD_BYTES, ZIP, is_hidden, is_tar, may_hold_responses, why_unsupported
+from orpipeline.importing.limits import Allowance
+from orpipeline.importing.responses import Found, Place, Rejected, read_text
 from orpipeline.text import encodable
 
-_MAX_RECORD_BYTES = 10_000  # a record has about 400
+# What damaged files raise. zipfile raises RuntimeError for an encrypted member.
+_DAMAGE = (
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    gzip.BadGzipFile,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+_NO_FILE = "it is a link or a device in the archive; pack the file itself"
+_COMPRESSION = "its compression is not supported; pack it as a usual .zip (deflate)"
 
 
-def read_answers(file: AnswerFile, on_progress: Callable[[int], None] = lambda _: None) -> Generator[Found, None, None]:
-    """Yield each answer in a file. What cannot be read is yielded as Rejected; nothing is raised.
+def read_responses(
+    file: ResponseFile, on_progress: Callable[[int], None] = lambda _: None
+) -> Generator[Found, None, None]:
+    """Yield each response in a file. What cannot be read is yielded as Rejected; nothing is raised.
 
-    Memory and time are bounded: see `orpipeline.importing.limits`. `on_progress` is called with the number of the
-    file's bytes that were processed since the last call; in the end, or when the iterator is closed, their sum is the
-    file's size.
+    `on_progress` is called with the number of the file's bytes that were read since the last call; in the end, or when
+    the iterator is closed, their sum is the file's size.
     """
-    size, read, reported = file.size, 0, 0
+    size, reported = file.size, 0
     try:
-        if fault := file.fault or _not_a_file(file.path):
-            yield Rejected(file.name, fault)
+        status = file.path.stat()
+        if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # reading it might never end
+            yield Rejected(file.name, "it is a pipe or a device; save its content to a file first")
             return
+        place = Place(file.name, _utc(status.st_mtime), named(file.path.absolute().as_posix()))
+        allowance = Allowance()
+        allowance.take_bytes(size)
         with file.path.open("rb") as stream:
-            for item in _read_file(file, stream):
+            for item in _or_damaged(_read(stream, place, allowance), place):
                 yield item
-                # A text is read at once but its answers are processed one by one; an archive is read step by step.
-                read += len(item.body) if isinstance(item, FoundAnswer) else 0
-                processed = min(read, stream.tell(), size)
-                if processed > reported:
-                    on_progress(processed - reported)
-                    reported = processed
+                position = min(stream.tell(), size)
+                if position > reported:
+                    on_progress(position - reported)
+                    reported = position
     except OSError as error:
         yield Rejected(file.name, f"it cannot be read: {error.strerror or error}")
-    except LimitError as error:
+    except SettingsError as error:
         yield Rejected(file.name, str(error))
     finally:
         on_progress(size - reported)
 
 
-def _not_a_file(path: Path) -> str:
-    """Return why a path is not to be opened, or nothing if it is that of a file. A pipe or device might never end."""
-    return "" if stat.S_ISREG(path.stat().st_mode) else "it is a pipe or a device; save its content to a file first"
-
-
-def _read_file(file: AnswerFile, stream: BufferedReader) -> Iterator[Found]:
-    origin = Origin(file.name, from_epoch(file.path.stat().st_mtime), _record_beside(file.path))
-    yield from _read(stream, origin, Allowance())
-
-
-def _record_beside(path: Path) -> Record | None:
-    record = path.parent / RECORD_FILE
+def _or_damaged(items: Iterator[Found], place: Place) -> Iterator[Found]:
     try:
-        if path.name != ANSWER_FILE or _not_a_file(record):
-            return None
-        with record.open("rb") as file:
-            return Record.from_json(file.read(_MAX_RECORD_BYTES), path=path)
-    except (OSError, ArchiveError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
-        return None
+        yield from items
+    except _DAMAGE as error:
+        yield Rejected(place.name, f"it is damaged: {error}")
 
 
-def _read(stream: BufferedReader, origin: Origin, allowance: Allowance) -> Iterator[Found]:
-    try:
-        head = _peek(stream)
-        if head.startswith(ZIP):
-            yield from _read_members(zip_members(stream, allowance), origin, allowance)
-            return
-        counted = stream if origin.packed else allowance.counted(stream)
-        unpacked = gunzipped(counted, allowance) if head.startswith(GZIP) else counted
-        yield from _read_unpacked(unpacked, origin, allowance)
-    except UNPACKING_ERRORS as error:
-        yield Rejected(origin.name, f"it is damaged: {error}")
-
-
-def _read_unpacked(stream: BufferedReader, origin: Origin, allowance: Allowance) -> Iterator[Found]:
-    head = _peek(stream)
+def _read(stream: BufferedReader, place: Place, allowance: Allowance) -> Iterator[Found]:
+    head = _head(stream)
+    if head.startswith(ZIP):
+        yield from _read_members(_zip_members(stream), place, allowance)
+        return
+    if head.startswith(GZIP):
+        stream = allowance.counted(gzip.GzipFile(fileobj=stream))
+        head = _head(stream)
     if is_tar(head):
-        yield from _read_members(tar_members(stream, allowance), origin, allowance)
+        yield from _read_members(_tar_members(stream), place, allowance)
     elif reason := why_unsupported(head):
-        yield Rejected(origin.name, reason)
+        yield Rejected(place.name, reason)
     else:
-        yield from read_text(stream, origin, allowance)
+        yield from read_text(stream, place, allowance)
 
 
-def _peek(stream: BufferedReader) -> bytes:
+def _head(stream: BufferedReader) -> bytes:
     return stream.peek(HEAD_BYTES)[:HEAD_BYTES]
 
 
-def _read_members(members: Iterator[Member], origin: Origin, allowance: Allowance) -> Iterator[Found]:
-    if origin.packed:
-        yield Rejected(origin.name, "it is an archive inside an archive; unpack it first")
-        return
-    item = None
-    try:
-        for member in members:
-            if not is_hidden(member.name):
-                for item in _read_member(member, origin, allowance):
-                    yield item
-    except DamagedTarError as error:
-        yield Rejected(origin.name, f"it is damaged: {error}")
-        return
-    if item is None:
-        yield Rejected(origin.name, "it has no file that may hold answers")
+class _Member(NamedTuple):
+    """A file in a zip or tar: how to open it, before the next one is read, or why it cannot be opened."""
+
+    name: str
+    modified_at: datetime | None
+    content: Callable[[], IO[bytes] | None] | str
 
 
-def _read_member(member: Member, origin: Origin, allowance: Allowance) -> Iterator[Found]:
-    name = encodable(f"{origin.name}/{member.name.removeprefix('./')}")
-    if member.content is None:
-        yield Rejected(name, member.fault)
+def _read_members(members: Iterator[_Member], place: Place, allowance: Allowance) -> Iterator[Found]:
+    if place.packed:
+        yield Rejected(place.name, "it is an archive inside an archive; unpack it first")
         return
+    is_empty = True
+    for member in members:
+        allowance.take_parts()
+        if not is_hidden(member.name):
+            name = encodable(f"{place.name}/{member.name.removeprefix('./')}")
+            inner = Place(name, member.modified_at, named(member.name), packed=True)
+            for item in _or_damaged(_read_member(member, inner, allowance), inner):
+                yield item
+                is_empty = False
+    if is_empty:
+        yield Rejected(place.name, "it has no file that may hold responses")
+
+
+def _read_member(member: _Member, place: Place, allowance: Allowance) -> Iterator[Found]:
+    if isinstance(member.content, str):
+        if may_hold_responses(member.name):
+            yield Rejected(place.name, member.content)
+        return
+    content = cast("BufferedIOBase", member.content())
+    # The bytes of a tar's members are those of the tar.
+    stream = content if isinstance(content, BufferedReader) else allowance.counted(content)
+    if may_hold_responses(member.name, _head(stream)):
+        yield from _read(stream, place, allowance)
+
+
+def _zip_members(packed: BufferedReader) -> Iterator[_Member]:
+    """Yield the files of a zip. They have no time: a zip has local times without a time zone."""
+    with zipfile.ZipFile(packed) as archive:
+        for info in archive.infolist():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others need much memory
+                yield _Member(info.filename, None, _COMPRESSION)
+            elif not info.is_dir():
+                yield _Member(info.filename, None, partial(archive.open, info))
+
+
+def _tar_members(packed: BufferedReader) -> Iterator[_Member]:
+    with tarfile.open(fileobj=packed, mode="r|", tarinfo=_Header) as archive:
+        for info in archive:
+            if info.isreg():
+                yield _Member(info.name, _utc(info.mtime), partial(archive.extractfile, info))
+            elif not info.isdir():
+                yield _Member(info.name, None, _NO_FILE)
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar. tarfile takes a damaged one for the end, which would hide that the others are lost."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
+def _utc(seconds: float) -> datetime | None:
+    """Return the UTC time of a number of seconds since 1970, or None if it is outside the calendar."""
     try:
-        if not has_known_suffix(member.name) and not may_hold_answers(_peek(member.content)):
-            return
-    except UNPACKING_ERRORS as error:
-        yield Rejected(name, f"it is damaged: {error}")
-        return
-    if leaves_its_archive(member.name):
-        yield Rejected(name, "its path is absolute or has `..`; pack it again with a path inside the archive")
-    else:
-        yield from _read(member.content, Origin(name, member.modified_at, packed=True), allowance)
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,60 +1,47 @@
-"""Importing answers that others archived into the archive.
+"""Importing responses that others archived into the archive.
 
-Imports use bounded memory, however many answers there are. An interrupted import leaves no half-written answer, and the
-next import continues it.
+Imports use bounded memory, however many responses there are. An interrupted import leaves only complete responses, and
+the next import continues it.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from orpipeline.archive.archive import Archive
-from orpipeline.archive.records import LONGEST_DELAY, ArchiveError, FetchTime, Stored, could_be_served
-from orpipeline.contracts.judgement import broken_rules, rejected_days, validate
-from orpipeline.days import missing_days
-from orpipeline.errors import OrpipelineError
-from orpipeline.importing.answers import FoundAnswer, Rejected
-from orpipeline.importing.discover import AnswerFile
-from orpipeline.importing.formats import read_answers
-from orpipeline.openrouter.answer import read_as_of
-from orpipeline.openrouter.frames import parse
+from orpipeline.archive import Archive
+from orpipeline.clock import LONGEST_DELAY, could_be_served, missing_days
+from orpipeline.contracts.findings import broken_rules, rejected_days
+from orpipeline.contracts.frames import parse
+from orpipeline.contracts.validation import validate
+from orpipeline.errors import DamagedResponseError, PartlyImportedError
+from orpipeline.importing.discover import ResponseFile
+from orpipeline.importing.formats import read_responses
+from orpipeline.importing.responses import FoundResponse, Rejected
+from orpipeline.openrouter.response import read_as_of
 
-# Parsed and validated together: about a year, in about 100 MB of memory. Each JSON object can become a row.
-_ANSWERS_AT_ONCE = 400
-_BYTES_AT_ONCE = 6_000_000
-_OBJECTS_AT_ONCE = 130_000
-_ANSWERS_OF_A_DAY_AT_ONCE = 50  # they are validated one after another
-_MAX_REJECTED = 200  # of one file
+_RESPONSES_AT_ONCE = 200  # parsed and validated together, in about 100 MB of memory
+_TYPICAL_BYTES, _TYPICAL_OBJECTS = 30_000, 325  # of one response; each JSON object can become a row
+_MAX_REJECTED = 100  # of one file
 _SHOWN = 3
-
-_Put = Callable[..., Stored]
-
-
-class PartlyImportedError(OrpipelineError):
-    """Some files or answers were rejected; all others were imported. `rejected` has each one's reason."""
-
-    def __init__(self, message: str, rejected: Sequence[Rejected]) -> None:
-        super().__init__(message)
-        self.rejected = rejected
+_WRITERS_TO_FOLDER, _WRITERS_TO_OBJECT_STORE = 8, 24  # threads, which wait for the disk or the network
 
 
 @dataclass
 class Imported:
-    """The outcome of an import. A day is listed once for each of its answers."""
+    """The outcome of an import. A day is listed once for each of its responses."""
 
     new: list[date] = field(default_factory=list)
     """Days that the archive did not have before."""
     same: list[date] = field(default_factory=list)
-    """Days whose answer the archive already had."""
+    """Days whose response the archive already had."""
     restated: list[date] = field(default_factory=list)
     """Days that the archive had with other content; the import added a revision."""
     rejected: list[Rejected] = field(default_factory=list)
@@ -62,7 +49,7 @@ class Imported:
 
     @property
     def days(self) -> set[date]:
-        """The days of all valid answers."""
+        """The days of all valid responses."""
         return {*self.new, *self.same, *self.restated}
 
     def raise_for_rejected(self, *, dry_run: bool = False) -> None:
@@ -72,41 +59,63 @@ class Imported:
             others = f"{'Would import' if dry_run else 'Imported'}: {count}; already archived: {same}."
             shown = "; ".join(f"{one.source}: {one.reason}" for one in self.rejected[:_SHOWN])
             more = f"; and {len(self.rejected) - _SHOWN} more" if len(self.rejected) > _SHOWN else ""
-            raise PartlyImportedError(f"Rejected: {len(self.rejected)}. {others} {shown}{more}", self.rejected)
+            raise PartlyImportedError(
+                f"Rejected: {len(self.rejected)}. {others} {shown}{more}",
+                [(one.source, one.reason) for one in self.rejected],
+            )
 
 
-@dataclass(frozen=True)
-class _Dated:
-    """A found answer with its day and, if known, its fetch time."""
+class _Dated(NamedTuple):
+    """A found response with its day and, if known, its fetch time."""
 
     day: date
     fetched_at: datetime | None
-    fetch_time: FetchTime
-    found: FoundAnswer
+    found: FoundResponse
 
 
 def import_files(
     archive: Archive,
-    files: Iterable[AnswerFile],
+    files: Iterable[ResponseFile],
     *,
     first: date,
     newest: date,
     dry_run: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Imported:
-    """Archive each valid answer in the files under its own `as_of`.
+    """Archive each valid response in the files under its own `as_of`.
 
-    Answers outside `first` to `newest` are rejected, and so are those that break the contracts. `on_progress` is called
-    with the number of bytes that were processed since the last call. `dry_run` writes nothing and returns what an
-    import would do. Raises ArchiveError if an answer cannot be written; answers archived before stay.
+    Responses outside `first` to `newest` are rejected, and so are those that break the contracts. `on_progress` is
+    called with the number of bytes that were processed since the last call. `dry_run` changes nothing and returns what
+    an import would do. Raises StoreError if a response cannot be written; responses archived before stay.
     """
     imported = Imported()
-    answers = _read_files(files, imported, on_progress)
-    with _dry_run_put(archive) if dry_run else nullcontext(archive.put) as put:
-        dated = (d for found in answers if (d := _dated(found, first, newest, imported)) is not None)
-        while batch := _next_batch(dated):
-            for answers_of_days in _at_most_one_for_each_day(batch):
-                _store(_valid(answers_of_days, imported), put, imported, archive.writers)
+    known = set(archive.days())
+    found = _read_files(files, imported, on_progress)
+    dated = (one for response in found if (one := _dated(response, first, newest, imported)) is not None)
+    writers = _WRITERS_TO_FOLDER if isinstance(archive.place, Path) else _WRITERS_TO_OBJECT_STORE
+    with _archive_of_day(archive, dry_run=dry_run) as archive_of, ThreadPoolExecutor(writers) as threads:
+
+        def put(responses: Sequence[_Dated]) -> list[bool]:
+            """Archive one day's responses; return for each whether it is new."""
+            to = archive_of(responses[0].day)
+            return [
+                to.put(
+                    one.found.body,
+                    fetched_at=one.fetched_at,
+                    source=one.found.source,
+                    origin=one.found.origin,
+                    same_content=True,
+                ).new
+                for one in responses
+            ]
+
+        for batch in _batches(dated):
+            by_day = _valid(batch, imported)
+            for day, stored in zip(by_day, threads.map(put, by_day.values()), strict=True):
+                for is_new in stored:
+                    days = imported.same if not is_new else imported.restated if day in known else imported.new
+                    days.append(day)
+                    known.add(day)
     return imported
 
 
@@ -115,12 +124,32 @@ def still_missing(archive: Archive, imported: Imported) -> list[date]:
     return sorted(set(missing_days(imported.days)) - set(archive.days()))
 
 
+@contextmanager
+def _archive_of_day(archive: Archive, *, dry_run: bool) -> Iterator[Callable[[date], Archive]]:
+    """Provide the archive that takes a day's responses: for a dry run, a temporary copy of that day."""
+    if not dry_run:
+        yield lambda _: archive
+        return
+    with tempfile.TemporaryDirectory(prefix="orpipeline_dry_run_") as folder:
+        copy, copied = Archive(Path(folder)), set[date]()
+
+        def copy_of(day: date) -> Archive:
+            for one in [] if day in copied else archive.revisions(day):
+                with suppress(DamagedResponseError):  # an import renames it
+                    content = archive.read(one)
+                    copy.put(content.body, fetched_at=one.fetched_at, source=content.source, origin=one.origin)
+            copied.add(day)
+            return copy
+
+        yield copy_of
+
+
 def _read_files(
-    files: Iterable[AnswerFile], imported: Imported, on_progress: Callable[[int], None]
-) -> Iterator[FoundAnswer]:
+    files: Iterable[ResponseFile], imported: Imported, on_progress: Callable[[int], None]
+) -> Iterator[FoundResponse]:
     for file in files:
         rejected_before = len(imported.rejected)
-        with closing(read_answers(file, on_progress)) as items:
+        with closing(read_responses(file, on_progress)) as items:
             for item in items:
                 if isinstance(item, Rejected):
                     imported.rejected.append(item)
@@ -132,23 +161,8 @@ def _read_files(
                     break
 
 
-def _next_batch(answers: Iterator[_Dated]) -> list[_Dated]:
-    batch: list[_Dated] = []
-    size = objects = 0
-    of_days: Counter[date] = Counter()
-    for answer in answers:
-        batch.append(answer)
-        size += len(answer.found.body)
-        objects += answer.found.body.count(b"{")
-        of_days[answer.day] += 1
-        is_full = len(batch) >= _ANSWERS_AT_ONCE or of_days[answer.day] >= _ANSWERS_OF_A_DAY_AT_ONCE
-        if is_full or size >= _BYTES_AT_ONCE or objects >= _OBJECTS_AT_ONCE:
-            break
-    return batch
-
-
-def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) -> _Dated | None:
-    """Return the answer with its day, or None if it is rejected because of its day."""
+def _dated(found: FoundResponse, first: date, newest: date, imported: Imported) -> _Dated | None:
+    """Return the response with its day, or None if it is rejected because of its day."""
     day = read_as_of(found.body)
     if day is None:
         reason = "it has no valid day in `data.as_of`"
@@ -157,93 +171,61 @@ def _dated(found: FoundAnswer, first: date, newest: date, imported: Imported) ->
     elif day < first:
         reason = f"{day} is before the first partition, {first}; set ORPIPELINE_START_DATE to an earlier day"
     else:
-        fetched_at, fetch_time = _fetch_time(found, day, newest)
-        oldest = LONGEST_DELAY if fetch_time is FetchTime.RECORDED else None
+        fetched_at = _fetch_time(found, day, newest)
+        oldest = None if found.origin == "import" else LONGEST_DELAY
         if fetched_at is None or could_be_served(day, fetched_at, oldest=oldest):
-            return _Dated(day, fetched_at, fetch_time, found)
+            return _Dated(day, fetched_at, found)
         reason = f"the API could not have had {day} at {fetched_at:%Y-%m-%d %H:%M:%S} UTC, its fetch time"
     imported.rejected.append(Rejected(found.source, reason))
     return None
 
 
-def _fetch_time(found: FoundAnswer, day: date, newest: date) -> tuple[datetime | None, FetchTime]:
-    """Return when an answer was fetched, or None if that is unknown, and how certain that is.
+def _fetch_time(found: FoundResponse, day: date, newest: date) -> datetime | None:
+    """Return when a response was fetched, or None if that is unknown.
 
-    That is the time in the record of another archive, or the time that the file states. Otherwise it is the time when
-    the file was written, if that is on the day after `day`, the only one on which the API serves it. Only a record is
-    evidence. A time in the future counts as unknown: with it, the answer would always stay the newest revision.
+    That is the time that the file states. Otherwise it is the time when the file was written, if that is on the day
+    after `day`, the only one on which the API serves it. A time in the future counts as unknown: with it, the response
+    would always stay the newest revision.
     """
+    day_after = datetime.combine(day + timedelta(days=1), time.min, UTC)
+    tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
     if found.fetched_at is not None:
-        tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
-        certain = FetchTime.RECORDED if found.fetch_time_recorded else FetchTime.STATED
-        return (found.fetched_at, certain) if found.fetched_at < tomorrow else (None, FetchTime.UNKNOWN)
-    served_from = datetime.combine(day + timedelta(days=1), time.min, UTC)
-    modified_at = found.modified_at
-    if modified_at and served_from <= modified_at < served_from + timedelta(days=1):
-        return modified_at, FetchTime.STATED
-    return None, FetchTime.UNKNOWN
+        return found.fetched_at if found.fetched_at < tomorrow else None
+    written = found.modified_at
+    return written if written and day_after <= written < day_after + timedelta(days=1) else None
 
 
-def _at_most_one_for_each_day(answers: Sequence[_Dated]) -> Iterator[list[_Dated]]:
-    """Yield the answers in lists with at most one for each day: first each day's oldest, then its second, and so on."""
+def _batches(responses: Iterable[_Dated]) -> Iterator[list[_Dated]]:
+    """Yield as many responses as are parsed and validated at once. A large one counts as several."""
+    batch: list[_Dated] = []
+    weight = 0.0
+    for one in responses:
+        batch.append(one)
+        body = one.found.body
+        weight += max(1, len(body) / _TYPICAL_BYTES, body.count(b"{") / _TYPICAL_OBJECTS)
+        if weight >= _RESPONSES_AT_ONCE:
+            yield batch
+            batch, weight = [], 0
+    if batch:
+        yield batch
+
+
+def _valid(batch: Iterable[_Dated], imported: Imported) -> Mapping[date, Sequence[_Dated]]:
+    """Return the responses that meet the contracts, by day, in the order to archive them; reject the others.
+
+    The oldest one is first. One without a fetch time is last: it adds nothing if another one has the same figures.
+    """
     by_day: dict[date, list[_Dated]] = {}
-    for answer in answers:
-        by_day.setdefault(answer.day, []).append(answer)
-    for of_day in by_day.values():
-        of_day.sort(key=lambda answer: answer.fetched_at or datetime.min.replace(tzinfo=UTC))
-    for n in range(max(map(len, by_day.values()), default=0)):
-        yield [of_day[n] for of_day in by_day.values() if n < len(of_day)]
-
-
-def _valid(answers: Sequence[_Dated], imported: Imported) -> list[_Dated]:
-    """Return the answers that meet the contracts, and add the others to the rejected ones."""
-    findings = validate(parse((answer.day, answer.found.body) for answer in answers))
-    invalid = rejected_days(findings)
-    imported.rejected += [
-        Rejected(answer.found.source, broken_rules(answer.day, findings)) for answer in answers if answer.day in invalid
-    ]
-    return [answer for answer in answers if answer.day not in invalid]
-
-
-def _store(answers: Sequence[_Dated], put: _Put, imported: Imported, writers: int) -> None:
-    """Archive answers of different days, with this number of threads."""
-
-    def store(answer: _Dated) -> Stored:
-        return put(
-            answer.found.body,
-            fetched_at=answer.fetched_at,
-            fetch_time=answer.fetch_time,
-            source=answer.found.source,
-            origin="demo" if answer.found.demo else "import",
-            same_content=True,
-        )
-
-    # Different days are in different folders, so threads can write them at once.
-    with ThreadPoolExecutor(writers) as threads:
-        for answer, stored in zip(answers, threads.map(store, answers), strict=True):
-            if not stored.new:
-                imported.same.append(answer.day)
+    valid: dict[date, list[_Dated]] = {}
+    for one in sorted(batch, key=lambda one: (one.day, one.fetched_at or datetime.max.replace(tzinfo=UTC))):
+        by_day.setdefault(one.day, []).append(one)
+    for at_most_one_a_day in zip_longest(*by_day.values()):
+        responses = [one for one in at_most_one_a_day if one is not None]
+        findings = validate(parse((one.day, one.found.body) for one in responses))
+        invalid = rejected_days(findings)
+        for one in responses:
+            if one.day in invalid:
+                imported.rejected.append(Rejected(one.found.source, broken_rules(one.day, findings)))
             else:
-                (imported.new if stored.record.revision == 1 else imported.restated).append(answer.day)
-
-
-@contextmanager
-def _dry_run_put(archive: Archive) -> Iterator[_Put]:
-    """Provide a `put` that writes to a temporary copy of those days of the archive that it is called for."""
-    with tempfile.TemporaryDirectory(prefix="orpipeline_dry_run_") as name:
-        folder = Path(name)
-        copy = Archive(folder)
-
-        def put(body: bytes, **about: Any) -> Stored:
-            day = read_as_of(body)
-            try:
-                if day is not None and not (folder / str(day)).exists():
-                    archive.copy_day(day, folder / str(day))
-            except (shutil.Error, OSError) as error:
-                raise ArchiveError(
-                    f"The dry run cannot copy {day} of {archive.root} to {folder}: {error}. Nothing was changed. Free "
-                    "disk space or fix the folder's permissions, or import without --dry-run."
-                ) from error
-            return copy.put(body, **about)
-
-        yield put
+                valid.setdefault(one.day, []).append(one)
+    return valid

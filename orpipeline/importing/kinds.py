@@ -22,19 +22,14 @@ def is_hidden(name: str) -> bool:
     return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in PurePath(name).parts)
 
 
-def leaves_its_archive(name: str) -> bool:
-    """Return whether the path of an archive's member is absolute or has `..`."""
-    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
-
-
-def has_known_suffix(name: str) -> bool:
-    """Return whether a file's name ends as the names of supported files do."""
-    return name.lower().endswith(_SUFFIXES)
-
-
-def may_hold_answers(head: bytes) -> bool:
-    """Return whether a file that begins with these bytes may hold answers, in a supported format or in another one."""
-    return is_tar(head) or head.startswith((GZIP, *ZIP, *_UTF16, *_COMPRESSED)) or bool(_JSON_OBJECT.match(head))
+def may_hold_responses(name: str, head: bytes = b"") -> bool:
+    """Return whether a file's name or its first bytes are those of a format for responses, supported or not."""
+    return (
+        name.lower().endswith(_SUFFIXES)
+        or is_tar(head)
+        or head.startswith((GZIP, *ZIP, *_UTF16, *_COMPRESSED))
+        or bool(_JSON_OBJECT.match(head))
+    )
 
 
 def is_tar(head: bytes) -> bool:

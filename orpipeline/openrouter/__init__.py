@@ -1,1 +1,1 @@
-"""OpenRouter's `GET /classifications/task` over HTTP: the request, the request budget and the parser. No Dagster."""
+"""OpenRouter's `GET /classifications/task` over HTTP: the request, the request budget and the response. No Dagster."""

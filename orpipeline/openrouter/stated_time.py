@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LONGEST_STATED_WAIT = timedelta(days=1)
 """A longer stated wait counts as this: the API's longest limit is per day."""
 
-_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?(e\+?[0-9]+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def stated_time(
@@ -27,23 +27,26 @@ def stated_time(
     response's own `Date`, so a wrong clock here does not matter. A time in the past is ignored, and one more than 24
     hours ahead counts as 24 hours.
     """
-    sent = http_date(headers.get("Date")) or now
-    waits = [wait for value in _values("Retry-After", headers, error) for wait in _waits(value, sent)]
-    if with_resets:
-        resets = map(_number, _values("X-RateLimit-Reset", headers, error))
-        waits += [_epoch_seconds(reset) - sent.timestamp() for reset in resets if reset is not None]
+    sent, waits = http_date(headers.get("Date")) or now, []
+    for value in _values("Retry-After", headers, error):
+        at = http_date(value)
+        if _NUMBER.fullmatch(value):
+            waits.append(float(value))
+        elif at is not None:
+            waits.append((at - sent).total_seconds())
+    for value in _values("X-RateLimit-Reset", headers, error) if with_resets else ():
+        if _NUMBER.fullmatch(value):
+            reset = float(value)
+            seconds = reset / 1000 if reset > 1e11 else reset  # 1e11 seconds is the year 5138
+            waits.append(seconds - sent.timestamp())
     latest = max((wait for wait in waits if wait >= 0), default=None)
-    if latest is None:
-        return None
-    return now + timedelta(seconds=min(latest, LONGEST_STATED_WAIT.total_seconds()))
+    return None if latest is None else now + timedelta(seconds=min(latest, LONGEST_STATED_WAIT.total_seconds()))
 
 
 def http_date(value: str | None) -> datetime | None:
     """Return the time (UTC) of an HTTP date, or None if it is not one."""
-    if not value:
-        return None
     try:
-        parsed = parsedate_to_datetime(value)
+        parsed = parsedate_to_datetime(value or "")
         return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
@@ -51,27 +54,8 @@ def http_date(value: str | None) -> datetime | None:
 
 def _values(name: str, headers: httpx.Headers, error: Mapping[str, Any]) -> Iterator[str]:
     """Yield each value that the headers and the error body give for a header."""
-    yield from headers.get_list(name)
     metadata = error.get("metadata")
     inner = metadata.get("headers") if isinstance(metadata, dict) else None
-    for key, value in inner.items() if isinstance(inner, dict) else ():
-        if key.lower() == name.lower():
-            yield from map(str, value if isinstance(value, list) else [value])
-
-
-def _waits(retry_after: str, sent: datetime) -> Iterator[float]:
-    """Yield the seconds of a `Retry-After`. A proxy may have joined several with commas, which dates contain too."""
-    for part in {retry_after, *retry_after.split(",")}:
-        seconds, at = _number(part), http_date(part)
-        if seconds is not None:
-            yield seconds
-        elif at is not None:
-            yield (at - sent).total_seconds()
-
-
-def _epoch_seconds(number: float) -> float:
-    return number / 1000 if number > 1e11 else number  # 1e11 seconds is the year 5138
-
-
-def _number(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+    stated = [value for key, value in inner.items() if key.lower() == name.lower()] if isinstance(inner, dict) else []
+    for value in (*headers.get_list(name), *stated):
+        yield from (str(one).strip() for one in (value if isinstance(value, list) else [value]))

@@ -12,16 +12,12 @@ import polars as pl
 
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.rules import ALL, COMPARED_DAYS
-from orpipeline.errors import OrpipelineError
-from orpipeline.moves import Move, smallest_moves
+from orpipeline.errors import MissingDaysError, NotPublishedError, WarehouseError
+from orpipeline.report.certainty import Move, smallest_moves
 from orpipeline.report.periods import DrawnDay, drawn_days
 from orpipeline.report.wording import short_names
-from orpipeline.warehouse.database import Warehouse
 from orpipeline.warehouse.tables import Tables
-
-
-class NoReportError(OrpipelineError):
-    """The tables do not have the day to report."""
+from orpipeline.warehouse.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
@@ -101,20 +97,16 @@ def read_report_data(
 ) -> ReportData:
     """Read the data of the report of `day`, by default the newest day in the tables.
 
-    Raises NoReportError if the tables have no rows of that day, and the warehouse's errors.
+    Raises WarehouseError if the tables have no rows of that day.
     """
-    if not warehouse.exists:
-        raise NoReportError(f"The warehouse {warehouse.name} has no tables yet, so there is nothing to report.")
     with warehouse.reading() as tables:
         reader, known = _Reader(tables), tables.days()
         as_of = day or max(known, default=None)
         if as_of is None or as_of not in known:
-            raise NoReportError(nothing_of(as_of, known))
+            raise nothing_of(as_of, known)
         snapshot = reader.rows("snapshots", "as_of = $day", day=as_of).row(0, named=True)
         reader.window_days = snapshot["window_days"]
         of_day = {name: reader.rows(name, "as_of = $day", day=as_of) for name in _OF_DAY}
-        if of_day["task_classifications"].is_empty():
-            raise NoReportError(f"The table task_classifications has no rows of {as_of}. Materialize that day first.")
         days = [one for one in known if one <= as_of]
         drawn = drawn_days(days, as_of)
         return ReportData(
@@ -191,9 +183,9 @@ def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFram
     ).sort("scope", "usage_rank", "model_id")
 
 
-def nothing_of(day: date | None, days: Sequence[date]) -> str:
-    """Return why a day cannot be reported, from the days that the tables have."""
-    if not days:
-        return "The tables have no days yet, so there is nothing to report. Run or import a day first."
+def nothing_of(day: date | None, days: Sequence[date]) -> WarehouseError:
+    """Return the error for a day that cannot be reported, from the days that the tables have."""
+    if day is None or not days:
+        return NotPublishedError("The tables have no days yet: there is nothing to report. Run or import a day first.")
     known = f"They have {len(days)} of the days {days[0]} to {days[-1]}."
-    return f"The tables have no rows of {day}, so there is nothing to report. {known}"
+    return MissingDaysError(f"The tables have no rows of {day}: there is nothing to report. {known}", days=[day])

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day
-from orpipeline.errors import OrpipelineError
-from orpipeline.history import lost_days
-from orpipeline.places import Place, open_place
-from orpipeline.report.data import NoReportError, nothing_of, read_report_data
+from orpipeline.load import lost_days, validate_days
+from orpipeline.report.data import nothing_of, read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.report.picture import render_card, render_picture
-from orpipeline.snapshot import validate_days
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.stores import Store
+from orpipeline.warehouse.publishing import SETTING
+from orpipeline.warehouse.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
@@ -35,51 +34,38 @@ class Written:
     sha256: str
 
 
-class ReportError(OrpipelineError):
-    """A file of the report cannot be written."""
-
-
 def write_report(
     reports: Path | str, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime
 ) -> Written:
     """Write the page and the pictures of the newest day in the tables, or of `day`, into `reports`.
 
-    `reports` is a folder or the URL of an object store.
+    `reports` is a folder or the URL of an object store. The files are `leaderboard.html`, `leaderboard.png` and the
+    landscape `leaderboard-card.png`; with a `day`, `leaderboard-<day>.html` and so on. The page shows as lost every
+    missing day that the API no longer serves at `now`.
 
-    The files are `leaderboard.html`, `leaderboard.png` and the landscape `leaderboard-card.png`; with a `day`,
-    `leaderboard-<day>.html` and so on. The page shows as lost every missing day that the API no longer serves at `now`.
-    Raises NoReportError if the tables do not have the day, ReportError if a file cannot be written.
+    Raises WarehouseError if the tables do not have the day, StoreError if a file cannot be written.
     """
     with warehouse.reading() as tables:
         days = tables.days()
         as_of = day or max(days, default=None)
         if as_of is None:
-            raise NoReportError(nothing_of(None, days))
+            raise nothing_of(None, days)
         loaded = tables.read("snapshots", since=as_of, until=as_of)["revision"].to_list()
         # The warnings must be those of the revision in the tables, which may not be the newest one.
         validated = validate_days(archive, [as_of], tables, now=now, revision=loaded[0] if loaded else None)
     lost = lost_days(archive, days, newest_completed_day(now))
     data = read_report_data(warehouse, as_of, lost_days=lost, warnings=validated.warnings)
     page, name = render_page(data).encode(), f"leaderboard-{day}" if day else "leaderboard"
-    place = open_place(reports)
+    files = {f"{name}.html": page, f"{name}.png": render_picture(data), f"{name}-card.png": render_card(data)}
+    store = Store(reports, setting=SETTING)
+    store.replace(files)
+    page_at, picture_at, card_at = map(store.address, files)
     return Written(
-        page=_write(place, f"{name}.html", page),
-        picture=_write(place, f"{name}.png", render_picture(data)),
-        card=_write(place, f"{name}-card.png", render_card(data)),
+        page=page_at,
+        picture=picture_at,
+        card=card_at,
         as_of=as_of,
         citation=str(data.snapshot["citation"]),
         page_bytes=len(page),
         sha256=hashlib.sha256(page).hexdigest(),
     )
-
-
-def _write(place: Place, name: str, content: bytes) -> Path | str:
-    """Write a file and return its path or URL."""
-    address = place.address(name)
-    try:
-        place.replace({name: content})
-    except OSError as error:
-        raise ReportError(
-            f"Cannot write the report {address}: {error.strerror}. Free disk space or fix the folder's permissions."
-        ) from error
-    return address

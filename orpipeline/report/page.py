@@ -20,9 +20,8 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from orpipeline.certainty import certain_count
+from orpipeline.clock import missing_days
 from orpipeline.contracts.rules import ALL, COMPARED_DAYS
-from orpipeline.days import missing_days
 from orpipeline.report import ranking, rows, wording
 from orpipeline.report.colours import PAGE, author_slot, page_variables
 from orpipeline.report.compiled import page_charts
@@ -129,8 +128,10 @@ def _authors(data: ReportData, scope: str) -> dict[str, Any]:
 
 def _certain(of_scope: pl.DataFrame) -> dict[str, int]:
     """Return how many ranks are certain, for each measure."""
-    listed = of_scope.to_dicts()
-    return {measure: certain_count(ranking.possible_ranks(listed, measure)) for measure in wording.MEASURES}
+    return {
+        measure: of_scope.filter(pl.col(f"{measure}_rank_best") == pl.col(f"{measure}_rank_worst")).height
+        for measure in wording.MEASURES
+    }
 
 
 def _tasks(data: ReportData) -> list[dict[str, Any]]:
@@ -142,9 +143,7 @@ def _tasks(data: ReportData) -> list[dict[str, Any]]:
         | {
             "macro": labels.get(task["macro_category"], task["macro_category"]),
             "models": data.task_lists[task["tag"]].head(TABLE_ROWS).to_dicts(),
-            "rankings": {
-                measure: ranking.task_ranking(data.task_lists[task["tag"]], measure) for measure in wording.MEASURES
-            },
+            "rankings": {measure: ranking.task_ranking(data, task["tag"], measure) for measure in wording.MEASURES},
         }
         for task in ordered.iter_rows(named=True)
         if task["tag"] in data.task_lists

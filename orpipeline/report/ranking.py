@@ -6,15 +6,14 @@ before the largest group of three or more rows whose order is not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from orpipeline.certainty import Ranks, unknown_group
 from orpipeline.contracts.rules import ALL, HALF_STEP
-from orpipeline.leaderboard import model_id_parts
+from orpipeline.report.certainty import unknown_group
 from orpipeline.report.colours import Theme
 from orpipeline.report.data import ReportData
 from orpipeline.report.wording import (
@@ -60,16 +59,12 @@ def author_of(model_id: str) -> str | None:
 def ranked(rows: pl.DataFrame, measure: str, key: str) -> list[Row]:
     """Return rows by a measure, the largest share first, with `ranks`: the possible ranks as text."""
     ordered = rows.sort(f"{measure}_share", key, descending=[True, False])
-    return [row | {"ranks": _ranks(row, measure)} for row in ordered.iter_rows(named=True)]
+    return [row | {"ranks": rank_range(*_ranks(row, measure))} for row in ordered.iter_rows(named=True)]
 
 
-def possible_ranks(rows: Iterable[Mapping[str, Any]], measure: str) -> list[Ranks]:
-    """Return the best and the worst possible rank of each row."""
-    return [(row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]) for row in rows]
-
-
-def _ranks(row: Mapping[str, Any], measure: str) -> str:
-    return rank_range(row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"])
+def _ranks(row: Mapping[str, Any], measure: str) -> tuple[int, int]:
+    """Return the best and the worst possible rank of a row."""
+    return row[f"{measure}_rank_best"], row[f"{measure}_rank_worst"]
 
 
 def since_text(data: ReportData) -> str:
@@ -102,7 +97,7 @@ def top_models(data: ReportData, theme: Theme, scope: str, measure: str) -> list
     listed = ranked(data.leaderboard.filter(scope=scope), measure, "model_id")
     cap = {"cap": data.coverage[scope][f"unlisted_{measure}_upper"]}
     words = [cap | _model(row, measure, data, data.names, tasks, theme) for row in listed[:TOP_ROWS]]
-    dividers = _divider(unknown_group(possible_ranks(listed, measure)), "model")
+    dividers = _divider(unknown_group([_ranks(row, measure) for row in listed]), "model")
     return _placed(words, dividers, scope=scope, measure=measure)
 
 
@@ -131,7 +126,7 @@ def author_rows(data: ReportData, theme: Theme) -> list[Row]:
         for measure in MEASURES:
             listed = ranked(of_scope, measure, "author")
             words = [_author(row, measure, names, theme) for row in listed[:TOP_AUTHORS]]
-            dividers = _divider(unknown_group(possible_ranks(listed, measure)), "author")
+            dividers = _divider(unknown_group([_ranks(row, measure) for row in listed]), "author")
             rows += _placed(words, dividers, scope=scope, measure=measure)
     return rows
 
@@ -190,37 +185,30 @@ class TaskRanking:
     above: int
 
 
-def task_ranking(listed: pl.DataFrame, measure: str) -> TaskRanking:
-    """Rank one task's rows of `task_models`.
+def task_ranking(data: ReportData, tag: str, measure: str) -> TaskRanking:
+    """Rank the models that a task lists.
 
-    Rounding keeps the order of different shares, so only listed models with equal published shares can be in any order.
-    The list has the top models by requests: an unlisted model has at most the smallest listed share of requests, but it
-    can have all tokens that the listed ones leave.
+    The list has the top models by requests, so no unlisted one has more requests than the last listed one. It can have
+    all tokens that the listed ones leave.
     """
-    column = f"tag_{measure}_share"
-    ordered = listed.sort(column, "position", descending=[True, False])
-    shares = ordered[column].to_list()
+    task = data.tasks.row(by_predicate=pl.col("tag") == tag, named=True)
+    ordered = data.task_lists[tag].sort(f"tag_{measure}_share", "position", descending=[True, False])
     rows = [
-        {
-            "model_id": model_id,
-            "share": share,
-            "ranks": (1 + sum(other > share for other in shares), sum(other >= share for other in shares)),
-        }
-        for model_id, share in zip(ordered["model_id"], shares, strict=True)
+        {"model_id": row["model_id"], "share": row[f"tag_{measure}_share"], "ranks": _ranks(row, measure)}
+        for row in ordered.iter_rows(named=True)
     ]
-    rest = max(0.0, round(1 - sum(shares), 6))
-    if measure == "usage":
-        return TaskRanking(rows, rest, min(rest, shares[-1]), len(rows))
-    left = 1 - sum(max(0.0, share - HALF_STEP) for share in shares)
-    return TaskRanking(rows, rest, rest, sum(round(share - HALF_STEP - left, 9) > 0 for share in shares))
+    lows = [max(0.0, row["share"] - HALF_STEP) for row in rows]
+    above = len(rows) if measure == "usage" else sum(round(low + sum(lows) - 1, 9) > 0 for low in lows)
+    rest = max(0.0, round(1 - task[f"{measure}_listed"], 6))
+    return TaskRanking(rows, rest, task[f"unlisted_{measure}_upper"], above)
 
 
 def task_rows(data: ReportData, theme: Theme) -> list[Row]:
     """Return each task's models by requests and by tokens, then the share of all models that it does not list."""
     names, rows = data.names, list[Row]()
-    for tag, listed in data.task_lists.items():
+    for tag in data.task_lists:
         for measure in MEASURES:
-            ranking = task_ranking(listed, measure)
+            ranking = task_ranking(data, tag, measure)
             words = [
                 _task_model(row, names, theme, holds=index < ranking.above) for index, row in enumerate(ranking.rows)
             ]
@@ -268,7 +256,7 @@ def task_author_rows(data: ReportData, theme: Theme) -> list[Row]:
     """
     rows: list[Row] = []
     for tag, listed in data.task_lists.items():
-        authored = listed.with_columns(**model_id_parts()).drop_nulls("author")
+        authored = listed.filter(pl.col("author") != "")
         for measure in MEASURES:
             column = pl.col(f"tag_{measure}_share")
             lowest = (column - HALF_STEP).clip(lower_bound=0.0).sum()
@@ -284,13 +272,13 @@ def task_author_rows(data: ReportData, theme: Theme) -> list[Row]:
     return rows
 
 
-def _author_ranks(row: Row, left: float, authors: Sequence[Row]) -> Ranks:
+def _author_ranks(row: Row, left: float, authors: Sequence[Row]) -> tuple[int, int]:
     lead = [round(other["low"] - row["low"], 9) for other in authors]
     # The author itself counts once in `worst`, as it can have more than its own lowest share.
     return 1 + sum(ahead > left for ahead in lead), sum(ahead > -left for ahead in lead) + (left <= 0)
 
 
-def _task_author(row: Row, ranks: Ranks, theme: Theme, *, holds: bool) -> Row:
+def _task_author(row: Row, ranks: tuple[int, int], theme: Theme, *, holds: bool) -> Row:
     return {
         "id": plain(row["author"]),
         "name": plain(row["author"]),

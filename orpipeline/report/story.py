@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from orpipeline.contracts.rules import ALL
-from orpipeline.moves import Move
+from orpipeline.report.certainty import Move
 from orpipeline.report.data import ReportData
 from orpipeline.report.ranking import Row
 

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from orpipeline.days import day_ranges
 from orpipeline.text import plain
 
 if TYPE_CHECKING:  # it imports polars, which the commands' `--help` does not need
-    from orpipeline.moves import Move
+    from orpipeline.report.certainty import Move
 
 MEASURES = {"usage": "requests", "token": "tokens"}
 """The two measures: the prefix of their columns, and their name."""
@@ -90,9 +89,12 @@ def new_or_back(first_seen: date, since: date) -> str:
 
 def range_texts(days: Iterable[date]) -> list[str]:
     """Return each range of consecutive days as text: `1 Oct 2026 to 3 Oct 2026 (3 days)`, or `1 Oct 2026`."""
+    known, one_day = set(days), timedelta(days=1)
+    firsts = sorted(day for day in known if day - one_day not in known)
+    lasts = sorted(day for day in known if day + one_day not in known)
     return [
         f"{day_text(first)} to {day_text(last)} ({(last - first).days + 1} days)" if first < last else day_text(first)
-        for first, last in day_ranges(days)
+        for first, last in zip(firsts, lasts, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Test your own assets offline: made-up answers and tables, a stand-in of the API, and a whole pipeline.
+"""Test your own assets offline: made-up responses and tables, a stand-in of the API, and a whole pipeline.
 
 `orpipeline/testing/__init__.pyi` lists the public names. Each is imported when it is first used. None of them needs a
 test framework. `orpipeline.testing.plugin` has the pytest fixtures.

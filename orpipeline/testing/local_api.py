@@ -14,8 +14,9 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from orpipeline.clock import Clock, newest_completed_day, utc_now
-from orpipeline.openrouter.client import DEMO_HEADER, WINDOW_DAYS
-from orpipeline.testing.sample_answers import sample_answer
+from orpipeline.openrouter.client import DEMO_HEADER
+from orpipeline.openrouter.response import WINDOW_DAYS
+from orpipeline.testing.sample_responses import sample_response
 
 KEY = "sk-or-made-up-0123456789abcdef"
 """A made-up API key. The stand-in accepts any key."""
@@ -68,10 +69,10 @@ class LocalApi:
         429 20 1
         200 None 2
 
-    It serves the made-up answer of the newest completed day at `clock`, and rejects a missing key (401), another window
-    (400) and another path (404), as the API does. A header marks the answer as made up, and it is archived with the
-    origin `demo`. `serve` and `fail_next` set other replies, which are sent whatever the request is. `requests` has the
-    received requests, oldest first.
+    It serves the made-up response of the newest completed day at `clock`, and rejects a missing key (401), another
+    window (400) and another path (404), as the API does. A header marks the response as made up, and it is archived
+    with the origin `demo`. `serve` and `fail_next` set other replies, which are sent whatever the request is.
+    `requests` has the received requests, oldest first.
     """
 
     def __init__(self, clock: Clock = utc_now) -> None:
@@ -89,10 +90,9 @@ class LocalApi:
         return f"http://127.0.0.1:{self._server.server_port}/api/v1"
 
     def serve(self, *replies: Reply | bytes) -> None:
-        """Answer the next requests with these replies, in order; the last one repeats. Without
-        replies, the API serves the made-up answers again.
+        """Send these replies to the next requests, in order; the last one repeats. Bytes are a body with status 200.
 
-        Bytes are a body with status 200.
+        Without replies, the API serves the made-up responses again.
         """
         with self._lock:
             self._script = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
@@ -100,7 +100,7 @@ class LocalApi:
     def fail_next(
         self, status: int, *, retry_after: float | str | None = None, times: int = 1, message: str = "made-up failure"
     ) -> None:
-        """Answer the next `times` requests with an error, then go on as before.
+        """Send an error to the next `times` requests, then go on as before.
 
         `retry_after` is sent as `Retry-After`: seconds, or an HTTP date. `message` is the error's text. The client
         itself retries a 5XX twice, so a run fails only after three of them.
@@ -144,7 +144,7 @@ class LocalApi:
         if parse_qs(url.query).get("window", [window]) != [window]:
             return _error(400, f"window must be {window}")
         return Reply(
-            sample_answer(newest_completed_day(self._clock())),
+            sample_response(newest_completed_day(self._clock())),
             headers={
                 DEMO_HEADER: "made-up data",
                 "Cache-Control": "private, max-age=60, stale-while-revalidate=300",
@@ -160,7 +160,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, handle: Callable[[BaseHTTPRequestHandler], None]) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # headers and body are two writes; the second must not wait for an answer
+            disable_nagle_algorithm = True  # the body, a second write, must not wait for an acknowledgement
 
             def do_GET(self) -> None:
                 handle(self)

@@ -1,4 +1,4 @@
-"""The made-up market behind the sample answers: invented tasks' weights, models, and how both change over time.
+"""The made-up market behind the sample responses: invented tasks' weights, models, and how both change over time.
 
 Over a year, incumbents stay among the first and their successors take over within weeks, challengers rise over months,
 and free models peak for some weeks. A date always has the same figures, on every machine. No figure was measured.
@@ -210,7 +210,7 @@ class Market:
     def listed(self, tag: str) -> dict[str, tuple[float, float]]:
         """Return the top models of a tag by requests, with their shares of its requests and tokens, not rounded.
 
-        As in a real answer, the other models are left out.
+        As in a real response, the other models are left out.
         """
         appeal = {family: _taste(tag, family) * _drift(f"{tag} {family.name}", self.as_of, 0.1) for family in _FAMILIES}
         usage = [model.requests * appeal[model.family] for model in self.models]

@@ -13,17 +13,16 @@ from typing import Any, Self
 import dagster as dg
 import polars as pl
 
-from orpipeline.archive.archive import Archive
-from orpipeline.build import build_defs
-from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.days import as_day
+from orpipeline.archive import Archive
+from orpipeline.clock import as_day, newest_completed_day, utc_now
+from orpipeline.defs.build import build_defs
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
-from orpipeline.reading import read
 from orpipeline.settings import API_KEY, PREFIX, Settings
 from orpipeline.testing.clock import fixed_clock
 from orpipeline.testing.local_api import KEY, LocalApi, Reply, Request
 from orpipeline.testing.tables import days_between, load_sample_days
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.warehouse.reading import read
+from orpipeline.warehouse.warehouse import Warehouse, open_warehouse
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 _LOCK_WAIT_SECONDS = 1.0
@@ -81,11 +80,11 @@ class LocalPipeline:
         return self.api.requests
 
     def serve(self, *replies: Reply | bytes) -> None:
-        """Let the API send these replies, as `LocalApi.serve` does; bytes are for example a `sample_answer`."""
+        """Let the API send these replies, as `LocalApi.serve` does; bytes are for example a `sample_response`."""
         self.api.serve(*replies)
 
     def fail_next(self, status: int, *, retry_after: float | str | None = None, times: int = 1) -> None:
-        """Let the API answer the next `times` requests with an error, as `LocalApi.fail_next` does."""
+        """Let the API fail the next `times` requests, as `LocalApi.fail_next` does."""
         self.api.fail_next(status, retry_after=retry_after, times=times)
 
     def load(self, since: date | str, until: date | str | None = None) -> None:
@@ -178,13 +177,7 @@ class LocalPipeline:
 
     @property
     def _warehouse(self) -> Warehouse:
-        return Warehouse(
-            self.settings.warehouse,
-            lake_data=self.settings.lake_data,
-            schema=self._names.prefix,
-            lock_wait_seconds=_LOCK_WAIT_SECONDS,
-            published=self.settings.published,
-        )
+        return open_warehouse(self.settings, schema=self._names.prefix)
 
     @property
     def _variables(self) -> dict[str, str]:

@@ -1,6 +1,10 @@
 """The pytest plugin: fixtures for tests of your own assets, and isolation for every test.
 
-pytest loads it wherever orpipeline is installed. A test needs no import for the fixtures:
+It is opt-in. Name it in the `conftest.py` of your tests' top folder:
+
+    pytest_plugins = ["orpipeline.testing.plugin"]
+
+A test then needs no import for the fixtures:
 
     def test_each_author_has_a_row(openrouter):
         openrouter.materialize([authors], day="2026-10-06")
@@ -12,11 +16,12 @@ the former, if you override it.
 No test reaches the real API or real data, even if it uses no fixture:
 
 - The variables `ORPIPELINE_*`, `OPENROUTER_*` and `DAGSTER_HOME` of your shell are hidden before any test is collected.
-  A `.env` that a test loads sets none of them either.
+  A `.env` that a test loads sets none of them either. If `conftest.py` itself imports your definitions, put
+  `-p orpipeline.testing.plugin` into pytest's `addopts` instead: it takes effect earlier.
 - Each test has its own `ORPIPELINE_DATA_DIR`, which is created only if the test writes to it. Definitions that are
   built when a module is imported have one folder for the whole session.
 - Without any setting, the data is in the session's folder, too, and not in your user data folder.
-- orpipeline sends no request to another machine, also in child processes: `NetworkInTestError`.
+- orpipeline sends no request to another machine, including in child processes, and raises SettingsError instead.
 
 A test can still reach what it names itself: a path in its own `Settings(data_dir=...)`, or what a child process finds
 that it starts with another environment.
@@ -25,8 +30,6 @@ If your own tests need one of the variables, name it in pytest's settings:
 
     [tool.pytest.ini_options]
     orpipeline_keep = ["OPENROUTER_API_KEY"]
-
-`-p no:orpipeline` turns the plugin off.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orpipeline import isolation
+from orpipeline import network
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,29 +88,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Hide the shell's variables before any test module is imported, and restore them at the end."""
+    """With `-p`: hide the shell's variables before any conftest is imported."""
+    _isolate(early_config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """With `pytest_plugins`: hide the shell's variables before any test module is imported."""
+    if _FOLDER not in config.stash:
+        _isolate(config)
+
+
+_FOLDER = pytest.StashKey[Path]()
+
+
+def _isolate(config: pytest.Config) -> None:
+    """Hide the shell's variables, and restore them at the end of the session."""
     # Only the name: the folder is created when something is written to it.
     folder = Path(tempfile.gettempdir(), f"orpipeline-pytest-{secrets.token_hex(8)}")
-    keep = early_config.getini("orpipeline_keep")
+    keep = config.getini("orpipeline_keep")
     hidden = {name: value for name, value in os.environ.items() if name.startswith(_HIDDEN) and name not in keep}
-    ours = {**dict.fromkeys(EMPTY, ""), _DATA_DIR: str(folder / "collection"), "ORPIPELINE_TESTING": "1"}
+    ours = {**dict.fromkeys(EMPTY, ""), _DATA_DIR: str(folder / "collection"), network.TESTING: "1"}
     ours = {name: value for name, value in ours.items() if name not in keep}
     for name in hidden:
         del os.environ[name]
     os.environ.update(ours)
-    early_config.stash[_FOLDER] = isolation.folder = folder
+    config.stash[_FOLDER] = network.test_folder = folder
 
     def restore() -> None:
-        isolation.folder = None
+        network.test_folder = None
         for name in ours:
             os.environ.pop(name, None)
         os.environ.update(hidden)
         shutil.rmtree(folder, ignore_errors=True)
 
-    early_config.add_cleanup(restore)
-
-
-_FOLDER = pytest.StashKey[Path]()
+    config.add_cleanup(restore)
 
 
 @pytest.fixture(autouse=True)

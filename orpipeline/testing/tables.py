@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from orpipeline.archive.archive import Archive
+from orpipeline.archive import Archive
+from orpipeline.clock import as_day
 from orpipeline.contracts.tables import RELATIONS
-from orpipeline.days import as_day
-from orpipeline.rebuild import rebuild_days
-from orpipeline.testing.sample_answers import sample_answer
-from orpipeline.warehouse.database import Warehouse
+from orpipeline.load import load_batches
+from orpipeline.testing.sample_responses import sample_response
+from orpipeline.warehouse.warehouse import Warehouse
 
 NEWEST_DAY = date(2026, 10, 6)
 """The newest day of the sample tables."""
@@ -31,7 +31,7 @@ def sample_tables(days: int, *, until: date | str = NEWEST_DAY) -> dict[str, pl.
         >>> sample_tables(3)["model_leaderboard"]["as_of"].n_unique()
         3
 
-    A day's rows are always the same. They come from the `sample_answer` of each day, through archive, contracts and
+    A day's rows are always the same. They come from the `sample_response` of each day, through archive, contracts and
     DuckDB, as real ones do.
     """
     return {name: frame.clone() for name, frame in _tables(days, as_day(until)).items()}
@@ -49,15 +49,15 @@ def _tables(days: int, newest: date) -> dict[str, pl.DataFrame]:
 
 
 def load_sample_days(archive: Archive, warehouse: Warehouse, days: Sequence[date]) -> None:
-    """Archive each day's `sample_answer`, as fetched at 00:20 UTC of the day after, and load the days."""
+    """Archive each day's `sample_response`, as fetched at 00:20 UTC of the day after, and load the days."""
     for day in days:
         archive.put(
-            sample_answer(day),
+            sample_response(day),
             fetched_at=datetime.combine(day + timedelta(days=1), _FETCHED),
             source="made up by orpipeline.testing",
             origin="demo",
         )
-    for loaded in rebuild_days(archive, warehouse, days, now=datetime.combine(days[-1], _FETCHED) + timedelta(days=1)):
+    for loaded in load_batches(archive, warehouse, days, now=datetime.combine(days[-1], _FETCHED) + timedelta(days=1)):
         for error in loaded.validated.errors.values():
             raise error
 

@@ -2,72 +2,67 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars as pl
 
-from orpipeline.contracts.judgement import Seen, check_scopes, check_table
 from orpipeline.contracts.tables import RELATIONS, TABLES
-from orpipeline.errors import OrpipelineError
-from orpipeline.warehouse.errors import DuplicateRowsError
-from orpipeline.warehouse.layout import Layout, create_relations, full_name, quoted_names
-from orpipeline.warehouse.old_rows import OldRows
+from orpipeline.contracts.validation import Seen, check_table
+from orpipeline.errors import NextAttempt, WarehouseError
+from orpipeline.warehouse.schema import (
+    DEFAULT_SCHEMA,
+    REGISTER,
+    create,
+    declared_hash,
+    kind,
+    literal,
+    quoted,
+    quoted_names,
+)
 
-_log = logging.getLogger(__name__)
-
-DEFAULT_SCHEMA = "openrouter"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """All rows of some tables or views, by name, from the day `since` to the day `until`."""
-
-    since: date
-    until: date
-    frames: Mapping[str, pl.DataFrame]
-
-    def of(self, name: str, days: Sequence[date]) -> pl.DataFrame | None:
-        """Return the rows of some days, oldest first, or None if they are not all here."""
-        if name not in self.frames or days[0] < self.since or days[-1] > self.until:
-            return None
-        return self.frames[name].filter(pl.col("as_of").is_between(days[0], days[-1]))
-
-
-class TableError(OrpipelineError):
-    """Rows do not fit the table that they are meant for. Nothing was written."""
+_IN_SCHEMA = "database_name = current_database() AND lower(schema_name) = lower(?)"
+_EXISTING_SQL = f"""
+SELECT lower(table_name), 'TABLE' FROM duckdb_tables() WHERE {_IN_SCHEMA}
+UNION ALL
+SELECT lower(view_name), 'VIEW' FROM duckdb_views() WHERE {_IN_SCHEMA}
+"""  # noqa: S608 - our own constant
 
 
 class Tables:
-    """The tables and views in `schema`, through a connection that its owner opens and closes."""
+    """The tables and views in `schema`, through a connection that its owner opens and closes.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, schema: str) -> None:
+    Methods that read raise WarehouseError if the tables are of another version and lack a column.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, schema: str = DEFAULT_SCHEMA) -> None:
         self._connection = connection
         self._schema = schema
-        self.replaced: set[date] = set()
-        """The days whose rows were replaced through this connection."""
-        self.known: Rows | None = None
-        """Rows of views that were read after the last replacement; publishing does not read them again."""
+        self.changed = False
+        """Whether rows were replaced through this connection."""
 
-    @cached_property
-    def layout(self) -> Layout:
-        """What exists in the schema, and which of it is ours. Read once; creating or dropping reads it again."""
-        return Layout(self._connection, self._schema)
+    @property
+    def ours(self) -> dict[str, str]:
+        """The kind of each table and view that exists and that orpipeline created, by name."""
+        return {name: kind for name, kind in self._existing.items() if name in self._register}
+
+    @property
+    def are_current(self) -> bool:
+        """Whether the tables are as this version declares them, or none exists yet."""
+        if not self.ours:
+            return True
+        return all(self._register.get(name) == declared_hash() for name in RELATIONS)
 
     def days(self, name: str = "snapshots") -> list[date]:
-        """Return the days that a table has, oldest first; none if the warehouse is empty.
-
-        This and the other methods that read raise OutdatedLayoutError if the table or a column of it is missing.
-        """
-        if not self.layout.has(name):
+        """Return the days that a table has, oldest first; none if the warehouse is empty."""
+        if name not in self.ours:
             return []
-        query = f"SELECT DISTINCT as_of FROM {self._full_name(name)} ORDER BY 1"  # noqa: S608 - quoted
-        return [day for (day,) in self._rows(name, query, ())]
+        rows = self._connection.execute(f"SELECT DISTINCT as_of FROM {self._full_name(name)} ORDER BY 1").fetchall()  # noqa: S608 - quoted
+        return [day for (day,) in rows]
 
     def read(self, name: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
         """Return the rows of a table or view from `since` to `until`, sorted by its key.
@@ -86,7 +81,7 @@ class Tables:
     ) -> pl.DataFrame:
         """Return the rows of a table or view that meet an SQL condition (never upstream text), in a fixed order."""
         model = RELATIONS[name]
-        if not self.layout.has(name):
+        if name not in self.ours:
             return pl.DataFrame(schema=model.polars_schema())
         query = (
             f"SELECT {quoted_names(model.columns())} FROM {self._full_name(name)} "  # noqa: S608 - quoted
@@ -95,8 +90,29 @@ class Tables:
         try:
             rows = self._connection.sql(query, params=parameters).to_arrow_table()
         except duckdb.BinderException as error:
-            raise self.layout.unreadable(name) or error from error
+            raise WarehouseError(
+                f"{self._schema}.{name} does not have the columns of this version of orpipeline. Run `orpipeline "
+                "rebuild`, which loads the tables from the archive again.",
+                next_attempt=NextAttempt.NEEDS_PERSON,
+            ) from error
         return pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
+
+    def fingerprints(self) -> dict[date, list[tuple[str, int]]]:
+        """Return what each day's rows hash to, table by table: equal for equal rows."""
+        found: dict[date, list[tuple[str, int]]] = {}
+        for name in TABLES if self.ours else ():
+            rows = f"SELECT as_of, bit_xor(hash(rows)) FROM {self._full_name(name)} AS rows GROUP BY as_of"  # noqa: S608 - quoted
+            for day, digest in self._connection.execute(rows).fetchall():
+                found.setdefault(day, []).append((name, digest))
+        return found
+
+    def copy_to_parquet(self, name: str, path: Path, *, citation: str) -> None:
+        """Write a table or view to a Parquet file, sorted by its key."""
+        about = f"citation: {literal(citation)}, description: {literal(RELATIONS[name].summary())}"
+        self._connection.execute(
+            f"COPY (SELECT * FROM {self._full_name(name)} ORDER BY {quoted_names(RELATIONS[name].primary_key())}) "  # noqa: S608 - quoted
+            f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{about}}})"
+        )
 
     def seen(self, days: Sequence[date]) -> Seen:
         """Return the tags and macro-categories that warnings about new and missing names need.
@@ -104,78 +120,78 @@ class Tables:
         These are the first day of each name, and all names from the day before the first of `days` to the last.
         """
         tags = self._names_around("task_classifications", "tag", days)
-        macro_categories = self._names_around("macro_categories", "key", days)
-        return Seen(tags, macro_categories)
+        return Seen(tags, self._names_around("macro_categories", "key", days))
 
     def replace_days(self, days: Iterable[date], frames: Mapping[str, pl.DataFrame]) -> dict[str, int]:
-        """Replace the rows of `days` in every table of `frames` with the frame's rows.
+        """Replace the rows of `days` in every table with those of `frames`, and return each table's row count.
 
         The frames, by table name, have the contract's columns and rows of these days only. They are validated first,
-        and inserted by column name. An empty warehouse gets its tables and views; views that are missing or differ are
-        created again. Returns each table's row count. Raises TableError, InvalidSnapshotError, OutdatedLayoutError (if
-        the tables are not as declared) or LayoutError (if yours has the name of one of ours) before anything is
-        written.
+        and inserted by column name. An empty warehouse gets its tables and views. Raises WarehouseError or
+        InvalidSnapshotError before anything is written.
         """
         wanted = sorted(set(days))
-        checked = {name: _checked(name, frame, wanted) for name, frame in frames.items()}
-        check_scopes(checked)
-        self._create_missing()
-        self.replaced.update(wanted)
-        self.known = None
+        checked = {name: check_table(name, frames[name]) for name in TABLES}
+        if not self.ours:
+            self.recreate()
+        self.changed = True
         return {name: self._replace(name, wanted, frame) for name, frame in checked.items()}
 
-    def recreate(self) -> OldRows:
-        """Replace our tables and views by empty ones, as declared, and return the rows that the tables had.
+    def recreate(self) -> None:
+        """Drop our tables and views, and create empty ones as declared. Everything else in the schema stays.
 
-        Everything else in the schema stays. Nothing is committed here. Raises LayoutError if something of yours has the
-        name of one of ours.
+        Raises WarehouseError if something of yours has the name of one of ours. Nothing is committed here.
         """
-        layout = self.layout
-        layout.require_free_names()
-        old = OldRows(self._connection)
-        for name in TABLES:
-            if name in layout.ours:
-                old.keep(name, self._full_name(name), layout.columns(name))
-        for name, kind in layout.ours.items():
-            if name in TABLES or kind == "VIEW":
-                self._connection.execute(f"DROP {kind} {self._full_name(name)}")
-        create_relations(self._connection, self._schema, RELATIONS)
-        del self.layout
-        return old
+        for name in (*RELATIONS, REGISTER):
+            found = self._existing.get(name)
+            if found is not None and name not in self.ours:
+                raise WarehouseError(
+                    f"{self._schema}.{name} is a {found.lower()} that orpipeline did not create, and orpipeline needs "
+                    f"that name for a {kind(name).lower()}; nothing was changed. Rename yours: ALTER {found} "
+                    f"{quoted(self._schema)}.{name} RENAME TO ...",
+                    next_attempt=NextAttempt.NEEDS_PERSON,
+                )
+        for name, found in sorted(self.ours.items(), key=lambda item: item[1], reverse=True):  # views first
+            self._connection.execute(f"DROP {found} {self._full_name(name)}")
+        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._full_name()}")
+        for name in RELATIONS:  # tables first: the views read them
+            for statement in create(name, self._full_name(name), keys=self._has_keys):
+                self._connection.execute(statement)
+        register = self._full_name(REGISTER)
+        self._connection.execute(f"CREATE TABLE {register} (relation VARCHAR NOT NULL, declared VARCHAR NOT NULL)")
+        names = [*RELATIONS, REGISTER]
+        self._connection.execute(f"INSERT INTO {register} SELECT unnest(?), ?", [names, declared_hash()]).fetchall()
+        self.changed = True
+        for cached in ("_existing", "_register"):
+            self.__dict__.pop(cached, None)
 
-    def require_unique_keys(self, *, committed: bool = False) -> None:
-        """Raise DuplicateRowsError if rows of the replaced days have the same key.
+    @cached_property
+    def _existing(self) -> dict[str, str]:
+        """The kind of each table and view in the schema, by name."""
+        return dict(self._connection.execute(_EXISTING_SQL, [self._schema, self._schema]).fetchall())
 
-        Does nothing if the engine has primary keys, which prevent that. `committed` is for the error's message.
-        """
-        if not self.replaced or self.layout.has_keys:
-            return
-        days = sorted(self.replaced)
-        query = " UNION ALL ".join(
-            f"SELECT '{name}', as_of FROM {self._full_name(name)} "  # noqa: S608 - quoted
-            "WHERE as_of BETWEEN $first AND $last AND as_of IN (SELECT unnest($days::DATE[])) "
-            f"GROUP BY as_of, {quoted_names(model.primary_key())} HAVING count(*) > 1"
-            for name, model in TABLES.items()
-        )
-        parameters = {"first": days[0], "last": days[-1], "days": days}
-        twice = self._connection.execute(f"{query} ORDER BY ALL LIMIT 1", parameters).fetchall()
-        if twice:
-            name, day = twice[0]
-            outcome = "The rows are written. Run `orpipeline rebuild`" if committed else "Nothing was written"
-            raise DuplicateRowsError(
-                f"The table {name} in {self.layout.place()} has several rows of {day} with the same key. {outcome}; "
-                "look for programs that write to these tables without orpipeline."
-            )
+    @cached_property
+    def _register(self) -> dict[str, str]:
+        """The hash of the declarations of each table and view that orpipeline created, by name."""
+        if REGISTER not in self._existing:
+            return {}
+        rows = self._connection.execute(f"SELECT relation, declared FROM {self._full_name(REGISTER)}").fetchall()  # noqa: S608 - quoted
+        return dict(rows)
+
+    @property
+    def _has_keys(self) -> bool:
+        """Whether the engine has primary keys: a DuckDB file does, a lake does not."""
+        query = "SELECT type FROM duckdb_databases() WHERE database_name = current_database()"
+        return self._connection.execute(query).fetchall() == [("duckdb",)]
 
     def _names_around(self, table: str, column: str, days: Sequence[date]) -> pl.DataFrame:
-        rows: list[tuple[date, str]] = []
-        if days and self.layout.has(table):
+        rows: list[tuple[Any, ...]] = []
+        if days and table in self.ours:
             stored = self._full_name(table)
             query = (
                 f"SELECT min(as_of), {column} FROM {stored} GROUP BY {column} "  # noqa: S608 - quoted
                 f"UNION SELECT as_of, {column} FROM {stored} WHERE as_of BETWEEN ? AND ?"
             )
-            rows = self._rows(table, query, [min(days) - timedelta(days=1), max(days)])
+            rows = self._connection.execute(query, [min(days) - timedelta(days=1), max(days)]).fetchall()
         return pl.DataFrame(rows, schema={"as_of": pl.Date, column: pl.String}, orient="row")
 
     def _replace(self, name: str, days: Sequence[date], frame: pl.DataFrame) -> int:
@@ -194,48 +210,15 @@ class Tables:
         counted = self._connection.execute(f"SELECT count(*) FROM {stored}").fetchall()  # noqa: S608 - quoted
         return int(counted[0][0])
 
-    def _create_missing(self) -> None:
-        outdated = self.layout.outdated()
-        if outdated is not None:
-            raise outdated
-        names = list(RELATIONS) if self.layout.is_empty else self.layout.outdated_views()
-        if names:
-            self.layout.require_free_names()
-            for name in names:
-                if name in self.layout.ours:
-                    _log.info("Created again, because its definition differed: %s", self.layout.existing[name].sql)
-            create_relations(self._connection, self._schema, names)
-            del self.layout
-
-    def _rows(self, name: str, query: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
-        try:
-            return self._connection.execute(query, parameters).fetchall()
-        except duckdb.BinderException as error:
-            raise self.layout.unreadable(name) or error from error
-
-    def _full_name(self, name: str) -> str:
-        return full_name(self._connection, self._schema, name)
+    def _full_name(self, *name: str) -> str:
+        return full_name(self._connection, self._schema, *name)
 
 
-def _checked(name: str, frame: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
-    """Return the frame in the table's column order. Raises if columns, days or values do not fit the table."""
-    _require_columns(name, frame)
-    ordered = check_table(name, frame)
-    others = set(ordered["as_of"]) - set(days)
-    if others:
-        raise TableError(
-            f"The frame for table {name} has rows of {min(others)}, which is not one of the days to replace. "
-            "Nothing was written."
-        )
-    return ordered
+def full_name(connection: duckdb.DuckDBPyConnection, schema: str, *table: str) -> str:
+    """Return the quoted full name of a schema, or of a table in it.
 
-
-def _require_columns(table: str, frame: pl.DataFrame) -> None:
-    wanted = TABLES[table].polars_schema()
-    unexpected = [f"{name} {dtype}" for name, dtype in frame.schema.items() if wanted.get(name) != dtype]
-    missing = [name for name in wanted if name not in frame.columns]
-    if unexpected or missing:
-        raise TableError(
-            f"The frame for table {table} does not have the table's columns. Missing: {missing}; unexpected columns or "
-            f"types: {unexpected}. Nothing was written."
-        )
+    DuckDB names the catalog after the file: in a file `openrouter.duckdb`, `openrouter.task_models` would be ambiguous
+    without the catalog.
+    """
+    catalog = connection.execute("SELECT current_database()").fetchall()[0][0]
+    return ".".join(map(quoted, (catalog, schema, *table)))

@@ -4,13 +4,12 @@ import polars as pl
 import orpipeline
 
 last_7_days = dg.TimeWindowPartitionMapping(start_offset=-6, allow_nonexistent_upstream_partitions=True)
-week = orpipeline.require_days(7)
 
 
 @dg.asset(
     key_prefix="market",
     partitions_def=orpipeline.daily_partitions(),
-    ins={"board": dg.AssetIn(orpipeline.asset_key("model_leaderboard"), partition_mapping=last_7_days, metadata=week)},
+    ins={"board": dg.AssetIn(orpipeline.asset_key("model_leaderboard"), partition_mapping=last_7_days)},
     io_manager_key="openrouter_io_manager",
     metadata={"partition_expr": "as_of"},
 )

@@ -1,0 +1,99 @@
+"""The pipeline as a component, for `dg` projects.
+
+type: orpipeline.OpenRouterMarketShare
+attributes:
+  data_dir: "{{ project_root }}/data/openrouter"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from orpipeline.defs.build import build_defs
+from orpipeline.defs.names import DEFAULT_PREFIX
+from orpipeline.errors import SettingsError
+from orpipeline.settings import Settings, url_scheme
+
+
+class _Scaffolder(dg.Scaffolder[Any]):
+    """Writes a `defs.yaml` that works at once, with the data inside the project."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        dg.scaffold_component(request, {"data_dir": "{{ project_root }}/data/openrouter"})
+
+
+def _setting(name: str) -> Any:
+    """Return an attribute that is a setting, with the setting's description. If you leave it out, its default holds."""
+    return Field(None, description=Settings.model_fields[name].description)
+
+
+@dg.scaffold_with(_Scaffolder)
+class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
+    """OpenRouter's market shares: archived, validated and ranked every day.
+
+    The attributes are the options of `build_defs` and the settings. A relative path starts at the project's folder. The
+    API key comes from the environment variable OPENROUTER_API_KEY when the API is called; it is not an attribute.
+
+        >>> import orpipeline
+        >>> market = orpipeline.OpenRouterMarketShare.resolve_from_yaml("{data_dir: data/openrouter, alerts: true}")
+        >>> market.alerts
+        True
+    """
+
+    key_prefix: str = Field(DEFAULT_PREFIX, description="The prefix of all asset keys, and the DuckDB schema.")
+    group_name: str | None = Field(None, description="The group of all assets; three groups by default.")
+    owners: Sequence[str] | None = Field(None, description="The owners of all assets.")
+    tags: Mapping[str, str] | None = Field(None, description="Tags of all assets.")
+    automation: bool = Field(True, description="Include the schedules and sensors.")
+    alerts: bool = Field(False, description="Include the sensor that posts failed runs to `alert_webhook`.")
+    report: bool = Field(True, description="Include the report and its sensor.")
+
+    data_dir: str | None = _setting("data_dir")
+    archive: str | None = _setting("archive")
+    warehouse: str | None = _setting("warehouse")
+    lake_data: str | None = _setting("lake_data")
+    state: str | None = _setting("state")
+    reports: str | None = _setting("reports")
+    start_date: str | None = _setting("start_date")
+    lock_wait_seconds: float | None = _setting("lock_wait_seconds")
+    base_url: str | None = _setting("base_url")
+    allow_http: bool | None = _setting("allow_http")
+    requests_per_minute: int | None = _setting("requests_per_minute")
+    requests_per_day: int | None = _setting("requests_per_day")
+    alert_webhook: str | None = _setting("alert_webhook")
+    http_referer: str | None = _setting("http_referer")
+    app_title: str | None = _setting("app_title")
+    app_categories: str | None = _setting("app_categories")
+
+    def settings(self, project_root: Path) -> Settings:
+        """Return the settings among the attributes. Relative paths start at the project's folder.
+
+        Raises SettingsError for an invalid value, and for an empty one: a template gives that if its variable is unset.
+        """
+        given = {name: getattr(self, name) for name in Settings.model_fields if name in self.model_fields_set}
+        empty = [name for name, value in given.items() if value in (None, "")]
+        if empty:
+            raise SettingsError(f"{type(self).__name__}: {', '.join(empty)} is empty. Set its environment variable.")
+        for name, field in Settings.model_fields.items():
+            is_place = field.annotation in (Path, Path | str)
+            if name in given and is_place and url_scheme(given[name]) is None:
+                given[name] = project_root / Path(given[name]).expanduser()
+        return Settings.model_validate(given)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the pipeline's definitions."""
+        return build_defs(
+            self.settings(context.project_root),
+            key_prefix=self.key_prefix,
+            group_name=self.group_name,
+            owners=self.owners,
+            tags=self.tags,
+            automation=self.automation,
+            alerts=self.alerts,
+            report=self.report,
+        )

@@ -1,0 +1,377 @@
+"""A day's way from the archive: choose a revision, validate it, replace its rows in all tables.
+
+Each step works on many days at once. The tables are a pure function of the archive: `rebuild` gives the same rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from orpipeline.archive import Archive, Content, Revision
+from orpipeline.capture import Fetch as Fetch
+from orpipeline.capture import capture as capture
+from orpipeline.clock import Stopwatch, day_spans, missing_days, newest_completed_day
+from orpipeline.contracts.findings import rejected_days, rejection
+from orpipeline.contracts.frames import Frames, parse
+from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.validation import validate
+from orpipeline.errors import (
+    DamagedWarehouseError,
+    DayNotAvailableError,
+    OrpipelineError,
+    StoreError,
+)
+from orpipeline.leaderboard import leaderboards
+from orpipeline.text import citation
+from orpipeline.warehouse.tables import Tables
+from orpipeline.warehouse.warehouse import Warehouse
+
+_log = logging.getLogger(__name__)
+
+RECENT = ("model_trends", "author_leaderboard", "leaderboard_coverage")
+"""The tables and views of which a load returns the rows of some days before, too."""
+DAYS_AT_ONCE = 400
+"""How many days to parse, validate and write together: about a year, in about 200 MB of memory and some seconds."""
+Progress = Callable[[int], None]
+"""Is called with the amount of work done since the last call."""
+
+
+# Choose and validate
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What the archive has for some days, and which of it belongs in the tables.
+
+    `newest`: the newest revision of each archived day, if its bytes are intact. `chosen`: the revision for the tables:
+    the newest valid one, or the requested one. `contents`: what these revisions hold. `frames`: the chosen ones as
+    frames. `findings`: of the newest revisions, with the columns of `orpipeline.contracts.findings.FINDINGS_SCHEMA`.
+    `warnings`: the findings of severity WARN, of the chosen revisions. `errors`: why a day's newest response is not in
+    the tables (not archived, damaged, or rejected).
+    """
+
+    newest: Mapping[date, Revision]
+    chosen: Mapping[date, Revision]
+    contents: Mapping[Revision, Content]
+    frames: Frames
+    findings: pl.DataFrame
+    warnings: pl.DataFrame
+    errors: Mapping[date, OrpipelineError]
+
+    @property
+    def raw(self) -> Mapping[date, Revision]:
+        """Each day's raw response: the newest revision or, if that is damaged, the chosen one."""
+        return dict(sorted({**self.chosen, **self.newest}.items()))
+
+
+def validate_days(
+    archive: Archive,
+    days: Iterable[date],
+    tables: Tables | None = None,
+    *,
+    now: datetime,
+    served: date | None = None,
+    revision: int | None = None,
+) -> Validated:
+    """Read each day's newest archived revision (or number `revision`) and check it against the contracts.
+
+    A day whose newest response is rejected or damaged falls back to its newest valid revision. With `tables`, findings
+    also name tags and macro-categories that are new or missing. `served` is the `as_of` of the API's response, if it
+    was just called: it distinguishes a day that is not published yet from a lost one. `now` is in UTC. An error of a
+    day is not raised; it is in `errors`.
+    """
+    archived = archive.revisions_of(sorted(set(days)))
+    wanted: dict[date, Revision] = {}
+    contents: dict[Revision, Content] = {}
+    errors: dict[date, OrpipelineError] = {}
+    for day, revisions in archived.items():
+        found = next((one for one in revisions if one.number == revision), None)
+        if revision and found is None:
+            there = ", ".join(str(one.number) for one in revisions) or "none"
+            errors[day] = DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
+        elif revisions:
+            wanted[day] = found or revisions[-1]
+        else:
+            errors[day] = _not_available(day, newest_completed_day(now), served)
+    for (day, one), content in zip(wanted.items(), archive.read_all(wanted.values()), strict=True):
+        if isinstance(content, StoreError):
+            errors[day] = content
+        else:
+            contents[one] = content
+    newest = {day: one for day, one in wanted.items() if one in contents}
+    frames = parse((day, contents[one].body) for day, one in newest.items())
+    seen = tables.seen(list(newest)) if tables and newest else None
+    findings = of_chosen = validate(frames, seen)
+    rejected = rejected_days(findings)
+    chosen = {day: one for day, one in newest.items() if day not in rejected}
+    unusable = [day for day in wanted if day not in chosen]
+    for day in unusable:
+        older = archived[day][: wanted[day].number - 1] if revision is None else []
+        valid = _newest_valid(archive, day, older)
+        if valid is not None:
+            chosen[day] = valid[0]
+            contents[valid[0]] = valid[1]
+        if day in rejected:
+            stored = f"use revision {valid[0].number}, the newest valid one" if valid else "are unchanged"
+            errors[day] = rejection(day, findings, str(newest[day].path), stored)
+    if unusable:
+        frames = parse((day, contents[one].body) for day, one in sorted(chosen.items()))
+        of_chosen = validate(frames, seen)
+    return Validated(newest, chosen, contents, frames, findings, of_chosen.filter(severity="WARN"), errors)
+
+
+def _newest_valid(archive: Archive, day: date, revisions: Sequence[Revision]) -> tuple[Revision, Content] | None:
+    for one in reversed(revisions):
+        content = next(archive.read_all([one]))
+        if isinstance(content, Content) and not rejected_days(validate(parse([(day, content.body)]))):
+            return one, content
+    return None
+
+
+def _not_available(day: date, newest_day: date, served: date | None) -> DayNotAvailableError:
+    """Return the error for a day without an archived response."""
+    import_it = "Import that day if you have it from elsewhere; otherwise it is lost."
+    if day > newest_day:
+        reason = f"{day} has not ended yet in UTC; the newest available day is {newest_day}."
+    elif served is not None and served > day:
+        reason = f"The API already serves {served} (archived), and {day} can no longer be fetched. {import_it}"
+    elif day < newest_day:
+        reason = f"The archive has no response for {day}, and the API serves only {newest_day}. {import_it}"
+    elif served is not None and served < day:
+        reason = f"{day} is not published yet: the API still serves {served} (archived). Try again in a few minutes."
+    else:
+        reason = f"The archive has no response for {day}. Run it with fetch `auto` to call the API."
+    return DayNotAvailableError(reason)
+
+
+# Rank and replace
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load wrote and read, in one transaction.
+
+    `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
+    tables. `recent`: the rows of `RECENT`, by name, for the loaded days and the requested number of days before; empty
+    if none were requested. Without any archived response, the warehouse is not opened: `days` is None, and the others
+    are empty.
+    """
+
+    validated: Validated
+    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    row_counts: Mapping[str, int] = field(default_factory=dict)
+    days: Sequence[date] | None = None
+    recent: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+
+
+def load_days(
+    archive: Archive,
+    warehouse: Warehouse,
+    days: Sequence[date],
+    *,
+    now: datetime,
+    served: date | None = None,
+    revision: int | None = None,
+    recent_days: int = 0,
+    stopwatch: Stopwatch | None = None,
+) -> Loaded:
+    """Lock the warehouse, validate the days' archived responses, and replace their rows in one transaction.
+
+    The lock comes first: this function sees everything that other processes archived and wrote before, so an older
+    revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
+    response is archived, the warehouse is not opened. `recent_days` is how many days of `RECENT` to read before the
+    loaded ones; with 0, none is read. `stopwatch` measures `lock`, `validation` and `write`. If the warehouse fails,
+    its error is raised and nothing is written.
+
+    If another version declared the tables, all archived days are loaded again first, in the same transaction. A damaged
+    DuckDB file is kept aside, and a new one is loaded in the same way. A log line tells either.
+    """
+    watch = stopwatch or Stopwatch()
+    if not any(archive.revisions_of(days).values()):
+        return Loaded(validate_days(archive, days, now=now, served=served, revision=revision))
+
+    def load(*, reason: str | None = None) -> Loaded:
+        with ExitStack() as transaction:
+            with watch.measure("lock"):
+                tables = transaction.enter_context(warehouse.writing())
+            if reason or not tables.are_current:
+                reason = reason or f"Another version of orpipeline declared the tables in {warehouse.name}."
+                _log.warning("%s %s", reason, _load_all(archive, tables, now).summary())
+            with watch.measure("validation"):
+                validated = validate_days(archive, days, tables, now=now, served=served, revision=revision)
+            with watch.measure("write"):
+                loaded = _write(tables, validated, recent_days=recent_days)
+                transaction.close()
+        return loaded
+
+    try:
+        return load()
+    except DamagedWarehouseError as error:
+        aside = warehouse.set_aside(now)
+        return load(reason=f"{error} It is kept aside as {aside}." if aside else str(error))
+
+
+def load_batches(
+    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime, recent_days: int = 0
+) -> Iterator[Loaded]:
+    """Load many days as `load_days` does; yield each transaction of up to `DAYS_AT_ONCE` days."""
+    for batch in _batches(days):
+        yield load_days(archive, warehouse, batch, now=now, recent_days=recent_days)
+
+
+def _write(tables: Tables, validated: Validated, *, recent_days: int = 0) -> Loaded:
+    """Replace the rows of the chosen revisions' days, with their leaderboards, through an open transaction."""
+    frames, days = _rows(validated), sorted(validated.chosen)
+    row_counts = tables.replace_days(days, frames)
+    recent = {}
+    if recent_days and days:
+        since = days[0] - timedelta(days=recent_days)
+        recent = {name: tables.read(name, since=since, until=days[-1]) for name in RECENT}
+    return Loaded(validated, frames, row_counts, tables.days(), recent)
+
+
+def _rows(validated: Validated) -> dict[str, pl.DataFrame]:
+    """Return the rows of all tables, by name, for the chosen revisions' days."""
+    sources = pl.DataFrame(
+        [_source(day, one, validated.contents[one]) for day, one in validated.chosen.items()], schema=_SOURCE_SCHEMA
+    )
+    days, parsed = sources.select("as_of"), validated.frames
+
+    def of_days(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.join(days, on="as_of", how="semi", maintain_order="left")
+
+    return {
+        "snapshots": sources.join(parsed.responses.drop("stated_as_of"), on="as_of", how="inner"),
+        "macro_categories": of_days(parsed.macro_categories),
+        **leaderboards(of_days(parsed.task_classifications), of_days(parsed.task_models)),
+    }
+
+
+_SOURCE_SCHEMA = {
+    name: dtype
+    for name, dtype in TABLES["snapshots"].polars_schema().items()
+    if name not in ("window_days", "classification_count")  # these come from the response itself
+}
+
+
+def _source(day: date, revision: Revision, content: Content) -> dict[str, object]:
+    return {
+        "as_of": day,
+        "revision": revision.number,
+        "sha256": content.sha256,
+        "bytes": len(content.body),
+        "fetched_at": revision.fetched_at,
+        "origin": revision.origin,
+        "source": content.source,
+        "citation": citation(day, revision.origin),
+    }
+
+
+def _batches(days: Iterable[date]) -> Iterator[list[date]]:
+    ordered = sorted(set(days))
+    for start in range(0, len(ordered), DAYS_AT_ONCE):
+        yield ordered[start : start + DAYS_AT_ONCE]
+
+
+# Rebuild
+
+
+@dataclass
+class Rebuilt:
+    """The outcome of a rebuild."""
+
+    days: list[date] = field(default_factory=list)
+    """Days that were loaded."""
+    new: list[date] = field(default_factory=list)
+    """Loaded days that the tables did not have before."""
+    changed: list[date] = field(default_factory=list)
+    """The other loaded days of which a table has other rows than before."""
+    gone: list[date] = field(default_factory=list)
+    """Days that the tables no longer have: the archive has no valid response for them."""
+    errors: dict[date, OrpipelineError] = field(default_factory=dict)
+    """Days whose newest response is rejected or damaged."""
+    set_aside: Path | None = None
+    """Where a damaged DuckDB file is now. Tables of yours that it had are not in the new one."""
+
+    def summary(self) -> str:
+        """Return one sentence: how many days were loaded from the archive, and which were not."""
+        failed = sorted({*self.errors, *self.gone})
+        others = f"; not loaded: {', '.join(day_spans(failed))}" if failed else ""
+        count = "1 day was" if len(self.days) == 1 else f"{len(self.days)} days were"
+        return f"{count} loaded from the archive again{others}."
+
+
+def rebuild(
+    archive: Archive,
+    warehouse: Warehouse,
+    *,
+    now: datetime,
+    since: date | None = None,
+    until: date | None = None,
+    on_progress: Progress = lambda _: None,
+) -> Rebuilt:
+    """Drop our tables and load every archived day, in one transaction, and return where rows changed.
+
+    With `since` or `until`, replace the rows of these days only, unless another version declared the tables. Tables of
+    your own stay, and no reader sees a part of a rebuild. A damaged DuckDB file is kept aside. `on_progress` is called
+    with the number of days done since the last call. Raises the warehouse's errors.
+    """
+    is_whole = since is None and until is None
+    days = [day for day in archive.days() if (since or date.min) <= day <= (until or date.max)]
+    if not days and not (is_whole and warehouse.exists):
+        return Rebuilt()
+
+    def load() -> Rebuilt:
+        with warehouse.writing() as tables:
+            before = tables.fingerprints() if tables.are_current else {}
+            if is_whole or not tables.are_current:
+                rebuilt = _load_all(archive, tables, now, on_progress)
+            else:
+                rebuilt = _load_into(archive, tables, days, now, on_progress)
+            _compare(rebuilt, before, tables.fingerprints())
+            return rebuilt
+
+    try:
+        return load()
+    except DamagedWarehouseError:
+        aside, is_whole = warehouse.set_aside(now), True
+        rebuilt = load()
+        rebuilt.set_aside = aside
+        return rebuilt
+
+
+def _load_all(archive: Archive, tables: Tables, now: datetime, on_progress: Progress = lambda _: None) -> Rebuilt:
+    """Drop our tables, create them as declared, and load every archived day, through an open transaction."""
+    stored = tables.days() if tables.are_current else []
+    tables.recreate()
+    rebuilt = _load_into(archive, tables, archive.days(), now, on_progress)
+    rebuilt.gone = sorted(set(stored) - set(rebuilt.days))
+    return rebuilt
+
+
+def _load_into(archive: Archive, tables: Tables, days: Iterable[date], now: datetime, on_progress: Progress) -> Rebuilt:
+    rebuilt = Rebuilt()
+    for batch in _batches(days):
+        validated = _write(tables, validate_days(archive, batch, tables, now=now)).validated
+        rebuilt.days += sorted(validated.chosen)
+        rebuilt.errors |= validated.errors
+        on_progress(len(batch))
+    return rebuilt
+
+
+def _compare(rebuilt: Rebuilt, before: Mapping[date, object], after: Mapping[date, object]) -> None:
+    rebuilt.new = [day for day in rebuilt.days if day not in before]
+    rebuilt.changed = [day for day in rebuilt.days if day in before and before[day] != after.get(day)]
+
+
+def lost_days(archive: Archive, table_days: Iterable[date], newest: date) -> list[date]:
+    """Return the days between the first known day and `newest` that are in neither the archive nor the tables."""
+    known = {*archive.days(), *table_days}
+    return [day for day in missing_days({*known, newest}) if day < newest] if known else []

@@ -1,0 +1,224 @@
+"""The warehouse: where the tables are opened, locked, committed and published, whichever engine keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from orpipeline.errors import NextAttempt, OrpipelineError, WarehouseError
+from orpipeline.settings import LOCK_WAIT_SECONDS, Settings
+from orpipeline.warehouse.duckdb_file import DuckDBFile, log
+from orpipeline.warehouse.ducklake import DuckLake
+from orpipeline.warehouse.publishing import parquet_folder, publish_copy, upload, write_parquet
+from orpipeline.warehouse.schema import DEFAULT_SCHEMA
+from orpipeline.warehouse.tables import Tables
+
+
+class Warehouse:
+    """The warehouse at `place`, with the pipeline's tables in `schema`. The first write creates it.
+
+    `place` is the path of a DuckDB file, or names a DuckLake (`ducklake:postgres:...`), as `Settings.warehouse` does. A
+    lake keeps its files in `lake_data`, a folder or an object store.
+
+    Each method opens the warehouse, does its work and closes it. A writer waits up to `lock_wait_seconds` for another
+    one; one DuckDB file also keeps readers waiting. If `published` is the path or URL of the published copy, each
+    commit of a DuckDB file replaces the copy, and each commit updates the Parquet files beside it. `connection_config`
+    has DuckDB's own options, such as `memory_limit`.
+    """
+
+    def __init__(
+        self,
+        place: Path | str,
+        *,
+        lake_data: Path | str | None = None,
+        schema: str = DEFAULT_SCHEMA,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+        published: Path | str | None = None,
+        connection_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.place = place
+        self.schema = schema
+        self.published = published
+        self._lock_wait_seconds = lock_wait_seconds
+        config = connection_config or {}
+        self._engine: DuckDBFile | DuckLake
+        if isinstance(place, Path):
+            open_it = f"open {published}" if isinstance(published, Path) else "use `orpipeline.read`"
+            self._engine = DuckDBFile(
+                place,
+                lock_wait_seconds=lock_wait_seconds,
+                instead=open_it if published else None,
+                connection_config=config,
+            )
+        elif lake_data is None:
+            raise WarehouseError(
+                f"The warehouse {place} needs `lake_data`: where the lake keeps its files.",
+                next_attempt=NextAttempt.NEEDS_PERSON,
+            )
+        else:
+            self._engine = DuckLake(
+                place, data=lake_data, lock_wait_seconds=lock_wait_seconds, connection_config=config
+            )
+
+    @property
+    def path(self) -> Path:
+        """The path of the DuckDB file; a lake has none."""
+        if not isinstance(self.place, Path):
+            raise TypeError(f"{self.name} is not a file")
+        return self.place
+
+    @property
+    def name(self) -> str:
+        """How messages name the warehouse. Never contains a password."""
+        return self._engine.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file or the lake exists: the first write creates it. Raises WarehouseError."""
+        return self._engine.exists
+
+    @contextmanager
+    def reading(self) -> Iterator[Tables]:
+        """Open the tables as they are at one moment, for reading. If there is no warehouse yet, they are empty.
+
+        Raises WarehouseBusyError, DamagedWarehouseError or WarehouseError.
+        """
+        if not self.exists:
+            with duckdb.connect(":memory:") as nothing:
+                yield Tables(nothing, self.schema)
+            return
+        with self.connect(read_only=True) as connection:
+            connection.begin()  # later commits are not visible
+            yield Tables(connection, self.schema)
+
+    @contextmanager
+    def writing(self) -> Iterator[Tables]:
+        """Lock the warehouse and open the tables for one transaction: commit at the end, roll back on any error.
+
+        Until then no other process can write, so the rows that you read do not change before the commit.
+        Raises WarehouseBusyError, DamagedWarehouseError or WarehouseError. A copy that cannot be published is a warning
+        in the log, because the tables are committed by then.
+        """
+        with self.locked() as connection:
+            with _transaction(connection):
+                tables = Tables(connection, self.schema)
+                yield tables
+            has_new_copy = self._publish(connection)
+            write_files = tables.changed or has_new_copy
+            if write_files and self.published is not None and not self._is_uploaded_later:
+                with self._as_warning(self.published):
+                    write_parquet(Tables(connection, self.schema), parquet_folder(self.published, self.schema))
+        self._upload(has_new_copy, self.schema if write_files else None)
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database for one transaction, as `writing` does, for tables of your own. They have no Parquet."""
+        with self.locked() as connection:
+            with _transaction(connection):
+                yield connection
+            has_new_copy = self._publish(connection)
+        self._upload(has_new_copy, None)
+
+    def publish(self) -> None:
+        """Publish the tables as they are now."""
+        with self.writing() as tables:
+            tables.changed = True
+
+    @contextmanager
+    def locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database as the only writer, without a transaction."""
+        with self._engine.lock(), self.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def connect(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the database, and close it in any case.
+
+        Raises WarehouseBusyError or WarehouseError, also for DuckDB's own errors inside the block.
+        """
+        connection = self._engine.connect(read_only=read_only)
+        try:
+            # Times are in UTC, whatever the machine's time zone is.
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+        except duckdb.Error as error:
+            raise self._engine.error(error) from error
+        finally:
+            connection.close()
+
+    def set_aside(self, now: datetime) -> Path | None:
+        """Rename a damaged DuckDB file, and return its new path; None if it is intact by now."""
+        return self._engine.set_aside(now) if isinstance(self._engine, DuckDBFile) else None
+
+    def read(self, name: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
+        """Return the rows of a table or view, as `Tables.read` does."""
+        with self.reading() as tables:
+            return tables.read(name, since=since, until=until)
+
+    def days(self, name: str = "snapshots") -> list[date]:
+        """Return the days that a table has, oldest first."""
+        with self.reading() as tables:
+            return tables.days(name)
+
+    def _publish(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Replace the copy, while this process still has the lock: the newest commit is published last.
+
+        Returns whether there is a new copy. Readers of a lake open the lake itself.
+        """
+        if self.published is not None and isinstance(self.place, Path):
+            with self._as_warning(self.published):
+                return publish_copy(connection, self.place, self.published)
+        return False
+
+    @property
+    def _is_uploaded_later(self) -> bool:
+        return isinstance(self.published, str) and isinstance(self.place, Path)
+
+    def _upload(self, has_new_copy: bool, schema: str | None) -> None:
+        """Upload the copy and, with a schema, its Parquet files, without the lock: an upload can take minutes."""
+        if isinstance(self.published, str) and isinstance(self.place, Path) and (has_new_copy or schema):
+            with self._as_warning(self.published):
+                upload(self.place, self.published, schema=schema, wait_seconds=self._lock_wait_seconds)
+
+    @contextmanager
+    def _as_warning(self, published: Path | str) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.Error, OSError, OrpipelineError) as error:
+            where = published.parent if isinstance(published, Path) else published.rpartition("/")[0]
+            log.warning(
+                "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
+                "earlier run; the next write publishes again.",
+                where,
+                str(error).rstrip("."),
+            )
+
+
+def open_warehouse(settings: Settings, *, schema: str = DEFAULT_SCHEMA) -> Warehouse:
+    """Return the settings' warehouse; no file is created or opened yet."""
+    return Warehouse(
+        settings.warehouse,
+        lake_data=settings.lake_data,
+        schema=schema,
+        lock_wait_seconds=settings.lock_wait_seconds,
+        published=settings.published,
+    )
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        # A failed transaction may have ended already; closing the connection ends it in any case.
+        with suppress(duckdb.Error):
+            connection.rollback()
+        raise
