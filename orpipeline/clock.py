@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -35,22 +34,6 @@ def use_clock(clock: Clock) -> Iterator[None]:
         yield
     finally:
         _clock = before
-
-
-class Stopwatch:
-    """`seconds` has each measured part's duration by name, in seconds, rounded to milliseconds."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Add the time that the block takes to `part`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - start, 3)
 
 
 def newest_completed_day(now: datetime) -> date:

@@ -1,22 +1,4 @@
-"""Every error that orpipeline raises on purpose, as a tree that you catch at the level you need.
-
-- `OrpipelineError`
-    - `SettingsError`: a setting, a variable or a path that you gave is wrong
-    - `OpenRouterError`: the API gave no usable response
-        - `ApiKeyError`: no key, or one that the API does not accept
-        - `StatusError`: the API sent an error
-            - `RateLimitedError`: 429
-                - `BudgetSpentError`: no request was sent, because the request budget or a cool-down allows none
-        - `TransportError`: no complete response arrived
-        - `UnreadableResponseError`: the status is 200, but the body is not the expected JSON
-    - `DayNotAvailableError`: a day is not published yet, or lost
-    - `StoreError`: a folder, an object store or a database cannot be read or written
-        - `DamagedResponseError`: an archived file does not have the bytes that its name states
-    - `InvalidSnapshotError`: a response breaks the contracts
-    - `WarehouseError`: the tables cannot be opened, read or written
-        - `WarehouseBusyError`, `DamagedWarehouseError`, `NotPublishedError`, `MissingDaysError`
-    - `PartlyImportedError`: an import rejected some files
-    - `DagsterStateError`: Dagster's own state cannot be used
+"""Every error that orpipeline raises on purpose, as one tree that you catch at the level you need.
 
 Each error has `next_attempt`: what it means for the next attempt to fetch or load a day.
 """

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import polars as pl
 from orpipeline.archive import Archive, Content, Revision
 from orpipeline.capture import Fetch as Fetch
 from orpipeline.capture import capture as capture
-from orpipeline.clock import Stopwatch, day_spans, missing_days, newest_completed_day
+from orpipeline.clock import day_spans, missing_days, newest_completed_day
 from orpipeline.contracts.findings import rejected_days, rejection
 from orpipeline.contracts.frames import Frames, parse
 from orpipeline.contracts.tables import TABLES
@@ -160,8 +159,8 @@ class Loaded:
 
     `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
     tables. `recent`: the rows of `RECENT`, by name, for the loaded days and the requested number of days before; empty
-    if none were requested. Without any archived response, the warehouse is not opened: `days` is None, and the others
-    are empty.
+    if none were requested. `reloaded`: one line that tells why all archived days were loaded again first, or None.
+    Without any archived response, the warehouse is not opened: `days` is None, and the others are empty.
     """
 
     validated: Validated
@@ -169,6 +168,7 @@ class Loaded:
     row_counts: Mapping[str, int] = field(default_factory=dict)
     days: Sequence[date] | None = None
     recent: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    reloaded: str | None = None
 
 
 def load_days(
@@ -180,42 +180,39 @@ def load_days(
     served: date | None = None,
     revision: int | None = None,
     recent_days: int = 0,
-    stopwatch: Stopwatch | None = None,
 ) -> Loaded:
     """Lock the warehouse, validate the days' archived responses, and replace their rows in one transaction.
 
     The lock comes first: this function sees everything that other processes archived and wrote before, so an older
     revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
     response is archived, the warehouse is not opened. `recent_days` is how many days of `RECENT` to read before the
-    loaded ones; with 0, none is read. `stopwatch` measures `lock`, `validation` and `write`. If the warehouse fails,
-    its error is raised and nothing is written.
+    loaded ones; with 0, none is read. If the warehouse fails, its error is raised and nothing is written.
 
     If another version declared the tables, all archived days are loaded again first, in the same transaction. A damaged
-    DuckDB file is kept aside, and a new one is loaded in the same way. A log line tells either.
+    DuckDB file is kept aside, and a new one is loaded in the same way. A line in the log tells either.
     """
-    watch = stopwatch or Stopwatch()
     if not any(archive.revisions_of(days).values()):
         return Loaded(validate_days(archive, days, now=now, served=served, revision=revision))
 
     def load(*, reason: str | None = None) -> Loaded:
-        with ExitStack() as transaction:
-            with watch.measure("lock"):
-                tables = transaction.enter_context(warehouse.writing())
-            if reason or not tables.are_current:
-                reason = reason or f"Another version of orpipeline declared the tables in {warehouse.name}."
-                _log.warning("%s %s", reason, _load_all(archive, tables, now).summary())
-            with watch.measure("validation"):
-                validated = validate_days(archive, days, tables, now=now, served=served, revision=revision)
-            with watch.measure("write"):
-                loaded = _write(tables, validated, recent_days=recent_days)
-                transaction.close()
-        return loaded
+        with warehouse.writing() as tables:
+            if reason is None and not tables.are_current:
+                reason = f"Another version of orpipeline declared the tables in {warehouse.name}."
+            if reason is not None:
+                reason = f"{reason} {_load_all(archive, tables, now).summary()}"
+                _log.warning("%s", reason)
+            validated = validate_days(archive, days, tables, now=now, served=served, revision=revision)
+            loaded = _write(tables, validated, recent_days=recent_days)
+        return replace(loaded, reloaded=reason)
 
     try:
         return load()
-    except DamagedWarehouseError as error:
+    except DamagedWarehouseError:
         aside = warehouse.set_aside(now)
-        return load(reason=f"{error} It is kept aside as {aside}." if aside else str(error))
+        if aside is None:  # another process has healed it
+            return load()
+        yours = "Tables of yours that it had are not in the new one."
+        return load(reason=f"The damaged warehouse {warehouse.name} is kept aside as {aside}. {yours}")
 
 
 def load_batches(

@@ -152,7 +152,8 @@ class Store:
                 next(iter(obstore.list(self._store, chunk_size=1)), None)
 
     def _exists(self, folder: str) -> bool:
-        return not isinstance(self.place, Path) or (self.place / folder).is_dir()
+        with self._errors("list", folder):
+            return not isinstance(self.place, Path) or (self.place / folder).is_dir()
 
     def _put(self, name: str, content: bytes | IO[bytes], **how: Any) -> None:
         if not self.is_local:

@@ -270,7 +270,10 @@ def test_a_damaged_file_is_kept_aside_and_all_days_are_loaded_into_a_new_one(
     damaged = {found.name.removeprefix(path.name): found.read_bytes() for found in path.parent.glob(f"{path.name}*")}
     load_days(filled.archive, filled.warehouse, [LAST], now=NOON)
     aside = path.with_name(f"{path.name}.damaged-{NOON:%Y%m%dT%H%M%SZ}")
-    assert f"It is kept aside as {aside}. 3 days were loaded from the archive again." in caplog.text
+    assert (
+        f"is kept aside as {aside}. Tables of yours that it had are not in the new one. 3 days were loaded"
+        in caplog.text
+    )
     assert {suffix: aside.with_name(aside.name + suffix).read_bytes() for suffix in damaged} == damaged
     assert_same_rows(filled, before)
     damage(path)

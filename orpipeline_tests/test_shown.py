@@ -92,7 +92,7 @@ def test_a_macro_category_with_an_odd_name_appears_in_the_table_only() -> None:
     assert list(macros_metadata(rows)) == ["groups"]
 
 
-def test_every_day_shows_its_counts_citation_hash_and_durations(world: World) -> None:
+def test_every_day_shows_its_counts_citation_and_hash(world: World) -> None:
     _days(world, 1, 0)
     for asset in NAMES.daily_assets:
         shown = world.metadata(asset, DAY)
@@ -106,8 +106,6 @@ def test_every_day_shows_its_counts_citation_hash_and_durations(world: World) ->
         assert shown["dagster/partition_row_count"].value == table.filter(as_of=DAY).height
     shown = world.metadata(NAMES.asset("snapshots"), DAY)
     assert shown["validation_warnings"].value == 0
-    for part in ("fetch", "lock", "validation", "write"):
-        assert 0 <= shown[f"{part}_seconds"].value < 60
 
 
 # The report
@@ -139,7 +137,6 @@ def test_the_report_shows_the_newest_day_and_its_own_place(world: World, tmp_pat
     of_board = world.metadata(NAMES.asset("model_leaderboard"), DAY)
     for name in ("top_10", "top_10_authors", "coverage", f"top_model_{SPARKLINE_DAYS}_days", "models"):
         assert shown[name] == of_board[name]
-    assert isinstance(shown["report_seconds"].value, float)
 
 
 def test_the_report_of_another_day_has_the_day_in_its_name(world: World, tmp_path: Path) -> None:

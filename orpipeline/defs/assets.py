@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from pydantic import Field
 
 from orpipeline.archive import Archive
-from orpipeline.clock import Stopwatch, newest_completed_day, utc_now
+from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import check_specs, history_results, rule_results
 from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
@@ -94,7 +94,6 @@ class _Step:
     spool: Archive | None
     warehouse: Warehouse
     now: datetime
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self, client: Client, config: SnapshotConfig) -> Iterator[Event]:
         """Fetch, load and report. Raises a Failure that names the days that failed, after all others are loaded."""
@@ -105,6 +104,8 @@ class _Step:
         table_days: Sequence[date] | None
         if self.context.selected_asset_keys - {self.names.raw}:
             loaded = yield from self._load(days, served, config.revision)
+            if loaded.reloaded:
+                self.context.log.warning(loaded.reloaded)
             validated, table_days = loaded.validated, loaded.days
             if table_days is None:  # nothing to load, so the warehouse is not open yet
                 _, table_days = self._validate(days, served, config.revision)
@@ -117,7 +118,7 @@ class _Step:
             yield from self._report(raw, complete=len(validated.newest) == len(days))
         yield from rule_results(checks, validated)
         if loaded is not None:
-            tables = table_materializations(self.names, loaded, self.stopwatch.seconds)
+            tables = table_materializations(self.names, loaded)
             yield from self._report(tables, complete=not validated.errors)
         # These checks read other responses, too. An error in one of those must not stop the tables, so they come last.
         yield from history_results(checks, validated, self.archive, table_days, newest)
@@ -139,8 +140,7 @@ class _Step:
         error is returned as that day's.
         """
         try:
-            with self.stopwatch.measure("fetch"):
-                revision = capture(client, self.archive, days, fetch, self.now, spool=self.spool)
+            revision = capture(client, self.archive, days, fetch, self.now, spool=self.spool)
         except OrpipelineError as error:
             if len(days) == 1:
                 raise
@@ -178,7 +178,6 @@ class _Step:
                 served=served,
                 revision=revision,
                 recent_days=SPARKLINE_DAYS,
-                stopwatch=self.stopwatch,
             )
         except WarehouseError:
             if self.names.raw in self.context.selected_asset_keys:

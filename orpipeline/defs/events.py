@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -89,12 +89,10 @@ def raw_materializations(names: Names, validated: Validated) -> Iterator[Materia
         yield Materialization(names.raw, day, content.sha256, metadata)
 
 
-def table_materializations(
-    names: Names, loaded: Loaded, seconds: Mapping[str, float] | None = None
-) -> Iterator[Materialization]:
+def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materialization]:
     """Yield the materializations of the tables for each loaded day, from the rows that were written.
 
-    `loaded` has the recent rows of `SPARKLINE_DAYS`; `seconds` has the durations of the run's parts by name.
+    `loaded` has the recent rows of `SPARKLINE_DAYS`.
     """
     validated = loaded.validated
     days = sorted(validated.chosen)
@@ -112,7 +110,6 @@ def table_materializations(
                 "revision": revision.number,
                 "validation_warnings": warnings.get(day, 0),
                 "file": dg.MetadataValue.path(str(revision.path)),
-                **{f"{part}_seconds": taken for part, taken in (seconds or {}).items()},
             },
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from orpipeline.clock import Stopwatch, utc_now
+from orpipeline.clock import utc_now
 from orpipeline.defs.events import failure
 from orpipeline.defs.metadata import SPARKLINE_DAYS, leaderboard_metadata
 from orpipeline.defs.names import Names
@@ -40,17 +40,16 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
         # The charts take a second to import, and only this asset needs them.
         from orpipeline.report.files import write_report
 
-        resources, stopwatch = context.resources._asdict(), Stopwatch()
+        resources = context.resources._asdict()
         warehouse = resources[names.warehouse].warehouse()
         try:
-            with stopwatch.measure("report"):
-                written = write_report(
-                    reports,
-                    resources[names.archive].archive(),
-                    warehouse,
-                    day=_day(config.day),
-                    now=utc_now(),
-                )
+            written = write_report(
+                reports,
+                resources[names.archive].archive(),
+                warehouse,
+                day=_day(config.day),
+                now=utc_now(),
+            )
             day = written.as_of
             with warehouse.reading() as tables:
                 rows = tables.read("model_leaderboard", since=day, until=day)
@@ -66,7 +65,6 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
                 "card": dg.MetadataValue.path(str(written.card)),
                 **leaderboard_metadata(rows, recent),
                 "page_bytes": written.page_bytes,
-                "report_seconds": stopwatch.seconds["report"],
                 "citation": written.citation,
             },
             data_version=dg.DataVersion(written.sha256),
