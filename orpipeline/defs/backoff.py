@@ -15,10 +15,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from orpipeline.clock import OWN_CLOCK_TOLERANCE
 from orpipeline.errors import ApiKeyError, NextAttempt
-from orpipeline.openrouter.budget import BudgetState
+
+if TYPE_CHECKING:
+    from orpipeline.openrouter.budget import BudgetState
 
 RECAPTURE_AT = timedelta(hours=21, minutes=40)
 """When, after midnight UTC, a day is fetched once more: OpenRouter may have restated its figures."""

@@ -115,7 +115,7 @@ def _definitions(
     if automation:
         schedules += [daily_schedule(names, daily), recapture_schedule(names, daily)]
         schedules += [maintenance_schedule(names, job) for job in maintenance]
-        sensors.append(snapshot_sensor(names, daily, partitions, Archive(used.archive), api_resource(used).budget))
+        sensors.append(snapshot_sensor(names, daily, partitions, Archive(used.archive), api_resource(used)))
     if automation and report:
         sensors.append(report_sensor(names))
     if alerts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
@@ -14,7 +15,6 @@ from pydantic import ConfigDict, Field
 from orpipeline.archive import Archive
 from orpipeline.defs.io_manager import WarehouseIOManager
 from orpipeline.defs.names import Names
-from orpipeline.openrouter.budget import Budget, open_budget
 from orpipeline.openrouter.client import Client, open_client
 from orpipeline.settings import (
     LOCK_WAIT_SECONDS,
@@ -29,6 +29,9 @@ from orpipeline.settings import (
 )
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA
 from orpipeline.warehouse.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from orpipeline.openrouter.budget import Budget
 
 
 class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # dagster's own idiom
@@ -56,6 +59,8 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
     @property
     def budget(self) -> Budget:
         """The shared request budget."""
+        from orpipeline.openrouter.budget import open_budget  # SQLAlchemy takes 0.2 s, and no definition needs it
+
         return open_budget(self._settings())
 
     def client(self) -> Client:

@@ -28,15 +28,16 @@ from orpipeline.defs.runs import (
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.errors import DamagedResponseError, OrpipelineError, StoreError
 from orpipeline.load import Fetch
-from orpipeline.openrouter.budget import Budget
 from orpipeline.settings import api_key
 
 if TYPE_CHECKING:
     from orpipeline.defs.jobs import AssetJob
+    from orpipeline.defs.resources import OpenRouterResource
+    from orpipeline.openrouter.budget import Budget
 
 
 def snapshot_sensor(
-    names: Names, job: AssetJob, partitions: dg.DailyPartitionsDefinition, archive: Archive, budget: Budget
+    names: Names, job: AssetJob, partitions: dg.DailyPartitionsDefinition, archive: Archive, api: OpenRouterResource
 ) -> dg.SensorDefinition:
     """Return the sensor. It reads the event log, the archive and the request budget, and never calls the API."""
 
@@ -58,7 +59,7 @@ def snapshot_sensor(
             return dg.SensorResult(skip_reason=NO_KEY)
         for silent in give_up_silent_runs(context.instance, names, now):
             context.log.warning(f"Run {silent[:8]} was killed: it is marked as failed.")
-        newest = _newest_day(context, names, archive, budget, key, now)
+        newest = _newest_day(context, names, archive, api.budget, key, now)
         if newest.run_requests or not look_is_due(newest.attempts, now):
             return newest.result()
         older = _older_days(context, names, partitions, archive, now)

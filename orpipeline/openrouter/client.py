@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
@@ -29,11 +29,13 @@ from orpipeline.errors import (
     UnreadableResponseError,
 )
 from orpipeline.network import is_loopback, require_allowed
-from orpipeline.openrouter.budget import Budget, open_budget
 from orpipeline.openrouter.response import WINDOW_DAYS, Response, parse_json
 from orpipeline.openrouter.stated_time import http_date, stated_time
 from orpipeline.settings import DEFAULT_BASE_URL, Settings
 from orpipeline.text import one_line
+
+if TYPE_CHECKING:
+    from orpipeline.openrouter.budget import Budget
 
 MAX_BODY_BYTES = 10_000_000
 """The size limit of a response. A usual one has about 31 kB."""
@@ -250,6 +252,8 @@ class Client:
 
 def open_client(settings: Settings, api_key: str | None) -> Client:
     """Return the client of the settings' API, on their request budget."""
+    from orpipeline.openrouter.budget import open_budget  # SQLAlchemy takes 0.2 s, and no definition needs it
+
     app = {
         "HTTP-Referer": settings.http_referer,
         "X-OpenRouter-Title": settings.app_title,
