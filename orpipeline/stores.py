@@ -145,12 +145,6 @@ class Store:
                     if _STAGED.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < before:
                         path.unlink(missing_ok=True)
 
-    def check(self) -> None:
-        """Raise StoreError if an object store cannot be listed. Changes nothing, so it does not try to write."""
-        if not self.is_local:
-            with self._errors("list", ""):
-                next(iter(obstore.list(self._store, chunk_size=1)), None)
-
     def _exists(self, folder: str) -> bool:
         with self._errors("list", folder):
             return not isinstance(self.place, Path) or (self.place / folder).is_dir()

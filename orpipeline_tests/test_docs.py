@@ -18,11 +18,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from orpipeline.archive import Archive
-from orpipeline.cli.reference import reference
 from orpipeline.load import load_days
 from orpipeline.settings import API_KEY, Settings
 from orpipeline.testing import Task, sample_response
 from orpipeline.warehouse.warehouse import Warehouse
+from orpipeline_tests.reference import reference
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -70,7 +70,7 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_reference_is_current() -> None:
     assert (DOCS / "reference.md").read_text() == reference(), (
-        "update it: python -m orpipeline.cli.reference > docs/reference.md"
+        "update it: python -m orpipeline_tests.reference > docs/reference.md"
     )
 
 

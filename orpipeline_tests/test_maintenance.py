@@ -40,7 +40,7 @@ def filled(lake: EnginePlace) -> Warehouse:
 
 def all_rows(warehouse: Warehouse) -> dict[str, list[dict[str, object]]]:
     with warehouse.reading() as tables:
-        return {name: frame.to_dicts() for name, frame in tables.read_all().items()}
+        return {name: tables.read(name).to_dicts() for name in TABLES}
 
 
 def stored_files(lake: EnginePlace) -> int:

@@ -241,4 +241,4 @@ def test_a_store_that_does_not_respond_fails_in_seconds(archive: Archive, s3_ser
 def test_a_test_reaches_no_other_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with pytest.raises(SettingsError, match="A test would have sent a request to"):
-        Store(url, setting="ORPIPELINE_ARCHIVE").check()
+        Store(url, setting="ORPIPELINE_ARCHIVE").entries("-")

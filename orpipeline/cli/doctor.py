@@ -250,7 +250,7 @@ def _check_stores(settings: Settings, report: _Report) -> None:
             from orpipeline.stores import Store
 
             try:
-                Store(place, setting=PREFIX + setting).check()
+                Store(place, setting=PREFIX + setting).entries("-")
             except OrpipelineError as error:
                 report.rows.append((name, str(error)))
                 report.problems.append(f"the place of the {name} cannot be used (the reason is above)")

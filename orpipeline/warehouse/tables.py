@@ -70,10 +70,6 @@ class Tables:
         rows = self.select(name, "as_of BETWEEN ? AND ?", [since or date.min, until or date.max])
         return rows.sort(RELATIONS[name].primary_key())
 
-    def read_all(self, *, since: date | None = None, until: date | None = None) -> dict[str, pl.DataFrame]:
-        """Return the rows of every table by name, as `read` does."""
-        return {name: self.read(name, since=since, until=until) for name in TABLES}
-
     def select(
         self, name: str, condition: str, parameters: Sequence[object] | Mapping[str, object] = ()
     ) -> pl.DataFrame:

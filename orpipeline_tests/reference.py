@@ -1,9 +1,9 @@
 """The reference of settings and commands in Markdown, generated from `Settings` and from the commands themselves.
 
-    python -m orpipeline.cli.reference > docs/reference.md
+    python -m orpipeline_tests.reference > docs/reference.md
 
-Only a test imports this module. It checks that the page is current. Click already gives each option's text and default;
-the libraries that turn commands and settings into Markdown need MkDocs or pydantic-settings.
+A test checks that the page is current. Click already gives each option's text and default; the libraries that turn
+commands and settings into Markdown need MkDocs or pydantic-settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROGRAM = "orpipeline"
 
 _INTRODUCTION = """# Reference: settings and commands
 
-<!-- Generated: python -m orpipeline.cli.reference > docs/reference.md -->
+<!-- Generated: python -m orpipeline_tests.reference > docs/reference.md -->
 
 ## Settings
 
