@@ -49,6 +49,8 @@ DEMO_HEADER = "X-Orpipeline-Demo"
 """The stand-in of the API marks its responses with this header. They are archived with the origin `demo`."""
 
 _MESSAGE_LENGTH = 200
+# The variables that httpx reads.
+_OF_HTTPX = re.compile("(https?|all|no)_proxy|ssl_cert_(file|dir)|sslkeylogfile", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,7 @@ class Client:
             # A proxy must not get a request to this machine, which is another one there.
             return httpx.Client(headers=encoded, trust_env=not is_local)
         except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
-            names = [
-                name for name, value in os.environ.items() if value and re.search("proxy|ssl", name, re.IGNORECASE)
-            ]
+            names = [name for name, value in os.environ.items() if value and _OF_HTTPX.fullmatch(name)]
             raise SettingsError(
                 f"No request can be sent with the environment's {', '.join(names) or 'settings'}: "
                 f"{self._safe(str(error)).rstrip('.')}. Correct or unset the variable."
