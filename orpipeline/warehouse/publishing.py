@@ -35,8 +35,8 @@ SETTING = "ORPIPELINE_REPORTS"
 _CITATION, _DICTIONARY = "CITATION", "DATA_DICTIONARY.md"
 
 
-def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published: Path | str) -> None:
-    """Replace the published file by a copy of `source`, which `connection` has open.
+def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published: Path | str) -> bool:
+    """Replace the published file by a copy of `source`, which `connection` has open. Return False if it is current.
 
     With a URL, the file that is uploaded later is replaced. The copy is read-only: a reader that opened it for writing
     would leave a log beside it, which every later reader would apply. Such a log is removed. Raises OSError.
@@ -46,6 +46,9 @@ def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published:
     if log_of(target).exists():
         log_of(target).unlink()
         log.warning("Removed %s: a reader had opened the published copy for writing.", log_of(target))
+    elif is_copy(source, target):
+        return False
+    written = source.stat()
     target.parent.mkdir(parents=True, exist_ok=True)
     # A writer has the lock, so these are of killed writers. A `cp` of theirs may still run: each copy has a new name.
     for left in target.parent.glob(f".{glob_escape(target.name)}.publishing-*"):
@@ -62,17 +65,24 @@ def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published:
         if copied.returncode:
             raise OSError(copied.stderr.strip())
         sync(new)
+        os.utime(new, ns=(written.st_atime_ns, written.st_mtime_ns))
         new.chmod(0o444)
         new.replace(target)
     except OSError:
         new.unlink(missing_ok=True)
         raise
     sync(target.parent)
+    return True
 
 
 def local_copy(source: Path, published: Path | str) -> Path:
     """Return where the copy of the file `source` is on this machine: the published file, or what is uploaded to it."""
     return published if isinstance(published, Path) else source.parent / "published" / source.name
+
+
+def is_copy(source: Path, target: Path) -> bool:
+    """Return whether `target` is the copy of `source` as it is now: a copy gets the time of the last write."""
+    return source.exists() and target.exists() and _state(source) == _state(target)
 
 
 def parquet_folder(published: Path | str, schema: str) -> Path | str:
@@ -165,6 +175,12 @@ def download(published: str, cache: Path) -> Path | None:
         if other != path:
             other.unlink(missing_ok=True)
     return path
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return what distinguishes the states of the warehouse's file. A copy of the file has the same."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _digest(text: str) -> str:

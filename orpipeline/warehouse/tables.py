@@ -42,6 +42,8 @@ class Tables:
     def __init__(self, connection: duckdb.DuckDBPyConnection, schema: str = DEFAULT_SCHEMA) -> None:
         self._connection = connection
         self._schema = schema
+        self.changed = False
+        """Whether rows were replaced through this connection."""
 
     @property
     def ours(self) -> dict[str, str]:
@@ -127,6 +129,7 @@ class Tables:
         checked = {name: check_table(name, frames[name]) for name in TABLES}
         if not self.ours:
             self.recreate()
+        self.changed = True
         return {name: self._replace(name, wanted, frame) for name, frame in checked.items()}
 
     def recreate(self) -> None:
@@ -153,6 +156,7 @@ class Tables:
         self._connection.execute(f"CREATE TABLE {register} (relation VARCHAR NOT NULL, declared VARCHAR NOT NULL)")
         names = [*RELATIONS, REGISTER]
         self._connection.execute(f"INSERT INTO {register} SELECT unnest(?), ?", [names, declared_hash()]).fetchall()
+        self.changed = True
         for cached in ("_existing", "_register"):
             self.__dict__.pop(cached, None)
 

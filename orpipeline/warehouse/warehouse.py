@@ -107,9 +107,14 @@ class Warehouse:
         """
         with self.locked() as connection:
             with _transaction(connection):
-                yield Tables(connection, self.schema)
-            self._publish(connection, self.schema)
-        self._upload(self.schema)
+                tables = Tables(connection, self.schema)
+                yield tables
+            has_new_copy = self._publish(connection)
+            write_files = tables.changed or has_new_copy
+            if write_files and self.published is not None and not self._is_uploaded_later:
+                with self._as_warning(self.published):
+                    write_parquet(Tables(connection, self.schema), parquet_folder(self.published, self.schema))
+        self._upload(has_new_copy, self.schema if write_files else None)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -117,13 +122,13 @@ class Warehouse:
         with self.locked() as connection:
             with _transaction(connection):
                 yield connection
-            self._publish(connection, None)
-        self._upload(None)
+            has_new_copy = self._publish(connection)
+        self._upload(has_new_copy, None)
 
     def publish(self) -> None:
         """Publish the tables as they are now."""
-        with self.writing():
-            pass
+        with self.writing() as tables:
+            tables.changed = True
 
     @contextmanager
     def locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -161,25 +166,23 @@ class Warehouse:
         with self.reading() as tables:
             return tables.days(name)
 
-    def _publish(self, connection: duckdb.DuckDBPyConnection, schema: str | None) -> None:
-        """Replace the copy and, with a schema, its Parquet files, while this process has the lock: the newest is last.
+    def _publish(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Replace the copy, while this process still has the lock: the newest commit is published last.
 
-        Readers of a lake open the lake itself.
+        Returns whether there is a new copy. Readers of a lake open the lake itself.
         """
-        if self.published is not None:
+        if self.published is not None and isinstance(self.place, Path):
             with self._as_warning(self.published):
-                if isinstance(self.place, Path):
-                    publish_copy(connection, self.place, self.published)
-                if schema is not None and not self._is_uploaded_later:
-                    write_parquet(Tables(connection, schema), parquet_folder(self.published, schema))
+                return publish_copy(connection, self.place, self.published)
+        return False
 
     @property
     def _is_uploaded_later(self) -> bool:
         return isinstance(self.published, str) and isinstance(self.place, Path)
 
-    def _upload(self, schema: str | None) -> None:
+    def _upload(self, has_new_copy: bool, schema: str | None) -> None:
         """Upload the copy and, with a schema, its Parquet files, without the lock: an upload can take minutes."""
-        if isinstance(self.published, str) and isinstance(self.place, Path):
+        if isinstance(self.published, str) and isinstance(self.place, Path) and (has_new_copy or schema):
             with self._as_warning(self.published):
                 upload(self.place, self.published, schema=schema, wait_seconds=self._lock_wait_seconds)
 
