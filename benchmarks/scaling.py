@@ -296,9 +296,9 @@ def run_one(root: Path, home: Path, pipelines: int) -> None:
     """Load a code location and run one of its pipelines' daily job, as a run's process does."""
     import dagster as dg
 
+    from orpipeline.capture import Fetch
     from orpipeline.defs.jobs import snapshot_config
     from orpipeline.defs.names import Names
-    from orpipeline.load import Fetch
 
     names = Names("source_0")
     job = location(root, range(pipelines)).resolve_job_def(names.job("daily_snapshot"))

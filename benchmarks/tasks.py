@@ -55,8 +55,8 @@ def publish() -> float:
 
 def backfill(first: str, last: str) -> float:
     """Load a range of archived days in one run, as a backfill does."""
+    from orpipeline.capture import Fetch
     from orpipeline.cli.dagster_runs import run_snapshot
-    from orpipeline.load import Fetch
 
     start = time.perf_counter()
     since, until = date.fromisoformat(first), date.fromisoformat(last)

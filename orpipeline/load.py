@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
 from orpipeline.archive import Archive, Content, Revision
-from orpipeline.capture import Fetch as Fetch
-from orpipeline.capture import capture as capture
 from orpipeline.clock import day_spans, missing_days, newest_completed_day
 from orpipeline.contracts.findings import rejected_days, rejection
 from orpipeline.contracts.frames import Frames, parse
@@ -33,6 +32,7 @@ from orpipeline.warehouse.tables import Tables
 from orpipeline.warehouse.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
+_Outcome = TypeVar("_Outcome")
 
 RECENT = ("model_trends", "author_leaderboard", "leaderboard_coverage")
 """The tables and views of which a load returns the rows of some days before, too."""
@@ -194,9 +194,13 @@ def load_days(
     if not any(archive.revisions_of(days).values()):
         return Loaded(validate_days(archive, days, now=now, served=served, revision=revision))
 
-    def load(*, reason: str | None = None) -> Loaded:
+    def load(aside: Path | None) -> Loaded:
+        reason = None
         with warehouse.writing() as tables:
-            if reason is None and not tables.are_current:
+            if aside is not None:
+                yours = "Tables of yours that it had are not in the new one."
+                reason = f"The damaged warehouse {warehouse.name} is kept aside as {aside}. {yours}"
+            elif not tables.are_current:
                 reason = f"Another version of orpipeline declared the tables in {warehouse.name}."
             if reason is not None:
                 reason = f"{reason} {_load_all(archive, tables, now).summary()}"
@@ -205,14 +209,18 @@ def load_days(
             loaded = _write(tables, validated, recent_days=recent_days)
         return replace(loaded, reloaded=reason)
 
+    return _healed(warehouse, now, load)
+
+
+def _healed(warehouse: Warehouse, now: datetime, load: Callable[[Path | None], _Outcome]) -> _Outcome:
+    """Return what `load` returns. A damaged file is kept aside first, and `load` gets its new path.
+
+    It gets None if there is no such file, as after another process has healed the warehouse.
+    """
     try:
-        return load()
+        return load(None)
     except DamagedWarehouseError:
-        aside = warehouse.set_aside(now)
-        if aside is None:  # another process has healed it
-            return load()
-        yours = "Tables of yours that it had are not in the new one."
-        return load(reason=f"The damaged warehouse {warehouse.name} is kept aside as {aside}. {yours}")
+        return load(warehouse.set_aside(now))
 
 
 def load_batches(
@@ -325,23 +333,18 @@ def rebuild(
     if not days and not (is_whole and warehouse.exists):
         return Rebuilt()
 
-    def load() -> Rebuilt:
+    def load(aside: Path | None) -> Rebuilt:
         with warehouse.writing() as tables:
             before = tables.fingerprints() if tables.are_current else {}
-            if is_whole or not tables.are_current:
+            if is_whole or aside is not None or not tables.are_current:
                 rebuilt = _load_all(archive, tables, now, on_progress)
             else:
                 rebuilt = _load_into(archive, tables, days, now, on_progress)
             _compare(rebuilt, before, tables.fingerprints())
+            rebuilt.set_aside = aside
             return rebuilt
 
-    try:
-        return load()
-    except DamagedWarehouseError:
-        aside, is_whole = warehouse.set_aside(now), True
-        rebuilt = load()
-        rebuilt.set_aside = aside
-        return rebuilt
+    return _healed(warehouse, now, load)
 
 
 def _load_all(archive: Archive, tables: Tables, now: datetime, on_progress: Progress = lambda _: None) -> Rebuilt:

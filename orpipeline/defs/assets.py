@@ -16,6 +16,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from pydantic import Field
 
 from orpipeline.archive import Archive
+from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import check_specs, history_results, rule_results
@@ -25,7 +26,7 @@ from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.specs import Labels, daily_specs
 from orpipeline.errors import OrpipelineError, WarehouseError
-from orpipeline.load import Fetch, Loaded, Validated, capture, load_days, validate_days
+from orpipeline.load import Loaded, Validated, load_days, validate_days
 from orpipeline.openrouter.client import Client
 from orpipeline.warehouse.warehouse import Warehouse
 

@@ -40,12 +40,32 @@ from orpipeline.clock import day_spans
 from orpipeline.contracts.tables import RELATIONS
 from orpipeline.errors import MissingDaysError, SettingsError, WarehouseError
 from orpipeline.settings import LOCK_WAIT_SECONDS, StorePlace, WarehousePlace, place
-from orpipeline.warehouse.schema import quoted
+from orpipeline.warehouse.schema import DEFAULT_SCHEMA, quoted
 from orpipeline.warehouse.tables import Tables, full_name
 from orpipeline.warehouse.warehouse import Warehouse
 
 MISSING_DAYS = "orpipeline/missing_days"
+LAKE_DATA: Any = Field(default=None, description="Where a DuckLake keeps its files: a folder, or an object store.")
+LOCK_WAIT: Any = Field(
+    default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
+)
+PUBLISHED: Any = Field(
+    default=None,
+    description="The published copy, which each write replaces: a DuckDB file's path or URL. None by default.",
+)
 _FAR = 3 * 366  # days and partitions: farther than any offset looks back or ahead
+
+
+def configured_warehouse(config: Mapping[str, Any], schema: str = DEFAULT_SCHEMA) -> Warehouse:
+    """Return the warehouse that the configuration of a resource or an I/O manager describes. Raises SettingsError."""
+    return Warehouse(
+        place("database", config["database"], WarehousePlace),
+        lake_data=place("lake_data", config["lake_data"], StorePlace) if config["lake_data"] else None,
+        schema=schema,
+        lock_wait_seconds=config["lock_wait_seconds"],
+        published=place("published", config["published"], StorePlace) if config["published"] else None,
+        connection_config=config["connection_config"],
+    )
 
 
 class WarehouseIOManager(DuckDBIOManager):
@@ -65,16 +85,9 @@ class WarehouseIOManager(DuckDBIOManager):
 
     model_config = ConfigDict(extra="forbid")
 
-    lake_data: str | None = Field(
-        default=None, description="Where a DuckLake keeps its files: a folder, or an object store."
-    )
-    lock_wait_seconds: float = Field(
-        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
-    )
-    published: str | None = Field(
-        default=None,
-        description="The published copy, which each write replaces: a DuckDB file's path or URL. None by default.",
-    )
+    lake_data: str | None = LAKE_DATA
+    lock_wait_seconds: float = LOCK_WAIT
+    published: str | None = PUBLISHED
 
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
@@ -115,14 +128,7 @@ class _WarehouseClient(DuckDbClient):
     def connect(
         context: dg.InputContext | dg.OutputContext, table_slice: TableSlice
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        config = cast("dict[str, Any]", context.resource_config)
-        warehouse = Warehouse(
-            place("database", config["database"], WarehousePlace),
-            lake_data=place("lake_data", config["lake_data"], StorePlace) if config["lake_data"] else None,
-            lock_wait_seconds=config["lock_wait_seconds"],
-            published=place("published", config["published"], StorePlace) if config["published"] else None,
-            connection_config=config["connection_config"],
-        )
+        warehouse = configured_warehouse(cast("dict[str, Any]", context.resource_config))
         if isinstance(context, dg.OutputContext):
             with warehouse.transaction() as connection:
                 yield connection

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
+from orpipeline.capture import Fetch
 from orpipeline.defs.names import Names
-from orpipeline.load import Fetch
 
 if TYPE_CHECKING:
     # What `define_asset_job` returns has no public name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -13,17 +13,21 @@ from dagster_duckdb import DuckDBResource
 from pydantic import ConfigDict, Field
 
 from orpipeline.archive import Archive
-from orpipeline.defs.io_manager import WarehouseIOManager
+from orpipeline.defs.io_manager import (
+    LAKE_DATA,
+    LOCK_WAIT,
+    PUBLISHED,
+    WarehouseIOManager,
+    configured_warehouse,
+)
 from orpipeline.defs.names import Names
 from orpipeline.openrouter.client import Client, open_client
 from orpipeline.settings import (
-    LOCK_WAIT_SECONDS,
     REQUESTS_PER_DAY,
     REQUESTS_PER_MINUTE,
     LocalPath,
     Settings,
     StorePlace,
-    WarehousePlace,
     api_key,
     place,
 )
@@ -117,27 +121,13 @@ class WarehouseResource(DuckDBResource):
     model_config = ConfigDict(extra="forbid")
 
     tables_schema: str = Field(default=DEFAULT_SCHEMA, description="The DuckDB schema of the pipeline's own tables.")
-    lake_data: str | None = Field(
-        default=None, description="Where a DuckLake keeps its files: a folder, or an object store."
-    )
-    lock_wait_seconds: float = Field(
-        default=LOCK_WAIT_SECONDS, description="How long to wait for another process that has locked the warehouse."
-    )
-    published: str | None = Field(
-        default=None,
-        description="The published copy, which each write replaces: a DuckDB file's path or URL. None by default.",
-    )
+    lake_data: str | None = LAKE_DATA
+    lock_wait_seconds: float = LOCK_WAIT
+    published: str | None = PUBLISHED
 
     def warehouse(self) -> Warehouse:
         """Return the warehouse, to read tables and replace days."""
-        return Warehouse(
-            place("database", self.database, WarehousePlace),
-            lake_data=place("lake_data", self.lake_data, StorePlace) if self.lake_data else None,
-            schema=self.tables_schema,
-            lock_wait_seconds=self.lock_wait_seconds,
-            published=place("published", self.published, StorePlace) if self.published else None,
-            connection_config=self.connection_config,
-        )
+        return configured_warehouse({name: getattr(self, name) for name in type(self).model_fields}, self.tables_schema)
 
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -154,12 +144,7 @@ def api_resource(settings: Settings) -> OpenRouterResource:
 
 def io_manager(settings: Settings) -> WarehouseIOManager:
     """Return the I/O manager of the settings' warehouse."""
-    return WarehouseIOManager(
-        database=str(settings.warehouse),
-        lake_data=_lake_data(settings),
-        lock_wait_seconds=settings.lock_wait_seconds,
-        published=str(settings.published),
-    )
+    return WarehouseIOManager(**_warehouse_config(settings))
 
 
 def resources(settings: Settings, names: Names) -> dict[str, object]:
@@ -169,17 +154,16 @@ def resources(settings: Settings, names: Names) -> dict[str, object]:
         names.archive: ArchiveResource(
             path=str(settings.archive), spool=None if isinstance(settings.archive, Path) else str(settings.spool)
         ),
-        names.warehouse: WarehouseResource(
-            database=str(settings.warehouse),
-            lake_data=_lake_data(settings),
-            tables_schema=names.prefix,
-            lock_wait_seconds=settings.lock_wait_seconds,
-            published=str(settings.published),
-        ),
+        names.warehouse: WarehouseResource(**_warehouse_config(settings), tables_schema=names.prefix),
         names.io_manager: io_manager(settings),
     }
 
 
-def _lake_data(settings: Settings) -> str | None:
-    """Return where the settings' lake keeps its files; None for other engines, which have no use for it."""
-    return str(settings.lake_data) if settings.is_lake else None
+def _warehouse_config(settings: Settings) -> dict[str, Any]:
+    """Return the configuration of the settings' warehouse. Other engines than a lake have no use for `lake_data`."""
+    return {
+        "database": str(settings.warehouse),
+        "lake_data": str(settings.lake_data) if settings.is_lake else None,
+        "lock_wait_seconds": settings.lock_wait_seconds,
+        "published": str(settings.published),
+    }

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.runs import active_run
-from orpipeline.load import Fetch
 from orpipeline.settings import api_key
 
 if TYPE_CHECKING:

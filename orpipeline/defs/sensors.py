@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orpipeline.archive import Archive
+from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.backoff import BACKLOG_DAYS, Attempt, Attempts, decide, loads, look_is_due
 from orpipeline.defs.jobs import snapshot_config
@@ -27,7 +28,6 @@ from orpipeline.defs.runs import (
 )
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.errors import DamagedResponseError, OrpipelineError, StoreError
-from orpipeline.load import Fetch
 from orpipeline.settings import api_key
 
 if TYPE_CHECKING:

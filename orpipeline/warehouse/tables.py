@@ -121,9 +121,9 @@ class Tables:
     def replace_days(self, days: Iterable[date], frames: Mapping[str, pl.DataFrame]) -> dict[str, int]:
         """Replace the rows of `days` in every table with those of `frames`, and return each table's row count.
 
-        The frames, by table name, have the contract's columns and rows of these days only. They are validated first,
-        and inserted by column name. An empty warehouse gets its tables and views. Raises WarehouseError or
-        InvalidSnapshotError before anything is written.
+        The frames, by table name, have rows of these days only. Before anything is written, their columns are compared
+        with the contract's, and the leaderboards are validated: raises WarehouseError or InvalidSnapshotError. Rows are
+        inserted by column name. An empty warehouse gets its tables and views.
         """
         wanted = sorted(set(days))
         checked = {name: check_table(name, frames[name]) for name in TABLES}
