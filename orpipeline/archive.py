@@ -124,17 +124,10 @@ class Archive:
         intact = {one: content for one, content in contents.items() if isinstance(content, Content)}
         damaged = [one for one, error in contents.items() if isinstance(error, DamagedResponseError)]
         same = next((one for one in _neighbours(intact, new) if _is_same(intact[one].body, body, same_content)), None)
-        if same is None:
-            for one in damaged:
-                if one.name == new.name:
-                    self._set_aside(one)
-            is_new = self._store.create(new.name, pack(body, source))
-        for one in damaged:
-            if same is not None or one.name != new.name:
-                self._set_aside(one)
-        if same is not None:
-            return Stored(self._numbered(as_of, same), new=False)
-        return Stored(self._numbered(as_of, new), new=is_new)
+        for one in damaged:  # one can have the new file's name
+            self._set_aside(one)
+        is_new = same is None and self._store.create(new.name, pack(body, source))
+        return Stored(self._numbered(as_of, same or new), new=is_new)
 
     def put_undated(self, body: bytes, *, fetched_at: datetime, source: str, origin: str) -> Stored:
         """Archive a response that belongs to no day, whatever its `data.as_of` is: once, in `undated`."""

@@ -38,8 +38,6 @@ RECENT = ("model_trends", "author_leaderboard", "leaderboard_coverage")
 """The tables and views of which a load returns the rows of some days before, too."""
 DAYS_AT_ONCE = 400
 """How many days to parse, validate and write together: about a year, in about 200 MB of memory and some seconds."""
-Progress = Callable[[int], None]
-"""Is called with the amount of work done since the last call."""
 
 
 # Choose and validate
@@ -73,7 +71,6 @@ class Validated:
 def validate_days(
     archive: Archive,
     days: Iterable[date],
-    tables: Tables | None = None,
     *,
     now: datetime,
     served: date | None = None,
@@ -81,10 +78,9 @@ def validate_days(
 ) -> Validated:
     """Read each day's newest archived revision (or number `revision`) and check it against the contracts.
 
-    A day whose newest response is rejected or damaged falls back to its newest valid revision. With `tables`, findings
-    also name tags and macro-categories that are new or missing. `served` is the `as_of` of the API's response, if it
-    was just called: it distinguishes a day that is not published yet from a lost one. `now` is in UTC. An error of a
-    day is not raised; it is in `errors`.
+    A day whose newest response is rejected or damaged falls back to its newest valid revision. `served` is the `as_of`
+    of the API's response, if it was just called: it distinguishes a day that is not published yet from a lost one.
+    `now` is in UTC. An error of a day is not raised; it is in `errors`.
     """
     archived = archive.revisions_of(sorted(set(days)))
     wanted: dict[date, Revision] = {}
@@ -106,8 +102,7 @@ def validate_days(
             contents[one] = content
     newest = {day: one for day, one in wanted.items() if one in contents}
     frames = parse((day, contents[one].body) for day, one in newest.items())
-    seen = tables.seen(list(newest)) if tables and newest else None
-    findings = of_chosen = validate(frames, seen)
+    findings = of_chosen = validate(frames)
     rejected = rejected_days(findings)
     chosen = {day: one for day, one in newest.items() if day not in rejected}
     unusable = [day for day in wanted if day not in chosen]
@@ -122,8 +117,15 @@ def validate_days(
             errors[day] = rejection(day, findings, str(newest[day].path), stored)
     if unusable:
         frames = parse((day, contents[one].body) for day, one in sorted(chosen.items()))
-        of_chosen = validate(frames, seen)
+        of_chosen = validate(frames)
     return Validated(newest, chosen, contents, frames, findings, of_chosen.filter(severity="WARN"), errors)
+
+
+def with_novelties(validated: Validated, tables: Tables) -> Validated:
+    """Return the same with the warnings that compare days in the tables: names that are new, and tags that are gone."""
+    found = tables.novelties(list(validated.chosen))
+    findings, warnings = (pl.concat([before, found]) for before in (validated.findings, validated.warnings))
+    return replace(validated, findings=findings, warnings=warnings)
 
 
 def _newest_valid(archive: Archive, day: date, revisions: Sequence[Revision]) -> tuple[Revision, Content] | None:
@@ -157,15 +159,14 @@ def _not_available(day: date, newest_day: date, served: date | None) -> DayNotAv
 class Loaded:
     """What a load wrote and read, in one transaction.
 
-    `frames`: the rows of each table, by name. `row_counts`: each table's number of rows. `days`: the days in the
-    tables. `recent`: the rows of `RECENT`, by name, for the loaded days and the requested number of days before; empty
-    if none were requested. `reloaded`: one line that tells why all archived days were loaded again first, or None.
-    Without any archived response, the warehouse is not opened: `days` is None, and the others are empty.
+    `frames`: the rows of each table, by name. `days`: the days in the tables. `recent`: the rows of `RECENT`, by name,
+    for the loaded days and the requested number of days before; empty if none were requested. `reloaded`: one line that
+    tells why all archived days were loaded again first, or None. Without any archived response, the warehouse is not
+    opened: `days` is None, and the others are empty.
     """
 
     validated: Validated
     frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    row_counts: Mapping[str, int] = field(default_factory=dict)
     days: Sequence[date] | None = None
     recent: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     reloaded: str | None = None
@@ -186,7 +187,8 @@ def load_days(
     The lock comes first: this function sees everything that other processes archived and wrote before, so an older
     revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
     response is archived, the warehouse is not opened. `recent_days` is how many days of `RECENT` to read before the
-    loaded ones; with 0, none is read. If the warehouse fails, its error is raised and nothing is written.
+    loaded ones; with 0, none is read. The findings also name tags and macro-categories that are new or missing. If the
+    warehouse fails, its error is raised and nothing is written.
 
     If another version declared the tables, all archived days are loaded again first, in the same transaction. A damaged
     DuckDB file is kept aside, and a new one is loaded in the same way. A line in the log tells either.
@@ -205,9 +207,10 @@ def load_days(
             if reason is not None:
                 reason = f"{reason} {_load_all(archive, tables, now).summary()}"
                 _log.warning("%s", reason)
-            validated = validate_days(archive, days, tables, now=now, served=served, revision=revision)
+            validated = validate_days(archive, days, now=now, served=served, revision=revision)
             loaded = _write(tables, validated, recent_days=recent_days)
-        return replace(loaded, reloaded=reason)
+            validated = with_novelties(validated, tables)
+        return replace(loaded, validated=validated, reloaded=reason)
 
     return _healed(warehouse, now, load)
 
@@ -234,12 +237,12 @@ def load_batches(
 def _write(tables: Tables, validated: Validated, *, recent_days: int = 0) -> Loaded:
     """Replace the rows of the chosen revisions' days, with their leaderboards, through an open transaction."""
     frames, days = _rows(validated), sorted(validated.chosen)
-    row_counts = tables.replace_days(days, frames)
+    tables.replace_days(days, frames)
     recent = {}
     if recent_days and days:
         since = days[0] - timedelta(days=recent_days)
         recent = {name: tables.read(name, since=since, until=days[-1]) for name in RECENT}
-    return Loaded(validated, frames, row_counts, tables.days(), recent)
+    return Loaded(validated, frames, tables.days(), recent)
 
 
 def _rows(validated: Validated) -> dict[str, pl.DataFrame]:
@@ -294,10 +297,6 @@ class Rebuilt:
 
     days: list[date] = field(default_factory=list)
     """Days that were loaded."""
-    new: list[date] = field(default_factory=list)
-    """Loaded days that the tables did not have before."""
-    changed: list[date] = field(default_factory=list)
-    """The other loaded days of which a table has other rows than before."""
     gone: list[date] = field(default_factory=list)
     """Days that the tables no longer have: the archive has no valid response for them."""
     errors: dict[date, OrpipelineError] = field(default_factory=dict)
@@ -320,13 +319,12 @@ def rebuild(
     now: datetime,
     since: date | None = None,
     until: date | None = None,
-    on_progress: Progress = lambda _: None,
 ) -> Rebuilt:
-    """Drop our tables and load every archived day, in one transaction, and return where rows changed.
+    """Drop our tables and load every archived day, in one transaction.
 
     With `since` or `until`, replace the rows of these days only, unless another version declared the tables. Tables of
-    your own stay, and no reader sees a part of a rebuild. A damaged DuckDB file is kept aside. `on_progress` is called
-    with the number of days done since the last call. Raises the warehouse's errors.
+    your own stay, and no reader sees a part of a rebuild. A damaged DuckDB file is kept aside. Raises the warehouse's
+    errors.
     """
     is_whole = since is None and until is None
     days = [day for day in archive.days() if (since or date.min) <= day <= (until or date.max)]
@@ -335,40 +333,32 @@ def rebuild(
 
     def load(aside: Path | None) -> Rebuilt:
         with warehouse.writing() as tables:
-            before = tables.fingerprints() if tables.are_current else {}
             if is_whole or aside is not None or not tables.are_current:
-                rebuilt = _load_all(archive, tables, now, on_progress)
+                rebuilt = _load_all(archive, tables, now)
             else:
-                rebuilt = _load_into(archive, tables, days, now, on_progress)
-            _compare(rebuilt, before, tables.fingerprints())
+                rebuilt = _load_into(archive, tables, days, now)
             rebuilt.set_aside = aside
             return rebuilt
 
     return _healed(warehouse, now, load)
 
 
-def _load_all(archive: Archive, tables: Tables, now: datetime, on_progress: Progress = lambda _: None) -> Rebuilt:
+def _load_all(archive: Archive, tables: Tables, now: datetime) -> Rebuilt:
     """Drop our tables, create them as declared, and load every archived day, through an open transaction."""
     stored = tables.days() if tables.are_current else []
     tables.recreate()
-    rebuilt = _load_into(archive, tables, archive.days(), now, on_progress)
+    rebuilt = _load_into(archive, tables, archive.days(), now)
     rebuilt.gone = sorted(set(stored) - set(rebuilt.days))
     return rebuilt
 
 
-def _load_into(archive: Archive, tables: Tables, days: Iterable[date], now: datetime, on_progress: Progress) -> Rebuilt:
+def _load_into(archive: Archive, tables: Tables, days: Iterable[date], now: datetime) -> Rebuilt:
     rebuilt = Rebuilt()
     for batch in _batches(days):
-        validated = _write(tables, validate_days(archive, batch, tables, now=now)).validated
+        validated = _write(tables, validate_days(archive, batch, now=now)).validated
         rebuilt.days += sorted(validated.chosen)
         rebuilt.errors |= validated.errors
-        on_progress(len(batch))
     return rebuilt
-
-
-def _compare(rebuilt: Rebuilt, before: Mapping[date, object], after: Mapping[date, object]) -> None:
-    rebuilt.new = [day for day in rebuilt.days if day not in before]
-    rebuilt.changed = [day for day in rebuilt.days if day in before and before[day] != after.get(day)]
 
 
 def lost_days(archive: Archive, table_days: Iterable[date], newest: date) -> list[date]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 8.0
 """How long one request to an object store may take. A response has some 30 kB."""
-LARGE_FILE_SECONDS = 600.0
+LARGE_FILE_SECONDS = 120.0
 """The same for the published copy, or for a part of it when it is uploaded."""
 _CONNECT_SECONDS = 3
 _RETRIES: RetryConfig = {
@@ -118,22 +118,6 @@ class Store:
             with suppress(FileNotFoundError), self._errors("write", name):
                 obstore.delete(self._store, name)
 
-    def download(self, name: str, file: IO[bytes]) -> str | None:
-        """Write a file's content to an open one, and return its entity tag; None if there is no such file."""
-        with suppress(FileNotFoundError), self._errors("read", name):
-            found = obstore.get(self._store, name)
-            for chunk in found.stream(min_chunk_size=_PART_BYTES):
-                file.write(chunk)
-            return tag_of(found.meta)
-        return None
-
-    def tag(self, name: str) -> str | None:
-        """Return a file's entity tag, which changes with its content, or None if there is no such file."""
-        with suppress(FileNotFoundError), self._errors("read", name):
-            return tag_of(obstore.head(self._store, name))
-        self.entries("-")  # such a response has no text; this one's shows whether it is the bucket that is missing
-        return None
-
     def sweep(self, pattern: str, *, before: float) -> None:
         """Remove incomplete local files that killed writers left before a time (epoch seconds).
 
@@ -209,11 +193,6 @@ class Store:
             if self.is_local:
                 raise _of_folder(verb, address, self._setting, error) from None
             raise _of_object_store(verb, str(address), self._setting, str(error), error) from None
-
-
-def tag_of(found: ObjectMeta) -> str:
-    """Return an object's entity tag."""
-    return found["e_tag"] or f"{found['last_modified']} {found['size']}"
 
 
 def host_of(url: str) -> str:

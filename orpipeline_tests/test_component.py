@@ -21,6 +21,7 @@ from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_response
 from orpipeline.warehouse.warehouse import Warehouse
+from orpipeline_tests.world import days_of
 
 BIN = Path(sys.executable).parent
 DEFS_YAML = "src/shop/defs/market/defs.yaml"
@@ -75,7 +76,7 @@ def test_a_scaffolded_component_materializes_a_day_and_its_attributes_are_templa
         *("dg", "launch", "--assets", 'key:"openrouter/*" and not key:"openrouter/leaderboard_report"'),
         *("--partition", day.isoformat(), "--config-json", json.dumps(config)),
     )
-    assert Warehouse(project / "data" / "openrouter" / "warehouse.duckdb").days() == [day]
+    assert days_of(Warehouse(project / "data" / "openrouter" / "warehouse.duckdb")) == [day]
     with dg.DagsterInstance.from_config(str(project.parent / "home")) as instance:
         for key in Names().daily_assets:
             assert instance.get_materialized_partitions(key) == {day.isoformat()}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 from orpipeline.contracts.findings import rejected_days, rejection
 from orpipeline.contracts.frames import parse
 from orpipeline.contracts.rules import RULES
-from orpipeline.contracts.tables import TABLES
-from orpipeline.contracts.validation import Seen, check_table, validate
+from orpipeline.contracts.validation import require_bounds, validate
 from orpipeline.defs.checks import CHECKS
-from orpipeline.errors import InvalidSnapshotError, WarehouseError
+from orpipeline.errors import InvalidSnapshotError
 from orpipeline.leaderboard import leaderboards
 from orpipeline.testing import Task, sample_response
 from orpipeline.text import plain
@@ -25,8 +23,8 @@ from orpipeline_tests.violations import VIOLATIONS, Violation
 BEFORE = DAY - timedelta(days=1)
 
 
-def findings(bend: Bend | None = None, seen: Seen | None = None) -> list[dict[str, Any]]:
-    return validate(parse([(DAY, sample_response(DAY, change=bend))]), seen).to_dicts()
+def findings(bend: Bend | None = None) -> list[dict[str, Any]]:
+    return validate(parse([(DAY, sample_response(DAY, change=bend))])).to_dicts()
 
 
 def day_frames(bend: Bend | None = None) -> dict[str, pl.DataFrame]:
@@ -143,37 +141,6 @@ def test_a_macro_category_without_tags_has_no_share(share: float, broken: list[t
 # Warnings
 
 
-@pytest.fixture(scope="module")
-def seen() -> Seen:
-    """The names of the day before."""
-    frames = parse([(BEFORE, sample_response(BEFORE))])
-    return Seen(frames.task_classifications.select("as_of", "tag"), frames.macro_categories.select("as_of", "key"))
-
-
-def test_a_new_tag_and_a_missing_tag_are_warnings(seen: Seen) -> None:
-    found = findings(lambda data: tag(data, "math").update(tag="media_ocr"), seen)
-    assert {(f["rule"], f["row"], f["severity"], f["found"]) for f in found} == {
-        ("tags_match_day_before", "media_ocr", "WARN", "new: no earlier day has it"),
-        ("tags_match_day_before", "math", "WARN", "gone: the day before has it"),
-    }
-
-
-def test_a_new_macro_category_is_a_warning(seen: Seen) -> None:
-    def bend(data: dict[str, Any]) -> None:
-        macro(data, "data").update(key="media", label="Media")
-        for task in data["classifications"]:
-            if task["macro_category"] == "data":
-                task.update(tag=task["tag"].replace("data:", "media:"), macro_category="media")
-
-    found = findings(bend, seen)
-    assert {f["severity"] for f in found} == {"WARN"}
-    assert ("macro_categories_are_known", "media") in {(f["rule"], f["row"]) for f in found}
-
-
-def test_nothing_is_new_on_the_first_day(seen: Seen) -> None:
-    assert findings(seen=Seen(seen.tags.clear(), seen.macro_categories.clear())) == []
-
-
 @pytest.mark.parametrize(
     ("bend", "rule", "row"),
     [
@@ -254,27 +221,6 @@ def test_a_rejection_shows_invisible_characters_as_escapes() -> None:
 # Tables
 
 
-def test_check_table_returns_the_columns_in_the_tables_order() -> None:
-    for name, frame in day_frames().items():
-        assert check_table(name, frame.select(reversed(frame.columns))).columns == list(TABLES[name].columns())
-
-
-@pytest.mark.parametrize(
-    ("bend", "named"),
-    [
-        (lambda frame: frame.with_columns(label=pl.lit(7)), "label Int32, label String"),
-        (lambda frame: frame.drop("label"), "label String"),
-        (lambda frame: frame.with_columns(note=pl.lit("x")), "note String"),
-    ],
-    ids=["type", "missing column", "extra column"],
-)
-def test_check_table_rejects_a_frame_with_other_columns(
-    bend: Callable[[pl.DataFrame], pl.DataFrame], named: str
-) -> None:
-    with pytest.raises(WarehouseError, match=named):
-        check_table("macro_categories", bend(day_frames()["macro_categories"]))
-
-
 OUTSIDE: list[dict[str, pl.Expr]] = [
     {"usage_rank_best": pl.col("usage_rank") + 1},
     {"token_rank_worst": pl.col("token_rank") - 1},
@@ -295,9 +241,11 @@ OUTSIDE_OF_STORED = [{"token_share_low": pl.col("token_share") + 1e-9}, {"usage_
     ],
     ids=lambda part: part[:6] if isinstance(part, str) else " ".join(part),
 )
-def test_check_table_rejects_a_share_or_rank_outside_its_bounds(name: str, changed: dict[str, pl.Expr]) -> None:
+def test_a_leaderboard_is_rejected_for_a_share_or_rank_outside_its_bounds(
+    name: str, changed: dict[str, pl.Expr]
+) -> None:
     board = day_frames()[name]
     with pytest.raises(InvalidSnapshotError, match=r"bounds_hold|required_fields"):  # NaN is a missing figure
-        check_table(name, board.with_columns(**changed))
+        require_bounds(name, board.with_columns(**changed))
     with pytest.raises(InvalidSnapshotError, match="keys_are_unique"):
-        check_table(name, pl.concat([board, board.head(1)]))
+        require_bounds(name, pl.concat([board, board.head(1)]))

@@ -23,6 +23,7 @@ from orpipeline.settings import API_KEY, Settings
 from orpipeline.testing import Task, sample_response
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.reference import reference
+from orpipeline_tests.world import local
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
@@ -133,7 +134,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     restated = sample_response(RESTATED, [Task("code:debugging", models={**_shares(RESTATED), "author/mini": 0.11})])
     archive.put(restated, fetched_at=datetime(2026, 9, 21, 22, tzinfo=UTC), source="a test", origin="import")
     assert not load_days(archive, warehouse, days, now=datetime(2026, 11, 1, tzinfo=UTC)).validated.errors
-    with duckdb.connect(str(warehouse.path), read_only=True) as connection:
+    with duckdb.connect(str(local(warehouse.place)), read_only=True) as connection:
         return {heading: _rows(connection, query) for heading, query in _queries(DOCS / "sql.md")}
 
 

@@ -16,7 +16,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import ORPIPELINE, run_command
 from orpipeline_tests.processes import held_open
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import World
+from orpipeline_tests.world import World, local
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def assert_the_rest_is_shown(shown: dict[str, str], *failed: str) -> None:
 
 
 def test_a_locked_warehouse_is_named_at_once_and_is_not_a_failure(filled: World) -> None:
-    with held_open(filled.warehouse.path) as holder:
+    with held_open(local(filled.warehouse.place)) as holder:
         done = doctor(filled)
     code, line = verdict(done)
     assert code == 0
@@ -86,7 +86,7 @@ def test_a_locked_warehouse_is_named_at_once_and_is_not_a_failure(filled: World)
 
 
 def damage_the_warehouse(world: World) -> None:
-    world.warehouse.path.write_bytes(b"damaged" * 1000)
+    local(world.warehouse.place).write_bytes(b"damaged" * 1000)
 
 
 def disable_the_budget(world: World) -> None:

@@ -16,7 +16,7 @@ from orpipeline.defs.names import Names
 from orpipeline.testing import sample_response
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NOON, QUIET
+from orpipeline_tests.world import NOON, QUIET, days_of
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 
@@ -139,5 +139,5 @@ def test_two_pipelines_share_one_warehouse_file_in_separate_schemas(tmp_path: Pa
                 run_config=QUIET,
             ).success
     for prefix in ("openrouter", "second"):
-        assert Warehouse(tmp_path / "shared.duckdb", schema=prefix).days() == [DAY]
+        assert days_of(Warehouse(tmp_path / "shared.duckdb", schema=prefix)) == [DAY]
         assert len(Warehouse(tmp_path / "shared.duckdb", schema=prefix).read("model_trends"))

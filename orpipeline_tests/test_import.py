@@ -398,7 +398,7 @@ def test_the_job_completes_what_the_tables_or_dagster_lack(world: World, inbox: 
     assert run_job(world, inbox).counts == (0, 2, 0, 0)
     assert materialized(world.instance) == in_every_asset(WEEK[:2])
     before = world.tables()
-    world.warehouse.path.unlink()
+    local(world.warehouse.place).unlink()
     assert run_job(world, inbox).counts == (0, 2, 0, 0)
     assert world.tables() == before
 

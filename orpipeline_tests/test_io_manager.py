@@ -21,7 +21,7 @@ from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.engines import ON_BOTH_ENGINES, EnginePlace
 from orpipeline_tests.processes import assert_another_process_can_write, held_open
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NAMES, QUIET, World
+from orpipeline_tests.world import NAMES, QUIET, World, local
 
 # Dagster warns at each use that single-run backfills are beta.
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
@@ -42,7 +42,7 @@ class Store:
     @property
     def database(self) -> Path:
         """The DuckDB file."""
-        return self.place.open().path
+        return local(self.place.open().place)
 
     def materialize(
         self,

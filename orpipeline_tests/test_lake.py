@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace as replaced
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -31,7 +32,7 @@ from orpipeline_tests.processes import run_python, started
 from orpipeline_tests.responses import DAY
 from orpipeline_tests.servers import PostgresServer, free_port
 from orpipeline_tests.test_warehouse import FIVE_DAYS, NEXT, assert_has, frames_of, replace
-from orpipeline_tests.world import NOON, World
+from orpipeline_tests.world import NOON, World, days_of, local, publish
 
 lake_test = pytest.mark.lake
 
@@ -168,7 +169,7 @@ def test_a_waiting_writer_names_the_holder_and_goes_on_when_that_is_killed(
 ) -> None:
     with started(_HOLD, lake.warehouse, lake.lake_data) as holder:
         with pytest.raises(WarehouseBusyError, match=rf"locked by orpipeline on .* \(PID {holder.pid}\)"):
-            lake.open(lock_wait_seconds=0.2).publish()
+            publish(lake.open(lock_wait_seconds=0.2))
         assert_has(filled, frames_of(DAY))  # readers do not wait
         waiting = threading.Thread(target=replace, args=[filled, frames_of(DAY), DAY])
         waiting.start()
@@ -204,7 +205,7 @@ def test_time_travel_shows_a_day_before_it_was_restated(filled: Warehouse) -> No
     with filled.connect(read_only=True) as connection:
         ((version,),) = connection.execute("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')").fetchall()
     replace(filled, {name: frame.clear() for name, frame in frames_of(DAY).items()}, DAY)
-    assert filled.days() == []
+    assert days_of(filled) == []
     with filled.connect(read_only=True) as connection:
         old = connection.execute(f"SELECT as_of FROM openrouter.snapshots AT (VERSION => {version})").fetchall()
     assert old == [(DAY,)]
@@ -238,7 +239,7 @@ def test_a_lake_keeps_its_files_in_an_object_store(lake: EnginePlace, bucket: st
 )
 @pytest.mark.usefixtures("bucket")
 def test_a_place_that_a_lake_cannot_use_is_one_clear_line(lake: EnginePlace, data: str, reason: str) -> None:
-    assert_needs_a_person(replaced(lake, lake_data=data).open().publish, reason)
+    assert_needs_a_person(partial(publish, replaced(lake, lake_data=data).open()), reason)
 
 
 # What a person has to correct
@@ -277,7 +278,7 @@ def test_a_password_comes_from_the_environment_and_a_wrong_one_is_a_clear_line(
     monkeypatch.setenv("PGPASSWORD", "correct-horse")
     replace(place.open(), frames_of(DAY), DAY)
     monkeypatch.setenv("PGPASSWORD", "wrong-horse")
-    assert_needs_a_person(place.open().days, "the user's password (PGPASSWORD or PGPASSFILE)")
+    assert_needs_a_person(partial(days_of, place.open()), "the user's password (PGPASSWORD or PGPASSFILE)")
 
 
 @lake_test
@@ -285,10 +286,10 @@ def test_a_database_or_server_that_is_not_there_is_a_clear_line(
     lake: EnginePlace, postgres_server: PostgresServer
 ) -> None:
     missing = replaced(lake, warehouse=postgres_server.lake("no_such_database")).open()
-    assert_needs_a_person(missing.days, '"no_such_database" does not exist')
+    assert_needs_a_person(partial(days_of, missing), '"no_such_database" does not exist')
     silent = replaced(lake, warehouse=f"ducklake:postgres:dbname=x host=127.0.0.1 port={free_port()}").open()
     with pytest.raises(WarehouseError, match="refused") as raised:
-        silent.publish()
+        publish(silent)
     assert raised.value.next_attempt is NextAttempt.TRANSIENT
 
 
@@ -297,10 +298,10 @@ def test_a_lake_of_another_version_or_with_other_files_is_a_clear_line(
     filled: Warehouse, lake: EnginePlace, postgres_server: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     with pytest.raises(WarehouseError, match=f'does not match existing data path in the catalog "{lake.lake_data}/"'):
-        replaced(lake, lake_data=tmp_path / "elsewhere").open().days()
+        days_of(replaced(lake, lake_data=tmp_path / "elsewhere").open())
     postgres_server.sql("UPDATE ducklake_metadata SET value = '9.7' WHERE key = 'version'", database)
     with pytest.raises(WarehouseError, match=r"version.*9\.7"):
-        filled.publish()
+        publish(filled)
     postgres_server.sql("UPDATE ducklake_metadata SET value = '1.0' WHERE key = 'version'", database)
     for file in Path(str(lake.lake_data)).rglob("*.parquet"):
         file.unlink()
@@ -310,7 +311,7 @@ def test_a_lake_of_another_version_or_with_other_files_is_a_clear_line(
 @pytest.mark.skipif(extension_file("ducklake") is not None, reason="the extra `lake` is installed")
 def test_without_the_extra_the_line_names_it(tmp_path: Path) -> None:
     place = EnginePlace("ducklake:postgres:dbname=x host=db.example", tmp_path / "lake")
-    assert_needs_a_person(place.open().days, "Install `orpipeline[lake]`")
+    assert_needs_a_person(partial(days_of, place.open()), "Install `orpipeline[lake]`")
 
 
 def test_the_line_names_the_duckdb_of_the_extra() -> None:
@@ -321,6 +322,6 @@ def test_the_line_names_the_duckdb_of_the_extra() -> None:
 def test_a_new_file_can_be_read_by_the_duckdb_of_the_lake(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "warehouse.duckdb")
     replace(warehouse, {})
-    with duckdb.connect(warehouse.path, read_only=True) as connection:
+    with duckdb.connect(local(warehouse.place), read_only=True) as connection:
         ((tags,),) = connection.execute("SELECT tags FROM duckdb_databases() WHERE path IS NOT NULL").fetchall()
     assert tags["storage_version"] == "v1.5.0+"

@@ -33,7 +33,7 @@ from orpipeline.errors import DamagedWarehouseError, OrpipelineError
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.imports import run_job
 from orpipeline_tests.test_client import RESET
-from orpipeline_tests.world import ASSETS, World, evaluate, local
+from orpipeline_tests.world import ASSETS, World, days_of, evaluate, local
 
 pytestmark = pytest.mark.promise
 
@@ -342,7 +342,7 @@ class Misfortune:
         warehouse = local(world.settings.warehouse)
         (aside,) = warehouse.parent.glob(f"{warehouse.name}.damaged-*")
         assert aside.read_bytes() == DAMAGED
-        assert set(world.warehouse.days()) >= set(world.archive.days()[:-1])
+        assert set(days_of(world.warehouse)) >= set(world.archive.days()[:-1])
 
     def use(self, instance: dg.DagsterInstance) -> None:
         """Continue with an empty state of Dagster, and record the archived days in it, as the message advises."""

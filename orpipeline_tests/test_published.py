@@ -28,6 +28,7 @@ from orpipeline.load import load_days
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.processes import held_open
 from orpipeline_tests.publishing import DAYS, FIRST, NOW, Place
+from orpipeline_tests.world import days_of, local, publish
 
 pytestmark = pytest.mark.promise
 
@@ -124,8 +125,12 @@ def test_a_process_that_has_an_older_copy_open_reads_the_newest_one(place: Place
 
 
 def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: Place) -> None:
-    patient = Warehouse(place.warehouse.path, lock_wait_seconds=0.1, published=place.published)
-    with held_open(place.warehouse.path) as holder, pytest.raises(WarehouseBusyError) as error, patient.writing():
+    patient = Warehouse(local(place.warehouse.place), lock_wait_seconds=0.1, published=place.published)
+    with (
+        held_open(local(place.warehouse.place)) as holder,
+        pytest.raises(WarehouseBusyError) as error,
+        patient.writing(),
+    ):
         pass
     assert f"PID {holder.pid}" in str(error.value)
     assert f"can open {place.published} instead" in str(error.value)
@@ -179,7 +184,7 @@ def _assert_current(place: Place) -> None:
 
 
 def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: Place) -> None:
-    second = Warehouse(place.warehouse.path, schema="second", published=place.published)
+    second = Warehouse(local(place.warehouse.place), schema="second", published=place.published)
     load_days(place.archive, second, DAYS[:1], now=NOW)
     assert place.read("second.snapshots")["as_of"].to_list() == DAYS[:1]
     assert place.read("snapshots")["as_of"].to_list() == DAYS
@@ -207,7 +212,7 @@ def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publish
     with caplog.at_level(logging.WARNING, "orpipeline"):
         place.load(new)
     assert "The tables are written, but not the published copy" in caplog.text
-    assert place.warehouse.days() == [*DAYS, new]
+    assert days_of(place.warehouse) == [*DAYS, new]
     folder.unlink()
     aside.rename(folder)
     assert len(place.read("snapshots")) == len(DAYS)
@@ -215,7 +220,7 @@ def test_a_copy_that_cannot_be_published_is_a_warning_and_the_next_write_publish
     for left in killed + others:
         (folder / left).write_bytes(b"what a killed process, or another program, left")
         os.utime(folder / left, (0, 0))
-    place.warehouse.publish()
+    publish(place.warehouse)
     assert place.read("snapshots")["as_of"].to_list() == [*DAYS, new]
     assert place.read_parquet("snapshots")["as_of"].to_list() == [*DAYS, new]
     assert [(folder / left).exists() for left in killed + others] == [False, False, True]

@@ -24,7 +24,7 @@ from orpipeline.testing import sample_response
 from orpipeline_tests.publishing import Place
 from orpipeline_tests.servers import S3Server
 from orpipeline_tests.store_proxy import StoreProxy
-from orpipeline_tests.world import NAMES, World, failure_of
+from orpipeline_tests.world import NAMES, World, days_of, failure_of, publish
 
 DAYS = [date(2026, 9, 30), date(2026, 10, 1)]
 NEW = date(2026, 10, 2)
@@ -50,24 +50,12 @@ def place(tmp_path: Path, bucket: str) -> Place:
     return filled
 
 
-def _cached(place: Place) -> list[Path]:
-    """Return the downloaded copies."""
-    return list((place.settings.data_dir / "cache").rglob("*.duckdb"))
-
-
-def test_read_gets_the_newest_copy_and_downloads_it_once(place: Place, proxy: StoreProxy) -> None:
+def test_read_downloads_the_newest_copy(place: Place) -> None:
     for name in ("snapshots", "model_trends"):
         with place.warehouse.reading() as tables:
             assert_frame_equal(place.read(name), tables.read(name))
-    assert [line.split()[0] for line in proxy.requests] == ["HEAD", "GET", "HEAD"]
-    (first,) = _cached(place)
     place.load(NEW)
-    running = first.with_name(".downloading-1-a")  # another process's
-    running.touch()
     assert place.read("snapshots")["as_of"].to_list() == [*DAYS, NEW]
-    assert len(_cached(place)) == 1
-    assert _cached(place) != [first]
-    assert running.exists()
 
 
 @pytest.mark.slow
@@ -124,9 +112,9 @@ def test_an_upload_that_fails_is_a_warning_and_the_next_write_repairs_it(
         place.load(NEW)
     assert "The tables are written, but not the published copy" in caplog.text
     assert "access denied" in caplog.text
-    assert NEW in place.warehouse.days()
+    assert NEW in days_of(place.warehouse)
     proxy.reject = lambda _: None
-    place.warehouse.publish()
+    publish(place.warehouse)
     assert place.read("snapshots")["as_of"].to_list() == [*DAYS, NEW]
     for name in ("task_models", "model_trends", "snapshots"):
         assert_frame_equal(place.read_parquet(name), place.read(name))
@@ -136,30 +124,10 @@ def _reject_put(part: str, request: str) -> int | None:
     return 403 if request.startswith("PUT") and part in request else None
 
 
-@pytest.mark.slow
-def test_an_upload_does_not_keep_the_warehouse_locked(place: Place, proxy: StoreProxy) -> None:
-    uploading, go_on = threading.Event(), threading.Event()
-
-    def wait(request: str) -> None:
-        if request.startswith("PUT") and "warehouse.duckdb" in request:
-            uploading.set()
-            go_on.wait(30)
-
-    proxy.reject = wait
-    writer = threading.Thread(target=place.load, args=[NEW])
-    writer.start()
-    assert uploading.wait(30)
-    with place.warehouse.writing() as tables:
-        assert NEW in tables.days()
-        go_on.set()
-    writer.join()
-    assert NEW in place.read("snapshots")["as_of"]
-
-
 def test_without_a_copy_or_a_bucket_the_error_states_it(tmp_path: Path, bucket: str) -> None:
     with pytest.raises(NotPublishedError, match=r"no published copy at s3://test-.*orpipeline run"):
         orpipeline.read("snapshots", settings=Settings(data_dir=tmp_path, reports=bucket))
-    with pytest.raises(StoreError, match=r"Cannot list s3://nowhere.*ORPIPELINE_REPORTS.*does not exist"):
+    with pytest.raises(StoreError, match=r"Cannot read s3://nowhere.*ORPIPELINE_REPORTS.*does not exist"):
         orpipeline.read("snapshots", settings=Settings(data_dir=tmp_path, reports="s3://nowhere"))
 
 
@@ -183,4 +151,4 @@ def test_the_report_of_a_run_is_in_the_bucket_and_a_browser_shows_it(
         proxy.reject = partial(_reject_put, ".html")
         failed = failure_of(world.run(day, selection=["leaderboard_report"]))
         assert "access denied" in str(failed.description)
-        assert world.warehouse.days() == [day]
+        assert days_of(world.warehouse) == [day]

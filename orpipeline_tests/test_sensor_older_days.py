@@ -13,7 +13,7 @@ import time_machine
 from orpipeline.defs.backoff import BACKLOG_DAYS, LOADS_AT_ONCE
 from orpipeline.testing import LocalApi, sample_response
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NOON, World, queued_run
+from orpipeline_tests.world import NOON, World, days_of, queued_run
 
 MINUTE, ONE_DAY = timedelta(minutes=1), timedelta(days=1)
 
@@ -72,7 +72,7 @@ def test_after_an_outage_of_several_days_every_archived_day_is_loaded_without_ca
             loaded.append(date.fromisoformat(request.partition_key or ""))
         cursor = tick.cursor
     assert loaded == [days[-1], *days[:-1]]  # the newest first: it could be fetched again
-    assert online.warehouse.days() == days
+    assert days_of(online.warehouse) == days
     assert api.requests == []
 
 
@@ -150,7 +150,7 @@ def test_while_the_database_is_away_one_day_is_tried_at_a_time_and_then_all_are_
     for _ in days:
         (request,) = recorded.tick().run_requests or []
         assert recorded.execute(request).success
-    assert recorded.warehouse.days() == [*days, DAY]
+    assert days_of(recorded.warehouse) == [*days, DAY]
 
 
 def test_it_waits_for_an_active_run(recorded: World) -> None:

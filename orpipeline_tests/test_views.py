@@ -16,6 +16,7 @@ from orpipeline.load import load_days
 from orpipeline.testing import Task, sample_response
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.engines import ON_BOTH_ENGINES, EnginePlace
+from orpipeline_tests.world import local
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -126,7 +127,7 @@ def test_views_have_their_contracts_columns_and_the_latest_leaderboard_is_the_ne
 def test_views_work_in_a_renamed_file_that_is_attached_under_another_name(tmp_path: Path) -> None:
     history = History(tmp_path, Warehouse(tmp_path / "openrouter.duckdb"))
     history.add({1: {"a/x": 0.5}})
-    moved = history.warehouse.path.rename(tmp_path / "moved.duckdb")
+    moved = local(history.warehouse.place).rename(tmp_path / "moved.duckdb")
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{moved}' AS elsewhere (READ_ONLY)")
         for view in VIEWS:

@@ -13,6 +13,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.engines import EnginePlace
 from orpipeline_tests.servers import free_port
+from orpipeline_tests.world import days_of
 
 REASONS = {
     "server": "Connection refused",
@@ -50,4 +51,4 @@ def test_a_wrong_lake_is_one_line_and_the_next_run_needs_no_other_request(
     right = {"ORPIPELINE_WAREHOUSE": str(lake.warehouse), "ORPIPELINE_LAKE_DATA": str(lake.lake_data)}
     done = run_command("run", "--no-report", folder=tmp_path, environment=environment | right)
     assert (done.returncode, len(api.requests)) == (0, 1), done.stderr
-    assert len(lake.open().days()) == 1
+    assert len(days_of(lake.open())) == 1

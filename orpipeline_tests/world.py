@@ -178,3 +178,15 @@ def local(place: Path | str) -> Path:
     """Return a place that is a path on this machine."""
     assert isinstance(place, Path)
     return place
+
+
+def days_of(warehouse: Warehouse) -> list[date]:
+    """Return the days that the tables have, oldest first."""
+    with warehouse.reading() as tables:
+        return tables.days()
+
+
+def publish(warehouse: Warehouse) -> None:
+    """Publish the tables as they are."""
+    with warehouse.writing() as tables:
+        tables.changed = True

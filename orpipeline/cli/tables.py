@@ -110,7 +110,7 @@ def _find_files(paths: Sequence[str]) -> Sequence[ResponseFile]:
 def rebuild(since: date | None, until: date | None, demo: bool) -> None:
     """Rebuild the tables from the archive alone.
 
-    The command shows which days changed. If the tables are of another version, or if the warehouse's file is damaged or
+    If the tables are of another version, or if the warehouse's file is damaged or
     missing, it rebuilds all days, whatever the range is. A damaged file is kept aside.
     """
     first, last = since or date.min, until or date.max
@@ -123,11 +123,7 @@ def rebuild(since: date | None, until: date | None, demo: bool) -> None:
 
     archive = Archive(settings.archive)
     count = sum(first <= day <= last for day in archive.days())
-    with terminal.progress_bars() as progress:
-        done = terminal.watcher(progress)("Tables", count, "days")
-        rebuilt = rebuild_tables(
-            archive, open_warehouse(settings), now=utc_now(), since=since, until=until, on_progress=done
-        )
+    rebuilt = rebuild_tables(archive, open_warehouse(settings), now=utc_now(), since=since, until=until)
     if not (count or rebuilt.gone):
         raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
     terminal.print_rebuilt(out, rebuilt)

@@ -50,14 +50,12 @@ def print_imported(console: Console, imported: Imported, missing: Sequence[date]
 
 
 def print_rebuilt(console: Console, rebuilt: Rebuilt) -> None:
-    """Print what a rebuild did, and which days changed."""
+    """Print what a rebuild did."""
     if rebuilt.set_aside is not None:
         print_line(console, f"The damaged warehouse is kept aside: {rebuilt.set_aside}")
         print_line(console, "Tables of yours that it had are not in the new one.")
     rows = [
         ("rebuilt", span(rebuilt.days)),
-        ("new", some_days(rebuilt.new)),
-        ("changed", some_days(rebuilt.changed)),
         ("no longer there", some_days(rebuilt.gone)),
     ]
     print_rows(console, rows)

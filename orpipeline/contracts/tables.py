@@ -8,6 +8,7 @@ every rule that rejects a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import pandera.polars as pa
@@ -131,8 +132,8 @@ class DayTable(pa.DataFrameModel):
 
     @classmethod
     def summary(cls) -> str:
-        """Return one sentence that describes the table."""
-        return str(cls.to_schema().description)
+        """Return one sentence that describes the table: the first of its class's docstring."""
+        return cleandoc(cls.__doc__ or "").partition("\n")[0]
 
     @classmethod
     def columns(cls) -> dict[str, Any]:
@@ -161,16 +162,13 @@ def _check(rule: Rule, is_broken: Callable[[pl.Expr], pl.Expr]) -> pa.Check:
 
 
 class Snapshots(DayTable):
-    """The table `snapshots`.
+    """One row per day: the response that the day's figures come from, with its sha256.
 
     >>> import orpipeline
     >>> rows = orpipeline.Snapshots.validate(orpipeline.read("snapshots"))
     >>> rows["revision"].max()
     1
     """
-
-    class Config:
-        description = "One row per day: the response that the day's figures come from, with its sha256."
 
     revision: pl.Int32 = _column("The response's place among the day's, in the order of their fetch times, from 1.")
     sha256: str = _column(
@@ -185,16 +183,13 @@ class Snapshots(DayTable):
 
 
 class TaskClassifications(DayTable):
-    """The table `task_classifications`.
+    """One row per day and tag: each task's share of requests and of tokens.
 
     >>> import orpipeline
     >>> tasks = orpipeline.TaskClassifications.validate(orpipeline.read("task_classifications"))
     >>> tasks.filter(usage_rank=1).select("as_of", "display_name").height >= 3
     True
     """
-
-    class Config:
-        description = "One row per day and tag: each task's share of requests and of tokens."
 
     tag: str = _key("The task's name in the API, such as `code:debugging`.", *_KEY_RULES)
     display_name: str = _column("The task's display name.", _NOT_OTHER, _USUAL_TEXT)
@@ -222,15 +217,12 @@ class TaskClassifications(DayTable):
 
 
 class MacroCategories(DayTable):
-    """The table `macro_categories`.
+    """One row per day and macro-category: each group of tasks' share of requests and of tokens.
 
     >>> import orpipeline
     >>> orpipeline.MacroCategories.primary_key()
     ['as_of', 'window_days', 'key']
     """
-
-    class Config:
-        description = "One row per day and macro-category: each group of tasks' share of requests and of tokens."
 
     key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_ALL, *_KEY_RULES)
     label: str = _column("The macro-category's display name.", _NOT_OTHER, _USUAL_TEXT)
@@ -263,7 +255,7 @@ _VARIANT = "The part of the model id after the `:`, such as `free`; NULL if ther
 
 
 class TaskModels(_Ranked):
-    """The table `task_models`.
+    """One row per day, tag and listed model: each task's top models by requests.
 
     >>> import orpipeline
     >>> import polars as pl
@@ -271,9 +263,6 @@ class TaskModels(_Ranked):
     >>> orpipeline.TaskModels.validate(no_models).height
     0
     """
-
-    class Config:
-        description = "One row per day, tag and listed model: each task's top models by requests."
 
     tag: str = _key("The task's name in the API.")
     model_id: str = _key("The model, as `author/model` or `author/model:variant`.", *_KEY_RULES, _HAS_AUTHOR)
@@ -321,7 +310,7 @@ class _Board(_Ranked):
 
 
 class ModelLeaderboard(_Board):
-    """The table `model_leaderboard`.
+    """One row per day, scope and model: market share and rank, with their bounds.
 
     >>> import orpipeline
     >>> from pandera.typing.polars import DataFrame
@@ -330,9 +319,6 @@ class ModelLeaderboard(_Board):
     >>> certain(orpipeline.ModelLeaderboard.validate(orpipeline.read("model_leaderboard"))) > 0
     True
     """
-
-    class Config:
-        description = "One row per day, scope and model: market share and rank, with their bounds."
 
     model_id: str = _key(_SCOPE_MODEL)
     author: str = _optional(_AUTHOR)
@@ -361,15 +347,12 @@ _CHANGE = (
 
 
 class ModelTrends(DayTable):
-    """The view `model_trends`.
+    """One row per day, scope and model: the leaderboard's changes, computed when you read them.
 
     >>> import orpipeline
     >>> orpipeline.ModelTrends.columns()["first_seen"].description
     'The first day that lists the model in the scope.'
     """
-
-    class Config:
-        description = "One row per day, scope and model: the leaderboard's changes, computed when you read them."
 
     scope: str = _key(_SCOPE)
     model_id: str = _key(_SCOPE_MODEL)
@@ -395,7 +378,7 @@ class ModelTrends(DayTable):
 
 
 class LeaderboardCoverage(DayTable):
-    """The table `leaderboard_coverage`.
+    """One row per day and scope: how much the lists tell, and what they leave open.
 
     The scopes are `all` and the macro-categories of the day's tags. A scope has a row even if its lists are empty.
 
@@ -404,9 +387,6 @@ class LeaderboardCoverage(DayTable):
         >>> coverage["unlisted_usage_upper"].max() < 1
         True
     """
-
-    class Config:
-        description = "One row per day and scope: how much the lists tell, and what they leave open."
 
     scope: str = _key(_SCOPE)
     model_count: pl.Int32 = _column("The number of models that the scope's lists name.")
@@ -435,7 +415,7 @@ class LeaderboardCoverage(DayTable):
 
 
 class AuthorLeaderboard(_Board):
-    """The table `author_leaderboard`.
+    """One row per day, scope and author: the shares of all its listed models, and its rank.
 
         >>> import orpipeline
         >>> authors = orpipeline.AuthorLeaderboard.validate(orpipeline.read("author_leaderboard", scope="code"))
@@ -447,25 +427,19 @@ class AuthorLeaderboard(_Board):
     Its own unlisted models count as open, too, so ranges of possible ranks are wide.
     """
 
-    class Config:
-        description = "One row per day, scope and author: the shares of all its listed models, and its rank."
-
     author: str = _key("The part of its models' ids before the `/`. Models without an author are in no row.")
     model_count: pl.Int32 = _column("The number of the author's models that the scope's lists name.")
     top_model: str = _column("The author's model with the largest usage_share.")
 
 
 class LatestLeaderboard(ModelLeaderboard):
-    """The view `latest_leaderboard`.
+    """One row per model: the leaderboard of all classified traffic on the newest day.
 
     >>> import orpipeline
     >>> latest = orpipeline.LatestLeaderboard.validate(orpipeline.read("latest_leaderboard"))
     >>> latest["scope"].unique().to_list()
     ['all']
     """
-
-    class Config:
-        description = "One row per model: the leaderboard of all classified traffic on the newest day."
 
 
 TABLES: dict[str, type[DayTable]] = {

@@ -8,7 +8,6 @@ finding of its own column; the figures that need it are NULL there, and a NULL c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -21,7 +20,7 @@ from orpipeline.contracts.findings import FINDINGS_SCHEMA, broken, finding_frame
 from orpipeline.contracts.frames import Frames
 from orpipeline.contracts.rules import FLOAT_SLACK, HALF_STEP, RULES, Rule
 from orpipeline.contracts.tables import TABLES, folded
-from orpipeline.errors import InvalidSnapshotError, WarehouseError
+from orpipeline.errors import InvalidSnapshotError
 from orpipeline.openrouter.response import WINDOW_DAYS
 
 _RAW = "raw_task_classifications"
@@ -31,52 +30,23 @@ _CATEGORY_SHARES = ("category_usage_share", "category_token_share")
 _MODEL_SHARES = ("tag_usage_share", "tag_token_share")
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The names in the tables so far: `tags` (`as_of`, `tag`) and `macro_categories` (`as_of`, `key`)."""
-
-    tags: pl.DataFrame
-    macro_categories: pl.DataFrame
-
-
-def validate(frames: Frames, seen: Seen | None = None) -> pl.DataFrame:
-    """Return every finding on `frames`, errors first, with the columns of `FINDINGS_SCHEMA`.
-
-    With `seen`, new and missing tags and new macro-categories are findings too, of severity WARN.
-    """
+def validate(frames: Frames) -> pl.DataFrame:
+    """Return every finding on `frames`, errors first, with the columns of `FINDINGS_SCHEMA`."""
     found = [*_whole_response(frames)]
     for table in ("task_classifications", "macro_categories", "task_models"):
         frame = getattr(frames, table)
         found += _cases(table, TABLES[table].response_schema(frame.columns), frame, frames.originals)
     found += _across(frames)
-    if seen is not None:
-        found += _novelties(frames, seen)
     return pl.concat(found).sort("severity", "as_of", maintain_order=True)
 
 
-def check_table(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return `frame` with the columns of table `name` in their order.
-
-    Raises WarehouseError if columns or types differ. What a response gives was validated before; a leaderboard, which
-    we compute, is validated here: raises InvalidSnapshotError with the rows that break a rule.
-    """
-    wanted = TABLES[name].polars_schema()
-    different = wanted.items() ^ frame.schema.items()
-    if different:
-        names = ", ".join(sorted(f"{column} {dtype}" for column, dtype in different))
-        raise WarehouseError(
-            f"The frame for table {name} lacks columns, or has others or other types: {names}. Nothing was written."
-        )
-    if name.endswith("leaderboard"):
-        _require_none(pl.concat(_cases(name, TABLES[name].to_schema(), frame, {})))
-    return frame.select(list(wanted))
-
-
-def _require_none(findings: pl.DataFrame) -> None:
+def require_bounds(name: str, board: pl.DataFrame) -> None:
+    """Raise InvalidSnapshotError if a row of a leaderboard, which we compute, breaks a rule of its table's model."""
+    findings = pl.concat(_cases(name, TABLES[name].to_schema(), board, {}))
     if not findings.is_empty():
         first = findings.row(0, named=True)
         raise InvalidSnapshotError(
-            f"The rows for table {first['table']} break {first['rule']}, first in column {first['column']}, row "
+            f"The rows for table {name} break {first['rule']}, first in column {first['column']}, row "
             f"{first['row']}: {first['found']}. Nothing was written.",
             findings,
         )
@@ -320,43 +290,3 @@ def _finite(frame: pl.DataFrame) -> pl.DataFrame:
 def _category(share: str | pl.Expr) -> pl.Expr:
     """Return the name of the category share that belongs to a share's name."""
     return pl.format("category_{}", share)
-
-
-# Compared with earlier days
-
-
-def _novelties(frames: Frames, seen: Seen) -> Iterator[pl.DataFrame]:
-    """Yield warnings of names that no earlier day has, and of tags that are missing since the day before."""
-    tags = frames.task_classifications.select("as_of", name="tag").drop_nulls()
-    macros = frames.macro_categories.select("as_of", name="key").drop_nulls()
-    seen_tags, seen_macros = seen.tags.rename({"tag": "name"}), seen.macro_categories.rename({"key": "name"})
-    new, gone = "new: no earlier day has it", "gone: the day before has it"
-    for rule, table, column, names, found in (
-        (rules.SAME_TAGS, "task_classifications", "tag", _first_seen(tags, seen_tags), new),
-        (rules.SAME_TAGS, "task_classifications", "tag", _gone(tags, seen_tags), gone),
-        (rules.KNOWN_MACROS, "macro_categories", "key", _first_seen(macros, seen_macros), new),
-    ):
-        yield finding_frame(rule, table, ((day, column, name, found) for day, name in names.iter_rows()))
-
-
-def _first_seen(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
-    """Return the days and names that no earlier day has. On the first day of all, no name counts as new."""
-    known = pl.concat([before, now]).group_by("name").agg(first=pl.col("as_of").min())
-    return (
-        now.join(known, on="name", maintain_order="left")
-        .filter(pl.col("as_of") == pl.col("first"))
-        .join(known.select(as_of=pl.col("first").min()), on="as_of", how="anti", maintain_order="left")
-        .select("as_of", "name")
-    )
-
-
-def _gone(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
-    """Return the days, and the names that the day before has and the day itself does not."""
-    history = pl.concat([before, now]).unique(maintain_order=True)
-    days = now.select("as_of").unique(maintain_order=True)
-    return (
-        history.with_columns(pl.col("as_of").dt.offset_by("1d"))
-        .join(days, on="as_of", how="semi", maintain_order="left")
-        .join(now, on=["as_of", "name"], how="anti", maintain_order="left")
-        .select("as_of", "name")
-    )

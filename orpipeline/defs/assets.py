@@ -5,7 +5,6 @@
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -26,7 +25,7 @@ from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.specs import Labels, daily_specs
 from orpipeline.errors import OrpipelineError, WarehouseError
-from orpipeline.load import Loaded, Validated, load_days, validate_days
+from orpipeline.load import Loaded, Validated, load_days, validate_days, with_novelties
 from orpipeline.openrouter.client import Client
 from orpipeline.warehouse.warehouse import Warehouse
 
@@ -156,13 +155,13 @@ class _Step:
         self, days: Sequence[date], served: date | None, revision: int | None
     ) -> tuple[Validated, Sequence[date] | None]:
         """Return the validated days and the days in the tables. If the warehouse fails, the latter are None."""
-        validated = partial(validate_days, self.archive, days, now=self.now, served=served, revision=revision)
+        validated = validate_days(self.archive, days, now=self.now, served=served, revision=revision)
         try:
             with self.warehouse.reading() as tables:
-                return validated(tables), tables.days()
+                return with_novelties(validated, tables), tables.days()
         except WarehouseError as error:
             self.context.log.warning(str(error))
-            return validated(), None
+            return validated, None
 
     def _load(self, days: Sequence[date], served: date | None, revision: int | None) -> Generator[Event, None, Loaded]:
         """Load the days into the tables. If the warehouse fails, the raw responses are still reported."""

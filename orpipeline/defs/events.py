@@ -121,10 +121,7 @@ def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materializa
             "leaderboard_coverage": coverage_metadata(rows_of["leaderboard_coverage"][day]),
         }
         for name, metadata in shown.items():
-            counts = {
-                "dagster/row_count": loaded.row_counts[name],
-                "dagster/partition_row_count": len(rows_of[name][day]),
-            }
+            counts = {"dagster/partition_row_count": len(rows_of[name][day])}
             sources = {"citation": citation(day, revision.origin), "sha256": _short(sha256)}
             yield Materialization(names.asset(name), day, sha256, {**metadata, **counts, **sources})
 

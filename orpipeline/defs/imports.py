@@ -19,7 +19,7 @@ from orpipeline.defs.runs import unreported
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
-from orpipeline.load import Progress, load_batches, validate_days
+from orpipeline.load import load_batches, validate_days
 from orpipeline.text import plain
 from orpipeline.warehouse.warehouse import Warehouse
 
@@ -36,6 +36,8 @@ class ImportConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Report what would be imported, and change nothing.")
 
 
+Progress = Callable[[int], None]
+"""Is called with the amount of work done since the last call."""
 Watch = Callable[[str, int, str], Progress]
 """Is called when a part of the work begins, with its name, amount and unit; returns what to call with progress."""
 

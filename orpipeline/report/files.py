@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day
-from orpipeline.load import lost_days, validate_days
+from orpipeline.load import lost_days, validate_days, with_novelties
 from orpipeline.report.data import nothing_of, read_report_data
 from orpipeline.report.page import render_page
 from orpipeline.report.picture import render_card, render_picture
@@ -52,7 +52,8 @@ def write_report(
             raise nothing_of(None, days)
         loaded = tables.read("snapshots", since=as_of, until=as_of)["revision"].to_list()
         # The warnings must be those of the revision in the tables, which may not be the newest one.
-        validated = validate_days(archive, [as_of], tables, now=now, revision=loaded[0] if loaded else None)
+        validated = validate_days(archive, [as_of], now=now, revision=loaded[0] if loaded else None)
+        validated = with_novelties(validated, tables)
     lost = lost_days(archive, days, newest_completed_day(now))
     data = read_report_data(warehouse, as_of, lost_days=lost, warnings=validated.warnings)
     page, name = render_page(data).encode(), f"leaderboard-{day}" if day else "leaderboard"

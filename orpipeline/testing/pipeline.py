@@ -190,7 +190,9 @@ class LocalPipeline:
         """Return the assets of our daily step, if it has to run."""
         if partition_key is not None:
             return []
-        is_wanted = self._names.op("snapshot") in config.get("ops", {}) or day not in self._warehouse.days()
+        is_wanted = (
+            self._names.op("snapshot") in config.get("ops", {}) or day not in self._warehouse.read("snapshots")["as_of"]
+        )
         return self._names.daily_assets if is_wanted else []
 
 

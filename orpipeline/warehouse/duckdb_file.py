@@ -17,7 +17,7 @@ import duckdb
 from filelock import FileLock, Timeout
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
-from orpipeline.errors import DamagedWarehouseError, NextAttempt, WarehouseBusyError, WarehouseError
+from orpipeline.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
 from orpipeline.stores import sync
 
 log = logging.getLogger("orpipeline.warehouse")
@@ -34,7 +34,6 @@ _SIGNS_OF_A_LOCK = {
     "being used by another process": "another process",
     "different configuration than existing connections": "another thread of this process",
 }
-_SIGN_OF_ANOTHER_FORMAT = "database file with version number"
 # Only what a newer DuckDB, or more memory or disk space, would not read either.
 _SIGNS_OF_DAMAGE = (
     "not a valid DuckDB",
@@ -100,13 +99,6 @@ class DuckDBFile:
                 f"The warehouse {self.path} is damaged, or is not a DuckDB database; it was not touched. The next run "
                 "keeps it aside and loads a new one from the archive, as `orpipeline rebuild` does now. "
                 f"DuckDB reports: {reported}"
-            )
-        if _SIGN_OF_ANOTHER_FORMAT in reported:
-            return WarehouseError(
-                f"DuckDB {duckdb.__version__} cannot read the format of the warehouse {self.path}, which is unchanged. "
-                "Set ORPIPELINE_WAREHOUSE to a new file and run `orpipeline rebuild`, or use the DuckDB that wrote it. "
-                f"DuckDB reports: {reported}",
-                next_attempt=NextAttempt.NEEDS_PERSON,
             )
         return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reported}")
 

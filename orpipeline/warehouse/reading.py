@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 import duckdb
 import polars as pl
@@ -104,12 +105,12 @@ def connect_readable(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
             _find_ours_first(connection)
             yield connection
         return
-    with duckdb.connect(":memory:") as connection:
+    with TemporaryDirectory(prefix="orpipeline-") as folder, duckdb.connect(":memory:") as connection:
         try:
-            _attach(connection, settings)
+            _attach(connection, settings.published, Path(folder))
             _find_ours_first(connection)
             yield connection
-        except (duckdb.Error, pl.exceptions.PolarsError) as error:
+        except (duckdb.Error, pl.exceptions.PolarsError, OSError) as error:
             why = reason(error)
             raise WarehouseError(f"The published copy {settings.published} cannot be read: {why}") from error
 
@@ -122,39 +123,19 @@ def _find_ours_first(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"SET search_path = {literal(path)}")
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    # DuckDB names a database after its file. Some names are DuckDB's own.
-    stem = PurePath(settings.published).stem
-    name = quoted("warehouse" if stem in ("main", "memory", "system", "temp") else stem)
-    for attempts_left in (2, 1, 0):
-        path = _newest_copy(settings)
-        try:
-            connection.execute(f"ATTACH {literal(str(path))} AS {name} (READ_ONLY)")
-            break
-        except duckdb.IOException:
-            if path.exists() or not attempts_left:
-                raise
-            # Another process has just downloaded a newer copy, and removed this one.
-    connection.execute(f"USE {name}; SET TimeZone = 'UTC'")
-
-
-def _newest_copy(settings: Settings) -> Path:
-    published, cache = settings.published, settings.data_dir / "cache"
-    found: Path | None
-    try:
-        found = published if isinstance(published, Path) else download(published, cache)
-    except OSError as error:
-        raise WarehouseError(
-            f"Cannot keep the published copy {published} in {cache}: {error.strerror}. Free disk space, or set "
-            "ORPIPELINE_DATA_DIR to a folder that you can write to."
-        ) from error
-    if found is None or not found.exists():
+def _attach(connection: duckdb.DuckDBPyConnection, published: Path | str, folder: Path) -> None:
+    """Attach the published copy; one in an object store is first downloaded into `folder`."""
+    copy = published if isinstance(published, Path) else folder / PurePath(published).name
+    if not (copy.exists() if isinstance(published, Path) else download(published, copy)):
         raise NotPublishedError(
             f"There is no published copy at {published} yet. Each run publishes one: use `orpipeline run`, or "
             "`orpipeline rebuild` if there are tables already. If your data is elsewhere, such as the demo's, set "
             "ORPIPELINE_DATA_DIR, or pass `settings`."
         )
-    return found
+    # DuckDB names a database after its file. Some names are DuckDB's own.
+    name = quoted("warehouse" if copy.stem in ("main", "memory", "system", "temp") else copy.stem)
+    connection.execute(f"ATTACH {literal(str(copy))} AS {name} (READ_ONLY)")
+    connection.execute(f"USE {name}; SET TimeZone = 'UTC'")
 
 
 def _days(name: str, day: date | str | None) -> Iterator[date]:

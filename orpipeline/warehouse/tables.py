@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import polars as pl
 
+from orpipeline.contracts import rules
+from orpipeline.contracts.findings import FINDINGS_SCHEMA, finding_frame
 from orpipeline.contracts.tables import RELATIONS, TABLES
-from orpipeline.contracts.validation import Seen, check_table
+from orpipeline.contracts.validation import require_bounds
 from orpipeline.errors import NextAttempt, WarehouseError
 from orpipeline.warehouse.schema import (
     DEFAULT_SCHEMA,
@@ -31,6 +32,15 @@ SELECT lower(table_name), 'TABLE' FROM duckdb_tables() WHERE {_IN_SCHEMA}
 UNION ALL
 SELECT lower(view_name), 'VIEW' FROM duckdb_views() WHERE {_IN_SCHEMA}
 """  # noqa: S608 - our own constant
+_NEW_SQL = """
+SELECT min(as_of) AS day, {name} FROM {table} GROUP BY {name}
+HAVING day > (SELECT min(as_of) FROM {table}) AND list_contains(?::DATE[], day) ORDER BY ALL
+"""
+_GONE_SQL = """
+SELECT as_of + 1 AS day, {name} FROM {table} AS before WHERE list_contains(?::DATE[], day) AND NOT EXISTS (
+    FROM {table} AS now WHERE now.as_of = before.as_of + 1 AND now.{name} = before.{name}
+) ORDER BY ALL
+"""
 
 
 class Tables:
@@ -93,15 +103,6 @@ class Tables:
             ) from error
         return pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
 
-    def fingerprints(self) -> dict[date, list[tuple[str, int]]]:
-        """Return what each day's rows hash to, table by table: equal for equal rows."""
-        found: dict[date, list[tuple[str, int]]] = {}
-        for name in TABLES if self.ours else ():
-            rows = f"SELECT as_of, bit_xor(hash(rows)) FROM {self._full_name(name)} AS rows GROUP BY as_of"  # noqa: S608 - quoted
-            for day, digest in self._connection.execute(rows).fetchall():
-                found.setdefault(day, []).append((name, digest))
-        return found
-
     def copy_to_parquet(self, name: str, path: Path, *, citation: str) -> None:
         """Write a table or view to a Parquet file, sorted by its key."""
         about = f"citation: {literal(citation)}, description: {literal(RELATIONS[name].summary())}"
@@ -110,27 +111,39 @@ class Tables:
             f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{about}}})"
         )
 
-    def seen(self, days: Sequence[date]) -> Seen:
-        """Return the tags and macro-categories that warnings about new and missing names need.
+    def novelties(self, days: Sequence[date]) -> pl.DataFrame:
+        """Return warnings of names that are new on some days, and of tags that are missing since the day before.
 
-        These are the first day of each name, and all names from the day before the first of `days` to the last.
+        On the first day of all, no name counts as new. The frame has the columns of `FINDINGS_SCHEMA`.
         """
-        tags = self._names_around("task_classifications", "tag", days)
-        return Seen(tags, self._names_around("macro_categories", "key", days))
+        found = [pl.DataFrame(schema=FINDINGS_SCHEMA)]
+        new, gone = (_NEW_SQL, "new: no earlier day has it"), (_GONE_SQL, "gone: the day before has it")
+        for rule, table, name, (query, what) in (
+            (rules.SAME_TAGS, "task_classifications", "tag", new),
+            (rules.SAME_TAGS, "task_classifications", "tag", gone),
+            (rules.KNOWN_MACROS, "macro_categories", "key", new),
+        ):
+            if table not in self.ours:
+                continue
+            query = query.format(table=self._full_name(table), name=name)
+            rows = self._connection.execute(query, [days]).fetchall()
+            found.append(finding_frame(rule, table, ((day, name, value, what) for day, value in rows)))
+        return pl.concat(found)
 
-    def replace_days(self, days: Iterable[date], frames: Mapping[str, pl.DataFrame]) -> dict[str, int]:
-        """Replace the rows of `days` in every table with those of `frames`, and return each table's row count.
+    def replace_days(self, days: Iterable[date], frames: Mapping[str, pl.DataFrame]) -> None:
+        """Replace the rows of `days` in every table with those of `frames`.
 
-        The frames, by table name, have rows of these days only. Before anything is written, their columns are compared
-        with the contract's, and the leaderboards are validated: raises WarehouseError or InvalidSnapshotError. Rows are
-        inserted by column name. An empty warehouse gets its tables and views.
+        The frames, by table name, have rows of these days only. The leaderboards, which we compute, are validated
+        first: raises InvalidSnapshotError. Rows are inserted by column name. An empty warehouse gets its tables and
+        views.
         """
-        wanted = sorted(set(days))
-        checked = {name: check_table(name, frames[name]) for name in TABLES}
+        for name in ("model_leaderboard", "author_leaderboard"):
+            require_bounds(name, frames[name])
         if not self.ours:
             self.recreate()
         self.changed = True
-        return {name: self._replace(name, wanted, frame) for name, frame in checked.items()}
+        for name in TABLES:
+            self._replace(name, sorted(set(days)), frames[name])
 
     def recreate(self) -> None:
         """Drop our tables and views, and create empty ones as declared. Everything else in the schema stays.
@@ -179,18 +192,7 @@ class Tables:
         query = "SELECT type FROM duckdb_databases() WHERE database_name = current_database()"
         return self._connection.execute(query).fetchall() == [("duckdb",)]
 
-    def _names_around(self, table: str, column: str, days: Sequence[date]) -> pl.DataFrame:
-        rows: list[tuple[Any, ...]] = []
-        if days and table in self.ours:
-            stored = self._full_name(table)
-            query = (
-                f"SELECT min(as_of), {column} FROM {stored} GROUP BY {column} "  # noqa: S608 - quoted
-                f"UNION SELECT as_of, {column} FROM {stored} WHERE as_of BETWEEN ? AND ?"
-            )
-            rows = self._connection.execute(query, [min(days) - timedelta(days=1), max(days)]).fetchall()
-        return pl.DataFrame(rows, schema={"as_of": pl.Date, column: pl.String}, orient="row")
-
-    def _replace(self, name: str, days: Sequence[date], frame: pl.DataFrame) -> int:
+    def _replace(self, name: str, days: Sequence[date], frame: pl.DataFrame) -> None:
         stored, columns = self._full_name(name), quoted_names(frame.columns)
         if days:
             # The range lets DuckDB skip whole blocks of other days; the list is exact.
@@ -203,8 +205,6 @@ class Tables:
             f"INSERT INTO {stored} BY NAME SELECT {columns} FROM incoming"  # noqa: S608 - quoted
         ).fetchall()
         self._connection.unregister("incoming")
-        counted = self._connection.execute(f"SELECT count(*) FROM {stored}").fetchall()  # noqa: S608 - quoted
-        return int(counted[0][0])
 
     def _full_name(self, *name: str) -> str:
         return full_name(self._connection, self._schema, *name)

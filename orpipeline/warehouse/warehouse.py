@@ -15,7 +15,7 @@ from orpipeline.errors import NextAttempt, OrpipelineError, WarehouseError
 from orpipeline.settings import LOCK_WAIT_SECONDS, Settings
 from orpipeline.warehouse.duckdb_file import DuckDBFile, log
 from orpipeline.warehouse.ducklake import DuckLake
-from orpipeline.warehouse.publishing import parquet_folder, publish_copy, upload, write_parquet
+from orpipeline.warehouse.publishing import parquet_folder, publish_copy, write_parquet
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA
 from orpipeline.warehouse.tables import Tables
 
@@ -67,13 +67,6 @@ class Warehouse:
             )
 
     @property
-    def path(self) -> Path:
-        """The path of the DuckDB file; a lake has none."""
-        if not isinstance(self.place, Path):
-            raise TypeError(f"{self.name} is not a file")
-        return self.place
-
-    @property
     def name(self) -> str:
         """How messages name the warehouse. Never contains a password."""
         return self._engine.name
@@ -109,12 +102,7 @@ class Warehouse:
             with _transaction(connection):
                 tables = Tables(connection, self.schema)
                 yield tables
-            has_new_copy = self._publish(connection)
-            write_files = tables.changed or has_new_copy
-            if write_files and self.published is not None and not self._is_uploaded_later:
-                with self._as_warning(self.published):
-                    write_parquet(Tables(connection, self.schema), parquet_folder(self.published, self.schema))
-        self._upload(has_new_copy, self.schema if write_files else None)
+            self._publish(connection, with_parquet=tables.changed)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -122,13 +110,7 @@ class Warehouse:
         with self.locked() as connection:
             with _transaction(connection):
                 yield connection
-            has_new_copy = self._publish(connection)
-        self._upload(has_new_copy, None)
-
-    def publish(self) -> None:
-        """Publish the tables as they are now."""
-        with self.writing() as tables:
-            tables.changed = True
+            self._publish(connection, with_parquet=False)
 
     @contextmanager
     def locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -161,40 +143,23 @@ class Warehouse:
         with self.reading() as tables:
             return tables.read(name, since=since, until=until)
 
-    def days(self, name: str = "snapshots") -> list[date]:
-        """Return the days that a table has, oldest first."""
-        with self.reading() as tables:
-            return tables.days(name)
+    def _publish(self, connection: duckdb.DuckDBPyConnection, *, with_parquet: bool) -> None:
+        """Publish, while this process still has the lock: the newest commit is published last.
 
-    def _publish(self, connection: duckdb.DuckDBPyConnection) -> bool:
-        """Replace the copy, while this process still has the lock: the newest commit is published last.
-
-        Returns whether there is a new copy. Readers of a lake open the lake itself.
+        Readers of a lake open the lake itself, so it has no copy.
         """
-        if self.published is not None and isinstance(self.place, Path):
-            with self._as_warning(self.published):
-                return publish_copy(connection, self.place, self.published)
-        return False
-
-    @property
-    def _is_uploaded_later(self) -> bool:
-        return isinstance(self.published, str) and isinstance(self.place, Path)
-
-    def _upload(self, has_new_copy: bool, schema: str | None) -> None:
-        """Upload the copy and, with a schema, its Parquet files, without the lock: an upload can take minutes."""
-        if isinstance(self.published, str) and isinstance(self.place, Path) and (has_new_copy or schema):
-            with self._as_warning(self.published):
-                upload(self.place, self.published, schema=schema, wait_seconds=self._lock_wait_seconds)
-
-    @contextmanager
-    def _as_warning(self, published: Path | str) -> Iterator[None]:
+        if self.published is None:
+            return
         try:
-            yield
+            if isinstance(self.place, Path):
+                publish_copy(connection, self.place, self.published)
+            if with_parquet:
+                write_parquet(Tables(connection, self.schema), parquet_folder(self.published, self.schema))
         except (duckdb.Error, OSError, OrpipelineError) as error:
-            where = published.parent if isinstance(published, Path) else published.rpartition("/")[0]
+            where = self.published.parent if isinstance(self.published, Path) else self.published.rpartition("/")[0]
             log.warning(
                 "The tables are written, but not the published copy in %s: %s. Readers still see the copy of an "
-                "earlier run; the next write publishes again.",
+                "earlier run; the next load publishes again.",
                 where,
                 str(error).rstrip("."),
             )
