@@ -182,10 +182,7 @@ class Archive:
 
     def read_all(self, revisions: Iterable[Revision]) -> Iterator[Content | StoreError]:
         """Yield what many files hold in the revisions' order, or why one cannot be read."""
-        if self._store.is_local:
-            yield from map(self._read_or_error, revisions)
-            return
-        with ThreadPoolExecutor(_READERS) as threads:
+        with ThreadPoolExecutor(1 if self._store.is_local else _READERS) as threads:
             yield from threads.map(self._read_or_error, revisions)
 
     def sweep(self) -> None:
@@ -236,15 +233,10 @@ class Archive:
 
     def _listed(self, folder: str) -> list[Revision]:
         return [
-            one
+            replace(one, path=self._store.address(name))
             for name in self._store.entries(f"{self._dataset}/{folder}".rstrip("/"))
-            if (one := self._named(name)) is not None and (folder == UNDATED) == (one.as_of is None)
+            if (one := named(name)) is not None and (folder == UNDATED) == (one.as_of is None)
         ]
-
-    def _named(self, name: str) -> Revision | None:
-        """Return the revision that a file's name describes, or None if it is not the name of one."""
-        found = named(name)
-        return replace(found, path=self._store.address(name)) if found else None
 
     def _numbered(self, as_of: date, revision: Revision) -> Revision:
         """Return a revision with its number. Of the same bytes archived at once, the first is the revision."""

@@ -63,8 +63,9 @@ def capture(
             except StoreError as error:
                 outage = error
     if outage is not None:
-        waiting = (revision or spool.latest(newest_day)) if spool else None
-        raise _waiting(outage, waiting) from outage
+        kept = (revision or spool.latest(newest_day)) if spool else None
+        waits = f" The response waits in {kept.path}; the next run archives it." if kept else ""
+        raise StoreError(f"{outage}{waits}", next_attempt=outage.next_attempt) from outage
     if revision is not None and unreadable is not None:
         raise UnreadableResponseError(f"{unreadable} It is archived as {revision.path}.", body=unreadable.body)
     if revision is not None and revision.as_of is None:
@@ -91,9 +92,3 @@ def _delivered(spool: Archive, archive: Archive, kept: Revision) -> Revision:
     delivered = {one.name: one for one in spool.deliver(archive)}
     of_day = archive.revisions(kept.as_of) if kept.as_of else []
     return next((one for one in reversed(of_day) if one.digest == kept.digest), delivered.get(kept.name, kept))
-
-
-def _waiting(outage: StoreError, kept: Revision | None) -> StoreError:
-    """Return the error with where the response waits."""
-    waits = f" The response waits in {kept.path}; the next run archives it." if kept else ""
-    return StoreError(f"{outage}{waits}", next_attempt=outage.next_attempt)

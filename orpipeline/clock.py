@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
@@ -17,23 +16,12 @@ OWN_CLOCK_TOLERANCE = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(days=31)
 """How old the newest day that the API serves can be. It is yesterday, or a few days old if OpenRouter is late."""
 
-_clock: Clock = partial(datetime.now, UTC)
+_clock: Clock = partial(datetime.now, UTC)  # `orpipeline.testing.fixed_clock` replaces it
 
 
 def utc_now() -> datetime:
     """Return the current time in UTC."""
     return _clock()
-
-
-@contextmanager
-def use_clock(clock: Clock) -> Iterator[None]:
-    """Let `utc_now` return the times of `clock`, in all threads of this process, until the block ends."""
-    global _clock
-    before, _clock = _clock, clock
-    try:
-        yield
-    finally:
-        _clock = before
 
 
 def newest_completed_day(now: datetime) -> date:

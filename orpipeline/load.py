@@ -20,12 +20,7 @@ from orpipeline.contracts.findings import rejected_days, rejection
 from orpipeline.contracts.frames import Frames, parse
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import validate
-from orpipeline.errors import (
-    DamagedWarehouseError,
-    DayNotAvailableError,
-    OrpipelineError,
-    StoreError,
-)
+from orpipeline.errors import DamagedWarehouseError, DayNotAvailableError, OrpipelineError, StoreError
 from orpipeline.leaderboard import leaderboards
 from orpipeline.text import citation
 from orpipeline.warehouse.tables import Tables

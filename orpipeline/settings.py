@@ -173,24 +173,17 @@ class Settings(BaseModel):
         description="How many seconds to wait for another process that has locked the warehouse.",
     )
     base_url: str = Field(default=DEFAULT_BASE_URL, description="The API's address, without `/classifications/task`.")
-    allow_http: bool = Field(
-        default=False,
-        description="Whether to send the API key over `http://` to another machine, where others can read it on the "
-        "way. To this machine, it is always allowed.",
-    )
     requests_per_minute: int = Field(
         default=REQUESTS_PER_MINUTE,
         ge=1,
         le=REQUESTS_PER_MINUTE,
-        description="The most requests in a minute, for all processes with the same `state`. "
-        "OpenRouter's limit is for a key.",
+        description="The most requests in a minute for all processes with the same `state`.",
     )
     requests_per_day: int = Field(
         default=REQUESTS_PER_DAY,
         ge=1,
         le=REQUESTS_PER_DAY,
-        description="The most requests in 24 hours, for all processes with the same `state`. "
-        "OpenRouter's limit is for an account.",
+        description="The most requests in 24 hours for all processes with the same `state`.",
     )
     alert_webhook: SecretStr | None = Field(
         default=None, description="The URL to which `alert_sensor` posts failed runs."
@@ -213,7 +206,6 @@ class Settings(BaseModel):
             start_date: str | date = ...,
             lock_wait_seconds: float = ...,
             base_url: str = ...,
-            allow_http: bool = ...,
             requests_per_minute: int = ...,
             requests_per_day: int = ...,
             alert_webhook: str | SecretStr | None = ...,
@@ -242,15 +234,6 @@ class Settings(BaseModel):
             raise ValueError("must be an http:// or https:// URL, without a user, password, query or fragment")
         return value.rstrip("/")
 
-    @model_validator(mode="after")
-    def _require_a_lake_for_its_files(self) -> Self:
-        if "lake_data" in self.model_fields_set and not self.is_lake:
-            raise SettingsError(
-                "Invalid settings: lake_data (ORPIPELINE_LAKE_DATA) is set, but warehouse (ORPIPELINE_WAREHOUSE) is "
-                "not a lake. Set it to `ducklake:postgres:...`, or leave lake_data unset."
-            )
-        return self
-
     @property
     def is_lake(self) -> bool:
         """Whether the warehouse is a DuckLake."""
@@ -270,17 +253,6 @@ class Settings(BaseModel):
     def spool(self) -> Path:
         """Where a fetched response waits until an archive in an object store has it: a folder for each archive."""
         return self.data_dir / "spool" / sha256(str(self.archive).encode()).hexdigest()[:12]
-
-    @property
-    def dagster_home(self) -> Path:
-        """Where the commands keep Dagster's state while DAGSTER_HOME is not set.
-
-        A clone with its own data folder uses `.dagster`, which `dagster dev` in that folder uses too. Any other data
-        folder has its own, because runs must not appear beside another pipeline's tables.
-        """
-        project = project_dir()
-        is_own = project is not None and self.data_dir == project / "data"
-        return self.data_dir.with_name(".dagster") if is_own else self.data_dir / "dagster"
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import obstore
 from obstore import exceptions
-from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
 from orpipeline.errors import NextAttempt, StoreError
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import RetryConfig
 
-TIMEOUT_SECONDS = 8.0
-"""How long one request to an object store may take. A response has some 30 kB."""
-LARGE_FILE_SECONDS = 120.0
-"""The same for the published copy, or for a part of it when it is uploaded."""
+TIMEOUT_SECONDS = 20.0
+"""How long one request to an object store may take: a response of 30 kB, or a part of the published copy."""
 _CONNECT_SECONDS = 3
 _RETRIES: RetryConfig = {
     "max_retries": 5,
@@ -40,7 +38,6 @@ _RETRIES: RetryConfig = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 _PART_BYTES = 8_000_000
-_STAGED = re.compile(r".+#[0-9]+")  # how obstore names a local file until it is complete
 _CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".md": "text/plain; charset=utf-8"}
 """With these, a browser shows a file and does not download it."""
 
@@ -53,13 +50,10 @@ class Store:
     is the variable that has the place, for errors. All methods raise StoreError.
     """
 
-    def __init__(
-        self, place: Path | str, *, setting: str, private: bool = False, timeout_seconds: float = TIMEOUT_SECONDS
-    ) -> None:
+    def __init__(self, place: Path | str, *, setting: str, private: bool = False) -> None:
         self.place = place
         self._setting = setting
         self._mode = 0o700 if private else 0o777
-        self._timeout_seconds = timeout_seconds
 
     @property
     def is_local(self) -> bool:
@@ -125,8 +119,8 @@ class Store:
         """
         if isinstance(self.place, Path) and self.place.is_dir():
             with self._errors("write", ""):
-                for path in self.place.glob(f"{pattern}#*"):
-                    if _STAGED.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < before:
+                for path in self.place.glob(f"{pattern}#[0-9]*"):  # how obstore names a file until it is complete
+                    if path.is_file() and path.stat().st_mtime < before:
                         path.unlink(missing_ok=True)
 
     def _exists(self, folder: str) -> bool:
@@ -166,7 +160,7 @@ class Store:
             return LocalStore(self.place)
         require_allowed(host_of(self.place))
         options: Any = {
-            "timeout": timedelta(seconds=self._timeout_seconds),
+            "timeout": timedelta(seconds=TIMEOUT_SECONDS),
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
             # With options of our own, obstore no longer reads this from the environment.
             "allow_http": _is_true(os.environ.get("AWS_ALLOW_HTTP") or os.environ.get("AZURE_ALLOW_HTTP")),
@@ -174,7 +168,7 @@ class Store:
         try:
             return from_url(self.place, client_options=options, retry_config=_RETRIES)
         except (exceptions.BaseError, ValueError) as error:
-            raise _of_object_store("open", self.place, self._setting, str(error)) from None
+            raise _of_object_store("open", self.place, self._setting, error) from None
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
@@ -185,14 +179,13 @@ class Store:
         address = self.address(name) if name else self.place
         try:
             yield
-        except (AlreadyExistsError, FileNotFoundError) as error:
-            if self.is_local or not _NO_BUCKET.search(str(error)):
-                raise
-            raise _of_object_store(verb, str(address), self._setting, str(error)) from None
         except (exceptions.BaseError, ValueError, OSError) as error:
+            is_of_file = isinstance(error, AlreadyExistsError | FileNotFoundError)
+            if is_of_file and (self.is_local or not _NO_BUCKET.search(str(error))):
+                raise
             if self.is_local:
                 raise _of_folder(verb, address, self._setting, error) from None
-            raise _of_object_store(verb, str(address), self._setting, str(error), error) from None
+            raise _of_object_store(verb, str(address), self._setting, error) from None
 
 
 def host_of(url: str) -> str:
@@ -214,12 +207,24 @@ def sync(path: Path) -> None:
 
 
 _OS_MESSAGE = re.compile(r'message: "([^"]+)"')
-_STATUS = re.compile(r"status code: ([1-5][0-9]{2})|\bstatus: ([1-5][0-9]{2})\b")
+_STATUS = re.compile(r"\b(?:status code|status): ([1-5][0-9]{2})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
-_LATE = re.compile(r"kind: Timeout|TimedOut")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified bucket does not exist", re.IGNORECASE)
-# Where a virtual machine gets its credentials: obstore requests them there if the environment has none.
-_METADATA = re.compile(r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google\.internal")
+# By what obstore reports, after `<verb class status>`: what is wrong, and what a person can do.
+_PROBLEMS = (
+    (_NO_BUCKET, "the bucket {bucket} does not exist{stated}. Create it, or fix the URL."),
+    # Where a virtual machine gets its credentials: obstore requests them there if the environment has none.
+    (r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google\.internal", "no credentials found. Set {variables}."),
+    ("BadScheme", "the endpoint is http://, not https://. Set AWS_ALLOW_HTTP=true to allow that."),
+    ("^<open |MissingAccount", "the store's own variables are incomplete or invalid. Check {variables}."),
+    ("^<.* 30[17]>|AuthorizationHeaderMalformed", "the bucket is in another region{stated}. Set AWS_REGION."),
+    (
+        "^<.*(PermissionDenied|Unauthenticated|40[13]>)",
+        "access denied{stated}. Check {variables}, and the permissions of their owner.",
+    ),
+    ("^<.* 404>", "the bucket {bucket} does not exist{stated}. Create it, or fix the URL."),
+    ("^<.* 4(?!08|29)..>", "the store rejected the request{stated}."),
+)
 _VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -241,39 +246,22 @@ def _of_folder(verb: str, path: Path | str, setting: str, error: Exception) -> S
     )
 
 
-def _of_object_store(verb: str, url: str, setting: str, message: str, error: Exception | None = None) -> StoreError:
+def _of_object_store(verb: str, url: str, setting: str, error: Exception) -> StoreError:
     """Return the error with what obstore's message is about, but without its text."""
-    parts, found, code = urlsplit(url), _STATUS.search(message), _CODE.search(message)
-    status = int(found[1] or found[2]) if found else None
-    stated = f" (HTTP {status}{f' {code[1]}' if code else ''})" if status else ""
-    variables = _VARIABLES[parts.scheme]
-    is_denied = isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403)
-    cases = (
-        (
-            _NO_BUCKET.search(message) or (status == 404 and not is_denied),
-            f"the bucket {parts.netloc} does not exist{stated}. Create it, or fix the URL.",
-        ),
-        (_METADATA.search(message), f"no credentials found. Set {variables}."),
-        ("BadScheme" in message, "the endpoint is http://, not https://. Set AWS_ALLOW_HTTP=true to allow that."),
-        (
-            verb == "open" or "MissingAccount" in message,
-            f"the store's own variables are incomplete or invalid. Check {variables}.",
-        ),
-        (
-            status in (301, 307) or (code and code[1] == "AuthorizationHeaderMalformed"),
-            f"the bucket is in another region{stated}. Set AWS_REGION.",
-        ),
-        (is_denied, f"access denied{stated}. Check {variables}, and the permissions of their owner."),
-        (status and status < 500 and status not in (408, 429), f"the store rejected the request{stated}."),
-    )
-    problem = next((text for holds, text in cases if holds), None)
+    message, parts = str(error), urlsplit(url)
+    status, code = (found[1] if (found := one.search(message)) else "" for one in (_STATUS, _CODE))
+    stated = f" (HTTP {status}{f' {code}' if code else ''})" if status else ""
+    reported = f"<{verb} {type(error).__name__} {status}> {message}"
+    problem = next((text for pattern, text in _PROBLEMS if re.search(pattern, reported)), None)
     next_attempt = NextAttempt.NEEDS_PERSON if problem else NextAttempt.TRANSIENT
     if problem is None and status:
-        problem = f"the store sent an error{stated}. Try again later."
+        problem = "the store sent an error{stated}. Try again later."
     elif problem is None:
-        reason = "it did not respond in time" if _LATE.search(message) else "it cannot be reached"
+        is_late = "kind: Timeout" in message or "TimedOut" in message
+        reason = "it did not respond in time" if is_late else "it cannot be reached"
         problem = f"{reason}. Check the network and the endpoint, or try again later."
-    return StoreError(f"Cannot {verb} {url} ({setting}): {problem}", next_attempt=next_attempt)
+    told = problem.format(bucket=parts.netloc, stated=stated, variables=_VARIABLES[parts.scheme])
+    return StoreError(f"Cannot {verb} {url} ({setting}): {told}", next_attempt=next_attempt)
 
 
 def _is_true(value: str | None) -> bool:

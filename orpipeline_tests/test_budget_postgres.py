@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orpipeline.clock import use_clock
 from orpipeline.errors import BudgetSpentError, NextAttempt, SettingsError, StoreError
 from orpipeline.openrouter.budget import Budget
 from orpipeline.openrouter.client import Client
 from orpipeline.testing import LocalApi, sample_response
+from orpipeline.testing.clock import use_clock
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import run_python, started
 from orpipeline_tests.servers import PostgresServer, free_port
@@ -33,7 +33,7 @@ def url(postgres_server: PostgresServer, database: str) -> str:
 _HOST = """
 import sys, threading
 from datetime import UTC, datetime, timedelta
-from orpipeline.clock import use_clock
+from orpipeline.testing.clock import use_clock
 from orpipeline.errors import BudgetSpentError
 from orpipeline.openrouter.budget import open_budget
 from orpipeline.settings import Settings

@@ -54,7 +54,7 @@ def test_an_export_has_every_day_as_it_is_now_with_descriptions_and_citation(pla
         assert about[b"citation"].decode() in CITATION
     assert (to / "CITATION").read_text() == CITATION
     dictionary = (to / "DATA_DICTIONARY.md").read_text()
-    assert [name for name in RELATIONS if f"`{name}`\n" in dictionary] == list(EXPORTED)
+    assert [name for name in RELATIONS if f"`{name}`\n" in dictionary] == list(RELATIONS)
     place.load(DAYS[1], label="Restated")
     place.load(NEW)
     assert export(place, to) == [*DAYS, NEW]

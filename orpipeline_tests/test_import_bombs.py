@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orpipeline.archive import Archive
+from orpipeline.cli.options import dagster_home
 from orpipeline.defs import imports as import_jobs
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.formats import read_responses
@@ -28,7 +29,7 @@ from orpipeline_tests.responses import DAY
 
 # In bytes. The command needs 240,000,000 for a tiny file, nearly all for its imports. tarfile reads a name at once.
 MAX_MEMORY = 550_000_000
-MAX_SECONDS = 6  # of processor time for a file: others may use the machine, too
+MAX_SECONDS = 15  # of processor time for a file, on any machine
 MB = 1_000_000
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -154,7 +155,7 @@ def test_the_import_of_bombs_ends_soon_in_little_memory_and_names_each(tmp_path:
     assert int(memory) < MAX_MEMORY
     assert float(seconds) < MAX_SECONDS * len(paths)
     assert len(done.stdout) < 500_000 * len(paths)
-    state = [file for file in load_settings().dagster_home.rglob("*") if file.is_file()]
+    state = [file for file in dagster_home(load_settings()).rglob("*") if file.is_file()]
     assert 0 < sum(file.stat().st_size for file in state) < 2 * MB
 
 

@@ -195,7 +195,7 @@ def test_a_writer_that_lost_its_lock_does_not_commit_beside_another_one(
             )
             replace(filled, frames_of(day), day)
 
-    with pytest.raises(WarehouseError, match=r"at the same time without orpipeline's lock; its tables are unchanged"):
+    with pytest.raises(WarehouseError, match="its tables are unchanged"):
         lose_it()
     assert_has(filled, frames_of(DAY, day))
 
@@ -233,7 +233,7 @@ def test_a_lake_keeps_its_files_in_an_object_store(lake: EnginePlace, bucket: st
     ("data", "reason"),
     [
         ("s3://no-such-bucket/lake", "the bucket no-such-bucket does not exist"),
-        ("gs://bucket/lake", "AWS_ENDPOINT_URL=https://storage.googleapis.com"),
+        ("gs://bucket/lake", "Set ORPIPELINE_LAKE_DATA to a folder or s3://"),
         ("az://container/lake", "cannot keep its files in az://"),
     ],
 )

@@ -266,8 +266,8 @@ def test_a_damaged_file_is_kept_aside_and_all_days_are_loaded_into_a_new_one(
     assert {suffix: aside.with_name(aside.name + suffix).read_bytes() for suffix in damaged} == damaged
     assert_same_rows(filled, before)
     damage(path)
-    rebuilt = rebuild_all(filled, since=LAST)
-    assert (rebuilt.days, rebuilt.set_aside) == (DAYS, aside.with_name(f"{aside.name}-2"))
+    rebuilt = rebuild(filled.archive, filled.warehouse, now=NOON + timedelta(hours=1), since=LAST)
+    assert (rebuilt.days, rebuilt.set_aside) == (DAYS, Path(str(aside).replace("T12", "T13")))
     assert_same_rows(filled, before)
 
 

@@ -29,11 +29,8 @@ def test_the_environment_is_one_way_to_make_them(tmp_path: Path) -> None:
         "ORPIPELINE_START_DATE": "2026-08-01",
         "ORPIPELINE_BASE_URL": "http://127.0.0.1:1/api/",
         "ORPIPELINE_REPORTS": "",
-        "ORPIPELINE_ALLOW_HTTP": "true",
     }
-    expected = Settings(
-        data_dir=tmp_path, start_date=date(2026, 8, 1), base_url="http://127.0.0.1:1/api", allow_http=True
-    )
+    expected = Settings(data_dir=tmp_path, start_date=date(2026, 8, 1), base_url="http://127.0.0.1:1/api")
     assert load_settings(variables) == expected
 
 
@@ -45,12 +42,6 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
     (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs()} - {None}
     assert partitions is not None
     assert partitions.get_first_partition_key() == "2026-06-17"
-
-
-@pytest.mark.parametrize("allowed", [True, False])
-def test_the_client_sends_the_key_over_http_only_if_the_settings_allow_it(tmp_path: Path, allowed: bool) -> None:
-    defs = build_defs(Settings(data_dir=tmp_path, allow_http=allowed))
-    assert (defs.resources or {})["openrouter"].client().allow_http is allowed
 
 
 @pytest.mark.parametrize(
@@ -73,8 +64,7 @@ def test_the_client_sends_the_key_over_http_only_if_the_settings_allow_it(tmp_pa
         ("ORPIPELINE_REQUESTS_PER_MINUTE", "31", "less than or equal to 30"),
         ("ORPIPELINE_REQUESTS_PER_DAY", "0", "greater than or equal to 1"),
         ("ORPIPELINE_START_DATE", "soon", "date"),
-        ("ORPIPELINE_ALLOW_HTTP", "perhaps", "boolean"),
-        ("ORPIPELINE_LAKE_DATA", "/srv/lake", "is not a lake"),
+        ("ORPIPELINE_LOCK_WAIT_SECONDS", "long", "number"),
     ],
 )
 def test_an_invalid_variable_is_named_in_one_line_without_its_value(variable: str, value: str, reason: str) -> None:

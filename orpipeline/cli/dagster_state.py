@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
+from orpipeline.cli.options import dagster_home
 from orpipeline.errors import DagsterStateError, StoreError
 from orpipeline.settings import Settings, project_dir
 from orpipeline.stores import Store
@@ -33,12 +34,11 @@ def prepare_dagster_home(settings: Settings) -> Path:
     project's `dagster.yaml`. The copy has no storage paths: Dagster's defaults apply. Raises DagsterStateError if the
     folder cannot be written.
     """
-    configured = os.environ.get("DAGSTER_HOME")
-    home = Path(configured) if configured else settings.dagster_home
+    home: Path | str = os.environ.get("DAGSTER_HOME", "")
     try:
-        home = home.expanduser().absolute()
+        home = dagster_home(settings).absolute()
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not configured:
+        if not os.environ.get("DAGSTER_HOME"):
             _write_instance_config(home / "dagster.yaml")
     except (OSError, StoreError, RuntimeError) as error:  # the latter for `~user` of an unknown user
         raise DagsterStateError(

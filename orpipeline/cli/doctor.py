@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orpipeline.cli import terminal
-from orpipeline.cli.options import command_settings, demo_option, examples
+from orpipeline.cli.options import command_settings, dagster_home, demo_option, examples
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import NotPublishedError, OrpipelineError, StoreError, WarehouseBusyError, WarehouseError
 from orpipeline.settings import API_KEY, PREFIX, Settings, api_key
@@ -140,12 +140,11 @@ def _check_api(settings: Settings, report: _Report) -> None:
 
 def _check_places(settings: Settings, report: _Report) -> None:
     """Add the files and folders on this machine that a run writes and that this process cannot write."""
-    home = os.environ.get("DAGSTER_HOME")
     places = {
         "archive": settings.archive,
         "warehouse": settings.warehouse,
         "reports": settings.reports,
-        "Dagster's state": Path(home).expanduser() if home else settings.dagster_home,
+        "Dagster's state": dagster_home(settings),
     }
     if settings.is_lake:
         places["lake's files"] = settings.lake_data

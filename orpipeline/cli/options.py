@@ -6,11 +6,12 @@ import os
 import re
 from contextlib import suppress
 from datetime import date
+from pathlib import Path
 
 import click
 
 from orpipeline.errors import OrpipelineError
-from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings
+from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings, project_dir
 
 
 def examples(*lines: str) -> str:
@@ -44,6 +45,20 @@ def command_settings(*, demo: bool) -> Settings:
     if not own.data_dir.is_dir():
         raise OrpipelineError(f"There is no demo in {own.data_dir} yet. Run `orpipeline demo` first.")
     return own
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Return the folder with Dagster's state: DAGSTER_HOME or, without it, one for the settings' data folder.
+
+    A clone with its own data folder uses `.dagster`, which `dagster dev` in that folder uses too. Any other data
+    folder has its own, because runs must not appear beside another pipeline's tables.
+    """
+    configured = os.environ.get("DAGSTER_HOME")
+    if configured:
+        return Path(configured).expanduser()
+    project = project_dir()
+    is_own = project is not None and settings.data_dir == project / "data"
+    return settings.data_dir.with_name(".dagster") if is_own else settings.data_dir / "dagster"
 
 
 def demo_settings(settings: Settings, first: date | None = None) -> Settings:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from orpipeline.cli.options import dagster_home
 from orpipeline.errors import OrpipelineError
 from orpipeline.network import is_loopback
 from orpipeline.settings import PREFIX, Settings
@@ -107,8 +108,7 @@ def _in_postgres(conninfo: str, setting: str) -> tuple[str, bool]:
 
 
 def _dagster(settings: Settings) -> Part:
-    configured = os.environ.get("DAGSTER_HOME")
-    home = Path(configured).expanduser() if configured else settings.dagster_home
+    home = dagster_home(settings)
     setting = "the storage in $DAGSTER_HOME/dagster.yaml"
     url = _postgres_storage(home / "dagster.yaml")
     if url is None:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from orpipeline.contracts.rules import RULES
-from orpipeline.contracts.tables import DUCKDB_TYPES, EXPORTED, RELATIONS, VIEWS, DayTable
+from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, VIEWS, DayTable
 
 _INTRODUCTION = """# Data dictionary
 
-{where} Shares are fractions of 1, rounded to 3 decimals by OpenRouter, unless
-a column's description states otherwise. Days are in UTC. Columns marked *key* are the primary key.
+All tables and views are in the DuckDB schema `openrouter`. Each is also a Parquet file (`task_models.parquet`), except
+for `latest_leaderboard`. Types have DuckDB's names. Shares are fractions of 1, rounded to 3 decimals by OpenRouter,
+unless a column's description states otherwise. Days are in UTC. Columns marked *key* are the primary key.
 """
 
-_IN_DUCKDB = "All tables are in the DuckDB schema `openrouter`."
-_EXPORTED = """Each table and view is one Parquet file (`task_models.parquet`). Types have DuckDB's names."""
+
+def data_dictionary() -> str:
+    """Return every table and view with its columns (type, key, NULL, meaning), and the rules for a day."""
+    return "\n".join([_INTRODUCTION, *_relations(), *_rules()])
 
 
-def data_dictionary(*, exported: bool = False) -> str:
-    """Return every table and view with its columns (type, key, NULL, meaning), and the rules for a day.
-
-    With `exported`, describe them as Parquet files; `latest_leaderboard` has none.
-    """
-    introduction = _INTRODUCTION.format(where=_EXPORTED if exported else _IN_DUCKDB)
-    return "\n".join([introduction, *_relations(EXPORTED if exported else RELATIONS), *_rules()])
-
-
-def _relations(relations: Mapping[str, type[DayTable]]) -> Iterator[str]:
-    for name, model in relations.items():
+def _relations() -> Iterator[str]:
+    for name, model in RELATIONS.items():
         yield f"## {'View' if name in VIEWS else 'Table'} `{name}`\n\n{model.summary()}\n"
         yield "| column | type | | meaning |\n| --- | --- | --- | --- |"
         yield from _columns(model)

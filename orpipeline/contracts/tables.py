@@ -182,6 +182,11 @@ class Snapshots(DayTable):
     citation: str = _column("How to cite the day's figures.")
 
 
+_LISTED = "What the listed models add up to, as a fraction of the tag's {}."
+_UNLISTED_UPPER = "The largest share of the {} that a model that is not listed can have, as a sum of published figures."
+_UNLISTED_UP = "{} and all rounding: no unlisted model's true share exceeds it."
+
+
 class TaskClassifications(DayTable):
     """One row per day and tag: each task's share of requests and of tokens.
 
@@ -205,14 +210,13 @@ class TaskClassifications(DayTable):
     usage_rank: pl.Int32 = _column("1 for the day's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
     token_rank: pl.Int32 = _column("1 for the day's largest token_share. Ties get the same rank, as in 1, 1, 3.")
     models_listed: pl.Int32 = _column("The number of models that the tag lists.")
-    usage_listed: float = _column("What the listed models add up to, as a fraction of the tag's requests.")
-    token_listed: float = _column("What the listed models add up to, as a fraction of the tag's tokens.")
+    usage_listed: float = _column(_LISTED.format("requests"))
+    token_listed: float = _column(_LISTED.format("tokens"))
     unlisted_usage_upper: float = _column(
-        "The largest share of the tag's requests that a model that it does not list can have: an unlisted model cannot "
-        "exceed the last listed one, nor what the listed ones leave."
+        _UNLISTED_UPPER.format("tag's requests") + " At most the last listed one's, and what the listed ones leave."
     )
     unlisted_token_upper: float = _column(
-        "The largest share of the tag's tokens that a model that it does not list can have: what the listed ones leave."
+        _UNLISTED_UPPER.format("tag's tokens") + " At most what the listed ones leave."
     )
 
 
@@ -360,21 +364,20 @@ class ModelTrends(DayTable):
     usage_share: float = _column("The share attributed to the model, as in `model_leaderboard`.")
     usage_rank_1d: pl.Int32 = _optional(f"The usage_rank 1 day before; {_NULL_BEFORE}.")
     usage_rank_7d: pl.Int32 = _optional(f"The usage_rank 7 days before; {_NULL_BEFORE}.")
-    usage_share_change_1d: float = _optional(
-        f"usage_share minus the usage_share 1 day before, as a fraction of 1; {_NULL_BEFORE}."
-    )
-    usage_share_change_7d: float = _optional(
-        f"usage_share minus the usage_share 7 days before, as a fraction of 1; {_NULL_BEFORE}. The two windows do not "
-        "overlap."
-    )
+    usage_share_change_1d: float = _optional(f"usage_share minus the usage_share 1 day before; {_NULL_BEFORE}.")
+    usage_share_change_7d: float = _optional(f"usage_share minus the usage_share 7 days before; {_NULL_BEFORE}.")
     first_seen: pl.Date = _column("The first day that lists the model in the scope.")
-    days_listed: pl.Int32 = _column(
-        "The number of days, up to and including this one, that list the model in the scope."
-    )
+    days_listed: pl.Int32 = _column("The number of days up to this one that list the model in the scope.")
     usage_share_change_7d_low: float = _optional(_CHANGE.format("smallest", "requests"))
     usage_share_change_7d_high: float = _optional(_CHANGE.format("largest", "requests"))
     token_share_change_7d_low: float = _optional(_CHANGE.format("smallest", "tokens"))
     token_share_change_7d_high: float = _optional(_CHANGE.format("largest", "tokens"))
+
+
+_ABOVE_UNLISTED = (
+    "The number of models that certainly have more {} than any model on none of the scope's lists. Their possible "
+    "ranks hold against every model; the others' are among listed models only."
+)
 
 
 class LeaderboardCoverage(DayTable):
@@ -392,26 +395,12 @@ class LeaderboardCoverage(DayTable):
     model_count: pl.Int32 = _column("The number of models that the scope's lists name.")
     usage_attributed: float = _column("The share of the scope's requests that the lists attribute to models.")
     token_attributed: float = _column("The share of the scope's tokens that the lists attribute to models.")
-    unlisted_usage_upper: float = _column(
-        "The largest share of requests that a model on none of the scope's lists can have, as a sum of published "
-        "figures."
-    )
-    unlisted_token_upper: float = _column(
-        "The largest share of tokens that a model on none of the scope's lists can have, as a sum of published figures."
-    )
-    usage_models_above_unlisted: pl.Int32 = _column(
-        "The number of models that certainly have more requests than any model on none of the scope's lists. Their "
-        "possible ranks hold against every model; the others' are among listed models only."
-    )
-    token_models_above_unlisted: pl.Int32 = _column(
-        "The number of models that certainly have more tokens than any model on none of the scope's lists."
-    )
-    unlisted_usage_up: float = _column(
-        "unlisted_usage_upper and all rounding: no unlisted model's true share exceeds it."
-    )
-    unlisted_token_up: float = _column(
-        "unlisted_token_upper and all rounding: no unlisted model's true share exceeds it."
-    )
+    unlisted_usage_upper: float = _column(_UNLISTED_UPPER.format("scope's requests"))
+    unlisted_token_upper: float = _column(_UNLISTED_UPPER.format("scope's tokens"))
+    usage_models_above_unlisted: pl.Int32 = _column(_ABOVE_UNLISTED.format("requests"))
+    token_models_above_unlisted: pl.Int32 = _column(_ABOVE_UNLISTED.format("tokens"))
+    unlisted_usage_up: float = _column(_UNLISTED_UP.format("unlisted_usage_upper"))
+    unlisted_token_up: float = _column(_UNLISTED_UP.format("unlisted_token_upper"))
 
 
 class AuthorLeaderboard(_Board):

@@ -62,7 +62,6 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     start_date: str | None = _setting("start_date")
     lock_wait_seconds: float | None = _setting("lock_wait_seconds")
     base_url: str | None = _setting("base_url")
-    allow_http: bool | None = _setting("allow_http")
     requests_per_minute: int | None = _setting("requests_per_minute")
     requests_per_day: int | None = _setting("requests_per_day")
     alert_webhook: str | None = _setting("alert_webhook")

@@ -52,7 +52,6 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
     model_config = ConfigDict(extra="forbid")
 
     base_url: str = Field(description="The API's address, without `/classifications/task`.")
-    allow_http: bool = Field(default=False, description="Send the API key over http:// to another machine.")
     state: str = Field(description="The request budget that all processes share: a folder, or postgresql://...")
     requests_per_minute: int = Field(default=REQUESTS_PER_MINUTE, description="At most the API's own 30.")
     requests_per_day: int = Field(default=REQUESTS_PER_DAY, description="At most the API's own 500.")

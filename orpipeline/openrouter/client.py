@@ -60,8 +60,7 @@ class Client:
     `api_key` is sent as the bearer token and appears nowhere else. `app_headers` are the optional headers that
     OpenRouter uses to attribute requests to an app. `retry_wait_seconds` is the wait before the second try; it doubles,
     with jitter. With a `budget`, each request is counted before it is sent, and a time that the API states for the next
-    request holds for all processes that share the budget. `sleep` waits between two tries. `allow_http` permits an
-    `http://` address on another machine.
+    request holds for all processes that share the budget. `sleep` waits between two tries.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -73,7 +72,6 @@ class Client:
     total_timeout_seconds: float = TOTAL_TIMEOUT_SECONDS
     budget: Budget | None = None
     sleep: Callable[[float], None] = time.sleep
-    allow_http: bool = False
 
     @property
     def url(self) -> str:
@@ -156,10 +154,10 @@ class Client:
         require_allowed(url.host)
         if url.scheme != "http":
             return False
-        if not is_loopback(url.host) and not self.allow_http:
+        if not is_loopback(url.host):
             raise ApiKeyError(
                 f"{self.base_url} is not encrypted, so others could read the API key, and no request was sent. Set "
-                "ORPIPELINE_BASE_URL to an https:// address, or ORPIPELINE_ALLOW_HTTP=true if you trust the network."
+                "ORPIPELINE_BASE_URL to an https:// address."
             )
         return is_loopback(url.host)
 
@@ -264,7 +262,6 @@ def open_client(settings: Settings, api_key: str | None) -> Client:
         base_url=settings.base_url,
         app_headers={name: value for name, value in app.items() if value},
         budget=open_budget(settings),
-        allow_http=settings.allow_http,
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from orpipeline.clock import use_clock
+import orpipeline.clock
+from orpipeline.clock import Clock
 
 
 @contextmanager
@@ -35,3 +36,13 @@ def fixed_clock(at: datetime, *, ticking: bool = False) -> Iterator[None]:
 
     with use_clock(now):
         yield
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Iterator[None]:
+    """Let `utc_now` return the times of `clock`, in all threads of this process, until the block ends."""
+    before, orpipeline.clock._clock = orpipeline.clock._clock, clock
+    try:
+        yield
+    finally:
+        orpipeline.clock._clock = before

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,19 @@ _SIGNS_OF_DAMAGE = (
 
 
 class DuckDBFile:
-    """The DuckDB file at `path`. `instead` is what busy programs that only read can open, for messages."""
+    """The DuckDB file at `path`. Messages name the copy `published`, which programs that only read can open."""
 
     def __init__(
-        self, path: Path, *, lock_wait_seconds: float, instead: str | None, connection_config: Mapping[str, Any]
+        self,
+        path: Path,
+        *,
+        lock_wait_seconds: float,
+        published: Path | str | None,
+        connection_config: Mapping[str, Any],
     ) -> None:
         self.path = path
         self._lock_wait_seconds = lock_wait_seconds
-        self._instead = instead
+        self._published = published
         self._config = {**CONFIG, **_FORMAT, **connection_config}
 
     @property
@@ -104,14 +108,12 @@ class DuckDBFile:
 
     def set_aside(self, now: datetime) -> Path | None:
         """Rename the file and its log if the file is damaged, and return its new path; None if it is intact by now."""
-        stem = f"{self.path.name}.damaged-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-        names = (self.path.with_name(stem if n == 1 else f"{stem}-{n}") for n in count(1))
+        aside = self.path.with_name(f"{self.path.name}.damaged-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
         try:
             with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=self._lock_wait_seconds):
                 with suppress(WarehouseError):  # another process may have replaced it
                     self.connect(read_only=True).close()
                     return None
-                aside = next(name for name in names if not name.exists())
                 # The log goes first: DuckDB would apply it to another file of the same name.
                 for old, new in ((log_of(self.path), log_of(aside)), (self.path, aside)):
                     if old.exists():
@@ -144,7 +146,8 @@ class DuckDBFile:
 
     def _busy(self, owner: str) -> WarehouseBusyError:
         # DuckDB's own message advises to open the file read-only, which still blocks writers.
-        instead = f" Programs that only read can {self._instead} instead, which locks nothing." if self._instead else ""
+        use = f"open {self._published}" if isinstance(self._published, Path) else "use `orpipeline.read`"
+        instead = f" Programs that only read can {use} instead, which locks nothing." if self._published else ""
         return WarehouseBusyError(
             f"The warehouse {self.path} is locked by {owner}; its tables are unchanged. Close the program that has it "
             f"open, or wait until it does so.{instead}"

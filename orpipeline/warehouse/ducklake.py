@@ -12,9 +12,8 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +37,6 @@ _EXTENSIONS = ("ducklake", "postgres_scanner")
 # Loads extensions without checking their signatures, for which DuckDB reads 80 MB: 0.6 s each time. They come from
 # wheels as DuckDB itself does, and whoever could replace them there could replace DuckDB, too.
 _UNSIGNED = {"allow_unsigned_extensions": "true"}
-_SIGNS_OF_A_CONFLICT = ("transaction conflict", "another transaction has", "failed to commit ducklake transaction")
 _SIGNS_OF_A_MISSING_FILE = ("no files found that match", "cannot open file", "http code 404")
 _SIGNS_OF_NO_PLACE = ("failed to create directory", "permission denied", "nosuchbucket", "http code 403")
 # Postgres keeps advisory locks of different databases apart.
@@ -55,7 +53,9 @@ _SESSION = {
 _SESSION_SQL = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"  # older servers lack some
 _OF_OUR_LOCK = "locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s AND granted"
 _HOLDER_SQL = f"""
-SELECT application_name, host(client_addr), pid FROM pg_locks JOIN pg_stat_activity USING (pid)
+SELECT concat(coalesce(nullif(application_name, ''), 'a program'), ' (from ',
+    coalesce(host(client_addr), 'the server itself'), ', Postgres process ', pid, ')')
+FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE {_OF_OUR_LOCK} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """  # noqa: S608 - our own constant
 # DuckLake keeps its catalog in the schema `public`, whatever the search path is.
@@ -96,11 +96,10 @@ class DuckLake:
         connection = duckdb.connect(":memory:", config=self._config)
         try:
             self._attach(connection, read_only=read_only)
-        except duckdb.Error as error:
+        except BaseException as error:
             connection.close()
-            raise self.error(error) from error
-        except BaseException:
-            connection.close()
+            if isinstance(error, duckdb.Error):
+                raise self.error(error) from error
             raise
         return connection
 
@@ -109,10 +108,6 @@ class DuckLake:
         reported = reason(error)
         unchanged = f"its tables are unchanged. DuckLake reports: {reported}"
         lower = str(error).lower()  # what a store sent is not in the first paragraph
-        if any(sign in lower for sign in _SIGNS_OF_A_CONFLICT):
-            return WarehouseError(
-                f"Another program wrote to the lake {self.name} at the same time without orpipeline's lock; {unchanged}"
-            )
         if any(sign in lower for sign in _SIGNS_OF_NO_PLACE):
             return _wrong(
                 f"The lake {self.name} cannot use {self._data}. Check that the folder or bucket exists and that you "
@@ -166,20 +161,13 @@ class DuckLake:
         if seconds > 0:
             log.warning("Waiting up to %g s for the warehouse. %s", seconds, self._busy(connection))
             connection.execute("SELECT set_config('lock_timeout', %s, false)", [str(max(1, round(seconds * 1000)))])
-            try:
+            with suppress(LockNotAvailable):
                 connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-            except LockNotAvailable:
-                pass
-            else:
                 return
         raise self._busy(connection)
 
     def _busy(self, connection: postgres.Connection) -> WarehouseBusyError:
-        holder = connection.execute(_HOLDER_SQL, [_LOCK]).fetchone()
-        owner = "another process"
-        if holder is not None:
-            application, host, pid = holder
-            owner = f"{application or 'a program'} (from {host or 'the server itself'}, Postgres process {pid})"
+        owner = _value(connection, _HOLDER_SQL, _LOCK) or "another process"
         return WarehouseBusyError(
             f"The warehouse {self.name} is locked by {owner}; its tables are unchanged. Wait until that program ends, "
             "or end it. Readers are not affected."
@@ -189,8 +177,6 @@ class DuckLake:
     def _catalog(self) -> Iterator[postgres.Connection]:
         for name in _EXTENSIONS:  # a missing extra is reported before anything is opened
             _extension_path(name, f"The warehouse {self.name}")
-        if find_spec("psycopg") is None:
-            raise _wrong(f"The warehouse {self.name} needs psycopg; nothing was changed. Install `orpipeline[lake]`.")
         owner = f"orpipeline on {socket.gethostname()[:30]} (PID {os.getpid()})"  # Postgres cuts it at 63 characters
         try:
             connection = postgres.connect(self._conninfo, setting=_SETTING, application_name=owner)
@@ -243,13 +229,9 @@ def _create_secret(connection: duckdb.DuckDBPyConnection, url: str) -> None:
     """Give the connection, and nothing that lasts longer, the environment's access to the bucket of `url`."""
     scheme, bucket = urlsplit(url)[:2]
     if scheme != "s3":
-        gs = (
-            " Google Cloud Storage also answers S3 requests: use s3://, an HMAC key in AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL=https://storage.googleapis.com."
-        )
         raise _wrong(
             f"A lake cannot keep its files in {scheme}://; nothing was changed. Set ORPIPELINE_LAKE_DATA to a folder "
-            f"or s3://.{gs if scheme == 'gs' else ''}"
+            "or s3://."
         )
     if not (_variable("AWS_ACCESS_KEY_ID") and _variable("AWS_SECRET_ACCESS_KEY")):
         raise _wrong(

@@ -23,7 +23,7 @@ import polars as pl
 from orpipeline.clock import utc_now
 from orpipeline.contracts.dictionary import data_dictionary
 from orpipeline.contracts.tables import EXPORTED
-from orpipeline.stores import LARGE_FILE_SECONDS, Store, sync
+from orpipeline.stores import Store, sync
 from orpipeline.warehouse.duckdb_file import log, log_of
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA
 from orpipeline.warehouse.tables import Tables
@@ -62,7 +62,7 @@ def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published:
         if copied.returncode:
             raise OSError(copied.stderr.strip())
         if isinstance(published, str):
-            store, name = _store_of(published)
+            store, name = store_of(published)
             with new.open("rb") as file:
                 store.replace({name: file})
         sync(new)
@@ -93,9 +93,8 @@ def write_parquet(tables: Tables, to: Path | str, *, setting: str = SETTING) -> 
     store, snapshots = Store(to, setting=setting), tables.read("snapshots")
     if snapshots.is_empty():
         return []
-    abandoned_before = (utc_now() - timedelta(hours=1)).timestamp()
-    for name in (*(f"{table}.parquet" for table in EXPORTED), _CITATION, _DICTIONARY):
-        store.sweep(name, before=abandoned_before)
+    for name in EXPORTED:
+        store.sweep(f"{name}.parquet", before=(utc_now() - timedelta(hours=1)).timestamp())
     with TemporaryDirectory(prefix="orpipeline-") as folder:
         for name in sorted(EXPORTED, key="snapshots".__eq__):
             written = Path(folder, f"{name}.parquet")
@@ -106,26 +105,14 @@ def write_parquet(tables: Tables, to: Path | str, *, setting: str = SETTING) -> 
     demo = pl.col("origin") == "demo"
     cited = [snapshots.filter(of_kind).sort("as_of")["citation"].tail(1) for of_kind in (~demo, demo)]
     citations = "".join(f"{citation}\n" for of_kind in cited for citation in of_kind)
-    store.replace({_CITATION: citations.encode(), _DICTIONARY: data_dictionary(exported=True).encode()})
+    store.replace({_CITATION: citations.encode(), _DICTIONARY: data_dictionary().encode()})
     return snapshots["as_of"].to_list()
 
 
-def download(published: str, to: Path) -> bool:
-    """Write the newest copy at the URL `published` to a file, or return False if there is none.
-
-    Raises StoreError or OSError.
-    """
-    store, name = _store_of(published)
-    content = store.read(name)
-    if content is not None:
-        to.write_bytes(content)
-    return content is not None
-
-
-def _store_of(published: str) -> tuple[Store, str]:
+def store_of(published: str) -> tuple[Store, str]:
     """Return the store, and the name in it, of the URL of a published copy."""
     place, _, name = published.rpartition("/")
-    return Store(place, setting=SETTING, timeout_seconds=LARGE_FILE_SECONDS), name
+    return Store(place, setting=SETTING), name
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
-from pathlib import Path, PurePath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
@@ -16,7 +16,7 @@ from orpipeline.contracts.tables import RELATIONS
 from orpipeline.errors import NotPublishedError, SettingsError, WarehouseError
 from orpipeline.settings import Settings, load_settings
 from orpipeline.warehouse.duckdb_file import reason
-from orpipeline.warehouse.publishing import download
+from orpipeline.warehouse.publishing import store_of
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA, REGISTER, literal, quoted, quoted_names
 from orpipeline.warehouse.warehouse import open_warehouse
 
@@ -125,8 +125,14 @@ def _find_ours_first(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _attach(connection: duckdb.DuckDBPyConnection, published: Path | str, folder: Path) -> None:
     """Attach the published copy; one in an object store is first downloaded into `folder`."""
-    copy = published if isinstance(published, Path) else folder / PurePath(published).name
-    if not (copy.exists() if isinstance(published, Path) else download(published, copy)):
+    if isinstance(published, Path):
+        copy = published
+    else:
+        store, name = store_of(published)
+        copy, content = folder / name, store.read(name)
+        if content is not None:
+            copy.write_bytes(content)
+    if not copy.exists():
         raise NotPublishedError(
             f"There is no published copy at {published} yet. Each run publishes one: use `orpipeline run`, or "
             "`orpipeline rebuild` if there are tables already. If your data is elsewhere, such as the demo's, set "

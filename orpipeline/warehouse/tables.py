@@ -63,16 +63,11 @@ class Tables:
     @property
     def are_current(self) -> bool:
         """Whether the tables are as this version declares them, or none exists yet."""
-        if not self.ours:
-            return True
-        return all(self._register.get(name) == declared_hash() for name in RELATIONS)
+        return not self.ours or all(self._register.get(name) == declared_hash() for name in RELATIONS)
 
-    def days(self, name: str = "snapshots") -> list[date]:
-        """Return the days that a table has, oldest first; none if the warehouse is empty."""
-        if name not in self.ours:
-            return []
-        rows = self._connection.execute(f"SELECT DISTINCT as_of FROM {self._full_name(name)} ORDER BY 1").fetchall()  # noqa: S608 - quoted
-        return [day for (day,) in rows]
+    def days(self) -> list[date]:
+        """Return the days that the tables have, oldest first; none if the warehouse is empty."""
+        return self.read("snapshots")["as_of"].to_list()
 
     def read(self, name: str, *, since: date | None = None, until: date | None = None) -> pl.DataFrame:
         """Return the rows of a table or view from `since` to `until`, sorted by its key.

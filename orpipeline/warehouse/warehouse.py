@@ -49,12 +49,8 @@ class Warehouse:
         config = connection_config or {}
         self._engine: DuckDBFile | DuckLake
         if isinstance(place, Path):
-            open_it = f"open {published}" if isinstance(published, Path) else "use `orpipeline.read`"
             self._engine = DuckDBFile(
-                place,
-                lock_wait_seconds=lock_wait_seconds,
-                instead=open_it if published else None,
-                connection_config=config,
+                place, lock_wait_seconds=lock_wait_seconds, published=published, connection_config=config
             )
         elif lake_data is None:
             raise WarehouseError(
