@@ -135,6 +135,8 @@ class StoreError(OrpipelineError):
 class DamagedResponseError(StoreError):
     """An archived file is damaged: its bytes do not have the sha256 of its name."""
 
+    next_attempt = NextAttempt.NEEDS_PERSON
+
 
 class InvalidSnapshotError(OrpipelineError):
     """A response breaks a rule of severity ERROR, so its day's tables are unchanged.

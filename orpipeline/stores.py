@@ -242,7 +242,8 @@ def _of_folder(verb: str, path: Path | str, setting: str, error: Exception) -> S
     reason = error.strerror if isinstance(error, OSError) and error.strerror else message[1] if message else str(error)
     return StoreError(
         f"Cannot {verb} {path} ({setting}): {reason.splitlines()[0]}. Nothing else was changed. Free disk space or fix "
-        "the permissions."
+        "the permissions.",
+        next_attempt=NextAttempt.NEEDS_PERSON,
     )
 
 

@@ -1,22 +1,28 @@
+"""One message when a person should look at the newest day, and one when it is over."""
+
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import dagster as dg
 import pytest
+import time_machine
 from pydantic import SecretStr
 
+from orpipeline.capture import Fetch
 from orpipeline.defs.build import build_defs
 from orpipeline.settings import Settings
-from orpipeline.testing import sample_response
+from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.responses import DAY, Bend
-from orpipeline_tests.world import QUIET, World
+from orpipeline_tests.world import NOON, World
 
-pytestmark = pytest.mark.usefixtures("at_noon")
+MIDNIGHT = NOON.replace(hour=0)
+HOUR = timedelta(hours=1)
 
 
 class Webhook:
@@ -28,7 +34,9 @@ class Webhook:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                outer.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if outer.status == 200:
+                    outer.posted.append(body)
                 self.send_response(outer.status)
                 self.end_headers()
 
@@ -40,6 +48,12 @@ class Webhook:
         self.url = f"http://127.0.0.1:{self.server.server_port}/secret-path"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
+    def texts(self) -> list[str]:
+        """Return the messages posted since the last call."""
+        texts = [message["text"] for message in self.posted]
+        self.posted.clear()
+        return texts
+
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
@@ -49,35 +63,113 @@ def webhook() -> Iterator[Webhook]:
     hook.server.server_close()
 
 
-def _alert(world: World, url: str | None, bend: Bend = lambda data: data.update(window_days=1)) -> None:
-    """Run a day that is rejected, and evaluate the sensor on the failed run."""
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller
+
+
+class Alerts:
+    """The sensor with its cursor, as Dagster's daemon evaluates it."""
+
+    def __init__(self, world: World, url: str | None) -> None:
+        self.instance = world.instance
+        self.cursor: str | None = None
+        settings = Settings(data_dir=world.folder, alert_webhook=SecretStr(url) if url else None)
+        self.sensor = build_defs(settings, alerts=True).resolve_sensor_def("alert_sensor")
+
+    def tick(self) -> str:
+        """Evaluate the sensor; return why it requested no run."""
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
+            result = self.sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        assert isinstance(result.skip_reason, dg.SkipReason)
+        self.cursor = result.cursor or self.cursor
+        return str(result.skip_reason.skip_message)
+
+
+def reject(world: World, bend: Bend = lambda data: data.update(window_days=1)) -> None:
+    """Run a day that is rejected, as automation starts it."""
     world.store(sample_response(DAY, change=bend))
-    result = world.run(DAY)
-    event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
-    context = dg.build_run_status_sensor_context(
-        sensor_name="alert_sensor",
-        dagster_instance=world.instance,
-        dagster_run=result.dagster_run,
-        dagster_event=event,
-    ).for_run_failure()
-    settings = Settings(data_dir=world.folder, alert_webhook=SecretStr(url) if url else None)
-    build_defs(settings, alerts=True).resolve_sensor_def("alert_sensor")(context)
+    assert not world.run(DAY, automated=True).success
 
 
-def test_a_failed_run_is_posted_with_its_day_and_reason(world: World, webhook: Webhook) -> None:
-    _alert(world, webhook.url)
-    (message,) = webhook.posted
-    for part in ("failed for 2026-10-06", "window_is_7_days", "its tables are unchanged"):
-        assert part in message["text"]
+@pytest.mark.usefixtures("clock")
+def test_a_rejected_day_is_one_message_with_its_reason_and_one_when_it_is_over(world: World, webhook: Webhook) -> None:
+    alerts = Alerts(world, webhook.url)
+    reject(world)
+    for _ in range(3):
+        alerts.tick()
+    (message,) = webhook.texts()
+    for part in ("2026-10-06 is not in the tables, and 12 h 00 min are left", "window_is_7_days", "archived in"):
+        assert part in message
+    world.store(sample_response(DAY), fetched_at=NOON + timedelta(minutes=1))
+    assert world.run(DAY).success
+    alerts.tick()
+    assert ["2026-10-06 is in the tables" in text for text in webhook.texts()] == [True]
+    assert alerts.tick() == "No incident. Every message is posted."
 
 
+def test_what_passes_by_itself_is_a_message_at_six_and_three_hours_before_the_day_is_gone(
+    online: World, api: LocalApi, clock: time_machine.Traveller, webhook: Webhook
+) -> None:
+    alerts = Alerts(online, webhook.url)
+    api.serve(Reply(b"<html>busy</html>", 400 + 103))
+    said = {}
+    for hour in range(1, 24):
+        clock.move_to(MIDNIGHT + hour * HOUR)
+        if hour < 3:
+            online.run(DAY, fetch=Fetch.auto, automated=True)
+        alerts.tick()
+        if texts := webhook.texts():
+            said[hour] = texts
+    assert list(said) == [6, 21]
+    assert all("503" in text for (text,) in said.values())
+    clock.move_to(MIDNIGHT + 25 * HOUR)
+    alerts.tick()
+    assert "2026-10-06 is not in the tables, and the API no longer serves it." in webhook.texts()[0]
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("pipeline", ["world", "online"])
+def test_a_day_that_nothing_was_started_for_is_a_message_too(
+    pipeline: str, webhook: Webhook, request: pytest.FixtureRequest
+) -> None:
+    alerts = Alerts(request.getfixturevalue(pipeline), webhook.url)
+    alerts.tick()
+    (message,) = webhook.texts()
+    assert ("OPENROUTER_API_KEY is not set" if pipeline == "world" else "schedules and `snapshot_sensor`") in message
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_message_that_could_not_be_posted_is_posted_later_and_the_url_stays_secret(
+    world: World, webhook: Webhook, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts = Alerts(world, webhook.url)
+    reject(world)
+    webhook.status = 500
+    assert alerts.tick() == "An incident: 2026-10-06. 1 messages could not be posted."
+    webhook.status = 200
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    alerts.tick()
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert webhook.posted == [] or len(webhook.posted) == 1  # a proxy's or a certificate's fault breaks no tick
+    alerts.tick()
+    assert len(webhook.texts()) == 1
+    for broken in ("http://127.0.0.1:9/no-server", "not a url"):
+        Alerts(world, f"{broken}/secret-path").tick()
+    assert "secret-path" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_name_in_the_reason_notifies_nobody_and_slack_shows_it_as_it_is(world: World, webhook: Webhook) -> None:
     def bend(data: dict[str, Any]) -> None:
         name = "<!channel> @here & *all* \u202e http://evil.invalid/x.png"
         for model in data["classifications"][0]["models"][:2]:  # twice the same model
             model["id"] = name
 
-    _alert(world, webhook.url, bend)
+    reject(world, bend)
+    Alerts(world, webhook.url).tick()
     (message,) = webhook.posted
     for part in ("&lt;!channel&gt; \N{FULLWIDTH COMMERCIAL AT}here &amp; *all*", "\\u202e"):
         assert part in message["text"]
@@ -86,42 +178,13 @@ def test_a_name_in_the_reason_notifies_nobody_and_slack_shows_it_as_it_is(world:
     assert not any(message[option] for option in ("mrkdwn", "unfurl_links", "unfurl_media"))
 
 
+@pytest.mark.usefixtures("clock")
 def test_without_a_webhook_nothing_is_posted(world: World, webhook: Webhook) -> None:
-    _alert(world, None)
+    assert Alerts(world, None).tick() == "ORPIPELINE_ALERT_WEBHOOK is not set, so nothing is posted."
     assert webhook.posted == []
 
 
-@pytest.mark.parametrize("broken", ["http://127.0.0.1:9/no-server", "not a url", "status 500"])
-def test_a_failing_webhook_harms_nothing_and_its_url_stays_secret(
-    world: World, webhook: Webhook, capfd: pytest.CaptureFixture[str], broken: str
-) -> None:
-    webhook.status = 500
-    _alert(world, webhook.url if broken == "status 500" else f"{broken}/secret-path")
-    assert "secret-path" not in "".join(capfd.readouterr())
-
-
-@dg.op
-def fail() -> None:
-    raise ValueError("not ours")
-
-
-@dg.job
-def users_job() -> None:
-    fail()
-
-
-def test_it_watches_our_jobs_only(world: World, webhook: Webhook) -> None:
-    settings = Settings(data_dir=world.folder, alert_webhook=SecretStr(webhook.url))
-    sensor = build_defs(settings, alerts=True).resolve_sensor_def("alert_sensor")
-
-    def tick(cursor: str | None) -> str | None:
-        with dg.build_sensor_context(instance=world.instance, cursor=cursor) as context:
-            return sensor.evaluate_tick(context).cursor
-
-    world.run(DAY)  # nothing is archived, so it fails
-    cursor = tick(None)  # the first tick only looks at what came before
-    users_job.execute_in_process(instance=world.instance, raise_on_error=False, run_config=QUIET)
-    world.run(DAY)
-    tick(cursor)
-    (message,) = webhook.posted
-    assert "of daily_snapshot failed for 2026-10-06" in message["text"]
+def test_build_defs_has_the_sensor_if_a_webhook_is_set(world: World, webhook: Webhook) -> None:
+    for url, expected in ((webhook.url, True), (None, False)):
+        settings = Settings(data_dir=world.folder, alert_webhook=SecretStr(url) if url else None)
+        assert ("alert_sensor" in {sensor.name for sensor in build_defs(settings).sensors or []}) == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
@@ -10,7 +9,8 @@ import polars as pl
 import pytest
 
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
-from orpipeline.defs.backoff import Attempt, Attempts, Wait, decide, loads
+from orpipeline.defs.backoff import Attempt, Attempts, Memory, Wait, decide
+from orpipeline.defs.runs import Outcome
 from orpipeline.errors import (
     ApiKeyError,
     BudgetSpentError,
@@ -31,17 +31,19 @@ MINUTE = timedelta(minutes=1)
 FINDINGS = pl.DataFrame(schema=FINDINGS_SCHEMA)
 
 
+def outcome(error: type[OrpipelineError] | None, at: datetime = NOON) -> Outcome:
+    name, next_attempt = (error.__name__, error.next_attempt) if error else (None, NextAttempt.TRANSIENT)
+    return Outcome(at, name, next_attempt, "a reason", "")
+
+
 def attempts(error: type[OrpipelineError], failures: int = 1, at: datetime = NOON) -> Attempts:
-    """Return what is known after `failures` runs that ended with the error, the last one at `at`."""
-    known = Attempts(DAY.isoformat())
-    for number in range(failures):
-        known = known.after(f"run-{number}", error.__name__, error.next_attempt, at.timestamp(), "key")
-    return known
+    """Return what is known after `failures` attempts that ended with the error, the last one at `at`."""
+    return Attempts.of(DAY, [outcome(error, at - n * MINUTE) for n in range(failures)], Memory())
 
 
 def first_attempt(known: Attempts, moments: Iterable[datetime], budget: BudgetState = FREE) -> datetime | None:
     """Return the first of the moments at which a run starts."""
-    return next((at for at in moments if isinstance(decide(known, budget, "key", at), Attempt)), None)
+    return next((at for at in moments if isinstance(decide(known, budget, at), Attempt)), None)
 
 
 def minutes_from(at: datetime, count: int) -> list[datetime]:
@@ -70,16 +72,24 @@ def test_each_error_states_what_it_means_for_the_next_attempt(
 
 
 def test_a_new_day_is_attempted_at_once() -> None:
-    assert isinstance(decide(Attempts(DAY.isoformat()), FREE, "key", NOON), Attempt)
+    assert isinstance(decide(Attempts(DAY), FREE, NOON), Attempt)
 
 
 @pytest.mark.parametrize(("failures", "minutes"), [(1, 1), (2, 2), (3, 5), (4, 10), (5, 20), (6, 30), (40, 30)])
 def test_transient_failures_are_retried_at_growing_intervals(failures: int, minutes: int) -> None:
     known = attempts(TransportError, failures)
     assert first_attempt(known, minutes_from(NOON, 60)) == NOON + MINUTE * minutes
-    wait = decide(known, FREE, "key", NOON)
+    wait = decide(known, FREE, NOON)
     assert isinstance(wait, Wait)
     assert wait.reason.startswith(f"TransportError x {failures}, next attempt 12:{minutes:02}:00 UTC; 12 h 00 min left")
+
+
+def test_a_killed_run_of_the_sensor_is_a_failure_too() -> None:
+    for killed, minutes in ((1, 1), (3, 5)):
+        known = Attempts.of(DAY, [], Memory(str(DAY), requested=killed, requested_at=NOON.timestamp()))
+        assert first_attempt(known, minutes_from(NOON, 60)) == NOON + MINUTE * minutes
+    ended = Memory(str(DAY), requested=1, requested_at=NOON.timestamp())
+    assert Attempts.of(DAY, [outcome(TransportError, NOON + MINUTE)], ended).killed == 0
 
 
 def test_the_last_hours_are_urgent() -> None:
@@ -105,105 +115,66 @@ def test_no_run_starts_before_the_budget_has_room(after: int | None, reason: str
     budget = BudgetState(30, 30, 2, after, room_at)
     known = attempts(RateLimitedError)
     assert first_attempt(known, minutes_from(NOON, 60), budget) == room_at
-    wait = decide(known, budget, "key", NOON)
+    wait = decide(known, budget, NOON)
     assert isinstance(wait, Wait)
     assert wait.reason.startswith(reason)
-    assert len(wait.reason) <= 150
 
 
 def test_an_error_that_needs_a_person_is_retried_hourly_and_at_once_with_another_key() -> None:
     known = attempts(ApiKeyError)
-    wait = decide(known, FREE, "key", NOON)
+    wait = decide(known, FREE, NOON)
     assert isinstance(wait, Wait)
     assert "check OPENROUTER_API_KEY; retried hourly, next attempt 13:00:00 UTC; 12 h 00 min left" in wait.reason
-    assert len(wait.reason) <= 150
     assert first_attempt(known, minutes_from(NOON, 120)) == NOON + 60 * MINUTE
-    assert isinstance(decide(known, FREE, "another key", NOON), Attempt)
+    changed = Memory(str(DAY), key="another", key_since=(NOON + MINUTE).timestamp())
+    assert isinstance(decide(Attempts.of(DAY, [outcome(ApiKeyError)], changed), FREE, NOON + MINUTE), Attempt)
 
 
 def test_an_error_that_needs_a_person_is_retried_every_10_minutes_in_the_last_3_hours() -> None:
     late = NOON + timedelta(hours=10)  # 2 hours are left
     known = attempts(ApiKeyError, at=late)
-    wait = decide(known, FREE, "key", late)
+    wait = decide(known, FREE, late)
     assert isinstance(wait, Wait)
     assert "retried every 10 min, next attempt 22:10:00 UTC; 2 h 00 min left" in wait.reason
-    assert len(wait.reason) <= 150
     assert first_attempt(known, minutes_from(late, 60)) == late + 10 * MINUTE
 
 
-def test_after_a_spurious_403_a_good_response_ends_the_failures() -> None:
-    known = attempts(ApiKeyError).after("next", None, NextAttempt.TRANSIENT, NOON.timestamp(), "key")
+def test_a_good_response_ends_the_failures() -> None:
+    known = Attempts.of(DAY, [outcome(None), outcome(ApiKeyError, NOON - MINUTE)], Memory())
     assert known.failures == 0
-    assert isinstance(decide(known, FREE, "key", NOON), Attempt)
+    assert isinstance(decide(known, FREE, NOON), Attempt)
 
 
 @pytest.mark.parametrize("error", [TransportError, ApiKeyError, RateLimitedError])
 def test_a_run_that_ended_while_the_clock_was_ahead_delays_nothing(error: type[OrpipelineError]) -> None:
     for ahead in (timedelta(minutes=2), timedelta(days=400)):
-        assert isinstance(decide(attempts(error, 6, NOON + ahead), FREE, "key", NOON), Attempt)
-
-
-def test_a_rejected_day_waits_for_the_recapture_even_if_the_clock_was_ahead() -> None:
-    known = attempts(InvalidSnapshotError, at=NOON + timedelta(days=400))
-    assert isinstance(decide(known, FREE, "key", NOON), Wait)
+        assert isinstance(decide(attempts(error, 6, NOON + ahead), FREE, NOON), Attempt)
 
 
 def test_a_rejected_day_waits_for_the_recapture_and_is_then_retried() -> None:
     recapture_at = datetime(2026, 10, 7, 21, 40, tzinfo=UTC)
-    known = attempts(InvalidSnapshotError)
-    assert known.rejected
-    assert first_attempt(known, minutes_from(NOON, 12 * 60)) == recapture_at + 10 * MINUTE
-    after = attempts(InvalidSnapshotError, 2, recapture_at)
-    assert first_attempt(after, minutes_from(recapture_at, 60)) == recapture_at + 2 * MINUTE
-
-
-def test_a_rejected_day_needs_another_response_until_a_run_succeeds() -> None:
-    later = attempts(InvalidSnapshotError).after("b", "TransportError", NextAttempt.TRANSIENT, 1.0, "key")
-    assert later.rejected
-    assert not later.after("c", None, NextAttempt.TRANSIENT, 2.0, "key").rejected
+    for at in (NOON, NOON + timedelta(days=400)):  # also if the clock was ahead
+        assert isinstance(decide(attempts(InvalidSnapshotError, at=at), FREE, NOON), Wait)
+    assert first_attempt(attempts(InvalidSnapshotError), minutes_from(NOON, 12 * 60)) == recapture_at
+    again = attempts(InvalidSnapshotError, 2, recapture_at)
+    assert first_attempt(again, minutes_from(recapture_at, 60)) == recapture_at + 2 * MINUTE
 
 
 def test_every_reason_is_one_short_sentence() -> None:
     for error in (TransportError, RateLimitedError, ApiKeyError, InvalidSnapshotError):
-        decision = decide(attempts(error, 4), FREE, "key", NOON)
+        decision = decide(attempts(error, 4), FREE, NOON)
         assert len(decision.reason) <= 150
         assert "2026-10-06" in decision.reason
 
 
-def test_a_cursor_gives_back_the_attempts_of_its_day_only() -> None:
-    known = attempts(InvalidSnapshotError, 3)
-    assert Attempts.from_cursor(known.as_cursor(), DAY) == known
-    assert Attempts.from_cursor(known.as_cursor(), DAY + timedelta(days=1)) == Attempts("2026-10-07")
-    assert Attempts.from_cursor(None, DAY) == Attempts("2026-10-06")
+def test_a_cursor_begins_with_words_and_gives_back_the_memory() -> None:
+    memory = Memory("2026-10-06", requested=2, requested_at=1.5, key="0a", key_since=2.5, checked=True, looked_at=3.5)
+    cursor = memory.as_cursor("429, first in a row.")
+    assert cursor.startswith("429, first in a row.\n")
+    assert Memory.from_cursor(cursor) == memory
+    assert Memory.from_cursor(None) == Memory()
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[" * 9999, '{"day": "x"}', '{"day": "2026-10-06", "next_attempt": "?"}', '{"unknown": 1}']
-)
-def test_a_text_that_is_not_a_cursor_is_rejected(text: str) -> None:
-    with pytest.raises(ValueError, match="not a cursor"):
-        Attempts.from_cursor(text, DAY)
-
-
-# Older days that are archived but not in the tables
-
-
-def test_while_loads_fail_the_days_are_tried_in_turn_at_growing_intervals() -> None:
-    older = {day: Attempts(day) for day in ("2026-10-03", "2026-10-04", "2026-10-05")}
-    tried: list[tuple[datetime, str]] = []
-    for at in minutes_from(NOON, 200):
-        for chosen in loads(list(older.values()), at):
-            tried.append((at, chosen.day))
-            older[chosen.day] = chosen.after("run", "StoreError", NextAttempt.TRANSIENT, at.timestamp(), "")
-    days = [day for _, day in tried]
-    assert days == ([*older] * 9)[: len(days)]
-    rounds = [at for at, _ in tried[2:]]  # the first three at once
-    waits = [(later - earlier) // MINUTE for earlier, later in itertools.pairwise(rounds)]
-    assert waits == [5, 10, 20, 30, 30, 30, 30, 30]
-
-
-def test_a_load_that_needs_a_person_is_tried_hourly() -> None:
-    known = attempts(SettingsError)
-    assert loads([known], NOON + 59 * MINUTE) == []
-    assert loads([known], NOON + 60 * MINUTE) == [known]
-    assert loads([known], NOON - 60 * MINUTE) == [known]  # the clock was ahead
+@pytest.mark.parametrize("text", ["{", "[" * 9999, '{"day": "x"}', "words only", '{"unknown": 1}'])
+def test_a_text_that_is_not_a_cursor_remembers_nothing(text: str) -> None:
+    assert Memory.from_cursor(text) == Memory()

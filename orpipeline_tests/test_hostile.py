@@ -212,15 +212,14 @@ def test_the_pictures_show_each_name_as_text(ordinary: ReportData, hostile: Repo
 
 
 def test_an_alert_shows_each_name_in_one_line_and_notifies_nobody() -> None:
-    run = dg.DagsterRun("daily_snapshot", tags={"dagster/partition": NAMES["Slack"]})
     for name in ALL_NAMES:
-        message = alert_text(run, f"Rejected {name}")
+        message = alert_text(f"orpipeline: {NAMES['Slack']}", f"Rejected {name}")
         what, reason = message.split("\n")
-        assert what.startswith(f"orpipeline: run {run.run_id[:8]} of daily_snapshot failed for a/&lt;!channel&gt; ")
+        assert what.startswith("orpipeline: a/&lt;!channel&gt; ")
         assert html.unescape(reason) == f"Rejected {one_line(name)}"[:1500].replace("@", "\N{FULLWIDTH COMMERCIAL AT}")
         assert not {"<", ">", "@"} & set(message)
         assert unprintable(message) == set()
-    assert alert_text(run, "&" * 2000).endswith("\n" + "&amp;" * 1500)
+    assert alert_text("orpipeline", "&" * 2000).endswith("\n" + "&amp;" * 1500)
 
 
 def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: pl.DataFrame) -> None:

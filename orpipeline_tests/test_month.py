@@ -32,8 +32,9 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import DamagedWarehouseError, OrpipelineError
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.imports import run_job
+from orpipeline_tests.test_alerts import Alerts, Webhook
 from orpipeline_tests.test_client import RESET
-from orpipeline_tests.world import ASSETS, World, days_of, evaluate, local
+from orpipeline_tests.world import ASSETS, World, days_of, evaluate, local, outcome_of
 
 pytestmark = pytest.mark.promise
 
@@ -142,6 +143,7 @@ class Daemon:
     cursor: str | None = None
     keys: set[str] = field(default_factory=set)
     runs: Counter[str] = field(default_factory=Counter)
+    runs_on: Counter[date] = field(default_factory=Counter)
     loaded_after: dict[str, timedelta] = field(default_factory=dict)
     """How long after its end each day was in the tables."""
 
@@ -157,11 +159,9 @@ class Daemon:
             return now + TICK
         assert isinstance(result.skip_reason, dg.SkipReason)
         reason = str(result.skip_reason.skip_message)
-        if "is materialized" in reason:
-            return datetime.combine(now.date() + DAY, time(), UTC)
-        stated = re.search(r"(\d\d):(\d\d):(\d\d) UTC", reason)
+        stated = re.findall(r"(\d\d):(\d\d)(?::(\d\d))? UTC", reason)
         assert stated, reason
-        hour, minute, second = map(int, stated.groups())
+        hour, minute, second = (int(part or 0) for part in stated[-1])
         at = datetime.combine(now.date(), time(hour, minute, second), UTC)
         ticks = -((now - (at if at > now - TICK else at + DAY)) // TICK)
         return now + max(ticks, 1) * TICK
@@ -180,13 +180,24 @@ class Daemon:
             return
         self.keys.add(request.run_key)
         result = self.world.execute(request)
-        self.runs[f"{source}, {'success' if result.success else 'failure'}"] += 1
+        day = date.fromisoformat(request.partition_key or "")
+        kind = "success" if result.success else f"failure: {outcome_of(self.world, day).error}"
+        self.runs[f"{source}, {kind}"] += 1
+        self.runs_on[datetime.now(UTC).date()] += 1
         self.note_days(datetime.now(UTC))
 
     def note_days(self, now: datetime) -> None:
         """Note when each day was loaded."""
         for day in self.world.materialized("model_leaderboard") - set(self.loaded_after):
             self.loaded_after[day] = now - datetime.combine(date.fromisoformat(day) + DAY, time(), UTC)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
 
 
 @pytest.fixture
@@ -369,3 +380,68 @@ def test_no_day_is_lost_in_a_month_in_which_parts_of_one_of_two_pipelines_break(
         for daemon in (lucky, unlucky):
             assert_no_day_is_lost(daemon.world)
     assert_no_request_is_too_early(openrouter)
+
+
+# A month with what usually happens
+
+RATE_LIMITED, LATE, RESTATED, RECAPTURE_FAILS, SHORT_OUTAGE, EVENING_OUTAGE, REJECTED, LONG_OUTAGE = (
+    date(2026, 10, day) for day in (3, 6, 9, 12, 15, 18, 21, 24)
+)
+"""When, by the date of the fetch."""
+
+
+def of_the_day(now: datetime) -> Reply:
+    """Return what OpenRouter sends at a moment of the usual month."""
+    on, at, newest = now.date(), now - datetime.combine(now.date(), time(), UTC), newest_completed_day(now)
+    hours = at / timedelta(hours=1)
+    if on == RATE_LIMITED and 0 < hours < 1.5:
+        return Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "600"})
+    if on == RECAPTURE_FAILS and 21.5 < hours < 22:
+        return Reply(b'{"error": {"code": 429}}', 429, {"Retry-After": "1200"})
+    if (
+        (on == SHORT_OUTAGE and hours < 2.5)
+        or (on == EVENING_OUTAGE and 21 < hours < 23)
+        or (on == LONG_OUTAGE and hours < 8)
+    ):
+        return Reply(b"<html>", 503)
+    if on == LATE and hours < 1:
+        return Reply(sample_response(newest - DAY))
+    if on == REJECTED and hours < 18:
+        return Reply(sample_response(newest, change=lambda data: data.update(window_days=1)))
+    if on in (RESTATED, RECAPTURE_FAILS, EVENING_OUTAGE) and hours > 20:
+        return Reply(restated(newest))
+    return Reply(sample_response(newest))
+
+
+@pytest.mark.slow
+def test_a_usual_month_is_calm(
+    online: World, api: LocalApi, clock: time_machine.Traveller, idle: dg.DagsterInstance, webhook: Webhook
+) -> None:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        sent = of_the_day(datetime.now(UTC))
+        handler.send_response(sent.status)
+        for name, value in {**sent.headers, "Content-Length": str(len(sent.body))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(sent.body)
+
+    api.serve(Reply(act=reply))
+    daemon, alerts, said = Daemon(online, idle), Alerts(online, webhook.url), Counter[date]()
+
+    def alert(now: datetime) -> None:
+        alerts.tick()
+        said[now.date()] += len(webhook.texts())
+
+    live(clock, [daemon], [(START + n * timedelta(minutes=30) + MINUTE, alert) for n in range(DAYS * 48)])
+    print(f"\n{daemon.runs}\n  by day: {sorted(daemon.runs_on.items())}\n  messages: {said}")
+    days = {(START + (n - 1) * DAY).date() for n in range(DAYS)}
+    assert set(days_of(online.warehouse)) >= days
+    names = online.warehouse.read("task_classifications").filter(display_name="Restated")["as_of"]
+    assert set(names) == {day - DAY for day in (RESTATED, RECAPTURE_FAILS, EVENING_OUTAGE)}
+    quiet = {(START + n * DAY).date() for n in range(DAYS)} - {
+        *(RATE_LIMITED, LATE, RECAPTURE_FAILS, SHORT_OUTAGE, EVENING_OUTAGE, LONG_OUTAGE)
+    }
+    assert {daemon.runs_on[day] for day in quiet} == {2}
+    red = {kind: count for kind, count in daemon.runs.items() if "success" not in kind}
+    assert red == {"daily_snapshot_schedule, failure: InvalidSnapshotError": 1}
+    assert {day: count for day, count in said.items() if count} == {REJECTED: 2, LONG_OUTAGE: 2}

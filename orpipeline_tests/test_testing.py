@@ -493,20 +493,14 @@ def test_a_test_of_an_asset_has_eight_lines(developer: pytest.Pytester) -> None:
 def test_an_alert_of_a_test_reaches_no_network(tmp_path: Path) -> None:
     settings = orpipeline.Settings(data_dir=tmp_path, alert_webhook="https://hooks.example.org/secret")
 
-    @dg.op
-    def fails() -> None:
-        raise ValueError("not ours")
-
-    @dg.job
-    def failing() -> None:
-        fails()
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = failing.execute_in_process(instance=instance, raise_on_error=False)
-        event = next(event for event in result.all_events if event.event_type is dg.DagsterEventType.RUN_FAILURE)
-        context = dg.build_run_status_sensor_context("alerts", event, instance, result.dagster_run).for_run_failure()
-        with pytest.raises(SettingsError, match=r"hooks\.example\.org"):
-            alert_sensor(orpipeline.defs.names.Names(), [failing], settings.alert_webhook)(context)
+    sensor = alert_sensor(orpipeline.defs.names.Names(), settings.alert_webhook)
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        fixed_clock(datetime(2026, 10, 7, 12, tzinfo=UTC)),  # the day is missing, which is an incident
+        dg.build_sensor_context(instance=instance) as context,
+        pytest.raises(SettingsError, match=r"hooks\.example\.org"),
+    ):
+        sensor(context)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+import time_machine
 
 # Dagster accepts a queued run only with where its job is. The names have no public equivalent.
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
@@ -20,6 +22,7 @@ from orpipeline.defs.build import build_defs
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
 from orpipeline.defs.resources import api_resource
+from orpipeline.defs.runs import Outcome, outcomes
 from orpipeline.load import load_batches
 from orpipeline.openrouter.budget import Budget
 from orpipeline.openrouter.response import read_as_of
@@ -28,6 +31,7 @@ from orpipeline.testing.tables import NOON as NOON
 from orpipeline.warehouse.warehouse import Warehouse
 
 NAMES = Names()
+AUTOMATED = {"dagster/sensor_name": "snapshot_sensor"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -79,10 +83,12 @@ class World(LocalPipeline):
         selection: Sequence[str] | None = None,
         extra: dg.Definitions | None = None,
         revision: int | None = None,
+        automated: bool = False,
     ) -> dg.ExecuteInProcessResult:
         """Materialize a day, or the range from the first to the last of several, as one run.
 
-        Without the report, unless `selection` names it. With `extra` definitions, all of their assets, too.
+        Without the report, unless `selection` names it. With `extra` definitions, all of their assets, too. With
+        `automated`, as the sensor starts it, and otherwise as a person does.
         """
         first, last = min(days).isoformat(), max(days).isoformat()
         several = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
@@ -98,7 +104,7 @@ class World(LocalPipeline):
         return job.execute_in_process(
             instance=self.instance,
             partition_key=first if first == last else None,
-            tags={} if first == last else several,
+            tags={**({} if first == last else several), **(AUTOMATED if automated else {})},
             asset_selection=selected,
             run_config={**snapshot_config(NAMES, fetch, revision), **QUIET},
             raise_on_error=False,
@@ -108,7 +114,8 @@ class World(LocalPipeline):
         """Execute a run of one day that the sensor or a schedule requests."""
         assert request.partition_key
         config = request.run_config["ops"][NAMES.op("snapshot")]["config"] if request.run_config else {}
-        return self.run(date.fromisoformat(request.partition_key), fetch=Fetch[config.get("fetch", "auto")])
+        day, fetch = date.fromisoformat(request.partition_key), Fetch[config.get("fetch", "auto")]
+        return self.run(day, fetch=fetch, automated=True)
 
     def tick(self, cursor: str | None = None) -> dg.SensorResult:
         """Evaluate the sensor once."""
@@ -140,13 +147,15 @@ class World(LocalPipeline):
 
 
 def evaluate(schedule: str, at: datetime, instance: dg.DagsterInstance | None = None) -> dg.RunRequest | dg.SkipReason:
-    """Evaluate a schedule once, by its name. A schedule can only read an instance on disk.
+    """Evaluate a schedule once, by its name. A schedule can only read an instance on disk; by default, an empty one.
 
     The context is closed here: a context that is left to the garbage collector restores its instance's state in the
     middle of another test.
     """
-    with dg.build_schedule_context(instance, at) as context:
-        result = build_defs().resolve_schedule_def(schedule)(context)
+    with TemporaryDirectory() as folder:
+        used = instance or dg.DagsterInstance.local_temp(folder)
+        with time_machine.travel(at, tick=False), dg.build_schedule_context(used, at) as context:
+            result = build_defs().resolve_schedule_def(schedule)(context)
     assert isinstance(result, dg.RunRequest | dg.SkipReason)
     return result
 
@@ -167,6 +176,12 @@ def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:
     data = next(event.step_failure_data for event in result.all_events if event.is_step_failure)
     assert data.user_failure_data is not None, data.error
     return dg.Failure(data.user_failure_data.description, metadata=data.user_failure_data.metadata)
+
+
+def outcome_of(world: World, day: date) -> Outcome:
+    """Return how the newest attempt for a day ended."""
+    (_, newest), *_ = outcomes(world.instance, NAMES, [day])
+    return newest
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:

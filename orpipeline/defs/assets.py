@@ -4,7 +4,7 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,22 +14,33 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
 from pydantic import Field
 
-from orpipeline.archive import Archive
+from orpipeline.archive import Archive, Revision
 from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import check_specs, history_results, rule_results
 from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
 from orpipeline.defs.failures import days_failed
+from orpipeline.defs.jobs import CATCH_UP_DAYS
 from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
+from orpipeline.defs.runs import archived_but_not_loaded, loaded_versions, observation, outcomes
 from orpipeline.defs.specs import Labels, daily_specs
-from orpipeline.errors import OrpipelineError, WarehouseError
+from orpipeline.errors import (
+    DamagedResponseError,
+    DayNotAvailableError,
+    InvalidSnapshotError,
+    NextAttempt,
+    OrpipelineError,
+    WarehouseError,
+)
 from orpipeline.load import Loaded, Validated, load_days, validate_days, with_novelties
 from orpipeline.openrouter.client import Client
 from orpipeline.warehouse.warehouse import Warehouse
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
+_PASSES = (NextAttempt.TRANSIENT, NextAttempt.STATES_TIME)
+_AUTOMATION_TAGS = ("dagster/schedule_name", "dagster/sensor_name")
 
 
 class SnapshotConfig(dg.Config):
@@ -63,7 +74,6 @@ def daily_step(
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
-        pool=names.warehouse,
         required_resource_keys={names.api, names.archive, names.warehouse},
     )
     def snapshot(context: dg.AssetExecutionContext, config: SnapshotConfig) -> Iterator[Event]:
@@ -79,6 +89,10 @@ def daily_step(
         try:
             yield from step.run(resources[names.api].client(), config)
         except OrpipelineError as error:
+            step.record(error)
+            if step.is_automated and error.next_attempt in _PASSES:
+                context.log.warning(f"Nothing is materialized for this day; `snapshot_sensor` tries again. {error}")
+                return
             raise failure(error) from error
 
     return snapshot
@@ -95,35 +109,100 @@ class _Step:
     warehouse: Warehouse
     now: datetime
 
+    @property
+    def is_automated(self) -> bool:
+        """Whether a schedule or a sensor started the run. A person's re-execution of such a run keeps its tags."""
+        run = self.context.run
+        return run.parent_run_id is None and any(tag in run.tags for tag in _AUTOMATION_TAGS)
+
     def run(self, client: Client, config: SnapshotConfig) -> Iterator[Event]:
-        """Fetch, load and report. Raises a Failure that names the days that failed, after all others are loaded."""
+        """Fetch, load and report.
+
+        Raises the error of a single day, or a Failure that names the days of a range that failed, after all others are
+        loaded. A run that automation started loads other archived days, too.
+        """
         days, newest = self._days(), newest_completed_day(self.now)
+        checks, selected = self.context.selected_asset_check_keys, self.context.selected_asset_keys
         # Checks that run alone use the archive only.
-        fetch = config.fetch if self.context.selected_asset_keys else Fetch.never
-        served, not_fetched = self._fetch(client, days, fetch)
-        table_days: Sequence[date] | None
-        if self.context.selected_asset_keys - {self.names.raw}:
-            loaded = yield from self._load(days, served, config.revision)
+        fetched, not_fetched = self._fetch(client, days, config.fetch if selected else Fetch.never)
+        more = self._archived_days(newest)
+        is_single = len(days) == 1
+        is_settled = fetched is not None and days == [fetched.as_of] and self._is_settled(fetched, days[0])
+        wanted = [*more, *([] if is_settled or (is_single and not_fetched) else days)]
+        loaded, table_days = None, None
+        if selected - {self.names.raw} and wanted:
+            loaded = yield from self._load(wanted, fetched.as_of if fetched else None, config.revision)
             if loaded.reloaded:
                 self.context.log.warning(loaded.reloaded)
             validated, table_days = loaded.validated, loaded.days
-            if table_days is None:  # nothing to load, so the warehouse is not open yet
-                _, table_days = self._validate(days, served, config.revision)
-        else:
-            loaded = None
-            validated, table_days = self._validate(days, served, config.revision)
-        checks = self.context.selected_asset_check_keys
-        if self.names.raw in self.context.selected_asset_keys:
+        if loaded is None or table_days is None:  # the warehouse was not open
+            found, table_days = self._validate(days, fetched.as_of if fetched else None, config.revision)
+            validated = loaded.validated if loaded else found
+        if self.names.raw in selected and wanted:
             raw = raw_materializations(self.names, validated)
-            yield from self._report(raw, complete=len(validated.newest) == len(days))
-        yield from rule_results(checks, validated)
+            yield from self._report(raw, complete=set(days) <= validated.newest.keys())
+        if wanted or not validated.errors:  # a response that was rejected before is not rejected again
+            yield from rule_results(checks, validated)
         if loaded is not None:
             tables = table_materializations(self.names, loaded)
-            yield from self._report(tables, complete=not validated.errors)
+            yield from self._report(tables, complete=set(days) <= validated.chosen.keys() - validated.errors.keys())
         # These checks read other responses, too. An error in one of those must not stop the tables, so they come last.
         yield from history_results(checks, validated, self.archive, table_days, newest)
-        if validated.errors or not_fetched:
+        errors = {**validated.errors, **not_fetched} if wanted else dict(not_fetched)
+        for day in more:
+            if day in errors:
+                self.record(errors.pop(day), day)
+        if is_single and errors:
+            raise errors[days[0]]
+        if errors:
             raise days_failed(validated.errors, not_fetched, days, newest)
+        if fetched is not None and config.fetch is Fetch.always and is_single and not is_settled:
+            self.context.log_event(observation(self.names, days[0], f"Fetched once more: {fetched.path}"))
+
+    def record(self, error: OrpipelineError, day: date | None = None) -> None:
+        """Record how the attempt for a day ended: the run's own, if it has a single one."""
+        if day is None and self.context.has_partition_key:
+            day = date.fromisoformat(self.context.partition_key)
+        if day is None:
+            return
+        digest = ""
+        if isinstance(error, InvalidSnapshotError | DamagedResponseError):
+            newest = self.archive.latest(day)
+            digest = newest.digest if newest else ""
+        self.context.log_event(
+            observation(self.names, day, str(error), type(error).__name__, error.next_attempt, digest)
+        )
+
+    def _archived_days(self, newest: date) -> list[date]:
+        """Return the archived days of the last month that the tables lack, for a whole run that automation started."""
+        if not self.is_automated or not self.context.selected_asset_keys >= set(self.names.daily_assets):
+            return []
+        first = self.context.assets_def.partitions_def.get_first_partition_key()
+        window = [newest - timedelta(days=age) for age in range(CATCH_UP_DAYS)]
+        days = [day for day in window if str(day) >= first and day not in self._days()]
+        return sorted(archived_but_not_loaded(self.context.instance, self.names, self.archive, days))
+
+    def _is_settled(self, fetched: Revision, day: date) -> bool:
+        """Return whether the API sent the response again that the tables have, or that was rejected; record which.
+
+        Then there is nothing to write. A run that a person started loads the day in any case.
+        """
+        if not self.is_automated:
+            return False
+        versions = loaded_versions(self.context.instance, self.names.asset("model_leaderboard"))
+        if versions.get(day.isoformat(), "").startswith(fetched.digest):
+            reason = f"The API still serves the response for {day} that the tables have. Nothing was written."
+            self.context.log_event(observation(self.names, day, reason))
+            self.context.log.info(reason)
+            return True
+        attempts = [one for _, one in outcomes(self.context.instance, self.names, [day])]
+        same = next((one for one in attempts if one.error and one.digest == fetched.digest), None)
+        if same is None:
+            return False
+        reason = f"The API still serves the response for {day} that was rejected. {same.reason}"
+        self.context.log_event(observation(self.names, day, same.reason, same.error, same.next_attempt, fetched.digest))
+        self.context.log.warning(reason)
+        return True
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""
@@ -133,23 +212,23 @@ class _Step:
 
     def _fetch(
         self, client: Client, days: Sequence[date], fetch: Fetch
-    ) -> tuple[date | None, dict[date, OrpipelineError]]:
-        """Call the API if `fetch` requires it. Return the `as_of` of its response, if there is one.
+    ) -> tuple[Revision | None, dict[date, OrpipelineError]]:
+        """Call the API if `fetch` requires it. Return the revision of its response, if there is one, or the error.
 
-        In a range, only the newest day can come from the API: if the call fails, the other days are loaded, and the
-        error is returned as that day's.
+        In a range, only the newest day can come from the API: if the call fails, the other days are loaded.
         """
+        newest = newest_completed_day(self.now)
         try:
             revision = capture(client, self.archive, days, fetch, self.now, spool=self.spool)
+            if revision is not None and self.is_automated and fetch is Fetch.always and revision.as_of != newest:
+                raise DayNotAvailableError(f"The API still serves {revision.as_of} and not {newest}.")
         except OrpipelineError as error:
-            if len(days) == 1:
-                raise
-            self.context.log.warning(str(error))
-            return None, {newest_completed_day(self.now): error}
-        if revision is None:
-            return None, {}
-        self.context.log.info(f"The API served {revision.as_of}; archived as {revision.path}")
-        return revision.as_of, {}
+            if len(days) > 1:
+                self.context.log.warning(str(error))
+            return None, {days[0] if len(days) == 1 else newest: error}
+        if revision is not None:
+            self.context.log.info(f"The API served {revision.as_of}; archived as {revision.path}")
+        return revision, {}
 
     def _validate(
         self, days: Sequence[date], served: date | None, revision: int | None

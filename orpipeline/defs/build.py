@@ -68,7 +68,7 @@ def build_defs(
         daily_partitions(used),
         labels,
         automation=automation,
-        alerts=alerts,
+        alerts=alerts or used.alert_webhook is not None,
         report=report,
     )
 
@@ -119,7 +119,7 @@ def _definitions(
     if automation and report:
         sensors.append(report_sensor(names))
     if alerts:
-        sensors.append(alert_sensor(names, [daily, importing, *maintenance], used.alert_webhook))
+        sensors.append(alert_sensor(names, used.alert_webhook))
     return dg.Definitions(
         assets=assets,
         jobs=[daily, importing, *maintenance],

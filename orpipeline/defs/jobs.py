@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     AssetJob: TypeAlias = UnresolvedAssetJobDefinition
 
 
+CATCH_UP_DAYS = 30
+"""A run that automation starts also loads the archived days of the last so many that the tables lack."""
+
+
 def daily_job(names: Names, *, report: bool) -> AssetJob:
     """Return the job `daily_snapshot`, which selects the pipeline's own assets and no others."""
     return dg.define_asset_job(
         names.job("daily_snapshot"),
         selection=[*names.daily_assets, *([names.report] if report else [])],
         description="Fetch a day's response, archive it, validate it, and load the day's tables and leaderboard.",
-        tags={"dagster/priority": "1"},
+        tags={"dagster/priority": "1", "dagster/max_runtime": "1800"},
         # One process: importing everything again in a process for each step takes longer than the step's work.
         executor_def=dg.in_process_executor,
     )

@@ -1,42 +1,84 @@
-"""What Dagster's instance knows: which days are materialized, and the runs that worked on them."""
+"""What Dagster's instance knows of one pipeline: its days, the attempts to fetch them, and the runs at work.
+
+Each question filters in its query, by asset and day or by tag, so the number of other people's runs does not matter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from itertools import takewhile
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
 
-from orpipeline.archive import DIGITS
+from orpipeline.archive import DIGITS, Archive, Revision
 from orpipeline.defs.names import Names
 from orpipeline.errors import NextAttempt
 
-_ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
+_WITH_A_PROCESS = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_WITH_A_PROCESS = [status for status in _ACTIVE if status is not dg.DagsterRunStatus.QUEUED]
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_RUNS_AT_ONCE = 100
+_ACTIVE = [dg.DagsterRunStatus.QUEUED, *_WITH_A_PROCESS]
+_DAY_TAGS = ("dagster/partition", "dagster/asset_partition_range_end")
 SILENT_AFTER = timedelta(minutes=30)
 """A run that has recorded no event for this long was killed. The longest step of ours takes seconds between events."""
+MOST_ATTEMPTS = 100
+"""How many of a day's newest attempts are read."""
 
 
 @dataclass(frozen=True)
-class EndedRun:
-    """A run that has ended: `error` is the name of the error that ended it, or None; `ended_at` is epoch seconds."""
+class Outcome:
+    """How one attempt to fetch or load a day ended, as an observation of the raw asset has it."""
 
-    run_id: str
+    at: datetime
     error: str | None
+    """The name of the error, or None: the API was called, and its response is archived."""
     next_attempt: NextAttempt
-    """What the error means for the next attempt."""
-    ended_at: float
+    reason: str
+    digest: str
+    """The beginning of the sha256 of the response that was judged, or empty."""
+
+
+def observation(
+    names: Names,
+    day: date,
+    reason: str,
+    error: str | None = None,
+    next_attempt: NextAttempt = NextAttempt.TRANSIENT,
+    digest: str = "",
+) -> dg.AssetObservation:
+    """Return the event that records how an attempt ended, with the name of its error. `outcomes` reads it."""
+    failed = {"error": error, "retry": next_attempt.value} if error else {}
+    judged = {"response": digest} if digest else {}
+    return dg.AssetObservation(names.raw, partition=day.isoformat(), metadata={"result": reason, **failed, **judged})
+
+
+def outcomes(
+    instance: dg.DagsterInstance, names: Names, days: Sequence[date], since: datetime | None = None
+) -> list[tuple[date, Outcome]]:
+    """Return the newest attempts for some days, the newest first."""
+    wanted = dg.AssetRecordsFilter(
+        asset_key=names.raw,
+        asset_partitions=[day.isoformat() for day in days],
+        after_timestamp=since.timestamp() - 1 if since else None,
+    )
+    records = instance.fetch_observations(wanted, limit=MOST_ATTEMPTS).records
+    return [
+        (date.fromisoformat(record.partition_key or ""), _outcome(record.timestamp, record.asset_observation.metadata))
+        for record in records
+        if record.asset_observation is not None and "result" in record.asset_observation.metadata
+    ]
+
+
+def _outcome(timestamp: float, metadata: Mapping[str, dg.MetadataValue]) -> Outcome:
+    text = {name: str(value.value) for name, value in metadata.items()}
+    retry = NextAttempt(text["retry"]) if "retry" in text else NextAttempt.TRANSIENT
+    at = datetime.fromtimestamp(timestamp, UTC)
+    return Outcome(at, text.get("error"), retry, text["result"], text.get("response", ""))
 
 
 def materialized(instance: dg.DagsterInstance, names: Names, day: date) -> bool:
@@ -45,25 +87,12 @@ def materialized(instance: dg.DagsterInstance, names: Names, day: date) -> bool:
     return bool(instance.fetch_materializations(wanted, limit=1).records)
 
 
-def not_materialized(instance: dg.DagsterInstance, names: Names, days: Sequence[date]) -> list[date]:
-    """Return those of some days whose leaderboard is not materialized. One query, however many days there are."""
-    known = instance.get_materialized_partitions(names.asset("model_leaderboard"))
-    return [day for day in days if day.isoformat() not in known]
-
-
 def loaded_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
     """Return the sha256 of the response that each partition of an asset was last materialized from, as far as known."""
     tags = instance.event_log_storage.get_latest_tags_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
     )
     return {partition: of_one[DATA_VERSION_TAG] for partition, of_one in tags.items() if DATA_VERSION_TAG in of_one}
-
-
-def days_of_failed_runs(instance: dg.DagsterInstance, names: Names, since: date) -> set[str]:
-    """Return the partitions of the pipeline's runs that have failed since a day. The newest runs are read first."""
-    records = _records(instance, names, [dg.DagsterRunStatus.FAILURE], None)
-    failed = takewhile(lambda record: record.create_timestamp.date() >= since, records)
-    return {record.dagster_run.tags.get("dagster/partition", "") for record in failed}
 
 
 def newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
@@ -90,23 +119,38 @@ def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, C
     return found
 
 
-def give_up_silent_runs(instance: dg.DagsterInstance, names: Names, now: datetime) -> list[str]:
-    """Mark the pipeline's runs as failed whose process was killed, and return their ids.
+def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: date | None = None) -> str | None:
+    """Return the id of a queued or running run that selects our assets of a newest day, by itself or in a range.
 
-    Dagster's run monitoring does so, too, but only if the instance's `dagster.yaml` turns it on. Otherwise such a run
-    would count as active forever, and its day would not be retried. Runs that also have assets of yours are left alone:
-    those may work for long without an event.
+    Without a `day`, it is any run of our jobs.
+    A run whose process was killed does not count. If it has no assets but ours, it is marked as failed: Dagster's run
+    monitoring does so only if the instance's `dagster.yaml` turns it on.
     """
-    silent = [
-        record.dagster_run
-        for record in _records(instance, names, _WITH_A_PROCESS, None)
-        if _is_ours_alone(record, names) and _is_silent(instance, record, now)
-    ]
-    for run in silent:
-        instance.report_run_failed(
-            run, f"No event for {SILENT_AFTER.seconds // 60} minutes: the run's process was killed. The day is retried."
-        )
-    return [run.run_id for run in silent]
+    for record in _active_records(instance, names, day):
+        run = record.dagster_run
+        is_of_our_job = run.job_name in _jobs(names)
+        ours, selected = {*names.daily_assets, names.report}, set(run.asset_selection or ())
+        if not is_of_our_job and not ours & selected:
+            continue
+        if run.status is dg.DagsterRunStatus.QUEUED or not _is_silent(instance, record, now):
+            return run.run_id
+        if is_of_our_job or selected <= ours:
+            minutes = SILENT_AFTER.seconds // 60
+            instance.report_run_failed(run, f"No event for {minutes} minutes: the run's process was killed.")
+    return None
+
+
+def _active_records(instance: dg.DagsterInstance, names: Names, day: date | None) -> Iterator[dg.RunRecord]:
+    if day is None:
+        filters = [dg.RunsFilter(statuses=_ACTIVE, job_name=job) for job in _jobs(names)]
+    else:
+        filters = [dg.RunsFilter(statuses=_ACTIVE, tags={tag: day.isoformat()}) for tag in _DAY_TAGS]
+    for wanted in filters:
+        yield from instance.get_run_records(wanted)
+
+
+def _jobs(names: Names) -> tuple[str, ...]:
+    return names.job("daily_snapshot"), names.job("import_archive")
 
 
 def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime) -> bool:
@@ -116,68 +160,16 @@ def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime
     return abs(now.timestamp() - last) > SILENT_AFTER.total_seconds()
 
 
-def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: date | None = None) -> str | None:
-    """Return the id of a queued or running run of the pipeline, of one day or of any; None if there is none.
+def archived_but_not_loaded(
+    instance: dg.DagsterInstance, names: Names, archive: Archive, days: Sequence[date]
+) -> dict[date, Revision]:
+    """Return those of some days whose newest archived response is not the one that the tables have, as Dagster knows.
 
-    A silent run does not count: its process was killed.
+    Left out are responses that were judged already: they are rejected or damaged, and a repetition changes nothing.
+    Reads no file of the archive. Raises StoreError.
     """
-    for record in _records(instance, names, _ACTIVE, day):
-        is_queued = record.dagster_run.status is dg.DagsterRunStatus.QUEUED
-        if is_queued or not _is_silent(instance, record, now):
-            return record.dagster_run.run_id
-    return None
-
-
-def latest_ended_run(instance: dg.DagsterInstance, names: Names, day: date, known: str | None) -> EndedRun | None:
-    """Return the day's newest run that has ended, or None if that is the one already `known`."""
-    record = next(_records(instance, names, _ENDED, day), None)
-    if record is None or record.dagster_run.run_id == known:
-        return None
-    failed = record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
-    error, next_attempt = _error(instance, record.dagster_run.run_id) if failed else (None, NextAttempt.TRANSIENT)
-    ended_at = record.end_time or record.update_timestamp.timestamp()
-    return EndedRun(record.dagster_run.run_id, error, next_attempt, ended_at)
-
-
-def failures_in_a_row(instance: dg.DagsterInstance, names: Names, day: date) -> int:
-    """Return how many of the day's newest runs that have ended have failed, up to the last success."""
-    statuses = [record.dagster_run.status for record in _records(instance, names, _ENDED, day)]
-    return next((n for n, status in enumerate(statuses) if status is dg.DagsterRunStatus.SUCCESS), len(statuses))
-
-
-def _records(
-    instance: dg.DagsterInstance, names: Names, statuses: Sequence[dg.DagsterRunStatus], day: date | None
-) -> Iterator[dg.RunRecord]:
-    """Yield the pipeline's runs, newest first: its jobs', and those that the asset graph started."""
-    wanted = dg.RunsFilter(statuses=list(statuses), tags={} if day is None else {"dagster/partition": day.isoformat()})
-    cursor = None
-    # Runs of other jobs are among them: with 100 pipelines on one instance, there are hundreds for each day.
-    while records := instance.get_run_records(wanted, limit=_RUNS_AT_ONCE, cursor=cursor):
-        for record in records:
-            if _is_of_our_jobs(record, names) or _ours(names) & set(record.dagster_run.asset_selection or ()):
-                yield record
-        cursor = records[-1].dagster_run.run_id
-
-
-def _is_ours_alone(record: dg.RunRecord, names: Names) -> bool:
-    return _is_of_our_jobs(record, names) or set(record.dagster_run.asset_selection or ()) <= _ours(names)
-
-
-def _is_of_our_jobs(record: dg.RunRecord, names: Names) -> bool:
-    return record.dagster_run.job_name in {names.job("daily_snapshot"), names.job("import_archive")}
-
-
-def _ours(names: Names) -> set[dg.AssetKey]:
-    return {*names.daily_assets, names.report}
-
-
-def _error(instance: dg.DagsterInstance, run_id: str) -> tuple[str, NextAttempt]:
-    """Return the name of the error in the step's failure, and what it means for the next attempt."""
-    for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
-        event = record.event_log_entry.dagster_event
-        data = event.step_failure_data.user_failure_data if event else None
-        if data is not None and "error" in data.metadata:
-            # A failure that an older version recorded has no "retry".
-            retry = data.metadata.get("retry")
-            return str(data.metadata["error"].value), NextAttempt(str(retry.value)) if retry else NextAttempt.TRANSIENT
-    return "Unexpected failure", NextAttempt.TRANSIENT
+    versions = loaded_versions(instance, names.asset("model_leaderboard"))
+    newest = {day: revisions[-1] for day, revisions in archive.revisions_of(days).items() if revisions}
+    wanted = {day: one for day, one in newest.items() if not versions.get(day.isoformat(), "").startswith(one.digest)}
+    judged = {(day, outcome.digest) for day, outcome in outcomes(instance, names, list(wanted))} if wanted else set()
+    return {day: one for day, one in wanted.items() if (day, one.digest) not in judged}

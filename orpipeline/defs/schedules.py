@@ -1,16 +1,17 @@
-"""The schedules."""
+"""The schedules: each newest completed day is fetched at 00:20 UTC, and once more at 21:40."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from orpipeline.capture import Fetch
-from orpipeline.clock import newest_completed_day
+from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.jobs import snapshot_config
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import active_run
+from orpipeline.defs.runs import active_run, materialized
 from orpipeline.settings import api_key
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ def daily_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
         cron_schedule="20 0 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every day at 00:20 UTC: fetch the day that has just ended.",
+        description="Every day at 00:20 UTC: fetch the day that has just ended, unless it is materialized.",
     )
     def daily_snapshot_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if api_key() is None:
-            return dg.SkipReason(NO_KEY)
         day = newest_completed_day(context.scheduled_execution_time)
-        run_id = active_run(context.instance, names, context.scheduled_execution_time, day)
-        if run_id is not None:
-            return dg.SkipReason(f"Run {run_id[:8]} is already processing {day}.")
+        reason = _reason_to_skip(context, names, day)
+        if reason is None and materialized(context.instance, names, day):
+            reason = f"{day} is materialized."
+        if reason is not None:
+            return dg.SkipReason(reason)
         return dg.RunRequest(run_key=f"daily-{day}", partition_key=day.isoformat())
 
     return daily_snapshot_schedule
@@ -57,13 +58,22 @@ def recapture_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
         description="Every day at 21:40 UTC: fetch the newest day again, because its figures may have been restated.",
     )
     def recapture(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if api_key() is None:
-            return dg.SkipReason(NO_KEY)
         day = newest_completed_day(context.scheduled_execution_time)
-        return dg.RunRequest(
-            run_key=f"recapture-{day}",
-            partition_key=day.isoformat(),
-            run_config=snapshot_config(names, Fetch.always),
-        )
+        reason = _reason_to_skip(context, names, day)
+        if reason is not None:
+            return dg.SkipReason(reason)
+        config = snapshot_config(names, Fetch.always)
+        return dg.RunRequest(run_key=f"recapture-{day}", partition_key=day.isoformat(), run_config=config)
 
     return recapture
+
+
+def _reason_to_skip(context: dg.ScheduleEvaluationContext, names: Names, day: date) -> str | None:
+    """Return why nobody can, or should, fetch a day now; None if it can be fetched."""
+    if api_key() is None:
+        return NO_KEY
+    newest = newest_completed_day(utc_now())
+    if day < newest:  # a tick that Dagster makes up for, after the daemon was away
+        return f"The API no longer serves {day}; its newest day is {newest}."
+    run_id = active_run(context.instance, names, utc_now(), day)
+    return f"Run {run_id[:8]} is already processing {day}." if run_id is not None else None
