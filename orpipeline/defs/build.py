@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from orpipeline.archive import Archive
-from orpipeline.clock import utc_now
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import daily_step
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.jobs import daily_job
 from orpipeline.defs.maintenance import maintenance_job, maintenance_schedule
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
-from orpipeline.defs.partitions import daily_partitions, stand_alone_partitions
+from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.reports import report_asset, report_sensor
 from orpipeline.defs.resources import api_resource, io_manager, resources
 from orpipeline.defs.schedules import daily_schedule, recapture_schedule
@@ -60,49 +59,9 @@ def build_defs(
 
     Raises SettingsError if the environment has invalid settings, or if `key_prefix` is not a valid name.
     """
-    used = settings or load_settings()
-    labels = Labels(group_name, owners or (), tags or {})
-    return _definitions(
-        used,
-        Names(key_prefix),
-        daily_partitions(used),
-        labels,
-        automation=automation,
-        alerts=alerts,
-        report=report,
-    )
-
-
-def stand_alone_defs(settings: Settings) -> dg.Definitions:
-    """Return the definitions of the stand-alone code location: those of `build_defs`, and two differences.
-
-    Its partitions do not begin before the first day that could be fetched. The I/O manager is also `io_manager`, so
-    assets that you add there need no configuration.
-    """
-    ours = _definitions(
-        settings,
-        Names(),
-        stand_alone_partitions(settings, utc_now()),
-        Labels(),
-        automation=True,
-        alerts=settings.alert_webhook is not None,
-        report=True,
-    )
-    return dg.Definitions.merge(ours, dg.Definitions(resources={"io_manager": io_manager(settings)}))
-
-
-def _definitions(
-    used: Settings,
-    names: Names,
-    partitions: dg.DailyPartitionsDefinition,
-    labels: Labels,
-    *,
-    automation: bool,
-    alerts: bool,
-    report: bool,
-) -> dg.Definitions:
-    # Days before the first partition can be imported.
-    daily, importing = daily_job(names, report=report), import_job(names, daily_partitions(used))
+    used, names = settings or load_settings(), Names(key_prefix)
+    partitions, labels = daily_partitions(used), Labels(group_name, owners or (), tags or {})
+    daily, importing = daily_job(names, report=report), import_job(names, partitions)
     maintenance = [maintenance_job(names)] if used.is_lake else []
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         daily_step(names, partitions, labels, has_key=api_key() is not None),
@@ -127,3 +86,12 @@ def _definitions(
         sensors=sensors,
         resources=resources(used, names),
     )
+
+
+def stand_alone_defs(settings: Settings) -> dg.Definitions:
+    """Return the definitions of the stand-alone code location: those of `build_defs`, with alerts if a webhook is set.
+
+    The I/O manager is also `io_manager`, so assets that you add there need no configuration.
+    """
+    ours = build_defs(settings, alerts=settings.alert_webhook is not None)
+    return dg.Definitions.merge(ours, dg.Definitions(resources={"io_manager": io_manager(settings)}))
