@@ -255,13 +255,13 @@ class Settings(BaseModel):
         return self.data_dir / "spool" / sha256(str(self.archive).encode()).hexdigest()[:12]
 
 
-def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings from the environment's current variables; an empty variable counts as unset.
+def load_settings(environment: Mapping[str, str] = os.environ, **given: object) -> Settings:
+    """Return the settings that are `given`, and the others from the environment; an empty variable counts as unset.
 
     Raises SettingsError as `Settings` does.
     """
     variables = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
-    return Settings.model_validate({name: value for name, value in variables.items() if value})
+    return Settings.model_validate({name: value for name, value in variables.items() if value} | given)
 
 
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
