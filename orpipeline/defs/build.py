@@ -49,7 +49,7 @@ def build_defs(
         settings: By default from the environment, which this function reads once.
         key_prefix: The prefix of all asset keys, and the DuckDB schema of the tables. With any other than `openrouter`,
             the names of resources, jobs, schedules and sensors begin with it, too.
-        group_name: The asset group; by default `source`, `daily_tables` and `analysis`.
+        group_name: The asset group of all assets; by default `openrouter`.
         owners: The owners of all assets, as Dagster defines them: email addresses or `team:name`.
         tags: Tags of all assets.
         automation: Include the schedules and sensors, which run by default. Without them, schedule the `daily_snapshot`

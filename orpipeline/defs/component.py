@@ -34,7 +34,7 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     """
 
     key_prefix: str = Field(DEFAULT_PREFIX, description="The prefix of all asset keys, and the DuckDB schema.")
-    group_name: str | None = Field(None, description="The group of all assets; three groups by default.")
+    group_name: str | None = Field(None, description="The asset group of all assets; by default `openrouter`.")
     owners: Sequence[str] | None = Field(None, description="The owners of all assets.")
     tags: Mapping[str, str] | None = Field(None, description="Tags of all assets.")
     automation: bool = Field(True, description="Include the schedules and sensors.")
