@@ -33,8 +33,8 @@ REQUESTS_PER_DAY = 500
 LOCK_WAIT_SECONDS = 60.0
 """How long to wait for another process that has locked the warehouse."""
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
-FIRST_DOCUMENTED_DAY = date(2026, 6, 17)
-"""The first day that the API's documentation names."""
+DEFAULT_START_DATE = date(2026, 6, 17)
+"""Before any public snapshot of the endpoint."""
 API_KEY = "OPENROUTER_API_KEY"
 PREFIX = "ORPIPELINE_"
 OBJECT_STORES = ("s3", "gs", "az")
@@ -162,10 +162,10 @@ class Settings(BaseModel):
         description="The report's page and pictures, and the published copy: a folder, or an object store.",
     )
     start_date: date = Field(
-        default=FIRST_DOCUMENTED_DAY,
-        description="The first daily partition, as YYYY-MM-DD; earlier days cannot be imported. The default is the "
-        "first day that the API documents. If you do not set it, the stand-alone UI begins with the first archived "
-        "day.",
+        default=DEFAULT_START_DATE,
+        description="The first daily partition, as YYYY-MM-DD, for `daily_partitions()` and every code location. The "
+        "default is before any public snapshot of the endpoint. If you do not set it, `orpipeline dev` begins with the "
+        "first archived day.",
     )
     lock_wait_seconds: float = Field(
         default=LOCK_WAIT_SECONDS,
@@ -255,13 +255,13 @@ class Settings(BaseModel):
         return self.data_dir / "spool" / sha256(str(self.archive).encode()).hexdigest()[:12]
 
 
-def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings from the environment's current variables; an empty variable counts as unset.
+def load_settings(environment: Mapping[str, str] = os.environ, **given: object) -> Settings:
+    """Return the settings that are `given`, and the others from the environment; an empty variable counts as unset.
 
     Raises SettingsError as `Settings` does.
     """
     variables = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
-    return Settings.model_validate({name: value for name, value in variables.items() if value})
+    return Settings.model_validate({name: value for name, value in variables.items() if value} | given)
 
 
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:

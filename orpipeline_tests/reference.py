@@ -29,10 +29,10 @@ _INTRODUCTION = """# Reference: settings and commands
 ## Settings
 
 Every setting is an environment variable, a field of `orpipeline.Settings`, and an attribute of the component
-`orpipeline.OpenRouterMarketShare`. An empty variable counts as unset. Paths are absolute, or begin with `~`; in the
-component, relative paths start at the project's folder. The commands also read a file `.env` in the current folder, and
-variables in the environment take precedence. An invalid value is an error that names the setting, and never shows the
-value.
+`orpipeline.OpenRouterMarketShare`. An attribute that you leave out comes from the environment. An empty variable counts
+as unset. Paths are absolute, or begin with `~`; in the component, relative paths start at the project's folder. The
+commands also read a file `.env` in the current folder, and variables in the environment take precedence. An invalid
+value is an error that names the setting, and never shows the value.
 
 | variable | field | default | meaning |
 | --- | --- | --- | --- |"""

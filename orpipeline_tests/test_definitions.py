@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import walk_packages
 
 import dagster as dg
+import polars as pl
 import pytest
 import time_machine
 
@@ -24,10 +25,10 @@ from orpipeline.defs.checks import CHECKS, HISTORY_CHECKS
 from orpipeline.defs.names import VIRTUAL_ASSETS
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.errors import SettingsError
-from orpipeline.settings import Settings
+from orpipeline.settings import Settings, load_settings
 from orpipeline.testing import sample_response
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NAMES, NOON, QUIET, World, evaluate
+from orpipeline_tests.world import NAMES, QUIET, World, evaluate
 
 PROJECT = Path(__file__).parents[1]
 
@@ -77,54 +78,51 @@ def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg
         assert partitions.get_last_partition_key() == "2026-10-06"
 
 
-@pytest.fixture
-def machine_at_noon() -> Iterator[None]:
-    """Also Dagster's clock, which decides which partitions exist, starts at noon of 2026-10-07."""
-    with time_machine.travel(NOON, tick=True):
-        yield
-
-
-def _days_of(defs: dg.Definitions) -> list[str]:
-    (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs() if spec.partitions_def}
-    return list(partitions.get_partition_keys())
-
-
-@pytest.mark.usefixtures("machine_at_noon")
-def test_the_stand_alone_code_location_begins_at_the_first_day_that_could_be_fetched(world: World) -> None:
-    week_before = DAY - timedelta(days=7)
-    assert _days_of(stand_alone_defs(world.settings)) == [DAY.isoformat()]
+@pytest.mark.parametrize("start", ["2026-06-17", "2026-09-01"])
+def test_every_code_location_has_the_partitions_of_daily_partitions(
+    world: World, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """Whatever the archive has: otherwise Dagster could not materialize assets of two of them together."""
     world.store(sample_response(DAY))
-    world.store(sample_response(week_before))
-    # A day in between that is missing was lost, or can be imported.
-    days = _days_of(stand_alone_defs(world.settings))
-    assert (days[0], days[-1], len(days)) == (week_before.isoformat(), DAY.isoformat(), 8)
-    # Your own start date, and a project that embeds the pipeline, have the days that they state.
-    own = Settings(data_dir=world.folder, start_date=date(2026, 9, 1))
-    assert _days_of(stand_alone_defs(own))[0] == "2026-09-01"
-    assert _days_of(build_defs(world.settings))[0] == "2026-06-17"
+    if start != "2026-06-17":
+        monkeypatch.setenv("ORPIPELINE_START_DATE", start)
+    locations = [build_defs(), stand_alone_defs(load_settings())]
+    specs = [spec for defs in locations for spec in defs.resolve_all_asset_specs()]
+    specs += orpipeline.external_specs()
+    assert {spec.partitions_def for spec in specs} == {orpipeline.daily_partitions(), None}
+    assert orpipeline.daily_partitions().get_first_partition_key() == start
 
 
-@pytest.mark.usefixtures("machine_at_noon")
-def test_the_stand_alone_code_location_loads_with_an_unusable_archive(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # not allowed without AWS_ALLOW_HTTP
-    settings = world.settings.model_copy(update={"archive": "s3://bucket/raw"})
-    assert _days_of(stand_alone_defs(settings))[0] == "2026-06-17"
+def test_an_asset_added_to_the_stand_alone_code_location_is_materialized_together_with_ours(world: World) -> None:
+    @dg.asset(
+        partitions_def=orpipeline.daily_partitions(),
+        ins={"models": dg.AssetIn(orpipeline.asset_key("task_models"))},
+        metadata={"partition_expr": "as_of"},
+    )
+    def authors(models: pl.DataFrame) -> pl.DataFrame:
+        return models.select("as_of", "author").unique()
+
+    world.store(sample_response(DAY))
+    # As `orpipeline.definitions` does, which another test may have imported with other settings.
+    merged = dg.Definitions.merge(dg.Definitions([authors]), stand_alone_defs(load_settings()))
+    result = merged.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=world.instance,
+        partition_key=DAY.isoformat(),
+        asset_selection=[*NAMES.daily_assets, authors.key],
+        run_config=QUIET,
+    )
+    assert result.success
+    assert world.read("public.authors")["as_of"].unique().to_list() == [DAY]
 
 
-@pytest.mark.usefixtures("machine_at_noon")
-def test_days_before_the_first_partition_can_be_imported_and_the_next_load_shows_them(
-    world: World, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("at_noon")
+def test_days_before_the_first_partition_can_be_imported(world: World, tmp_path: Path) -> None:
     day = DAY - timedelta(days=9)
     (tmp_path / f"{day}.json").write_bytes(sample_response(day))
-    loaded = stand_alone_defs(world.settings)
+    settings = world.settings.model_copy(update={"start_date": DAY})
     config = {"ops": {"openrouter_import": {"config": {"paths": [str(tmp_path / f"{day}.json")]}}}, **QUIET}
-    job = loaded.resolve_job_def("import_archive")
+    job = build_defs(settings).resolve_job_def("import_archive")
     assert job.execute_in_process(instance=world.instance, run_config=config).success
-    assert _days_of(loaded) == [DAY.isoformat()]
-    assert _days_of(stand_alone_defs(world.settings))[0] == day.isoformat()
     assert world.materialized("model_leaderboard") == {day.isoformat()}
 
 
@@ -144,7 +142,7 @@ def test_every_asset_has_a_plain_description_and_labels(defs: dg.Definitions) ->
     for spec in defs.resolve_all_asset_specs():
         assert spec.description
         assert "\n" not in spec.description
-        assert spec.group_name in {"source", "daily_tables", "analysis"}
+        assert spec.group_name == "openrouter"
         assert spec.kinds
         # Whose they are, and how they are labelled, is for the project that embeds them.
         assert not spec.owners

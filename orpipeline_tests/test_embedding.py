@@ -16,7 +16,7 @@ from orpipeline.defs.names import Names
 from orpipeline.testing import sample_response
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NOON, QUIET, days_of
+from orpipeline_tests.world import NOON, QUIET, days_of, failure_of
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
 
@@ -97,6 +97,38 @@ def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and
     assert ours.asset_layer.selected_asset_keys == {*Names().daily_assets, Names().report}
     assert ours.executor_def is dg.in_process_executor
     assert project.executor is dg.multiprocess_executor
+
+
+def test_a_run_of_our_assets_without_a_partition_fails_and_checks_alone_use_the_newest_archived_day(
+    tmp_path: Path,
+) -> None:
+    @dg.asset
+    def note() -> str:
+        return "an asset without partitions"
+
+    settings = Settings(data_dir=tmp_path / "data")
+    Archive(settings.archive).put(sample_response(DAY), fetched_at=NOON, source="a test", origin="import")
+    jobs = [
+        dg.define_asset_job("nightly", selection="*"),
+        dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks()),
+    ]
+    resources = {"io_manager": Files(folder=str(tmp_path))}
+    own = dg.Definitions(assets=[note], jobs=jobs, resources=resources)
+    project = dg.Definitions.merge(own, build_defs(settings, report=False))
+    with dg.DagsterInstance.ephemeral() as instance:
+        nightly, checks = (
+            project.resolve_job_def(job.name).execute_in_process(
+                instance=instance, run_config=QUIET, raise_on_error=False
+            )
+            for job in jobs
+        )
+    description = failure_of(nightly).description
+    assert description
+    assert description.startswith("This run has no partition, so there is no day to load.")
+    assert days_of(Warehouse(settings.warehouse)) == []
+    assert checks.success
+    assert all(check.passed for check in checks.get_asset_check_evaluations())
+    assert checks.get_asset_check_evaluations()
 
 
 def test_two_pipelines_share_a_code_location(tmp_path: Path) -> None:

@@ -281,7 +281,18 @@ def test_days_outside_the_partitions_are_rejected(archive: Archive, inbox: Path)
     assert imported.new == archive.days() == [FIRST, DAY]
     reasons = {one.source: one.reason for one in imported.rejected}
     assert "not over yet" in reasons["inbox/2026-10-07.json"]
-    assert "ORPIPELINE_START_DATE" in reasons["inbox/2026-06-16.json"]
+    assert "is before 2026-06-17; set ORPIPELINE_START_DATE" in reasons["inbox/2026-06-16.json"]
+
+
+@pytest.mark.parametrize("first", [DAY, FIRST - timedelta(days=1)])
+def test_a_day_needs_no_partition_to_be_imported(archive: Archive, inbox: Path, first: date) -> None:
+    """With an earlier first partition, earlier days are imported, too; with a later one, no day is lost."""
+    earliest = min(first, FIRST)
+    for day in (earliest - timedelta(days=1), earliest, DAY):
+        write(inbox / f"{day}.json", sample_response(day))
+    imported = import_files(archive, find_files([str(inbox)]), first=first, newest=DAY)
+    assert archive.days() == [earliest, DAY]
+    assert len(imported.rejected) == 1
 
 
 IMPORT = """
@@ -472,7 +483,7 @@ def place(folder: Path) -> dict[str, str]:
 def test_the_command_shows_what_was_imported_rejected_and_is_missing(tmp_path: Path, inbox: Path) -> None:
     week_in(inbox, [WEEK[0], WEEK[1], WEEK[4]])
     write(inbox / "r2.json", envelope(sample_response(WEEK[1], change=restated(0.004)), fetched_at=served(WEEK[1], 9)))
-    write(inbox / "early.json", sample_response(WEEK[0] - timedelta(days=1)))
+    write(inbox / "early.json", sample_response(FIRST - timedelta(days=1)))
     write(inbox / "broken.jsonl", sample_response(WEEK[4]) + b"\n{oops\n")
     dry = run_command("import", "inbox", "--dry-run", folder=tmp_path, environment=place(tmp_path))
     assert not (tmp_path / "data").exists()

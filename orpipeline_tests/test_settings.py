@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,11 +9,16 @@ from pydantic import ValidationError
 
 from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource, network
 from orpipeline import settings as module
+from orpipeline.archive import Archive
+from orpipeline.cli.options import from_first_day
 from orpipeline.cli.run import _variables
 from orpipeline.defs.build import build_defs
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
+from orpipeline.testing import fixed_clock, sample_response
 from orpipeline_tests.processes import run_python
+from orpipeline_tests.responses import DAY
+from orpipeline_tests.world import NOON
 
 
 def test_the_folders_are_in_the_data_folder_unless_they_are_set(tmp_path: Path) -> None:
@@ -130,6 +135,23 @@ def test_a_resource_rejects_unknown_options_and_paths_that_depend_on_the_current
 def test_the_ui_and_its_code_location_have_the_settings_of_the_command(tmp_path: Path, places: dict[str, str]) -> None:
     settings = Settings(data_dir=tmp_path, **places)  # type: ignore[arg-type] # each value is text
     assert load_settings(_variables(settings)) == settings
+
+
+def test_dev_sets_the_first_archived_day_as_start_date_unless_the_user_set_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_date(settings: Settings) -> str:
+        return _variables(from_first_day(settings))["ORPIPELINE_START_DATE"]
+
+    settings = Settings(data_dir=tmp_path)
+    with fixed_clock(NOON):  # nobody can fetch a day before the newest one
+        assert start_date(settings) == DAY.isoformat()
+    for day in (DAY, DAY - timedelta(days=7)):
+        Archive(settings.archive).put(sample_response(day), fetched_at=None, source="a test", origin="import")
+    assert start_date(settings) == "2026-09-29"
+    assert start_date(Settings(data_dir=tmp_path, start_date=date(2026, 9, 1))) == "2026-09-01"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # not allowed without AWS_ALLOW_HTTP
+    assert start_date(Settings(data_dir=tmp_path, archive="s3://bucket/raw")) == "2026-06-17"
 
 
 def test_each_archive_has_a_spool_of_its_own(tmp_path: Path) -> None:

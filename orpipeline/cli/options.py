@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from orpipeline.errors import OrpipelineError
-from orpipeline.settings import FIRST_DOCUMENTED_DAY, Settings, load_settings, project_dir
+from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.errors import OrpipelineError, StoreError
+from orpipeline.settings import Settings, load_settings, project_dir
 
 
 def examples(*lines: str) -> str:
@@ -61,15 +62,27 @@ def dagster_home(settings: Settings) -> Path:
     return settings.data_dir.with_name(".dagster") if is_own else settings.data_dir / "dagster"
 
 
+def from_first_day(settings: Settings) -> Settings:
+    """Return the settings with the first archived day as start date, unless they have a start date already.
+
+    While nothing is archived, it is the newest completed day: nobody can fetch an earlier one, so the UI must not show
+    it as missing. If the archive cannot be read, the settings are returned unchanged; the runs report the reason.
+    """
+    from orpipeline.archive import Archive
+
+    if "start_date" not in settings.model_fields_set:
+        with suppress(StoreError):
+            first = next(iter(Archive(settings.archive).days()), newest_completed_day(utc_now()))
+            return settings.model_copy(update={"start_date": first})
+    return settings
+
+
 def demo_settings(settings: Settings, first: date | None = None) -> Settings:
     """Return the settings of the demo: its own folder inside the data folder, and none of the other settings.
 
     Its partitions start at the first archived day, or at `first` if that is earlier. This process no longer uses the
     DAGSTER_HOME of the environment, because the demo has its own.
     """
-    from orpipeline.archive import Archive
-
     os.environ.pop("DAGSTER_HOME", None)
-    own = Settings(data_dir=settings.data_dir / "demo", lock_wait_seconds=settings.lock_wait_seconds)
-    known = [*Archive(own.archive).days()[:1], *([first] if first else [])]
-    return own.model_copy(update={"start_date": min(known, default=FIRST_DOCUMENTED_DAY)})
+    own = from_first_day(Settings(data_dir=settings.data_dir / "demo", lock_wait_seconds=settings.lock_wait_seconds))
+    return own.model_copy(update={"start_date": min(first or own.start_date, own.start_date)})

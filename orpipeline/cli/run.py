@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from orpipeline.cli.fetch import fetch_in_spite_of
-from orpipeline.cli.options import command_settings, day_option, demo_option, examples
+from orpipeline.cli.options import command_settings, day_option, demo_option, examples, from_first_day
 from orpipeline.cli.terminal import out, print_line, print_rows
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.errors import DagsterStateError, OrpipelineError
@@ -101,11 +101,12 @@ def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bo
 def dev(demo: bool, host: str, port: int) -> None:
     """Start the Dagster UI.
 
-    The schedules and sensors run until the UI stops. Dagster's state is stored on disk and survives restarts.
+    The schedules and sensors run until the UI stops. Dagster's state is stored on disk and survives restarts. The daily
+    partitions begin with the first archived day, unless you set ORPIPELINE_START_DATE.
     """
     if importlib.util.find_spec("dagster_webserver") is None:
         raise OrpipelineError("The Dagster UI is not installed. Install it with: pip install 'orpipeline[ui]'")
-    settings = command_settings(demo=demo)
+    settings = from_first_day(command_settings(demo=demo))
     from orpipeline.cli.dagster_state import dagster_instance, packaged_file, prepare_dagster_home
 
     home = prepare_dagster_home(settings)
@@ -146,11 +147,10 @@ def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, 
 def _variables(settings: Settings) -> Mapping[str, str]:
     """Return the settings as environment variables, except for the secret, which a child process inherits.
 
-    A start date that nobody chose is left out: the code location then begins at the first day that could be fetched.
-    So is where a lake keeps its files, unless there is a lake.
+    Where a lake keeps its files is left out, unless there is a lake.
     """
-    unset = {"start_date"} - settings.model_fields_set | (set() if settings.is_lake else {"lake_data"})
-    values = settings.model_dump(mode="json", exclude={"alert_webhook", *unset}, exclude_none=True)
+    unused = set() if settings.is_lake else {"lake_data"}
+    values = settings.model_dump(mode="json", exclude={"alert_webhook", *unused}, exclude_none=True)
     return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
 

@@ -32,6 +32,7 @@ from orpipeline.errors import (
     InvalidSnapshotError,
     NextAttempt,
     OrpipelineError,
+    SettingsError,
     WarehouseError,
 )
 from orpipeline.load import Loaded, Validated, load_days, validate_days, with_novelties
@@ -208,6 +209,11 @@ class _Step:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""
         if self.context.has_partition_key or self.context.has_partition_key_range:
             return [date.fromisoformat(key) for key in sorted(self.context.partition_keys)]
+        if self.context.selected_asset_keys:
+            raise SettingsError(
+                "This run has no partition, so there is no day to load. Start it with a partition, or leave the assets "
+                f"of {self.names.prefix!r} out of your job: the job {self.names.job('daily_snapshot')} loads them."
+            )
         return self.archive.days()[-1:]
 
     def _fetch(

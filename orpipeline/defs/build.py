@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from orpipeline.archive import Archive
-from orpipeline.clock import utc_now
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import daily_step
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.jobs import daily_job
 from orpipeline.defs.maintenance import maintenance_job, maintenance_schedule
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
-from orpipeline.defs.partitions import daily_partitions, stand_alone_partitions
+from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.reports import report_asset, report_sensor
 from orpipeline.defs.resources import api_resource, io_manager, resources
 from orpipeline.defs.schedules import daily_schedule, recapture_schedule
@@ -50,59 +49,19 @@ def build_defs(
         settings: By default from the environment, which this function reads once.
         key_prefix: The prefix of all asset keys, and the DuckDB schema of the tables. With any other than `openrouter`,
             the names of resources, jobs, schedules and sensors begin with it, too.
-        group_name: The asset group; by default `source`, `daily_tables` and `analysis`.
+        group_name: The asset group of all assets; by default `openrouter`.
         owners: The owners of all assets, as Dagster defines them: email addresses or `team:name`.
         tags: Tags of all assets.
         automation: Include the schedules and sensors, which run by default. Without them, schedule the `daily_snapshot`
             job yourself.
-        alerts: Include `alert_sensor`, which posts failed runs to `Settings(alert_webhook=...)`.
+        alerts: Include `alert_sensor` in any case. It is on if `Settings(alert_webhook=...)` is set.
         report: Include the report, and the sensor that keeps it current.
 
     Raises SettingsError if the environment has invalid settings, or if `key_prefix` is not a valid name.
     """
-    used = settings or load_settings()
-    labels = Labels(group_name, owners or (), tags or {})
-    return _definitions(
-        used,
-        Names(key_prefix),
-        daily_partitions(used),
-        labels,
-        automation=automation,
-        alerts=alerts or used.alert_webhook is not None,
-        report=report,
-    )
-
-
-def stand_alone_defs(settings: Settings) -> dg.Definitions:
-    """Return the definitions of the stand-alone code location: those of `build_defs`, and two differences.
-
-    Its partitions do not begin before the first day that could be fetched. The I/O manager is also `io_manager`, so
-    assets that you add there need no configuration.
-    """
-    ours = _definitions(
-        settings,
-        Names(),
-        stand_alone_partitions(settings, utc_now()),
-        Labels(),
-        automation=True,
-        alerts=settings.alert_webhook is not None,
-        report=True,
-    )
-    return dg.Definitions.merge(ours, dg.Definitions(resources={"io_manager": io_manager(settings)}))
-
-
-def _definitions(
-    used: Settings,
-    names: Names,
-    partitions: dg.DailyPartitionsDefinition,
-    labels: Labels,
-    *,
-    automation: bool,
-    alerts: bool,
-    report: bool,
-) -> dg.Definitions:
-    # Days before the first partition can be imported.
-    daily, importing = daily_job(names, report=report), import_job(names, daily_partitions(used))
+    used, names = settings or load_settings(), Names(key_prefix)
+    partitions, labels = daily_partitions(used), Labels(group_name, owners or (), tags or {})
+    daily, importing = daily_job(names, report=report), import_job(names, partitions)
     maintenance = [maintenance_job(names)] if used.is_lake else []
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         daily_step(names, partitions, labels, has_key=api_key() is not None),
@@ -118,7 +77,7 @@ def _definitions(
         sensors.append(snapshot_sensor(names, daily, partitions, Archive(used.archive), api_resource(used)))
     if automation and report:
         sensors.append(report_sensor(names))
-    if alerts:
+    if alerts or used.alert_webhook is not None:
         sensors.append(alert_sensor(names, used.alert_webhook))
     return dg.Definitions(
         assets=assets,
@@ -127,3 +86,12 @@ def _definitions(
         sensors=sensors,
         resources=resources(used, names),
     )
+
+
+def stand_alone_defs(settings: Settings) -> dg.Definitions:
+    """Return the definitions of the stand-alone code location: those of `build_defs`, with alerts if a webhook is set.
+
+    The I/O manager is also `io_manager`, so assets that you add there need no configuration.
+    """
+    ours = build_defs(settings)
+    return dg.Definitions.merge(ours, dg.Definitions(resources={"io_manager": io_manager(settings)}))

@@ -1,9 +1,4 @@
-"""The pipeline as a component, for `dg` projects.
-
-type: orpipeline.OpenRouterMarketShare
-attributes:
-  data_dir: "{{ project_root }}/data/openrouter"
-"""
+"""The pipeline as a component, for `dg` projects."""
 
 from __future__ import annotations
 
@@ -17,36 +12,29 @@ from pydantic import Field
 from orpipeline.defs.build import build_defs
 from orpipeline.defs.names import DEFAULT_PREFIX
 from orpipeline.errors import SettingsError
-from orpipeline.settings import Settings, url_scheme
-
-
-class _Scaffolder(dg.Scaffolder[Any]):
-    """Writes a `defs.yaml` that works at once, with the data inside the project."""
-
-    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        dg.scaffold_component(request, {"data_dir": "{{ project_root }}/data/openrouter"})
+from orpipeline.settings import Settings, load_settings, url_scheme
 
 
 def _setting(name: str) -> Any:
-    """Return an attribute that is a setting, with the setting's description. If you leave it out, its default holds."""
+    """Return an attribute that is a setting, with the setting's description."""
     return Field(None, description=Settings.model_fields[name].description)
 
 
-@dg.scaffold_with(_Scaffolder)
 class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     """OpenRouter's market shares: archived, validated and ranked every day.
 
-    The attributes are the options of `build_defs` and the settings. A relative path starts at the project's folder. The
-    API key comes from the environment variable OPENROUTER_API_KEY when the API is called; it is not an attribute.
+    The attributes are the options of `build_defs` and the settings. A setting that you leave out comes from the
+    environment, as for the commands, `read` and `daily_partitions()`, so they agree. A relative path starts at the
+    project's folder. The API key is not an attribute: it is read from the environment when the API is called.
 
         >>> import orpipeline
-        >>> market = orpipeline.OpenRouterMarketShare.resolve_from_yaml("{data_dir: data/openrouter, alerts: true}")
-        >>> market.alerts
-        True
+        >>> market = orpipeline.OpenRouterMarketShare.resolve_from_yaml("{group_name: market, alerts: true}")
+        >>> market.group_name
+        'market'
     """
 
     key_prefix: str = Field(DEFAULT_PREFIX, description="The prefix of all asset keys, and the DuckDB schema.")
-    group_name: str | None = Field(None, description="The group of all assets; three groups by default.")
+    group_name: str | None = Field(None, description="The asset group of all assets; by default `openrouter`.")
     owners: Sequence[str] | None = Field(None, description="The owners of all assets.")
     tags: Mapping[str, str] | None = Field(None, description="Tags of all assets.")
     automation: bool = Field(True, description="Include the schedules and sensors.")
@@ -70,19 +58,20 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     app_categories: str | None = _setting("app_categories")
 
     def settings(self, project_root: Path) -> Settings:
-        """Return the settings among the attributes. Relative paths start at the project's folder.
+        """Return the environment's settings, with the attributes instead where they are given.
 
-        Raises SettingsError for an invalid value, and for an empty one: a template gives that if its variable is unset.
+        Relative paths start at the project's folder. Raises SettingsError for an invalid value, and for an empty one: a
+        template gives that if its variable is unset.
         """
         given = {name: getattr(self, name) for name in Settings.model_fields if name in self.model_fields_set}
         empty = [name for name, value in given.items() if value in (None, "")]
         if empty:
             raise SettingsError(f"{type(self).__name__}: {', '.join(empty)} is empty. Set its environment variable.")
-        for name, field in Settings.model_fields.items():
-            is_place = field.annotation in (Path, Path | str)
-            if name in given and is_place and url_scheme(given[name]) is None:
-                given[name] = project_root / Path(given[name]).expanduser()
-        return Settings.model_validate(given)
+        for name, value in given.items():
+            is_place = Settings.model_fields[name].annotation in (Path, Path | str)
+            if is_place and url_scheme(value) is None:
+                given[name] = project_root / Path(value).expanduser()
+        return load_settings(**given)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions."""

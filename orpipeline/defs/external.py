@@ -40,7 +40,7 @@ def external_specs(
     Args:
         settings: By default from the environment, which this function reads once. Only the start date is used.
         key_prefix: The prefix of all asset keys, as in `build_defs`.
-        group_name: The asset group; by default `source`, `daily_tables` and `analysis`.
+        group_name: The asset group of all assets; by default `openrouter`.
         owners: The owners of all assets: email addresses or `team:name`.
         tags: Tags of all assets.
 

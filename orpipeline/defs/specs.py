@@ -55,16 +55,17 @@ _NO_KEY = (
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that a project gives all of the pipeline's assets. A `group_name` replaces the default groups."""
+    """The labels that a project gives all of the pipeline's assets. The default group is `openrouter`."""
 
     group_name: str | None = None
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, group: str) -> dict[str, Any]:
-        """Return the arguments of a spec in one of the default groups."""
-        chosen = group if self.group_name is None else self.group_name
-        return {"group_name": chosen, "owners": self.owners, "tags": self.tags}
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of each spec."""
+        group_name = "openrouter" if self.group_name is None else self.group_name
+        return {"group_name": group_name, "owners": self.owners, "tags": self.tags}
 
 
 def daily_specs(
@@ -99,7 +100,7 @@ def report_spec(names: Names, labels: Labels) -> dg.AssetSpec:
             "where the figures come from. The run config's `day` selects another day."
         ),
         kinds={"report", "python"},
-        **labels.of("analysis"),
+        **labels.arguments,
         code_version=CODE_VERSION,
         metadata=_code_reference(report, "how it is built"),
     )
@@ -110,7 +111,7 @@ def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: La
         names.raw,
         description=f"{_RAW} Fetching needs {API_KEY} in the environment." if has_key else f"{_NO_KEY} {_RAW}",
         kinds={"python", "json"},
-        **labels.of("source"),
+        **labels.arguments,
         code_version=CODE_VERSION,
         partitions_def=partitions,
         metadata=_code_reference(Archive, "the archive"),
@@ -132,14 +133,13 @@ def _table_spec(
     labels: Labels,
 ) -> dg.AssetSpec:
     model, deps, is_view = RELATIONS[name], names.inputs(names.asset(name)), name in VIEWS
-    is_computed = deps != [names.raw]
-    source: Any = leaderboard.leaderboards if is_computed and not is_view else model
+    source: Any = model if is_view or deps == [names.raw] else leaderboard.leaderboards
     spec = dg.AssetSpec(
         names.asset(name),
         deps=deps,
         description=f"{model.summary()} {_DESCRIPTIONS[name]}{f' {_VIEW}' if is_view else ''}",
         kinds={"duckdb", "view"} if is_view else {"duckdb", "polars", "pandera"},
-        **labels.of("analysis" if is_computed else "daily_tables"),
+        **labels.arguments,
         code_version=CODE_VERSION,
         partitions_def=partitions,
         metadata={

@@ -26,6 +26,7 @@ from orpipeline.importing.discover import ResponseFile
 from orpipeline.importing.formats import read_responses
 from orpipeline.importing.responses import FoundResponse, Rejected
 from orpipeline.openrouter.response import read_as_of
+from orpipeline.settings import DEFAULT_START_DATE
 
 _RESPONSES_AT_ONCE = 200  # parsed and validated together, in about 100 MB of memory
 _TYPICAL_BYTES, _TYPICAL_OBJECTS = 30_000, 325  # of one response; each JSON object can become a row
@@ -84,11 +85,12 @@ def import_files(
 ) -> Imported:
     """Archive each valid response in the files under its own `as_of`.
 
-    Responses outside `first` to `newest` are rejected, and so are those that break the contracts. `on_progress` is
-    called with the number of bytes that were processed since the last call. `dry_run` changes nothing and returns what
-    an import would do. Raises StoreError if a response cannot be written; responses archived before stay.
+    Responses of days after `newest` are rejected, and so are those that break the contracts. A day before `first`, the
+    first partition, is rejected only before `DEFAULT_START_DATE`: tables need no partition. `on_progress` is called
+    with the number of bytes that were processed since the last call. `dry_run` changes nothing and returns what an
+    import would do. Raises StoreError if a response cannot be written; responses archived before stay.
     """
-    imported = Imported()
+    imported, first = Imported(), min(first, DEFAULT_START_DATE)
     known = set(archive.days())
     found = _read_files(files, imported, on_progress)
     dated = (one for response in found if (one := _dated(response, first, newest, imported)) is not None)
@@ -169,7 +171,7 @@ def _dated(found: FoundResponse, first: date, newest: date, imported: Imported) 
     elif day > newest:
         reason = f"{day} is not over yet in UTC"
     elif day < first:
-        reason = f"{day} is before the first partition, {first}; set ORPIPELINE_START_DATE to an earlier day"
+        reason = f"{day} is before {first}; set ORPIPELINE_START_DATE to an earlier day"
     else:
         fetched_at = _fetch_time(found, day, newest)
         oldest = None if found.origin == "import" else LONGEST_DELAY
