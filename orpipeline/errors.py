@@ -164,6 +164,8 @@ class WarehouseError(OrpipelineError):
     WarehouseError
     """
 
+    next_attempt = NextAttempt.NEEDS_PERSON
+
 
 class WarehouseBusyError(WarehouseError):
     """Another process, or another thread of this one, has locked the warehouse.
@@ -181,9 +183,13 @@ class WarehouseBusyError(WarehouseError):
     >>> notebook.close()
     """
 
+    next_attempt = NextAttempt.TRANSIENT
+
 
 class DamagedWarehouseError(WarehouseError):
     """The file is damaged, or is not a DuckDB database. The next load keeps it aside and fills a new one."""
+
+    next_attempt = NextAttempt.TRANSIENT
 
 
 class NotPublishedError(WarehouseError):

@@ -16,7 +16,7 @@ import duckdb
 from filelock import FileLock, Timeout
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
-from orpipeline.errors import DamagedWarehouseError, NextAttempt, WarehouseBusyError, WarehouseError
+from orpipeline.errors import DamagedWarehouseError, WarehouseBusyError, WarehouseError
 from orpipeline.stores import sync
 
 log = logging.getLogger("orpipeline.warehouse")
@@ -104,10 +104,7 @@ class DuckDBFile:
                 "keeps it aside and loads a new one from the archive, as `orpipeline rebuild` does now. "
                 f"DuckDB reports: {reported}"
             )
-        return WarehouseError(
-            f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reported}",
-            next_attempt=NextAttempt.NEEDS_PERSON,
-        )
+        return WarehouseError(f"The warehouse {self.path} failed; its tables are unchanged. DuckDB reports: {reported}")
 
     def set_aside(self, now: datetime) -> Path | None:
         """Rename the file and its log if the file is damaged, and return its new path; None if it is intact by now."""
@@ -139,8 +136,7 @@ class DuckDBFile:
         except OSError as error:
             raise WarehouseError(
                 f"Cannot create the warehouse's folder {self.path.parent}: {error.strerror}. "
-                "Set ORPIPELINE_DATA_DIR or ORPIPELINE_WAREHOUSE to a place that you can write to.",
-                next_attempt=NextAttempt.NEEDS_PERSON,
+                "Set ORPIPELINE_DATA_DIR or ORPIPELINE_WAREHOUSE to a place that you can write to."
             ) from error
 
     def _log_wait(self, state: RetryCallState) -> None:

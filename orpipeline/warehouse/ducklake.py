@@ -109,17 +109,17 @@ class DuckLake:
         unchanged = f"its tables are unchanged. DuckLake reports: {reported}"
         lower = str(error).lower()  # what a store sent is not in the first paragraph
         if any(sign in lower for sign in _SIGNS_OF_NO_PLACE):
-            return _wrong(
+            return WarehouseError(
                 f"The lake {self.name} cannot use {self._data}. Check that the folder or bucket exists and that you "
                 f"can write to it (ORPIPELINE_LAKE_DATA); {unchanged}"
             )
         if any(sign in lower for sign in _SIGNS_OF_A_MISSING_FILE):
-            return _wrong(
+            return WarehouseError(
                 f"The lake {self.name} lacks files in {self._data} that its catalog lists. Restore them from a backup, "
                 "or set ORPIPELINE_WAREHOUSE and ORPIPELINE_LAKE_DATA to an empty database and an empty place, and run "
                 f"`orpipeline rebuild`; {unchanged}"
             )
-        return WarehouseError(f"The lake {self.name} failed; {unchanged}")
+        return WarehouseError(f"The lake {self.name} failed; {unchanged}", next_attempt=NextAttempt.TRANSIENT)
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
         needed_for = f"The warehouse {self.name}"
@@ -195,7 +195,8 @@ class DuckLake:
         except Error as error:
             raise WarehouseError(
                 f"The Postgres server of the warehouse {self.name} failed; nothing was changed. It reports: "
-                f"{postgres.first_line(error)}"
+                f"{postgres.first_line(error)}",
+                next_attempt=NextAttempt.TRANSIENT,
             ) from error
 
 
@@ -212,7 +213,7 @@ def extension_file(name: str) -> Path | None:
 def _extension_path(name: str, needed_for: str) -> Path:
     path = extension_file(name)
     if path is None:
-        raise _wrong(
+        raise WarehouseError(
             f"{needed_for} needs DuckDB's extension {name}, which is not installed for DuckDB {duckdb.__version__}; "
             "nothing was changed. Install `orpipeline[lake]` in an environment of its own: it brings DuckDB "
             f"{LAKE_DUCKDB}."
@@ -229,12 +230,12 @@ def _create_secret(connection: duckdb.DuckDBPyConnection, url: str) -> None:
     """Give the connection, and nothing that lasts longer, the environment's access to the bucket of `url`."""
     scheme, bucket = urlsplit(url)[:2]
     if scheme != "s3":
-        raise _wrong(
+        raise WarehouseError(
             f"A lake cannot keep its files in {scheme}://; nothing was changed. Set ORPIPELINE_LAKE_DATA to a folder "
             "or s3://."
         )
     if not (_variable("AWS_ACCESS_KEY_ID") and _variable("AWS_SECRET_ACCESS_KEY")):
-        raise _wrong(
+        raise WarehouseError(
             "DuckDB needs a key for a lake's files in an object store; nothing was changed. Set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY: a machine's or a pod's role does not reach DuckDB."
         )
@@ -256,7 +257,7 @@ def _create_secret(connection: duckdb.DuckDBPyConnection, url: str) -> None:
         connection.execute(f"CREATE TEMPORARY SECRET orpipeline_lake (TYPE s3, {given})")
     except duckdb.Error:
         # DuckDB's message may quote the statement, and so the key.
-        raise _wrong(
+        raise WarehouseError(
             "DuckDB rejects the object store's variables (AWS_ACCESS_KEY_ID and others); nothing was changed."
         ) from None
 
@@ -268,8 +269,3 @@ def _variable(*names: str) -> str | None:
 def _value(connection: postgres.Connection, query: Any, *parameters: object) -> object:
     row = connection.execute(query, parameters).fetchone()
     return row[0] if row else None
-
-
-def _wrong(message: str) -> WarehouseError:
-    """Return the error of a lake that cannot be used until a person changes something."""
-    return WarehouseError(message, next_attempt=NextAttempt.NEEDS_PERSON)

@@ -14,7 +14,7 @@ from orpipeline.contracts import rules
 from orpipeline.contracts.findings import FINDINGS_SCHEMA, finding_frame
 from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.contracts.validation import require_bounds
-from orpipeline.errors import NextAttempt, WarehouseError
+from orpipeline.errors import WarehouseError
 from orpipeline.warehouse.schema import (
     DEFAULT_SCHEMA,
     REGISTER,
@@ -93,8 +93,7 @@ class Tables:
         except duckdb.BinderException as error:
             raise WarehouseError(
                 f"{self._schema}.{name} does not have the columns of this version of orpipeline. Run `orpipeline "
-                "rebuild`, which loads the tables from the archive again.",
-                next_attempt=NextAttempt.NEEDS_PERSON,
+                "rebuild`, which loads the tables from the archive again."
             ) from error
         return pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
 
@@ -151,8 +150,7 @@ class Tables:
                 raise WarehouseError(
                     f"{self._schema}.{name} is a {found.lower()} that orpipeline did not create, and orpipeline needs "
                     f"that name for a {kind(name).lower()}; nothing was changed. Rename yours: ALTER {found} "
-                    f"{quoted(self._schema)}.{name} RENAME TO ...",
-                    next_attempt=NextAttempt.NEEDS_PERSON,
+                    f"{quoted(self._schema)}.{name} RENAME TO ..."
                 )
         for name, found in sorted(self.ours.items(), key=lambda item: item[1], reverse=True):  # views first
             self._connection.execute(f"DROP {found} {self._full_name(name)}")

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from orpipeline.errors import NextAttempt, OrpipelineError, WarehouseError
+from orpipeline.errors import OrpipelineError, WarehouseError
 from orpipeline.settings import LOCK_WAIT_SECONDS, Settings
 from orpipeline.warehouse.duckdb_file import DuckDBFile, log
 from orpipeline.warehouse.ducklake import DuckLake
@@ -53,10 +53,7 @@ class Warehouse:
                 place, lock_wait_seconds=lock_wait_seconds, published=published, connection_config=config
             )
         elif lake_data is None:
-            raise WarehouseError(
-                f"The warehouse {place} needs `lake_data`: where the lake keeps its files.",
-                next_attempt=NextAttempt.NEEDS_PERSON,
-            )
+            raise WarehouseError(f"The warehouse {place} needs `lake_data`: where the lake keeps its files.")
         else:
             self._engine = DuckLake(
                 place, data=lake_data, lock_wait_seconds=lock_wait_seconds, connection_config=config
