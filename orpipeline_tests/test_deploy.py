@@ -106,9 +106,7 @@ def test_dagsters_settings_agree_with_those_for_one_machine() -> None:
         assert deployed[part] == ours[part]
     assert deployed["run_monitoring"].items() >= ours["run_monitoring"].items()
     helm = _yaml("values.yaml")["concurrency"]
-    pools, runs = deployed["concurrency"]["pools"], deployed["concurrency"]["runs"]
-    assert (helm["pools"]["defaultLimit"], helm["pools"]["granularity"]) == (pools["default_limit"], "run")
-    assert helm["runs"]["maxConcurrentRuns"] == runs["max_concurrent_runs"] == pools["default_limit"]
+    assert helm["runs"]["maxConcurrentRuns"] == deployed["concurrency"]["runs"]["max_concurrent_runs"]
 
 
 def test_the_image_installs_extras_that_exist() -> None:

@@ -56,7 +56,6 @@ def import_job(
 
     @dg.op(
         name=names.op("import"),
-        pool=names.warehouse,
         required_resource_keys={names.archive, names.warehouse},
         description="Archive earlier responses, rebuild their days' tables, and report the days to Dagster.",
     )

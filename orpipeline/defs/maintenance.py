@@ -77,7 +77,6 @@ def maintenance_job(names: Names) -> dg.JobDefinition:
 
     @dg.op(
         name=names.op("maintain_lake"),
-        pool=names.warehouse,
         required_resource_keys={names.warehouse},
         description="Merge small files, expire old snapshots, and delete the files that nothing needs any more.",
     )

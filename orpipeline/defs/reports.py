@@ -33,7 +33,6 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
         specs=[report_spec(names, labels)],
         # A range of days has one report, of the newest.
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=names.warehouse,
         required_resource_keys={names.archive, names.warehouse},
     )
     def leaderboard_report(context: dg.AssetExecutionContext, config: ReportConfig) -> dg.MaterializeResult[Any]:

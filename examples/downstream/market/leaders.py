@@ -14,7 +14,6 @@ SQL = Path(__file__).with_suffix(".sql").read_text()
     deps=[orpipeline.asset_key("model_leaderboard")],
     io_manager_key="openrouter_io_manager",
     metadata={"partition_expr": "as_of"},
-    pool="openrouter_warehouse",
 )
 def leaders(context: dg.AssetExecutionContext, openrouter_warehouse: orpipeline.WarehouseResource) -> None:
     """The first model of each day."""
