@@ -16,7 +16,7 @@ from orpipeline.defs.maintenance import maintenance_job, maintenance_schedule
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
 from orpipeline.defs.partitions import daily_partitions, stand_alone_partitions
 from orpipeline.defs.reports import report_asset, report_sensor
-from orpipeline.defs.resources import api_resource, io_manager, resources
+from orpipeline.defs.resources import api_resource, hidden_config, io_manager, resources
 from orpipeline.defs.schedules import daily_schedule, recapture_schedule
 from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.defs.specs import Labels, view_specs
@@ -88,7 +88,7 @@ def stand_alone_defs(settings: Settings) -> dg.Definitions:
         alerts=settings.alert_webhook is not None,
         report=True,
     )
-    return dg.Definitions.merge(ours, dg.Definitions(resources={"io_manager": io_manager(settings)}))
+    return dg.Definitions.merge(ours, dg.Definitions(resources=hidden_config({"io_manager": io_manager(settings)})))
 
 
 def _definitions(
@@ -125,5 +125,5 @@ def _definitions(
         jobs=[daily, importing, *maintenance],
         schedules=schedules,
         sensors=sensors,
-        resources=resources(used, names),
+        resources=hidden_config(resources(used, names)),
     )
