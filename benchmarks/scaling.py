@@ -43,7 +43,6 @@ from orpipeline.clock import Stopwatch, newest_completed_day, utc_now
 from orpipeline.contracts import frames
 from orpipeline.contracts.findings import rejected_days
 from orpipeline.contracts.validation import validate
-from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.leaderboard import leaderboards
 from orpipeline.load import load_batches, load_days
 from orpipeline.openrouter.client import MAX_BODY_BYTES
@@ -326,11 +325,7 @@ def record_days(home: Path, pipelines: int) -> None:
 def load_source(place: Place, archive: Path, day: date) -> tuple[float, float]:
     """Load a source's day, and return the seconds of all of it and of the wait for other writers."""
     watch = Stopwatch()
-    seconds, loaded = _clocked(
-        lambda: load_days(
-            Archive(archive), place.open(), [day], now=utc_now(), recent_days=SPARKLINE_DAYS, stopwatch=watch
-        )
-    )
+    seconds, loaded = _clocked(lambda: load_days(Archive(archive), place.open(), [day], now=utc_now(), stopwatch=watch))
     if not loaded.days:
         raise RuntimeError(f"nothing was loaded: {loaded.validated.errors}")
     return seconds, watch.seconds["lock"]
@@ -584,7 +579,7 @@ def load_all(root: Path, archive: Path, first: date, newest: date) -> None:
 def load_again(root: Path, archive: Path, day: date, published: bool) -> float:
     """Return the median seconds to load a window as a run does."""
     warehouse = _warehouse(root, published=published)
-    load = partial(load_days, Archive(archive), warehouse, [day], now=utc_now(), recent_days=SPARKLINE_DAYS)
+    load = partial(load_days, Archive(archive), warehouse, [day], now=utc_now())
     return median(_timed(load)[0] for _ in range(4))
 
 

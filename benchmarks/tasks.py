@@ -16,7 +16,6 @@ from statistics import median
 
 from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import import_files
 from orpipeline.load import load_batches, load_days
@@ -48,7 +47,7 @@ def publish() -> float:
         for published, taken in seconds.items():
             warehouse = Warehouse(settings.warehouse, published=settings.published if published else None)
             start = time.perf_counter()
-            load_days(archive, warehouse, [day], now=now, recent_days=SPARKLINE_DAYS)
+            load_days(archive, warehouse, [day], now=now)
             taken.append(time.perf_counter() - start)
     return median(with_copy - without for with_copy, without in list(zip(*seconds.values(), strict=True))[1:])
 

@@ -18,9 +18,10 @@ from orpipeline.archive import Archive, Content, Revision
 from orpipeline.clock import day_spans, missing_days, newest_completed_day
 from orpipeline.contracts.findings import rejected_days, rejection
 from orpipeline.contracts.frames import Frames, parse
+from orpipeline.contracts.rules import ALL, COMPARED_DAYS
 from orpipeline.contracts.tables import TABLES
 from orpipeline.contracts.validation import validate
-from orpipeline.errors import DamagedWarehouseError, DayNotAvailableError, OrpipelineError, StoreError
+from orpipeline.errors import DamagedWarehouseError, DayNotAvailableError, NextAttempt, OrpipelineError, StoreError
 from orpipeline.leaderboard import leaderboards
 from orpipeline.text import citation
 from orpipeline.warehouse.tables import Tables
@@ -29,8 +30,6 @@ from orpipeline.warehouse.warehouse import Warehouse
 _log = logging.getLogger(__name__)
 _Outcome = TypeVar("_Outcome")
 
-RECENT = ("model_trends", "author_leaderboard", "leaderboard_coverage")
-"""The tables and views of which a load returns the rows of some days before, too."""
 DAYS_AT_ONCE = 400
 """How many days to parse, validate and write together: about a year, in about 200 MB of memory and some seconds."""
 
@@ -85,7 +84,8 @@ def validate_days(
         found = next((one for one in revisions if one.number == revision), None)
         if revision and found is None:
             there = ", ".join(str(one.number) for one in revisions) or "none"
-            errors[day] = DayNotAvailableError(f"The archive has no revision {revision} of {day}; it has: {there}.")
+            reason = f"The archive has no revision {revision} of {day}; it has: {there}."
+            errors[day] = DayNotAvailableError(reason, next_attempt=NextAttempt.NEEDS_PERSON)
         elif revisions:
             wanted[day] = found or revisions[-1]
         else:
@@ -134,6 +134,7 @@ def _newest_valid(archive: Archive, day: date, revisions: Sequence[Revision]) ->
 def _not_available(day: date, newest_day: date, served: date | None) -> DayNotAvailableError:
     """Return the error for a day without an archived response."""
     import_it = "Import that day if you have it from elsewhere; otherwise it is lost."
+    is_lost = day < newest_day or (served is not None and served > day)
     if day > newest_day:
         reason = f"{day} has not ended yet in UTC; the newest available day is {newest_day}."
     elif served is not None and served > day:
@@ -144,7 +145,7 @@ def _not_available(day: date, newest_day: date, served: date | None) -> DayNotAv
         reason = f"{day} is not published yet: the API still serves {served} (archived). Try again in a few minutes."
     else:
         reason = f"The archive has no response for {day}. Run it with fetch `auto` to call the API."
-    return DayNotAvailableError(reason)
+    return DayNotAvailableError(reason, next_attempt=NextAttempt.NEEDS_PERSON if is_lost else None)
 
 
 # Rank and replace
@@ -154,16 +155,16 @@ def _not_available(day: date, newest_day: date, served: date | None) -> DayNotAv
 class Loaded:
     """What a load wrote and read, in one transaction.
 
-    `frames`: the rows of each table, by name. `days`: the days in the tables. `recent`: the rows of `RECENT`, by name,
-    for the loaded days and the requested number of days before; empty if none were requested. `reloaded`: one line that
-    tells why all archived days were loaded again first, or None. Without any archived response, the warehouse is not
-    opened: `days` is None, and the others are empty.
+    `frames`: the rows of each table, by name. `days`: the days in the tables. `compared`: the rows of
+    `model_leaderboard` for all traffic, `COMPARED_DAYS` before each loaded day. `reloaded`: one line that tells why all
+    archived days were loaded again first, or None. Without any archived response, the warehouse is not opened: `days`
+    is None, and the others are empty.
     """
 
     validated: Validated
     frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     days: Sequence[date] | None = None
-    recent: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    compared: pl.DataFrame = field(default_factory=pl.DataFrame)
     reloaded: str | None = None
 
 
@@ -175,15 +176,13 @@ def load_days(
     now: datetime,
     served: date | None = None,
     revision: int | None = None,
-    recent_days: int = 0,
 ) -> Loaded:
     """Lock the warehouse, validate the days' archived responses, and replace their rows in one transaction.
 
     The lock comes first: this function sees everything that other processes archived and wrote before, so an older
     revision never replaces a newer one. The arguments are those of `validate_days`. Other days keep their rows. If no
-    response is archived, the warehouse is not opened. `recent_days` is how many days of `RECENT` to read before the
-    loaded ones; with 0, none is read. The findings also name tags and macro-categories that are new or missing. If the
-    warehouse fails, its error is raised and nothing is written.
+    response is archived, the warehouse is not opened. The findings also name tags and macro-categories that are new or
+    missing. If the warehouse fails, its error is raised and nothing is written.
 
     If another version declared the tables, all archived days are loaded again first, in the same transaction. A damaged
     DuckDB file is kept aside, and a new one is loaded in the same way. A line in the log tells either.
@@ -203,9 +202,12 @@ def load_days(
                 reason = f"{reason} {_load_all(archive, tables, now).summary()}"
                 _log.warning("%s", reason)
             validated = validate_days(archive, days, now=now, served=served, revision=revision)
-            loaded = _write(tables, validated, recent_days=recent_days)
-            validated = with_novelties(validated, tables)
-        return replace(loaded, validated=validated, reloaded=reason)
+            frames = _write(tables, validated)
+            before = [day - timedelta(days=COMPARED_DAYS) for day in validated.chosen]
+            compared = tables.select(
+                "model_leaderboard", "scope = ? AND list_contains(?::DATE[], as_of)", [ALL, before]
+            )
+            return Loaded(with_novelties(validated, tables), frames, tables.days(), compared, reason)
 
     return _healed(warehouse, now, load)
 
@@ -221,23 +223,17 @@ def _healed(warehouse: Warehouse, now: datetime, load: Callable[[Path | None], _
         return load(warehouse.set_aside(now))
 
 
-def load_batches(
-    archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime, recent_days: int = 0
-) -> Iterator[Loaded]:
+def load_batches(archive: Archive, warehouse: Warehouse, days: Iterable[date], *, now: datetime) -> Iterator[Loaded]:
     """Load many days as `load_days` does; yield each transaction of up to `DAYS_AT_ONCE` days."""
     for batch in _batches(days):
-        yield load_days(archive, warehouse, batch, now=now, recent_days=recent_days)
+        yield load_days(archive, warehouse, batch, now=now)
 
 
-def _write(tables: Tables, validated: Validated, *, recent_days: int = 0) -> Loaded:
-    """Replace the rows of the chosen revisions' days, with their leaderboards, through an open transaction."""
-    frames, days = _rows(validated), sorted(validated.chosen)
-    tables.replace_days(days, frames)
-    recent = {}
-    if recent_days and days:
-        since = days[0] - timedelta(days=recent_days)
-        recent = {name: tables.read(name, since=since, until=days[-1]) for name in RECENT}
-    return Loaded(validated, frames, tables.days(), recent)
+def _write(tables: Tables, validated: Validated) -> dict[str, pl.DataFrame]:
+    """Replace the rows of the chosen revisions' days through an open transaction, and return them by table."""
+    frames = _rows(validated)
+    tables.replace_days(validated.chosen, frames)
+    return frames
 
 
 def _rows(validated: Validated) -> dict[str, pl.DataFrame]:
@@ -350,7 +346,8 @@ def _load_all(archive: Archive, tables: Tables, now: datetime) -> Rebuilt:
 def _load_into(archive: Archive, tables: Tables, days: Iterable[date], now: datetime) -> Rebuilt:
     rebuilt = Rebuilt()
     for batch in _batches(days):
-        validated = _write(tables, validate_days(archive, batch, now=now)).validated
+        validated = validate_days(archive, batch, now=now)
+        _write(tables, validated)
         rebuilt.days += sorted(validated.chosen)
         rebuilt.errors |= validated.errors
     return rebuilt

@@ -147,7 +147,7 @@ def test_every_asset_has_a_plain_description_and_labels(defs: dg.Definitions) ->
         # Whose they are, and how they are labelled, is for the project that embeds them.
         assert not spec.owners
         assert all(tag.startswith("dagster/kind/") for tag in spec.tags)
-        assert ("never materialized" in spec.description) == spec.is_virtual
+        assert ("A view is computed when you read it" in spec.description) == spec.is_virtual
         assert spec.metadata["dagster/code_references"]
 
 
@@ -162,16 +162,18 @@ def test_column_schemas_come_from_the_contracts(defs: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
     for name, model in [*TABLES.items(), *((view, VIEWS[view]) for view in VIRTUAL_ASSETS)]:
         metadata = specs[NAMES.asset(name)].metadata
+        assert metadata["dagster/table_name"] == f"openrouter.{name}"
+        if name == "model_leaderboard":  # its page begins with the day's top 10
+            assert "dagster/column_schema" not in metadata
+            continue
         columns = metadata["dagster/column_schema"].columns
         assert [column.name for column in columns] == list(model.columns())
         assert all(column.description for column in columns)
-        assert metadata["dagster/table_name"] == f"openrouter.{name}"
 
 
-def test_each_rule_about_a_response_belongs_to_one_asset_check(defs: dg.Definitions) -> None:
+def test_each_rule_belongs_to_one_asset_check(defs: dg.Definitions) -> None:
     shown = [rule.name for check in CHECKS.values() for rule in check.rules]
-    # One rule is about our own arithmetic: if it is broken, nothing is written at all.
-    assert sorted([*shown, "bounds_hold"]) == sorted(RULES)
+    assert sorted(shown) == sorted(RULES)
     assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
     specs = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
     rules = {(check.table, check.name): check for check in CHECKS.values()}
@@ -244,8 +246,8 @@ def test_without_a_key_the_schedule_skips_and_tells_what_to_do() -> None:
 
 def test_the_key_is_in_no_definition() -> None:
     code = (
-        "import orpipeline.definitions as d; from dagster import Definitions; "
-        "r = d.defs.resources; print({k: (repr(v), v._resolved_config_dict) for k, v in r.items()})"
+        "import orpipeline, orpipeline.definitions as d; from dagster import Definitions; print(d.defs.resources); "
+        "r = orpipeline.resources(); print({k: (repr(v), v._resolved_config_dict) for k, v in r.items()})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

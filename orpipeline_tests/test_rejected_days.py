@@ -8,19 +8,18 @@ import pytest
 
 from orpipeline.capture import Fetch
 from orpipeline.contracts.rules import RULES
-from orpipeline.defs.checks import CHECKS, Check
+from orpipeline.defs.checks import CHECKS
 from orpipeline.testing import LocalApi, sample_response
 from orpipeline_tests.responses import DAY, tag
-from orpipeline_tests.violations import ONE_PER_CHECK
+from orpipeline_tests.violations import ONE_PER_RULE, Violation
 from orpipeline_tests.world import NOON, World, checks_of, failure_of
 
 pytestmark = [pytest.mark.promise, pytest.mark.usefixtures("at_noon")]
-REJECTING = [check for check in CHECKS.values() if check.severity == "ERROR"]
 
 
-@pytest.mark.parametrize("check", REJECTING, ids=lambda check: check.name)
-def test_a_rejected_day_leaves_the_tables_unchanged(world: World, check: Check) -> None:
-    violation = ONE_PER_CHECK[check.name]
+@pytest.mark.parametrize("violation", ONE_PER_RULE, ids=lambda violation: violation.rule)
+def test_a_rejected_day_leaves_the_tables_unchanged(world: World, violation: Violation) -> None:
+    check = next(check for check in CHECKS.values() if RULES[violation.rule] in check.rules)
     world.store(sample_response(DAY))
     world.make_tables(DAY)
     before = world.tables()
@@ -48,7 +47,7 @@ def test_invisible_characters_of_a_rejected_day_are_visible_in_dagster(world: Wo
     world.store(sample_response(DAY, change=lambda data: tag(data, "math").update(tag="o\u202ether\u3164")))
     result = world.run(DAY)
     failure = failure_of(result)
-    check = checks_of(result)["task_classifications", "no_other_bucket"]
+    check = checks_of(result)["task_classifications", "keys_are_valid"]
     for text in (
         failure.description,
         str(failure.metadata["findings"].value),
@@ -71,11 +70,12 @@ def test_a_response_of_another_or_no_day_changes_no_table(online: World, api: Lo
 
 
 def test_the_other_checks_of_a_rejected_day_pass(world: World) -> None:
-    violation = ONE_PER_CHECK["totals_are_one"]
+    violation = next(v for v in ONE_PER_RULE if v.rule == "totals_are_one")
     world.store(sample_response(DAY, change=violation.bend))
     checks = checks_of(world.run(DAY))
-    assert not checks["task_classifications", "totals_are_one"].passed
-    assert checks["task_classifications", "shares_are_fractions"].passed
+    assert not checks["task_classifications", "shares_agree"].passed
+    assert checks["task_classifications", "keys_are_valid"].passed
+    assert ("model_leaderboard", "bounds_hold") not in checks  # without rows, the check must not pass
 
 
 def test_a_warning_appears_in_its_check_and_the_day_is_loaded(world: World) -> None:

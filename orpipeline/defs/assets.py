@@ -18,11 +18,10 @@ from orpipeline.archive import Archive, Revision
 from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
-from orpipeline.defs.checks import check_specs, history_results, rule_results
+from orpipeline.defs.checks import bounds_results, check_specs, history_results, rule_results
 from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
 from orpipeline.defs.failures import days_failed
 from orpipeline.defs.jobs import CATCH_UP_DAYS
-from orpipeline.defs.metadata import SPARKLINE_DAYS
 from orpipeline.defs.names import Names
 from orpipeline.defs.runs import archived_but_not_loaded, loaded_versions, observation, outcomes
 from orpipeline.defs.specs import Labels, daily_specs
@@ -145,6 +144,7 @@ class _Step:
         if wanted or not validated.errors:  # a response that was rejected before is not rejected again
             yield from rule_results(checks, validated)
         if loaded is not None:
+            yield from bounds_results(checks, validated.chosen)
             tables = table_materializations(self.names, loaded)
             yield from self._report(tables, complete=set(days) <= validated.chosen.keys() - validated.errors.keys())
         # These checks read other responses, too. An error in one of those must not stop the tables, so they come last.
@@ -255,20 +255,15 @@ class _Step:
             "selecting one table rebuilds the whole day."
         )
         try:
-            return load_days(
-                self.archive,
-                self.warehouse,
-                days,
-                now=self.now,
-                served=served,
-                revision=revision,
-                recent_days=SPARKLINE_DAYS,
-            )
+            return load_days(self.archive, self.warehouse, days, now=self.now, served=served, revision=revision)
         except WarehouseError:
             if self.names.raw in self.context.selected_asset_keys:
                 validated = validate_days(self.archive, days, now=self.now)
                 raw = raw_materializations(self.names, validated)
                 yield from self._report(raw, complete=len(validated.raw) == len(days))
+            raise
+        except InvalidSnapshotError as error:  # our own leaderboards: the write has judged them
+            yield from bounds_results(self.context.selected_asset_check_keys, days, error.findings)
             raise
 
     def _report(self, materializations: Iterable[Materialization], *, complete: bool) -> Iterator[Event]:

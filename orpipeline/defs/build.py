@@ -15,7 +15,7 @@ from orpipeline.defs.maintenance import maintenance_job, maintenance_schedule
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.reports import report_asset, report_sensor
-from orpipeline.defs.resources import api_resource, io_manager, resources
+from orpipeline.defs.resources import api_resource, hidden_config, io_manager, resources
 from orpipeline.defs.schedules import daily_schedule, recapture_schedule
 from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.defs.specs import Labels, view_specs
@@ -84,7 +84,7 @@ def build_defs(
         jobs=[daily, importing, *maintenance],
         schedules=schedules,
         sensors=sensors,
-        resources=resources(used, names),
+        resources=hidden_config(resources(used, names)),
     )
 
 
@@ -94,4 +94,4 @@ def stand_alone_defs(settings: Settings) -> dg.Definitions:
     The I/O manager is also `io_manager`, so assets that you add there need no configuration.
     """
     ours = build_defs(settings)
-    return dg.Definitions.merge(ours, dg.Definitions(resources={"io_manager": io_manager(settings)}))
+    return dg.Definitions.merge(ours, dg.Definitions(resources=hidden_config({"io_manager": io_manager(settings)})))

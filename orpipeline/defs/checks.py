@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -11,14 +11,18 @@ import dagster as dg
 import polars as pl
 
 from orpipeline.archive import Archive
+from orpipeline.clock import day_spans
 from orpipeline.contracts import rules
+from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.frames import parse
 from orpipeline.contracts.rules import Rule, Severity
 from orpipeline.defs.metadata import findings_table, table
 from orpipeline.defs.names import Names
 from orpipeline.errors import StoreError
 from orpipeline.leaderboard import DECIMALS
-from orpipeline.load import Validated, lost_days
+from orpipeline.load import Loaded, Validated, lost_days
+
+_NO_FINDINGS = pl.DataFrame(schema=FINDINGS_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,9 @@ class Check:
         return self.rules[0].severity
 
 
-def _of(table: str, *of: Rule) -> Check:
-    """Return a check with the name of its first rule and the descriptions of all."""
-    return Check(of[0].name, table, " ".join(rule.description for rule in of), of)
-
-
+BOUNDS = Check(
+    "bounds_hold", "model_leaderboard", f"{rules.BOUNDS.description} Checked before the write.", (rules.BOUNDS,)
+)
 CHECKS: dict[str, Check] = {
     check.name: check
     for check in (
@@ -69,18 +71,39 @@ CHECKS: dict[str, Check] = {
                 rules.USUAL_NAMES,
             ),
         ),
-        _of("task_classifications", rules.SHARES),
-        _of("task_classifications", rules.NO_OTHER, rules.NOT_ALL),
-        _of("task_classifications", rules.UNIQUE, rules.NAMED, rules.DISTINCT),
-        _of("task_classifications", rules.TOTALS, rules.CATEGORY_TOTALS),
-        _of("task_classifications", rules.CATEGORY_SHARES),
-        _of("task_classifications", rules.MACRO_PREFIX, rules.MACRO_LISTED),
-        _of("macro_categories", rules.MACRO_SUMS),
-        _of("task_models", rules.MODEL_SUMS),
+        Check(
+            "keys_are_valid",
+            "task_classifications",
+            "Tags, macro-categories and model ids are unique, not empty, and neither `other` nor `all`; every tag is "
+            "in the listed macro-category that its prefix requires.",
+            (
+                rules.NO_OTHER,
+                rules.NOT_ALL,
+                rules.UNIQUE,
+                rules.NAMED,
+                rules.DISTINCT,
+                rules.MACRO_PREFIX,
+                rules.MACRO_LISTED,
+            ),
+        ),
+        Check(
+            "shares_agree",
+            "task_classifications",
+            "Every share is a fraction of 1, and the shares of tags, macro-categories and models agree with each other "
+            "within the published rounding.",
+            (
+                rules.SHARES,
+                rules.TOTALS,
+                rules.CATEGORY_TOTALS,
+                rules.CATEGORY_SHARES,
+                rules.MACRO_SUMS,
+                rules.MODEL_SUMS,
+            ),
+        ),
+        BOUNDS,
     )
 }
-"""The asset checks, by name. Every rule for a response is in exactly one. `bounds_hold` is a rule for our own
-leaderboards: breaking it stops the write."""
+"""The asset checks on rules, by name. Every rule is in exactly one."""
 
 LOST_DAYS = "no_lost_days"
 RESTATEMENT = "restatement"
@@ -116,25 +139,66 @@ def check_specs(names: Names) -> list[dg.AssetCheckSpec]:
 
 
 def rule_results(selected: Iterable[dg.AssetCheckKey], validated: Validated) -> Iterator[dg.AssetCheckResult]:
-    """Yield the result of each selected check on the rules, with the rows that break them as a table."""
-    if not validated.newest:
-        return  # without a response, no check may pass
-    days = [day.isoformat() for day in validated.newest]
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
-    for key in sorted(selected, key=str):
-        if key.name in HISTORY_CHECKS:
-            continue
-        check = CHECKS[key.name]
-        broken = validated.findings.filter(pl.col("rule").is_in([rule.name for rule in check.rules]))
-        metadata: dict[str, Any] = {"days": span, "failing_rows": len(broken)}
-        if len(broken):
-            metadata["first_failing_rows"] = findings_table(broken)
-        yield dg.AssetCheckResult(
-            asset_key=key.asset_key,
-            check_name=key.name,
-            passed=not len(broken),
-            severity=dg.AssetCheckSeverity[check.severity],
-            metadata=metadata,
+    """Yield the result of each selected check on a response, with the rows that break its rules as a table."""
+    if validated.newest:  # without a response, no check may pass
+        for key in sorted(selected, key=str):
+            if key.name in CHECKS and key.name != BOUNDS.name:
+                yield _result(key, validated.newest, validated.findings)
+
+
+def bounds_results(
+    selected: Iterable[dg.AssetCheckKey], days: Collection[date], findings: pl.DataFrame = _NO_FINDINGS
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield the result of the check on our leaderboards, if it is selected. The write has judged the rows of `days`."""
+    for key in selected:
+        if key.name == BOUNDS.name and days:
+            yield _result(key, days, findings)
+
+
+def _result(key: dg.AssetCheckKey, days: Collection[date], findings: pl.DataFrame) -> dg.AssetCheckResult:
+    check = CHECKS[key.name]
+    broken = findings.filter(pl.col("rule").is_in([rule.name for rule in check.rules]))
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=broken.is_empty(),
+        severity=dg.AssetCheckSeverity[check.severity],
+        metadata={
+            "days": ", ".join(day_spans(days)),
+            **({} if broken.is_empty() else {"first_failing_rows": findings_table(broken)}),
+        },
+    )
+
+
+def imported_evaluations(
+    names: Names, archive: Archive, loaded: Loaded, newest: date
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the evaluations after an import: of the history and, if the newest day is new, of the rules for it.
+
+    An asset shows the last evaluation of its checks, so an import of earlier days does not replace the newest day's.
+    """
+    specs = {spec.name: spec for spec in check_specs(names)}
+    keys = [spec.key for spec in specs.values()]
+    days = [*(loaded.days or [])[-1:]]
+    of_newest = replace(
+        loaded.validated,
+        newest={day: one for day, one in loaded.validated.newest.items() if day in days},
+        chosen={day: one for day, one in loaded.validated.chosen.items() if day in days},
+        findings=loaded.validated.findings.filter(pl.col("as_of").is_in(days)),
+    )
+    for result in (
+        *rule_results(keys, of_newest),
+        *bounds_results(keys, of_newest.chosen),
+        *history_results(keys, of_newest, archive, loaded.days, newest),
+    ):
+        spec = specs[str(result.check_name)]
+        yield dg.AssetCheckEvaluation(
+            asset_key=spec.asset_key,
+            check_name=spec.name,
+            passed=result.passed,
+            severity=result.severity,
+            metadata=result.metadata,
+            blocking=spec.blocking,
         )
 
 

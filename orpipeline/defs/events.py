@@ -21,15 +21,14 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
+from orpipeline.contracts.rules import COMPARED_DAYS
 from orpipeline.defs.metadata import (
-    SPARKLINE_DAYS,
     authors_metadata,
     coverage_metadata,
     findings_table,
     leaderboard_metadata,
     macros_metadata,
     table,
-    task_models_metadata,
     tasks_metadata,
     trends_metadata,
 )
@@ -78,21 +77,19 @@ def raw_materializations(names: Names, validated: Validated) -> Iterator[Materia
         at = {"fetched_at": dg.MetadataValue.timestamp(revision.fetched_at)} if revision.fetched_at else {}
         metadata = {
             "file": dg.MetadataValue.path(str(revision.path)),
-            "sha256": _short(content.sha256),
-            "revision": revision.number,
-            "bytes": len(content.body),
+            "sha256": content.sha256,
             **at,
             "origin": revision.origin,
-            "source": dg.MetadataValue.text(content.source),
+            "bytes": len(content.body),
             "citation": citation(day, revision.origin),
         }
         yield Materialization(names.raw, day, content.sha256, metadata)
 
 
 def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materialization]:
-    """Yield the materializations of the tables for each loaded day, from the rows that were written.
+    """Yield the materializations of the tables and of the view for each loaded day, from the rows that were written.
 
-    `loaded` has the recent rows of `SPARKLINE_DAYS`.
+    The view is computed when you read it; its event tells that it has the day, and shows the day's changes.
     """
     validated = loaded.validated
     days = sorted(validated.chosen)
@@ -103,32 +100,21 @@ def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materializa
     for day in days:
         revision = validated.chosen[day]
         sha256 = validated.contents[revision].sha256
-        is_recent = pl.col("as_of").is_between(day - timedelta(days=SPARKLINE_DAYS), day)
-        recent = {name: rows.filter(is_recent) for name, rows in loaded.recent.items()}
+        board = rows_of["model_leaderboard"][day]
+        week_before = loaded.compared.filter(as_of=day - timedelta(days=COMPARED_DAYS))
         shown: dict[str, dict[str, Any]] = {
-            "snapshots": {
-                "revision": revision.number,
-                "validation_warnings": warnings.get(day, 0),
-                "file": dg.MetadataValue.path(str(revision.path)),
-            },
+            "snapshots": {"revision": revision.number, "validation_warnings": warnings.get(day, 0)},
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
-            "task_models": task_models_metadata(rows_of["task_models"][day]),
-            # A view has no events, so the trends are shown here.
-            "model_leaderboard": leaderboard_metadata(rows_of["model_leaderboard"][day], recent)
-            | trends_metadata(recent, day),
+            "task_models": {"models": rows_of["task_models"][day]["model_id"].n_unique()},
+            "model_leaderboard": leaderboard_metadata(board, week_before),
+            "model_trends": trends_metadata(board, week_before),
             "author_leaderboard": authors_metadata(rows_of["author_leaderboard"][day]),
             "leaderboard_coverage": coverage_metadata(rows_of["leaderboard_coverage"][day]),
         }
         for name, metadata in shown.items():
-            counts = {"dagster/partition_row_count": len(rows_of[name][day])}
-            sources = {"citation": citation(day, revision.origin), "sha256": _short(sha256)}
-            yield Materialization(names.asset(name), day, sha256, {**metadata, **counts, **sources})
-
-
-def _short(sha256: str) -> str:
-    """Return a hash's beginning: a longer value pushes other columns off the page. The table `snapshots` has all."""
-    return f"{sha256[:12]}\N{HORIZONTAL ELLIPSIS}"
+            source = {"citation": citation(day, revision.origin)}
+            yield Materialization(names.asset(name), day, sha256, {**metadata, **source})
 
 
 def by_asset(materializations: Iterable[Materialization]) -> dict[dg.AssetKey, list[Materialization]]:

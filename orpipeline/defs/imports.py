@@ -11,9 +11,9 @@ from pydantic import Field
 
 from orpipeline.archive import DIGITS, Archive
 from orpipeline.clock import day_spans, utc_now
+from orpipeline.defs.checks import imported_evaluations
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
-from orpipeline.defs.metadata import SPARKLINE_DAYS
-from orpipeline.defs.names import Names
+from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.defs.partitions import known_days
 from orpipeline.defs.runs import unreported
 from orpipeline.errors import OrpipelineError
@@ -73,7 +73,7 @@ def import_job(
             context.log.info(_summary(imported, still_missing(archive, imported)))
             on_imported(imported)
             if imported.days and not config.dry_run:
-                _materialize(context, names, archive, warehouse, imported.days, watch)
+                _materialize(context, names, archive, warehouse, imported.days, watch, newest)
             imported.raise_for_rejected(dry_run=config.dry_run)
         except OrpipelineError as error:
             raise failure(error) from error
@@ -96,12 +96,14 @@ def _materialize(
     warehouse: Warehouse,
     days: Collection[date],
     watch: Watch,
+    newest: date,
 ) -> None:
-    """Rebuild the days that are out of date, and report those and any that Dagster does not know."""
+    """Rebuild the days that are out of date, and report those and any that Dagster does not know, with the checks."""
     wanted = _days_to_load(context.instance, names, archive, warehouse, days)
     rebuilt = watch("Tables", len(wanted), "days")
-    reported = watch("Dagster's events", len(wanted) * len(names.daily_assets), "events")
-    for loaded in load_batches(archive, warehouse, wanted, now=utc_now(), recent_days=SPARKLINE_DAYS):
+    reported = watch("Dagster's events", len(wanted) * (len(names.daily_assets) + len(VIRTUAL_ASSETS)), "events")
+    loaded = None
+    for loaded in load_batches(archive, warehouse, wanted, now=utc_now()):
         validated = loaded.validated
         rebuilt(len(validated.newest.keys() | validated.errors.keys()))
         for error in validated.errors.values():
@@ -111,6 +113,9 @@ def _materialize(
         for materialization in sorted(materializations, key=lambda m: m.day):
             context.log_event(materialization.event(names))
             reported(1)
+    if loaded is not None:
+        for evaluation in imported_evaluations(names, archive, loaded, newest):
+            context.log_event(evaluation)  # type: ignore[arg-type] # it takes evaluations, too
 
 
 def _days_to_load(

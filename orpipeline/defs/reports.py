@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from pydantic import Field
 
 from orpipeline.clock import utc_now
 from orpipeline.defs.events import failure
-from orpipeline.defs.metadata import SPARKLINE_DAYS, leaderboard_metadata
 from orpipeline.defs.names import Names
 from orpipeline.defs.runs import active_run, newest_event
 from orpipeline.defs.specs import Labels, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
-from orpipeline.load import RECENT
+
+_ATTEMPTS = 6  # the distance no longer grows after these: 2, 4, ... 64 minutes
 
 
 class ReportConfig(dg.Config):
@@ -40,30 +41,17 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
         from orpipeline.report.files import write_report
 
         resources = context.resources._asdict()
-        warehouse = resources[names.warehouse].warehouse()
+        archive, warehouse = resources[names.archive].archive(), resources[names.warehouse].warehouse()
         try:
-            written = write_report(
-                reports,
-                resources[names.archive].archive(),
-                warehouse,
-                day=_day(config.day),
-                now=utc_now(),
-            )
-            day = written.as_of
-            with warehouse.reading() as tables:
-                rows = tables.read("model_leaderboard", since=day, until=day)
-                since = day - timedelta(days=SPARKLINE_DAYS)
-                recent = {name: tables.read(name, since=since, until=day) for name in RECENT}
+            written = write_report(reports, archive, warehouse, day=_day(config.day), now=utc_now())
         except OrpipelineError as error:
             raise failure(error) from error
         return dg.MaterializeResult(
             metadata={
-                "as_of": day.isoformat(),
+                "as_of": written.as_of.isoformat(),
                 "page": dg.MetadataValue.path(str(written.page)),
                 "picture": dg.MetadataValue.path(str(written.picture)),
                 "card": dg.MetadataValue.path(str(written.card)),
-                **leaderboard_metadata(rows, recent),
-                "page_bytes": written.page_bytes,
                 "citation": written.citation,
             },
             data_version=dg.DataVersion(written.sha256),
@@ -87,17 +75,33 @@ def report_sensor(names: Names) -> dg.SensorDefinition:
         description="Updates the report after the tables changed without it, as after an import or a backfill.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        now = utc_now()
         newest = newest_event(context.instance, names.asset("model_leaderboard"))
         if not newest:
             return dg.SkipReason("No day is materialized yet.")
         if newest_event(context.instance, names.report) > newest:
             return dg.SkipReason("The report shows the newest tables.")
-        run_id = active_run(context.instance, names, utc_now())
+        run_id = active_run(context.instance, names, now)
         if run_id is not None:
             return dg.SkipReason(f"Run {run_id[:8]} is still changing the tables or the report.")
-        return dg.RunRequest(run_key=f"report-{newest}", asset_selection=[names.report])
+        key = f"report-{newest}"
+        own = dg.RunsFilter(tags={"dagster/sensor_name": names.job("report_sensor")})
+        records = context.instance.get_run_records(own, limit=_ATTEMPTS)
+        failed = list(takewhile(lambda record: _failed(record.dagster_run, key), records))
+        if failed:
+            ended_at = datetime.fromtimestamp(failed[0].end_time or 0.0, UTC)
+            due = ended_at + timedelta(minutes=2 ** len(failed))
+            if now < due:
+                return dg.SkipReason(f"The report failed {len(failed)} times in a row, next attempt {due:%H:%M} UTC.")
+            key = f"{key}-{failed[0].dagster_run.run_id}"
+        return dg.RunRequest(run_key=key, asset_selection=[names.report])
 
     return sensor
+
+
+def _failed(run: dg.DagsterRun, key: str) -> bool:
+    """Return whether a run was an attempt for the same tables, and failed."""
+    return run.status is dg.DagsterRunStatus.FAILURE and run.tags.get("dagster/run_key", "").startswith(key)
 
 
 def _day(text: str | None) -> date | None:

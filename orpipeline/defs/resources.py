@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +146,13 @@ def io_manager(settings: Settings) -> WarehouseIOManager:
     return WarehouseIOManager(**_warehouse_config(settings))
 
 
-def resources(settings: Settings, names: Names) -> dict[str, object]:
+def hidden_config(resources: Mapping[str, dg.ConfigurableResourceFactory[Any]]) -> dict[str, dg.ResourceDefinition]:
+    """Return resources whose configuration is fixed, so the launchpad shows only what a run may change."""
+    definitions = {key: resource.get_resource_definition() for key, resource in resources.items()}
+    return {key: one.configured(one.config_schema.default_value) for key, one in definitions.items()}
+
+
+def resources(settings: Settings, names: Names) -> dict[str, dg.ConfigurableResourceFactory[Any]]:
     """Return the pipeline's resources by key."""
     return {
         names.api: api_resource(settings),

@@ -24,10 +24,7 @@ _DESCRIPTIONS = {
     "task_classifications": "For example: which share of all requests is debugging code?",
     "macro_categories": "The groups are `code`, `data`, `agent` and `general`; the figures are OpenRouter's own sums.",
     "task_models": "The lists end at the top models by requests, so a tag's shares sum to less than 1.",
-    "model_leaderboard": (
-        "For all traffic and for each macro-category. `usage_share` is what the published lists attribute to the "
-        "model, a lower bound; `usage_share_upper` and the best and worst rank show what the lists leave open."
-    ),
+    "model_leaderboard": "Its columns: docs/data-dictionary.md.",  # short, as the day's top 10 follows on the page
     "model_trends": (
         "The rank and share of 1 and 7 days before, the first day, and the number of days that list the model. It "
         "includes an imported day at once."
@@ -41,7 +38,7 @@ _DESCRIPTIONS = {
         "requests than any unlisted one: their ranks hold against every model."
     ),
 }
-_VIEW = "A view is computed when you read it, so it is never materialized."
+_VIEW = "A view is computed when you read it: its events tell which days it has."
 _RAW = (
     "OpenRouter's response for the day, byte for byte, in the append-only archive. The API keeps no history: it serves "
     "only the newest completed UTC day, so a day you miss is gone."
@@ -144,7 +141,7 @@ def _table_spec(
         partitions_def=partitions,
         metadata={
             "dagster/table_name": f"{names.prefix}.{name}",
-            "dagster/column_schema": _column_schema(name),
+            **({} if name == "model_leaderboard" else {"dagster/column_schema": _column_schema(name)}),
             # The I/O manager needs it to load a partition for a downstream asset.
             "partition_expr": "as_of",
             **_code_reference(source, "its contract" if source is model else "how it is computed"),
