@@ -112,7 +112,6 @@ def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: La
         code_version=CODE_VERSION,
         partitions_def=partitions,
         metadata=_code_reference(Archive, "the archive"),
-        freshness_policy=_due_in_the_morning(),
         skippable=True,
     )
 
@@ -146,6 +145,7 @@ def _table_spec(
             "partition_expr": "as_of",
             **_code_reference(source, "its contract" if source is model else "how it is computed"),
         },
+        freshness_policy=_due_in_the_morning() if name == "model_leaderboard" else None,
         skippable=not is_view,
         is_virtual=is_view,
     )
