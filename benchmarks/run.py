@@ -145,7 +145,7 @@ class Bench:
 
 
 def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None]:
-    """Time one day from the request to durable tables. Also return the scaffold's seconds, if it ran."""
+    """Time one day: to the end of the process, and to durable tables. Also return the scaffold's seconds, if it ran."""
     floor, durable, ours, whole, bare, other = [], [], [], [], [], []
     for number in range(bench.runs + 1):
         for seconds, command in (
@@ -167,10 +167,19 @@ def one_day(bench: Bench, scaffold: str | None) -> tuple[list[Row], float | None
                 other.append(took.until_durable(folder / "warehouse.duckdb"))
                 _require_days(folder, "main", 1)
     to_tables, to_end = _ratio(durable, floor), _ratio(ours, floor)
-    against = f"{_s(durable)} against the floor's {_s(floor)} ({to_tables:.2f}x); a bare script {_s(bare)}"
     rows = [
-        Row("one day, process start to durable tables", against, "<= 1.3x floor", to_tables <= 1.3),
-        Row("the same to the process's end, without the report", f"{_s(ours)} ({to_end:.2f}x)", "report", None),
+        Row(
+            "one day without the report, the whole process with all events",
+            f"{_s(ours)} against the floor's {_s(floor)} ({to_end:.2f}x); a bare script {_s(bare)}",
+            "<= 1.3x floor",
+            to_end <= 1.3,
+        ),
+        Row(
+            "the same, process start to durable tables",
+            f"{_s(durable)} ({to_tables:.2f}x)",
+            "<= 1.3x floor",
+            to_tables <= 1.3,
+        ),
         Row("the same with the report", _s(whole), "report", None),
     ]
     if other:
@@ -287,7 +296,7 @@ def imports(bench: Bench) -> list[Row]:
     raw = _size(bench.responses[YEAR])
     return [
         Row("365 days imported, bytes to leaderboard and published copy", _s(pure), "<= 4 s", median(pure) <= 4),
-        Row("the same by the command, with Dagster's 2,920 events", _s(reported), "report", None),
+        Row("the same by the command, with Dagster's 3,285 materializations", _s(reported), "report", None),
         Row("the same again, with nothing new", _s(again), "report", None),
         Row("3,650 days imported", f"{_s(seconds)}, peak memory {peak:.2f} GB", "<= 1 GB", peak <= 1),
         Row("365 days on disk", f"{sizes}; the responses {raw}", "report", None),

@@ -27,6 +27,7 @@ from orpipeline_tests.responses import DAY, Bend, macro, tag
 from orpipeline_tests.world import NAMES, QUIET, World
 
 WEEK = [DAY - timedelta(days=n) for n in range(6, -1, -1)]
+_REPORTED = [*NAMES.daily_assets, NAMES.asset("model_trends")]
 Members = Sequence[tuple[str, bytes]]
 
 
@@ -150,13 +151,13 @@ def run_job(world: World, *paths: Path | str, dry_run: bool = False) -> ImportRu
 
 def materialized(instance: dg.DagsterInstance) -> dict[str, set[str]]:
     """Return the materialized partitions of each asset in the instance, by name."""
-    known = {*NAMES.daily_assets, *instance.all_asset_keys()}
+    known = {*_REPORTED, *instance.all_asset_keys()}
     return {key.path[-1]: set(instance.get_materialized_partitions(key)) for key in known}
 
 
 def in_every_asset(days: Iterable[date]) -> dict[str, set[str]]:
-    """Return the result of `materialized` if exactly these days are materialized in every daily asset."""
-    return {key.path[-1]: {day.isoformat() for day in days} for key in NAMES.daily_assets}
+    """Return the result of `materialized` if exactly these days are materialized in every daily asset and the view."""
+    return {key.path[-1]: {day.isoformat() for day in days} for key in _REPORTED}
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -19,6 +19,7 @@ import pytest
 
 from orpipeline.archive import Archive, Content
 from orpipeline.clock import missing_days
+from orpipeline.defs.checks import CHECKS, check_specs
 from orpipeline.defs.names import Names
 from orpipeline.errors import PartlyImportedError
 from orpipeline.importing.discover import find_files
@@ -43,7 +44,7 @@ from orpipeline_tests.imports import (
 )
 from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.violations import VIOLATIONS
-from orpipeline_tests.world import NOON, World, failure_of, local
+from orpipeline_tests.world import NAMES, NOON, World, failure_of, local
 
 FIRST = date(2026, 6, 17)
 FIGURES = [
@@ -392,6 +393,30 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
     again = run_job(world, inbox)
     assert (again.result.success, again.counts) == (True, (0, 5, 0, 0))
     assert (files(local(world.archive.place)), world.tables(), events(world.instance)) == before
+
+
+def _evaluated(world: World) -> dict[str, tuple[bool, str]]:
+    """Return whether each asset check passed when it was last evaluated, and for which days."""
+    keys = [spec.key for spec in check_specs(NAMES)]
+    records = world.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    found = {key.name: record.evaluation for key, record in records.items() if record.evaluation}
+    days = {name: one.metadata.get("days") for name, one in found.items()}
+    return {name: (one.passed, str(getattr(days[name], "value", ""))) for name, one in found.items()}
+
+
+def test_an_import_evaluates_the_checks_for_the_newest_day_and_the_history(world: World, inbox: Path) -> None:
+    write(inbox / "odd.json", sample_response(WEEK[4], change=lambda data: data.update(note="new")))
+    run_job(world, week_in(inbox, [WEEK[0], WEEK[2]]))
+    newest = str(WEEK[4])
+    assert _evaluated(world) == {
+        **{name: (name != "nothing_unexpected", newest) for name in CHECKS},
+        "no_lost_days": (False, ""),
+        "restatement": (True, ""),
+    }
+    # Earlier days fill the gaps, and the newest day's evaluations stay.
+    run_job(world, week_in(inbox, [WEEK[1], WEEK[3]]))
+    run_job(world, week_in(inbox, [WEEK[5]]))
+    assert _evaluated(world)["nothing_unexpected"][1] == str(WEEK[5])
 
 
 def test_only_restated_days_are_reported_again(world: World, inbox: Path) -> None:
