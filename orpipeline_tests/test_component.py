@@ -23,6 +23,7 @@ from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
 from orpipeline.testing import sample_response
 from orpipeline.warehouse.reading import read
+from orpipeline_tests.world import resource_of
 
 BIN = Path(sys.executable).parent
 DEFS_YAML = "src/shop/defs/market/defs.yaml"
@@ -107,7 +108,7 @@ def test_attributes_are_those_of_build_defs_and_the_settings(tmp_path: Path) -> 
         data_dir=str(tmp_path), owners=["team:growth"], tags={"cost_center": "7"}, group_name="market", report=False
     )
     defs = component.build_defs(dg.ComponentTree.for_test().load_context)
-    assert (defs.resources or {})["openrouter_archive"].path == str(tmp_path / "raw")
+    assert resource_of(defs, "openrouter_archive").path == str(tmp_path / "raw")
     for spec in defs.resolve_all_asset_specs():
         assert (list(spec.owners), spec.tags["cost_center"], spec.group_name) == (["team:growth"], "7", "market")
     assert Names().report not in {spec.key for spec in defs.resolve_all_asset_specs()}
@@ -128,7 +129,8 @@ def test_settings_that_are_not_attributes_come_from_the_environment(
         monkeypatch.setenv(name, value)
     assert OpenRouterMarketShare().settings(tmp_path) == load_settings()
     ours = OpenRouterMarketShare().build_defs(dg.ComponentTree.for_test().load_context)
-    assert ours.resources == build_defs().resources
+    for key in ("openrouter", "openrouter_archive", "openrouter_warehouse"):
+        assert resource_of(ours, key) == resource_of(build_defs(), key)
     assert {spec.partitions_def for spec in ours.resolve_all_asset_specs()} == {daily_partitions(), None}
 
     monkeypatch.setenv("ORPIPELINE_REQUESTS_PER_DAY", "many")  # an attribute replaces the variable

@@ -18,7 +18,7 @@ from orpipeline.settings import Settings, load_settings
 from orpipeline.testing import fixed_clock, sample_response
 from orpipeline_tests.processes import run_python
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NOON
+from orpipeline_tests.world import NOON, resource_of
 
 
 def test_the_folders_are_in_the_data_folder_unless_they_are_set(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(tmp_path / "environment"))
     monkeypatch.setenv("ORPIPELINE_START_DATE", "2020-01-01")
     defs = build_defs(Settings(data_dir=tmp_path / "value"))
-    assert (defs.resources or {})["openrouter_archive"].path == str(tmp_path / "value" / "raw")
+    assert resource_of(defs, "openrouter_archive").path == str(tmp_path / "value" / "raw")
     (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs()} - {None}
     assert partitions is not None
     assert partitions.get_first_partition_key() == "2026-06-17"

@@ -178,6 +178,12 @@ def failure_of(result: dg.ExecuteInProcessResult) -> dg.Failure:
     return dg.Failure(data.user_failure_data.description, metadata=data.user_failure_data.metadata)
 
 
+def resource_of(defs: dg.Definitions, key: str) -> Any:
+    """Return one of the definitions' resources as a run gets it."""
+    with dg.build_resources({key: (defs.resources or {})[key]}) as resources:
+        return getattr(resources, key)
+
+
 def outcome_of(world: World, day: date) -> Outcome:
     """Return how the newest attempt for a day ended."""
     (_, newest), *_ = outcomes(world.instance, NAMES, [day])
