@@ -152,12 +152,12 @@ def test_changed_signatures_columns_options_and_settings_are_found(monkeypatch: 
     monkeypatch.setattr(orpipeline, "build_defs", build_defs)
     monkeypatch.setattr(cli.commands["run"], "params", cli.commands["run"].params[1:])
     monkeypatch.setitem(cli.commands, "publish", click.Command("publish"))
-    monkeypatch.delitem(Settings.model_fields, "app_title")
+    monkeypatch.delitem(Settings.model_fields, "app_categories")  # the last one, so that it returns to its place
     lines = changes(before, surface())
     starts = [
         "parameters: build_defs(report) is gone: breaks Python code that passes it",
         "parameters: build_defs(key_prefix) was `keyword only, str = 'openrouter'` and is `keyword only, str (req",
-        "settings: ORPIPELINE_APP_TITLE is gone: breaks environments",
+        "settings: ORPIPELINE_APP_CATEGORIES is gone: breaks environments",
         "columns: first_seen of model_trends is gone: breaks SQL and downstream assets that read it",
         "commands: orpipeline run --date is gone: breaks cron lines",
         "commands: orpipeline publish is new: `command`",
