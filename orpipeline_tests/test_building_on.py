@@ -83,15 +83,15 @@ def test_automation_conditions_fire_as_the_page_tells(openrouter: LocalPipeline)
     assert requested(23, 59, day=6) == set()
     assert requested(0, 1) == set()
     openrouter.materialize(day="2026-10-06")
-    assert requested(0, 21) == {"new_day", "new_day_on_a_view", "eager", "cron_at_midnight"}
+    assert requested(0, 21) == {"new_day", "new_day_on_a_view", "eager", "eager_on_a_view", "cron_at_midnight"}
     assert requested(1, 1) == set()
     openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))  # the same bytes
-    assert requested(21, 41) == {"eager", "cron_at_one"}
+    assert requested(21, 41) == {"eager", "eager_on_a_view", "cron_at_one"}
     assert requested(21, 42) == set()
     restated = sample_response("2026-10-06", change=lambda data: data["classifications"][0].update(display_name="New"))
     openrouter.serve(restated)
     openrouter.materialize(day="2026-10-06", run_config=_fetch("always"))
-    assert requested(21, 43) == {"new_day", "new_day_on_a_view", "eager"}
+    assert requested(21, 43) == {"new_day", "new_day_on_a_view", "eager", "eager_on_a_view"}
 
 
 def _fetch(choice: str) -> dict[str, Any]:
