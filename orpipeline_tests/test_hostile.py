@@ -224,7 +224,7 @@ def test_an_alert_shows_each_name_in_one_line_and_notifies_nobody() -> None:
 
 def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: pl.DataFrame) -> None:
     tables = {
-        "top_10": metadata.leaderboard_metadata(board, board),
+        "top_10": metadata.leaderboard_metadata(board),
         "largest_changes": metadata.trends_metadata(board, board),
         "authors": {"authors": metadata.authors_metadata(hostile.authors)["top_10"]},
         "task_mix": metadata.tasks_metadata(hostile.tasks),

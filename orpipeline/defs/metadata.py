@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -30,22 +30,19 @@ from orpipeline.text import plain
 _PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # Dagster rejects other metadata keys
 
 
-def leaderboard_metadata(rows: pl.DataFrame, week_before: pl.DataFrame) -> dict[str, Any]:
+def leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     """Return a day's top 10 models of all traffic, how many are listed, and the share of the first five.
 
-    `rows` are the day's in `model_leaderboard`, and `week_before` those of 7 days before, which may be missing. Ranks
-    are the possible ones: a single one only if it is certain.
+    `rows` are the day's in `model_leaderboard`. Ranks are the possible ones: a single one only if it is certain.
     """
     board = rows.filter(scope=ALL).sort("usage_rank", "model_id")
     names = short_names(board["model_id"].to_list())
-    before = _shares(week_before)
+    # With a fourth column, names would wrap, and the page would end before the tenth row.
     records = [
         {
             "rank": _unbroken(rank_range(row["usage_rank_best"], row["usage_rank_worst"])),
             "model": names[row["model_id"]],
             "requests": _bounds(row),
-            # The page has room for four short columns.
-            **({_since(row["as_of"]): _change(row, before)} if before else {}),
         }
         for row in board.head(10).iter_rows(named=True)
     ]
@@ -59,37 +56,27 @@ def leaderboard_metadata(rows: pl.DataFrame, week_before: pl.DataFrame) -> dict[
 def trends_metadata(rows: pl.DataFrame, week_before: pl.DataFrame) -> dict[str, Any]:
     """Return the ten largest changes of all traffic among the models that both days list, if there are any.
 
-    The arguments are those of `leaderboard_metadata`.
+    `rows` are the day's in `model_leaderboard`, and `week_before` those of 7 days before, which may be missing.
     """
-    before = _shares(week_before)
-    listed = [row for row in rows.filter(scope=ALL).iter_rows(named=True) if row["model_id"] in before]
-    names = short_names([row["model_id"] for row in listed])
-    listed.sort(key=lambda row: (-abs(round(row["usage_share"] - before[row["model_id"]], DECIMALS)), row["model_id"]))
-    changes = [
+    shares, before = (
+        dict(board.filter(scope=ALL).select("model_id", "usage_share").iter_rows()) for board in (rows, week_before)
+    )
+    changes = {
+        model_id: round(shares[model_id] - before[model_id], DECIMALS) for model_id in shares.keys() & before.keys()
+    }
+    if not changes:
+        return {}
+    largest = sorted(changes, key=lambda model_id: (-abs(changes[model_id]), model_id))[:10]
+    names, since = short_names(list(shares)), rows["as_of"][0] - timedelta(days=COMPARED_DAYS)
+    records = (
         {
-            "model": names[row["model_id"]],
-            "requests": percent(row["usage_share"]),
-            _since(row["as_of"]): _change(row, before),
+            "model": names[model_id],
+            "requests": percent(shares[model_id]),
+            f"since {short_day_text(since)}": points(changes[model_id]),
         }
-        for row in listed[:10]
-    ]
-    return {"largest_changes": table(changes)} if changes else {}
-
-
-def _shares(board: pl.DataFrame) -> dict[str, float]:
-    """Return each model's share of all requests."""
-    return dict(board.filter(scope=ALL).select("model_id", "usage_share").iter_rows())
-
-
-def _since(day: date) -> str:
-    """Return the heading of a column of changes until a day."""
-    return f"since {short_day_text(day - timedelta(days=COMPARED_DAYS))}"
-
-
-def _change(row: Mapping[str, Any], before: Mapping[str, float]) -> str:
-    """Return how far a model's attributed share moved."""
-    share = before.get(row["model_id"])
-    return "not listed" if share is None else points(round(row["usage_share"] - share, DECIMALS))
+        for model_id in largest
+    )
+    return {"largest_changes": table(records)}
 
 
 def authors_metadata(rows: pl.DataFrame) -> dict[str, Any]:
