@@ -10,11 +10,12 @@ import dagster as dg
 import pytest
 import time_machine
 
+from orpipeline.archive import Archive
 from orpipeline.capture import Fetch
 from orpipeline.defs.jobs import CATCH_UP_DAYS
 from orpipeline.testing import LocalApi, sample_response
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NOON, World, days_of, outcome_of, queued_run
+from orpipeline_tests.world import NOON, World, days_of, failure_of, outcome_of, queued_run
 
 MINUTE, ONE_DAY = timedelta(minutes=1), timedelta(days=1)
 
@@ -159,3 +160,39 @@ def test_days_before_the_first_partition_are_left_alone(online: World) -> None:
     (request,) = online.tick().run_requests or []
     assert online.execute(request).success
     assert days_of(online.warehouse) == days_before(1, 0)
+
+
+# The second fetch of a day
+
+
+def test_a_second_fetch_of_the_same_bytes_writes_publishes_and_rebuilds_nothing(online: World, api: LocalApi) -> None:
+    api.serve(sample_response(DAY))
+    assert online.run(DAY, fetch=Fetch.auto, automated=True).success
+    published = Path(str(online.settings.published))
+    before = published.stat()
+    result = online.run(DAY, fetch=Fetch.always, automated=True)
+    assert result.success
+    assert len(api.requests) == 2
+    assert result.get_asset_materialization_events() == []
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert published.stat() == before
+    assert "still serves the response" in outcome_of(online, DAY).reason
+
+
+def test_a_run_that_a_person_starts_fails_with_the_words_that_automation_records(online: World, api: LocalApi) -> None:
+    api.serve(sample_response(DAY - ONE_DAY))
+    assert online.run(DAY, fetch=Fetch.auto, automated=True).success
+    said = outcome_of(online, DAY).reason
+    assert "2026-10-06 is not published yet" in said
+    assert failure_of(online.run(DAY, fetch=Fetch.auto)).description == said
+
+
+def test_a_tick_with_nothing_to_do_reads_no_archived_file(recorded: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    cursor = recorded.tick().cursor  # reads the newest one once, after it was loaded
+
+    def read(*_: object) -> None:
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(Archive, "read", read)
+    with time_machine.travel(NOON + timedelta(hours=1), tick=False):
+        assert "is materialized" in str(recorded.tick(cursor).skip_reason)

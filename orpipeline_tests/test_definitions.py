@@ -16,6 +16,8 @@ import dagster as dg
 import polars as pl
 import pytest
 import time_machine
+import yaml
+from dagster._core.launcher import DefaultRunLauncher  # it has no public name
 
 import orpipeline
 from orpipeline.contracts.rules import RULES
@@ -227,6 +229,29 @@ def test_the_schedule_requests_the_day_that_has_just_ended_once(
     assert isinstance(recapture, dg.RunRequest)
     assert recapture.partition_key == "2026-10-06"
     assert recapture.run_config == {"ops": {"openrouter_snapshot": {"config": {"fetch": "always"}}}}
+
+
+def test_a_schedules_tick_that_is_made_up_for_starts_no_run_for_a_day_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, defs: dg.Definitions
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-test")
+    for name in ("daily_snapshot_schedule", "recapture_schedule"):
+        with (
+            time_machine.travel(AT_2140 + timedelta(days=1), tick=False),
+            dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
+            dg.build_schedule_context(instance, AT_2140) as context,
+        ):
+            skipped = defs.resolve_schedule_def(name)(context)
+        assert isinstance(skipped, dg.SkipReason)
+        assert "The API no longer serves 2026-10-06" in str(skipped.skip_message)
+
+
+def test_run_monitoring_does_not_notice_a_killed_run_with_the_default_launcher() -> None:
+    """So the sensor does, and the job limits its own time by a tag. docs/operations.md says it."""
+    assert not DefaultRunLauncher().supports_check_run_worker_health
+    assert "max_runtime_seconds" not in yaml.safe_load((PROJECT / "dagster.yaml").read_text())["run_monitoring"]
+    job = build_defs().resolve_job_def("daily_snapshot")
+    assert job.tags["dagster/max_runtime"] == "1800"
 
 
 def test_the_schedules_run_at_their_times_by_default(defs: dg.Definitions) -> None:

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an op's parameters.
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from datetime import date
 from itertools import chain
 
@@ -15,7 +15,7 @@ from orpipeline.defs.checks import imported_evaluations
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.defs.partitions import known_days
-from orpipeline.defs.runs import unreported
+from orpipeline.defs.runs import loaded_versions
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.discover import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
@@ -132,7 +132,25 @@ def _days_to_load(
     # If the newest revision is rejected, an older one is right.
     chosen = validate_days(archive, changed & stored.keys(), now=utc_now()).chosen
     changed -= {day for day, one in chosen.items() if stored[day].startswith(one.digest)}
-    return changed | unreported(instance, names, outdated)
+    return changed | _unreported(instance, names, outdated)
+
+
+def _unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, Container[str]]) -> set[date]:
+    """Return the days that an asset has no current materialization for.
+
+    `days` gives how each day's outdated data versions begin: those of its other revisions. Queries the event log
+    once for each asset, however many days there are.
+    """
+    found: set[date] = set()
+    for key in names.daily_assets:
+        versions = loaded_versions(instance, key)
+        reported = instance.get_materialized_partitions(key)
+        for day, outdated in days.items():
+            partition = day.isoformat()
+            version = versions.get(partition)
+            if partition not in reported or (version is not None and version[:DIGITS] in outdated):
+                found.add(day)
+    return found
 
 
 def _summary(imported: Imported, missing: Sequence[date]) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 from orpipeline.clock import utc_now
 from orpipeline.defs.events import failure
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import active_run, newest_event
+from orpipeline.defs.runs import active_run
 from orpipeline.defs.specs import Labels, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
 
@@ -76,10 +76,10 @@ def report_sensor(names: Names) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         now = utc_now()
-        newest = newest_event(context.instance, names.asset("model_leaderboard"))
+        newest = _newest_event(context.instance, names.asset("model_leaderboard"))
         if not newest:
             return dg.SkipReason("No day is materialized yet.")
-        if newest_event(context.instance, names.report) > newest:
+        if _newest_event(context.instance, names.report) > newest:
             return dg.SkipReason("The report shows the newest tables.")
         run_id = active_run(context.instance, names, now)
         if run_id is not None:
@@ -97,6 +97,12 @@ def report_sensor(names: Names) -> dg.SensorDefinition:
         return dg.RunRequest(run_key=key, asset_selection=[names.report])
 
     return sensor
+
+
+def _newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
+    """Return the storage id of an asset's newest materialization, 0 without one."""
+    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1).records
+    return records[0].storage_id if records else 0
 
 
 def _failed(run: dg.DagsterRun, key: str) -> bool:

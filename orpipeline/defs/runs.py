@@ -5,14 +5,14 @@ Each question filters in its query, by asset and day or by tag, so the number of
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
 
-from orpipeline.archive import DIGITS, Archive, Revision
+from orpipeline.archive import Archive, Revision
 from orpipeline.defs.names import Names
 from orpipeline.errors import NextAttempt
 
@@ -93,30 +93,6 @@ def loaded_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str,
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
     )
     return {partition: of_one[DATA_VERSION_TAG] for partition, of_one in tags.items() if DATA_VERSION_TAG in of_one}
-
-
-def newest_event(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
-    """Return the storage id of an asset's newest materialization, 0 without one."""
-    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1).records
-    return records[0].storage_id if records else 0
-
-
-def unreported(instance: dg.DagsterInstance, names: Names, days: Mapping[date, Container[str]]) -> set[date]:
-    """Return the days that an asset has no current materialization for.
-
-    `days` gives how each day's outdated data versions begin: those of its other revisions. Queries the event log
-    once for each asset, however many days there are.
-    """
-    found: set[date] = set()
-    for key in names.daily_assets:
-        versions = loaded_versions(instance, key)
-        reported = instance.get_materialized_partitions(key)
-        for day, outdated in days.items():
-            partition = day.isoformat()
-            version = versions.get(partition)
-            if partition not in reported or (version is not None and version[:DIGITS] in outdated):
-                found.add(day)
-    return found
 
 
 def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: date | None = None) -> str | None:
