@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import httpx
 import pytest
 import yaml
 
+from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.settings import API_KEY, PREFIX, Settings, load_settings
-from orpipeline.testing import LocalApi
+from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.cluster import DEPLOY, PROJECT, Cluster, wait_until
 from orpipeline_tests.commands import run_command
@@ -167,14 +169,20 @@ def test_the_deployed_processes_work_together(
         "ORPIPELINE_BASE_URL": api.base_url,
         "OPENROUTER_API_KEY": KEY,
     }
+    newest, noon = newest_completed_day(utc_now()), utc_now().replace(hour=12) - timedelta(days=1)
+    day, before = str(newest), str(newest - timedelta(days=1))
+    archived = sample_response(newest - timedelta(days=1))
+    Archive(f"{bucket}/raw").put(archived, fetched_at=noon, source="a test", origin="import")
     with Cluster(tmp_path / "cluster", postgres_server, s3_server, settings, database=f"{database}_dagster") as cluster:
         cluster.wait_until_ready()
         assert set(cluster.automation().values()) == {"RUNNING"}
         _assert_that_health_checks_tell_the_truth(cluster)
 
-        # The schedules' own work: the sensor sees that the newest day is missing, and a worker fetches it.
-        day = newest_completed_day(utc_now()).isoformat()
-        wait_until(lambda: day in cluster.materialized_days("model_leaderboard"), 180, f"{day} to be materialized")
+        # The sensor's own work: it sees that the tables lack an archived day, and a worker loads it. The newest day can
+        # be its schedule's still, so a person starts it here.
+        wait_until(lambda: before in cluster.materialized_days("model_leaderboard"), 180, f"{before} to be loaded")
+        (first,) = cluster.launch_days([day], fetch="auto")
+        assert cluster.wait_for_runs([first]) == {first: "SUCCESS"}
         assert KEY not in "".join(cluster.log(name) for name in cluster.processes)
 
         cluster.kill("orpipeline")
