@@ -19,7 +19,7 @@ from orpipeline.testing import LocalApi, fixed_clock  # noqa: E402 - see above
 from orpipeline.testing.local_api import KEY  # noqa: E402 - see above
 from orpipeline.warehouse.ducklake import extension_file  # noqa: E402 - see above
 from orpipeline_tests.engines import EnginePlace  # noqa: E402 - see above
-from orpipeline_tests.servers import PostgresServer, S3Server, postgres_programs  # noqa: E402 - see above
+from orpipeline_tests.servers import PostgresServer, S3Server, Webhook, postgres_programs  # noqa: E402 - see above
 from orpipeline_tests.world import NOON, World  # noqa: E402 - see above
 
 _numbers = itertools.count(1)
@@ -116,3 +116,11 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> EnginePlace:
         return EnginePlace(tmp_path / "data" / "warehouse.duckdb")
     place: EnginePlace = request.getfixturevalue("lake")
     return place
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()

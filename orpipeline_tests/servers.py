@@ -6,6 +6,7 @@ user `postgres`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,9 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 _START_SECONDS = 60.0
 
@@ -235,3 +237,33 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
             target.sendall(content)
     with suppress(OSError):
         target.shutdown(socket.SHUT_RDWR)
+
+
+class Webhook:
+    """A real HTTP server that takes what is posted to it."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.posted: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if outer.status == 200:
+                    outer.posted.append(body)
+                self.send_response(outer.status)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.status = status
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/secret-path"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def texts(self) -> list[str]:
+        """Return the messages posted since the last call."""
+        texts = [message["text"] for message in self.posted]
+        self.posted.clear()
+        return texts

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import dagster as dg
@@ -19,48 +16,11 @@ from orpipeline.defs.build import build_defs
 from orpipeline.settings import Settings
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.responses import DAY, Bend
+from orpipeline_tests.servers import Webhook
 from orpipeline_tests.world import NOON, World
 
 MIDNIGHT = NOON.replace(hour=0)
 HOUR = timedelta(hours=1)
-
-
-class Webhook:
-    """A real HTTP server that takes what is posted to it."""
-
-    def __init__(self, status: int = 200) -> None:
-        self.posted: list[dict[str, Any]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if outer.status == 200:
-                    outer.posted.append(body)
-                self.send_response(outer.status)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.status = status
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/secret-path"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def texts(self) -> list[str]:
-        """Return the messages posted since the last call."""
-        texts = [message["text"] for message in self.posted]
-        self.posted.clear()
-        return texts
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    hook = Webhook()
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
 
 
 @pytest.fixture

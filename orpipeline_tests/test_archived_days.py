@@ -100,6 +100,24 @@ def test_a_rejected_or_damaged_day_is_judged_once_until_it_has_another_response(
     assert days_of(recorded.warehouse) == [rejected, DAY]
 
 
+def test_a_damaged_day_is_loaded_once_it_is_restored_or_fetched_again(
+    online: World, api: LocalApi, clock: time_machine.Traveller
+) -> None:
+    older, newest = (Path(online.store(sample_response(day)).revision.path) for day in days_before(1, 0))
+    intact = older.read_bytes()
+    for path in (older, newest):
+        path.write_bytes(b"damaged")
+    for day in days_before(1, 0):
+        assert not online.run(day, automated=True).success
+        assert outcome_of(online, day).error == "DamagedResponseError"
+    assert days_of(online.warehouse) == []
+    api.serve(sample_response(DAY))  # the bytes that the archive had
+    older.write_bytes(intact)
+    clock.move_to(NOON + timedelta(hours=2))
+    assert online.run(DAY, fetch=Fetch.auto, automated=True).success
+    assert days_of(online.warehouse) == days_before(1, 0)
+
+
 def test_a_restated_response_that_was_archived_but_not_loaded_is_loaded(recorded: World) -> None:
     (day,) = days_before(1)
     archive(recorded, [day])

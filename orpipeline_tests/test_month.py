@@ -32,7 +32,8 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import DamagedWarehouseError, OrpipelineError
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.imports import run_job
-from orpipeline_tests.test_alerts import Alerts, Webhook
+from orpipeline_tests.servers import Webhook
+from orpipeline_tests.test_alerts import Alerts
 from orpipeline_tests.test_client import RESET
 from orpipeline_tests.world import ASSETS, World, days_of, evaluate, local, outcome_of
 
@@ -190,14 +191,6 @@ class Daemon:
         """Note when each day was loaded."""
         for day in self.world.materialized("model_leaderboard") - set(self.loaded_after):
             self.loaded_after[day] = now - datetime.combine(date.fromisoformat(day) + DAY, time(), UTC)
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    hook = Webhook()
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
 
 
 @pytest.fixture

@@ -125,9 +125,13 @@ class _Step:
         checks, selected = self.context.selected_asset_check_keys, self.context.selected_asset_keys
         # Checks that run alone use the archive only.
         fetched, not_fetched = self._fetch(client, days, config.fetch if selected else Fetch.never)
-        more = self._archived_days(newest)
+        lacking = self._lacking(newest)
+        more = sorted(lacking - set(days))
         is_single = len(days) == 1
-        is_settled = fetched is not None and days == [fetched.as_of] and self._is_settled(fetched, days[0])
+        # Nothing is to be written if the API sent the response again that the tables have, or that was rejected.
+        is_settled = self._is_whole and fetched is not None and days == [fetched.as_of] and days[0] not in lacking
+        if fetched is not None and is_settled:
+            self._record_repetition(fetched, days[0])
         wanted = [*more, *([] if is_settled or (is_single and not_fetched) else days)]
         loaded, table_days = None, None
         if selected - {self.names.raw} and wanted:
@@ -174,36 +178,33 @@ class _Step:
             observation(self.names, day, str(error), type(error).__name__, error.next_attempt, digest)
         )
 
-    def _archived_days(self, newest: date) -> list[date]:
+    @property
+    def _is_whole(self) -> bool:
+        """Whether automation started the run, for all assets. A person's run loads the days that it was asked for."""
+        return self.is_automated and self.context.selected_asset_keys >= set(self.names.daily_assets)
+
+    def _lacking(self, newest: date) -> set[date]:
         """Return the archived days of the last month that the tables lack, for a whole run that automation started."""
-        if not self.is_automated or not self.context.selected_asset_keys >= set(self.names.daily_assets):
-            return []
+        if not self._is_whole:
+            return set()
         first = self.context.assets_def.partitions_def.get_first_partition_key()
         window = [newest - timedelta(days=age) for age in range(CATCH_UP_DAYS)]
-        days = [day for day in window if str(day) >= first and day not in self._days()]
-        return sorted(archived_but_not_loaded(self.context.instance, self.names, self.archive, days))
+        days = [day for day in window if str(day) >= first]
+        return {*archived_but_not_loaded(self.context.instance, self.names, self.archive, days)}
 
-    def _is_settled(self, fetched: Revision, day: date) -> bool:
-        """Return whether the API sent the response again that the tables have, or that was rejected; record which.
-
-        Then there is nothing to write. A run that a person started loads the day in any case.
-        """
-        if not self.is_automated:
-            return False
-        versions = loaded_versions(self.context.instance, self.names.asset("model_leaderboard"))
-        if versions.get(day.isoformat(), "").startswith(fetched.digest):
+    def _record_repetition(self, fetched: Revision, day: date) -> None:
+        """Record that the API sent the response again that the tables have, or that was rejected."""
+        instance = self.context.instance
+        loaded = loaded_versions(instance, self.names.asset("model_leaderboard")).get(day.isoformat(), "")
+        if loaded.startswith(fetched.digest):
             reason = f"The API still serves the response for {day} that the tables have. Nothing was written."
-            self.context.log_event(observation(self.names, day, reason))
-            self.context.log.info(reason)
-            return True
-        attempts = [one for _, one in outcomes(self.context.instance, self.names, [day])]
-        same = next((one for one in attempts if one.error and one.digest == fetched.digest), None)
-        if same is None:
-            return False
-        reason = f"The API still serves the response for {day} that was rejected. {same.reason}"
-        self.context.log_event(observation(self.names, day, same.reason, same.error, same.next_attempt, fetched.digest))
-        self.context.log.warning(reason)
-        return True
+            event = observation(self.names, day, reason)
+        else:
+            same = next(one for _, one in outcomes(instance, self.names, [day]) if one.digest == fetched.digest)
+            reason = f"The API still serves the response for {day} that was rejected. {same.reason}"
+            event = observation(self.names, day, same.reason, same.error, same.next_attempt, fetched.digest)
+        self.context.log_event(event)
+        self.context.log.info(reason)
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""

@@ -24,8 +24,6 @@ def days_failed(
 ) -> dg.Failure:
     """Return the failure that lists the failed days by kind, and gives one error of each kind in full."""
     failed = dict(sorted({**errors, **not_fetched}.items()))
-    if len(days) == 1:
-        return failure(*failed.values())
     by_kind: dict[str, dict[date, OrpipelineError]] = {}
     for day, error in failed.items():
         kind = "Not fetched" if day in not_fetched else _kind(day, error, newest)

@@ -16,13 +16,13 @@ from orpipeline.archive import Archive, Revision
 from orpipeline.defs.names import Names
 from orpipeline.errors import NextAttempt
 
-_WITH_A_PROCESS = [
+_ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_ACTIVE = [dg.DagsterRunStatus.QUEUED, *_WITH_A_PROCESS]
 _DAY_TAGS = ("dagster/partition", "dagster/asset_partition_range_end")
 SILENT_AFTER = timedelta(minutes=30)
 """A run that has recorded no event for this long was killed. The longest step of ours takes seconds between events."""
@@ -98,9 +98,8 @@ def loaded_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str,
 def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: date | None = None) -> str | None:
     """Return the id of a queued or running run that selects our assets of a newest day, by itself or in a range.
 
-    Without a `day`, it is any run of our jobs.
-    A run whose process was killed does not count. If it has no assets but ours, it is marked as failed: Dagster's run
-    monitoring does so only if the instance's `dagster.yaml` turns it on.
+    Without a `day`, it is any run of our jobs. A run whose process was killed does not count. If it has no assets but
+    ours, it is marked as failed: with the default launcher, Dagster's run monitoring does not notice it.
     """
     for record in _active_records(instance, names, day):
         run = record.dagster_run
@@ -141,11 +140,16 @@ def archived_but_not_loaded(
 ) -> dict[date, Revision]:
     """Return those of some days whose newest archived response is not the one that the tables have, as Dagster knows.
 
-    Left out are responses that were judged already: they are rejected or damaged, and a repetition changes nothing.
-    Reads no file of the archive. Raises StoreError.
+    Left out are responses that were rejected, or that were damaged and are not restored: a repetition changes nothing.
+    Of the archive, only files that were found damaged are read. Raises StoreError.
     """
     versions = loaded_versions(instance, names.asset("model_leaderboard"))
     newest = {day: revisions[-1] for day, revisions in archive.revisions_of(days).items() if revisions}
     wanted = {day: one for day, one in newest.items() if not versions.get(day.isoformat(), "").startswith(one.digest)}
-    judged = {(day, outcome.digest) for day, outcome in outcomes(instance, names, list(wanted))} if wanted else set()
-    return {day: one for day, one in wanted.items() if (day, one.digest) not in judged}
+    unusable = {
+        day
+        for day, outcome in (outcomes(instance, names, list(wanted)) if wanted else ())
+        if outcome.digest == wanted[day].digest
+        and (outcome.next_attempt is NextAttempt.NEEDS_OPENROUTER or not archive.is_current(day))
+    }
+    return {day: one for day, one in wanted.items() if day not in unusable}
