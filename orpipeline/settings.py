@@ -186,7 +186,7 @@ class Settings(BaseModel):
         description="The most requests in 24 hours for all processes with the same `state`.",
     )
     alert_webhook: SecretStr | None = Field(
-        default=None, description="The URL to which `alert_sensor` posts failed runs."
+        default=None, description="The URL to which `alert_sensor` posts when a person should look."
     )
     http_referer: str | None = Field(default=None, description="Sent to the API as `HTTP-Referer`.")
     app_title: str | None = Field(default=None, description="Sent to the API as `X-OpenRouter-Title`.")

@@ -38,7 +38,7 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
     owners: Sequence[str] | None = Field(None, description="The owners of all assets.")
     tags: Mapping[str, str] | None = Field(None, description="Tags of all assets.")
     automation: bool = Field(True, description="Include the schedules and sensors.")
-    alerts: bool = Field(False, description="Include the sensor that posts failed runs to `alert_webhook`.")
+    alerts: bool = Field(False, description="Include `alert_sensor` in any case; it is on if `alert_webhook` is set.")
     report: bool = Field(True, description="Include the report and its sensor.")
 
     data_dir: str | None = _setting("data_dir")
