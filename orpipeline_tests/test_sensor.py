@@ -95,10 +95,8 @@ def test_it_gives_up_on_a_run_that_is_silent_for_half_an_hour(
     online.tick()
     assert _status(online, run_id) is status
     clock.move_to(NOON + timedelta(minutes=31))
-    cursor = online.tick().cursor
+    assert online.tick().run_requests
     assert _status(online, run_id) is dg.DagsterRunStatus.FAILURE
-    clock.move_to(NOON + timedelta(minutes=33))
-    assert online.tick(cursor).run_requests
 
 
 def test_a_silent_run_that_also_has_assets_of_yours_is_left_alone_and_does_not_block_the_day(
@@ -124,6 +122,20 @@ def test_a_queued_run_may_wait_for_any_time(online: World, clock: time_machine.T
     assert "is already processing" in reason(online.tick())
 
 
+def test_runs_that_end_without_an_outcome_are_retried_at_growing_intervals(
+    online: World, clock: time_machine.Traveller
+) -> None:
+    cursor = online.tick().cursor  # the run that it requests is killed before it records anything
+    for attempt, minutes in ((1, 1), (2, 2), (3, 5)):
+        words = reason(online.tick(cursor))
+        assert words.startswith(f"A killed run x {attempt}, next attempt")
+        cursor = online.tick(cursor).cursor
+        clock.shift(timedelta(minutes=minutes))
+        again = online.tick(cursor)
+        assert again.run_requests
+        cursor = again.cursor
+
+
 def test_a_killed_run_from_a_time_when_the_clock_was_ahead_is_given_up(
     online: World, clock: time_machine.Traveller
 ) -> None:
@@ -147,7 +159,7 @@ def test_after_a_429_it_shows_the_time_and_starts_no_run_before_it(
     assert online.run(DAY, fetch=Fetch.auto, automated=True).success
     assert online.materialized("model_leaderboard") == set()
     cursor = online.tick().cursor
-    assert reason(online.tick(cursor)).startswith("429, first in a row, next attempt 12:10:00 UTC")
+    assert reason(online.tick(cursor)).startswith("429 x 1, next attempt 12:10:00 UTC")
     clock.move_to(NOON + timedelta(seconds=599))
     reason(online.tick(cursor))
     clock.move_to(NOON + timedelta(seconds=601))
@@ -195,7 +207,7 @@ def test_while_the_request_budget_cannot_be_used_it_skips(online: World) -> None
     assert reason(online.tick()).startswith("2026-10-06 waits: the request budget cannot be used")
 
 
-@pytest.mark.parametrize("garbled", ["{", '{"day": 1}', '{"day": "2026-10-05", "requested": -50}', "[" * 9999])
+@pytest.mark.parametrize("garbled", ["{", '{"day": 1}', '{"day": "2026-10-05", "requested_at": "soon"}', "[" * 9999])
 def test_an_unreadable_cursor_is_ignored(online: World, garbled: str) -> None:
     result = online.tick(garbled)
     assert result.run_requests
@@ -205,7 +217,7 @@ def test_an_unreadable_cursor_is_ignored(online: World, garbled: str) -> None:
 
 
 def test_the_cursor_of_another_day_does_not_matter(online: World) -> None:
-    old = Memory("2026-10-05", requested=3, requested_at=NOON.timestamp(), key=FINGERPRINT)
+    old = Memory("2026-10-05", requested_at=NOON.timestamp(), key=FINGERPRINT)
     assert online.tick(old.as_cursor("Yesterday.")).run_requests
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orpipeline.clock import OWN_CLOCK_TOLERANCE
 from orpipeline.errors import ApiKeyError, NextAttempt
@@ -40,7 +40,6 @@ TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the usual wait."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_ORDINALS = {1: "first", 2: "second", 3: "third"}
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,8 @@ class Memory:
     """What the sensor remembers between ticks, in its cursor. All else is in the event log."""
 
     day: str = ""
-    requested: int = 0
-    """How many of its runs have ended without an outcome, one after another: they were killed."""
     requested_at: float = 0.0
-    """When it last requested a run, in seconds since the epoch."""
+    """When it requested a run whose outcome it has not seen yet, in seconds since the epoch, or 0."""
     key: str = ""
     """A fingerprint of the API key, which shows that a person has changed it."""
     key_since: float = 0.0
@@ -87,36 +84,22 @@ class Attempts:
     ended_at: datetime = _LONG_AGO
     is_key_new: bool = False
     """Whether a person has changed the API key since."""
-    killed: int = 0
-    """How many of the sensor's own runs have ended without an outcome, one after another."""
 
     @classmethod
-    def of(cls, day: date, found: Sequence[Outcome], memory: Memory) -> Attempts:
-        """Return what the outcomes of a day, the newest first, and the sensor's own runs say."""
+    def of(cls, day: date, found: Sequence[Outcome], key_since: float = 0.0) -> Attempts:
+        """Return what the outcomes of a day, the newest first, say. The key is as old as `key_since`."""
         failed = list(takewhile(lambda one: one.error is not None, found))
-        requested_at = datetime.fromtimestamp(memory.requested_at, UTC)
-        if memory.requested and (not found or found[0].at < requested_at):  # no outcome, so it was killed
-            killed = memory.requested
-            failures = max(len(failed), killed)
-            return cls(day, failures, "A killed run", NextAttempt.TRANSIENT, requested_at, killed=killed)
         if not failed:
             return cls(day)
         newest = failed[0]
-        is_key_new = memory.key_since > newest.at.timestamp()
+        is_key_new = key_since > newest.at.timestamp()
         return cls(day, len(failed), newest.error, newest.next_attempt, newest.at, is_key_new)
 
 
-@dataclass(frozen=True)
-class Wait:
-    """No attempt now. `reason` is one sentence for the tick."""
+class Decision(NamedTuple):
+    """Whether to start a run now, and why, in one sentence for the tick."""
 
-    reason: str
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An attempt now. `reason` is one sentence for the tick."""
-
+    attempt: bool
     reason: str
 
 
@@ -125,7 +108,7 @@ def due(day: date, at: timedelta) -> datetime:
     return datetime.combine(day, time(), UTC) + timedelta(days=1) + at
 
 
-def decide(attempts: Attempts, budget: BudgetState, now: datetime) -> Wait | Attempt:
+def decide(attempts: Attempts, budget: BudgetState, now: datetime) -> Decision:
     """Decide whether to start a run now, for a day that has no active run."""
     gone_at, recapture_at = due(attempts.day, timedelta(days=1)), due(attempts.day, RECAPTURE_AT)
     left = f"{duration(gone_at - now)} left to fetch {attempts.day}"
@@ -137,28 +120,30 @@ def decide(attempts: Attempts, budget: BudgetState, now: datetime) -> Wait | Att
         if now < next_at:
             key = ", check OPENROUTER_API_KEY" if attempts.error == ApiKeyError.__name__ else ""
             often = f"retried {'hourly' if gone_at - now > URGENT else 'every 10 min'}"
-            return Wait(
-                f"{attempts.error}: see the failed run{key}; {often}, next attempt {next_at:%H:%M:%S} UTC; {left}"
-            )
+            next_words = f"{often}, next attempt {next_at:%H:%M:%S} UTC; {left}"
+            return Decision(False, f"{attempts.error}: see the failed run{key}; {next_words}")
     if ended_by is NextAttempt.NEEDS_OPENROUTER and now < recapture_at:
-        return Wait(f"{attempts.day} was rejected (see the failed run); the next fetch is at 21:40 UTC; {left}")
+        return Decision(
+            False, f"{attempts.day} was rejected (see the failed run); the next fetch is at 21:40 UTC; {left}"
+        )
     if budget.next_request_at is not None and now < budget.next_request_at:
-        return Wait(f"{_why_no_request(budget)}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
+        return Decision(False, f"{_why_no_request(budget)}, next attempt {budget.next_request_at:%H:%M:%S} UTC; {left}")
     if ended_by not in (None, NextAttempt.NEEDS_PERSON):
         next_at = ended_at + _at_most_urgent(DISTANCES[min(attempts.failures, len(DISTANCES)) - 1], gone_at - now)
         # A stated time has passed by now. Repeated immediate-retry responses fall back to the usual wait.
         trusted = ended_by is NextAttempt.STATES_TIME and attempts.failures <= TRUSTED_STATED_TIMES
         if now < next_at and not trusted:
-            return Wait(f"{attempts.error} x {attempts.failures}, next attempt {next_at:%H:%M:%S} UTC; {left}")
-    return Attempt(f"attempt {attempts.failures + 1}; {left}")
+            return Decision(
+                False, f"{attempts.error} x {attempts.failures}, next attempt {next_at:%H:%M:%S} UTC; {left}"
+            )
+    return Decision(True, f"attempt {attempts.failures + 1}; {left}")
 
 
 def _why_no_request(budget: BudgetState) -> str:
     if budget.cooling_after is None:
         return "Request budget spent"
     if budget.cooling_after == 429:
-        in_a_row = budget.rate_limited_in_a_row
-        return f"429, {_ORDINALS.get(in_a_row, f'{in_a_row}th')} in a row"
+        return f"429 x {budget.rate_limited_in_a_row}"
     return f"{budget.cooling_after}, the API states when to retry"
 
 

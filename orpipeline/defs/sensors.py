@@ -12,10 +12,10 @@ import dagster as dg
 from orpipeline.archive import Archive
 from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.defs.backoff import FETCH_AT, GRACE, RECAPTURE_AT, Attempts, Memory, Wait, decide, due
+from orpipeline.defs.backoff import FETCH_AT, GRACE, RECAPTURE_AT, Attempts, Memory, decide, due
 from orpipeline.defs.jobs import CATCH_UP_DAYS, snapshot_config
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import active_run, archived_but_not_loaded, materialized, outcomes
+from orpipeline.defs.runs import active_run, archived_but_not_loaded, materialized, observation, outcomes
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.errors import OrpipelineError, StoreError
 from orpipeline.settings import api_key
@@ -109,22 +109,26 @@ class _Look:
         if run_id is not None:
             return _Tick(memory, f"Run {run_id[:8]} is already processing {day}.")
         started = again if is_again else first
-        if memory.requested_at < started.timestamp():
-            memory = replace(memory, requested=0)
-        if not found and not memory.requested and now < started + GRACE:
+        if memory.requested_at >= started.timestamp() and not any(
+            one.at.timestamp() >= memory.requested_at for one in found
+        ):
+            reason = "The run has ended without an outcome: its process was killed."
+            instance.report_runless_asset_event(observation(self.names, day, reason, "A killed run"))
+            found = [outcome for _, outcome in outcomes(instance, self.names, [day], since)]
+        memory = replace(memory, requested_at=0.0)
+        if not found and now < started + GRACE:
             return _Tick(
                 memory, f"The schedule starts {day}; if it does not, the sensor does at {started + GRACE:%H:%M} UTC."
             )
-        attempts = Attempts.of(day, found, memory)
         try:
-            decision = decide(attempts, api.budget.state(), now)
+            attempt, reason = decide(Attempts.of(day, found, memory.key_since), api.budget.state(), now)
         except StoreError as error:
             self.context.log.error(str(error))
             return _Tick(memory, f"{day} waits: the request budget cannot be used (see this tick's log).")
-        if isinstance(decision, Wait):
-            return _Tick(memory, decision.reason)
-        memory = replace(memory, requested=attempts.killed + 1, requested_at=now.timestamp())
-        return self._request(memory, day, Fetch.always if is_again else Fetch.auto, decision.reason)
+        if not attempt:
+            return _Tick(memory, reason)
+        memory = replace(memory, requested_at=now.timestamp())
+        return self._request(memory, day, Fetch.always if is_again else Fetch.auto, reason)
 
     def _checked(self, day: date) -> _Tick:
         """Read a loaded day's archived response once: while the API serves the day, a damaged one can be replaced."""
