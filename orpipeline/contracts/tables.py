@@ -8,6 +8,7 @@ every rule that rejects a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from inspect import cleandoc
 from typing import Annotated, Any
 
@@ -104,13 +105,13 @@ class DayTable(pa.DataFrameModel):
         strict = True  # a missing or an extra column is an error
 
     @classmethod
+    @cache
     def to_schema(cls) -> pa.DataFrameSchema:
         """Return pandera's schema: the key's columns first, and a check for each rule that rejects a row."""
         schema = super().to_schema()
-        if schema.unique is None:  # pandera caches the schema
-            schema.columns = dict(sorted(schema.columns.items(), key=lambda item: not item[1].metadata["key"]))
-            schema.unique = [name for name, column in schema.columns.items() if column.metadata["key"]]
-            _add_checks(schema, "ERROR")
+        schema.columns = dict(sorted(schema.columns.items(), key=lambda item: not item[1].metadata["key"]))
+        schema.unique = [name for name, column in schema.columns.items() if column.metadata["key"]]
+        _add_checks(schema, "ERROR")
         return schema
 
     @classmethod
