@@ -113,7 +113,7 @@ def check_commands(programs: Path, temporary: Path) -> None:
     shown = run("orpipeline", "demo", "--days", "2", folder=folder, environment=environment)
     assert str(data / "demo") in shown.replace("\n", ""), shown
     assert (data / "demo" / "warehouse.duckdb").stat().st_size
-    assert (data / "demo" / "reports" / "leaderboard.html").stat().st_size
+    assert (data / "demo" / "reports" / "index.html").stat().st_size
     passed(f"demo: the report is in {data.relative_to(home)}/demo")
 
     # Without DAGSTER_HOME, Dagster itself writes into the current folder; without this setting, into HOME.

@@ -202,7 +202,7 @@ def report(bench: Bench) -> list[Row]:
                     with bench.world(loaded) as folder:
                         command = (OURS, "run", "--date", bench.newest, "--fetch", "never", *options)
                         seconds.append(bench.run(folder, *command).wall)
-                        page = folder / "reports" / "leaderboard.html"
+                        page = folder / "reports" / "index.html"
                         size = page.stat().st_size if page.exists() else 0
         added = [one - other for one, other in zip(whole, without, strict=True)]
         history = f"{days} days of history" if days > 1 else "one day of history"

@@ -547,7 +547,7 @@ def hourly(bench: Bench) -> Iterator[Table]:
         load = alone(load_all, root, archive.place, first, bench.newest)
         more, copied = (alone(load_again, root, archive.place, bench.newest, copy) for copy in (False, True))
         trends = alone(read_trends, root, bench.newest)
-        page = alone(report_page, root, archive.place)
+        page = alone(report_page, root)
         tables.add(
             f"{windows:,} windows",
             load_all_s=load.seconds,
@@ -589,12 +589,13 @@ def read_trends(root: Path, day: date) -> float:
         return median(_timed(lambda: tables.read("model_trends", since=day, until=day))[0] for _ in range(4))
 
 
-def report_page(root: Path, archive: Path) -> float:
+def report_page(root: Path) -> float:
     """Write the report, and return its page's size in MB."""
     from orpipeline.report.files import write_report
 
-    write_report(root / "reports", Archive(archive), _warehouse(root, published=False), day=None, now=utc_now())
-    return _megabytes(root / "reports" / "leaderboard.html")
+    with _warehouse(root, published=False).reading() as tables:
+        write_report(root / "reports", tables, now=utc_now())
+    return _megabytes(root / "reports" / "index.html")
 
 
 def event_log(bench: Bench) -> Table:

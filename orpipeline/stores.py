@@ -38,7 +38,13 @@ _RETRIES: RetryConfig = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 _PART_BYTES = 8_000_000
-_CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".md": "text/plain; charset=utf-8"}
+_CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".png": "image/png",
+    ".md": "text/plain; charset=utf-8",
+    ".csv": "text/csv; charset=utf-8",
+    ".json": "application/json",
+}
 """With these, a browser shows a file and does not download it."""
 
 

@@ -1,4 +1,4 @@
-"""Warehouses with made-up days, and a parser for the tables in a report's HTML."""
+"""Warehouses with made-up days, and a parser for the tables of a report's page."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from orpipeline.archive import Archive
-from orpipeline.contracts.tables import TABLES
 from orpipeline.load import load_days
+from orpipeline.report.data import ReportData, read_report_data
+from orpipeline.report.page import render_page
 from orpipeline.testing import Task, sample_response
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.hostile import VALID
@@ -45,6 +44,17 @@ def demo_warehouse(folder: Path, days: Iterable[date]) -> Warehouse:
     return warehouse_of(folder, {day: sample_response(day) for day in days})
 
 
+def listing(folder: Path, days: Mapping[int, Mapping[str, float]], origin: str = "api") -> ReportData:
+    """Return the report of days that list models under one task; a day is how many days it is before the newest."""
+    responses = {
+        NEWEST - timedelta(days=before): sample_response(
+            NEWEST - timedelta(days=before), [Task("code:debugging", models=models)]
+        )
+        for before, models in days.items()
+    }
+    return report_of(warehouse_of(folder, responses, origin=origin))
+
+
 def hostile_warehouse(folder: Path) -> Warehouse:
     """Return a warehouse with nine days whose models, task and macro-category have names that contain markup."""
     shares = {name: round(0.1 - 0.005 * place, 3) for place, name in enumerate(VALID)}
@@ -57,51 +67,30 @@ def hostile_warehouse(folder: Path) -> Warehouse:
     return warehouse_of(folder, responses, origin="import")
 
 
-def long_warehouse(folder: Path, count: int) -> Warehouse:
-    """Return a warehouse with the rows of one demo day repeated on each of `count` days."""
-    one = demo_warehouse(folder / "one", [NEWEST])
-    warehouse = Warehouse(folder / "long.duckdb")
-    days = days_before(count)
-    repeated = pl.DataFrame({"as_of": days})
-    frames = {}
-    for name in TABLES:
-        rows = one.read(name)
-        frames[name] = repeated.join(rows.drop("as_of"), how="cross").select(rows.columns)
-    with warehouse.writing() as tables:
-        tables.replace_days(days, frames)
-    return warehouse
+def report_of(warehouse: Warehouse, day: date | None = None) -> ReportData:
+    """Return the data of a day's report."""
+    with warehouse.reading() as tables:
+        return read_report_data(tables, day)
 
 
-def rows_of(html: str) -> dict[str, dict[str, list[Any]]]:
-    """Return the rows of a page's charts by name, as columns of plain values."""
-    return {
-        name: {
-            column: values if isinstance(values, list) else [values["of"][place] for place in values["at"]]
-            for column, values in columns.items()
-        }
-        for name, columns in _json_of(html, "rows").items()
-    }
-
-
-def series_of(html: str) -> dict[str, Any]:
-    """Return the series of a page's history."""
-    return _json_of(html, "series")
-
-
-def _json_of(html: str, name: str) -> dict[str, Any]:
-    (found,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', html, re.DOTALL)
-    document: dict[str, Any] = json.loads(found)
-    return document
+def page_of(data: ReportData) -> str:
+    """Return the newest page."""
+    return render_page(data, days=[], written_at=NOW, is_dated=False)
 
 
 @dataclass
 class Table:
-    """A table of a page: the text of its cells, and the exact figures of `data` elements."""
+    """A table: its class, the view whose template it is in, its caption, and the cells of its rows.
 
-    attributes: Mapping[str, str | None]
-    within: Mapping[str, str | None]
+    `bars` has the custom properties of each row's bars, and `items` the parts of each item of the lists in it.
+    """
+
+    kind: str
+    view: str
+    caption: str = ""
     rows: list[list[str]] = field(default_factory=list)
-    figures: list[list[float]] = field(default_factory=list)
+    bars: list[dict[str, float]] = field(default_factory=list)
+    items: list[list[str]] = field(default_factory=list)
 
     @property
     def body(self) -> list[list[str]]:
@@ -109,56 +98,64 @@ class Table:
         return self.rows[1:]
 
 
-class Report(HTMLParser):
-    """A parsed page: its tables, all tags with their attributes, and all text outside scripts."""
+class Page(HTMLParser):
+    """A parsed page: its tables, its JSON, all its tags, and its text: `everything` includes the templates."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tables: list[Table] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._around: list[dict[str, str | None]] = []
-        self._inside_script = self._inside_cell = False
+        self.text, self.everything = "", ""
+        self._view, self._into = "0-usage", ""
+        found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+        self.data: dict[str, Any] = json.loads(found[0]) if found else {}
         self.feed(html)
+        self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.tags.append((tag, given))
-        if tag == "div":
-            self._around.append(given)
+        style = re.findall(r"--(\w+):([\d.]+)", given.get("style") or "")
+        if tag == "template":
+            self._view = (given["id"] or "").removeprefix("view-")
         elif tag == "table":
-            self.tables.append(Table(given, self._around[-1] if self._around else {}))
+            self.tables.append(Table(given.get("class") or "", self._view))
         elif tag == "tr":
             self.tables[-1].rows.append([])
-            self.tables[-1].figures.append([])
+            self.tables[-1].bars.append({})
         elif tag in ("th", "td"):
             self.tables[-1].rows[-1].append("")
-            self._inside_cell = True
-        elif tag == "data":
-            self.tables[-1].figures[-1].append(float(given["value"] or ""))
-        elif tag in ("script", "style"):
-            self._inside_script = True
+        elif tag == "li" and self._into in ("td", "item"):
+            self.tables[-1].items.append([""])
+        if tag == "i":
+            self.tables[-1].bars[-1] = {name: float(value) for name, value in style}
+        if tag in ("th", "td", "caption", "script", "style"):
+            self._into = tag
+        elif tag == "ol":
+            self._into = "item"
+        elif tag == "span" and self._into == "item":
+            self.tables[-1].items[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == "div":
-            self._around.pop()
-        elif tag in ("th", "td"):
-            self._inside_cell = False
-        elif tag in ("script", "style"):
-            self._inside_script = False
+        if tag in ("table", "caption", "script", "style", "ol", "thead"):
+            self._into = ""
+        if tag == "template":
+            self._view = "0-usage"
 
     def handle_data(self, data: str) -> None:
-        if not self._inside_script:
+        if self._into in ("script", "style"):
+            return
+        self.everything += data
+        if self._view == "0-usage":
             self.text += data
-        if self._inside_cell:
+        if self._into == "caption":
+            self.tables[-1].caption += data
+        elif self._into in ("th", "td"):
             self.tables[-1].rows[-1][-1] += data
+        elif self._into == "item":
+            self.tables[-1].items[-1][-1] += data
 
-    def table(self, kind: str, /, **within: Any) -> Table:
-        """Return the one table with this id or class, inside an element with these `data-` attributes."""
-        (found,) = (
-            table
-            for table in self.tables
-            if kind in (table.attributes.get("id"), table.attributes.get("class"))
-            and all(table.within.get(f"data-{name}") == value for name, value in within.items())
-        )
+    def table(self, kind: str, view: str = "0-usage") -> Table:
+        """Return the one table of this class in a view."""
+        (found,) = (table for table in self.tables if (table.kind, table.view) == (kind, view))
         return found

@@ -21,7 +21,7 @@ the request, but not its response."""
 class StoreProxy:
     """A proxy on loopback of the S3 server at `upstream`.
 
-    `requests` are the method and path of each request, such as `PUT /test-1/reports/leaderboard.html`. `reject` is
+    `requests` are the method and path of each request, such as `PUT /test-1/reports/index.html`. `reject` is
     called before a request is forwarded, and can give it a status, which the proxy then sends itself.
     """
 

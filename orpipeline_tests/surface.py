@@ -38,6 +38,7 @@ from orpipeline.load import load_batches
 from orpipeline.report.files import write_report
 from orpipeline.settings import API_KEY, PREFIX, Settings
 from orpipeline.testing import plugin, sample_response
+from orpipeline.warehouse.reading import readable_tables
 from orpipeline.warehouse.warehouse import open_warehouse
 from orpipeline_tests.responses import DAY
 
@@ -245,8 +246,8 @@ def _files() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=folder)
         load(settings, DAY)
-        archive, warehouse = Archive(settings.archive), open_warehouse(settings)
-        write_report(settings.reports, archive, warehouse, day=None, now=_noon(DAY))
+        with readable_tables(open_warehouse(settings)) as tables:
+            write_report(settings.reports, tables, now=_noon(DAY))
         paths = [path.relative_to(folder) for path in sorted(settings.data_dir.rglob("*")) if path.is_file()]
     return {str(path): f"after {DAY} is loaded" for path in paths if not any(part[0] == "." for part in path.parts)}
 

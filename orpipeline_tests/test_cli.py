@@ -68,7 +68,7 @@ def test_the_demo_prints_a_leaderboard_and_the_next_steps(demo: tuple[Path, str]
     _, printed = demo
     assert "DEMO: made-up data\nShare of classified requests by model, all tasks, " in printed
     assert len(re.findall(r"^ *\d+(?:\S\d+)?  \w.*%", printed, re.MULTILINE)) == 10
-    assert re.search(r"\n  /.*leaderboard.html  \(open it in a browser\)\n", printed)
+    assert re.search(r"\n  /.*index.html  \(open it in a browser\)\n", printed)
     assert "orpipeline dev --demo" in printed
     assert "Source: OpenRouter" not in printed
 
@@ -87,7 +87,7 @@ def test_the_demo_fetches_the_newest_day_over_http_and_writes_one_report(demo: t
         (YESTERDAY - timedelta(days=n), "demo") for n in (2, 1, 0)
     ]
     assert rows[-1][2].startswith("http://127.0.0.1:")
-    assert str(YESTERDAY) in (folder / "data" / "demo" / "reports" / "leaderboard.html").read_text()
+    assert str(YESTERDAY) in (folder / "data" / "demo" / "reports" / "index.html").read_text()
 
 
 def test_the_leaderboard_fits_80_columns(demo: tuple[Path, str]) -> None:
@@ -421,15 +421,14 @@ def test_run_and_report_name_the_files_that_they_wrote(tmp_path: Path, online: d
     done = run_command("run", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
     named = _named_files(done.stdout.split("\n", 1)[1])
-    assert list(named) == ["response", "warehouse", "published", "page", "picture", "card"]
-    reports = {path.name: path for path in (tmp_path / "data" / "reports").glob("*.*")}
-    assert set(reports.values()) == {named[name] for name in ("page", "picture", "card")}
-    assert reports["leaderboard.html"] == named["page"]
+    assert list(named) == ["response", "warehouse", "published", "page", "dated", "picture"]
+    reports = tmp_path / "data" / "reports"
+    assert named["page"] == reports / "index.html"
+    assert named["dated"] == reports / str(YESTERDAY) / "index.html"
 
     done = run_command("report", "--date", str(YESTERDAY), folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
-    assert _named_files(done.stdout)["page"] == tmp_path / "data" / "reports" / f"leaderboard-{YESTERDAY}.html"
-    assert list(_named_files(done.stdout)) == ["page", "picture", "card"]
+    assert _named_files(done.stdout) == {name: named[name] for name in ("page", "dated", "picture")}
 
 
 def test_doctor_shows_settings_lost_days_and_used_requests(tmp_path: Path, online: dict[str, str]) -> None:

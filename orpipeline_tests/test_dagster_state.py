@@ -213,4 +213,4 @@ def test_fetch_imports_neither_dagster_nor_anything_else_that_is_slow(tmp_path: 
     )
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "httpx" in loaded
-    assert loaded.isdisjoint({"dagster", "polars", "pandera", "pandas", "pyarrow", "duckdb", "altair"})
+    assert loaded.isdisjoint({"dagster", "polars", "pandera", "pandas", "pyarrow", "duckdb", "resvg_py"})

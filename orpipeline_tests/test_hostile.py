@@ -18,7 +18,6 @@ from xml.etree import ElementTree
 import dagster as dg
 import polars as pl
 import pytest
-import vl_convert
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
@@ -33,17 +32,19 @@ from orpipeline.defs import metadata
 from orpipeline.defs.alerts import alert_text
 from orpipeline.defs.io_manager import WarehouseIOManager
 from orpipeline.load import Loaded, load_days
-from orpipeline.report.data import ReportData, read_report_data
-from orpipeline.report.page import render_page
-from orpipeline.report.picture import card, picture, render_card, render_picture
-from orpipeline.report.wording import short_names
+from orpipeline.report.data import ReportData
+from orpipeline.report.files import csv_of
+from orpipeline.report.page import render_embeds
+from orpipeline.report.picture import card, render_card
+from orpipeline.report.views import author_of
+from orpipeline.report.wording import author_name, short_names, shown_name
 from orpipeline.testing import sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline.text import one_line, plain
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.hostile import NAMES
-from orpipeline_tests.report_data import NEWEST, Report, days_before, warehouse_of
+from orpipeline_tests.report_data import NEWEST, Page, days_before, page_of, report_of, warehouse_of
 from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.world import NAMES as ASSETS
 from orpipeline_tests.world import QUIET, World
@@ -68,13 +69,13 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
             tag(data, "math")["models"].append(model)
 
     responses = {day: sample_response(day, change=more_models) for day in days_before(9)}
-    return read_report_data(warehouse_of(tmp_path_factory.mktemp("hostile"), responses))
+    return report_of(warehouse_of(tmp_path_factory.mktemp("hostile"), responses))
 
 
 @pytest.fixture(scope="module")
 def hostile(ordinary: ReportData) -> ReportData:
     """The same day; the names of its twenty first models and tasks, and of all its macro-categories, are hostile."""
-    models = ordinary.leaderboard.filter(scope="all")["model_id"].to_list()
+    models = ordinary.models.sort("usage_rank", "model_id").filter(scope="all")["model_id"].to_list()
     tasks = ordinary.tasks.sort("usage_share", "tag", descending=[True, False])
     others = [tasks["tag"], tasks["display_name"], ordinary.macros["key"], ordinary.macros["label"]]
     columns = [models, *(column.to_list() for column in others)]
@@ -93,15 +94,13 @@ def hostile(ordinary: ReportData) -> ReportData:
         if isinstance(frame := getattr(ordinary, field.name), pl.DataFrame)
     }
     frames["coverage"] = {new.get(scope, scope): row for scope, row in ordinary.coverage.items()}
-    found = [(NEWEST, "WARN", name, "task_models", "model_id", name, name) for name in ALL_NAMES]
-    frames["warnings"] = pl.DataFrame(found, schema=FINDINGS_SCHEMA, orient="row")
     return replace(ordinary, snapshot={**ordinary.snapshot, "source": NAMES["HTML"]}, **frames)
 
 
 @pytest.fixture(scope="module")
 def board(hostile: ReportData) -> pl.DataFrame:
     """The leaderboard of the twenty names, in their order."""
-    rows = hostile.leaderboard.filter(scope="all").head(len(NAMES))
+    rows = hostile.models.sort("usage_rank", maintain_order=True).filter(scope="all").head(len(NAMES))
     assert rows["model_id"].to_list() == ALL_NAMES
     return rows
 
@@ -173,42 +172,40 @@ def test_json_has_each_name_unchanged(board: pl.DataFrame) -> None:
 def test_the_page_shows_each_name_as_text_and_gets_no_element_from_it(
     ordinary: ReportData, hostile: ReportData
 ) -> None:
-    written = render_page(hostile)
-    page, other = Report(written), Report(render_page(replace(ordinary, warnings=hostile.warnings)))
-    assert [cells[2] for cells in page.table("board", scope="all").body][: len(SHOWN)] == SHOWN
-    assert [cells[3] for cells in page.table("warnings").body] == SHOWN
-    # `wbr`: where a name may be broken.
-    counts = [Counter(name for name, _ in one.tags if name != "wbr") for one in (page, other)]
+    written = page_of(hostile)
+    page, other = Page(written), Page(page_of(ordinary))
+    rows = [cells for cells in page.table("ranking").body if len(cells) > 1]
+    assert [cells[1] for cells in rows[: len(SHOWN)]] == [
+        f"{shown_name(name, {})} {author_name(author_of(name))}" for name in ALL_NAMES
+    ]
+    counts = [Counter(name for name, _ in one.tags) for one in (page, other)]
     assert counts[0] == counts[1]
     assert {name for _, given in page.tags for name in given} == {name for _, given in other.tags for name in given}
     assert written.count("</script") == sum(name == "script" for name, _ in page.tags)
-    assert unprintable(page.text) <= {"\N{NO-BREAK SPACE}"}
-    (rows,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', written, re.DOTALL)
-    drawn = json.loads(rows)["models"]["id"]
-    assert set(SHOWN) <= set(drawn["of"])
+    assert unprintable(page.everything) <= {"\N{NO-BREAK SPACE}"}
+    assert set(SHOWN) <= {model for model, _, _ in page.data["history"]["models"]}
 
 
-def test_charts_have_names_in_their_rows_only(ordinary: ReportData, hostile: ReportData) -> None:
-    charts = [
-        re.findall(r'<script type="application/json" id="charts">(.*?)</script>', render_page(data), re.DOTALL)
-        for data in (ordinary, hostile)
-    ]
-    assert charts[0] == charts[1]
+def test_the_embedded_parts_and_the_csv_show_each_name_as_text(ordinary: ReportData, hostile: ReportData) -> None:
+    for name, part in render_embeds(hostile).items():
+        tags = [Counter(tag for tag, _ in Page(one).tags) for one in (part, render_embeds(ordinary)[name])]
+        assert tags[0] == tags[1]
+    for one in (hostile.models, hostile.task_models):
+        written = csv_of(one, NAMES["formulas"]).decode("utf-8-sig")
+        assert unprintable(written) == set()
+        for separator in (",", ";"):  # a spreadsheet may be set to either
+            cells = [cell for row in csv.reader(io.StringIO(written), delimiter=separator) for cell in row]
+            assert [cell for cell in cells if re.match(r"[=@]|[+-](?![0-9.]+(e-?[0-9]+)?(,|$))", cell)] == []
 
 
-def test_the_pictures_show_each_name_as_text(ordinary: ReportData, hostile: ReportData) -> None:
-    for draw, render in ((picture, render_picture), (card, render_card)):
-        drawn = [
-            ElementTree.fromstring(vl_convert.vegalite_to_svg(draw(data), vl_version="6.4"))
-            for data in (ordinary, hostile)
-        ]
-        assert render(hostile).startswith(b"\x89PNG")
-        assert {element.tag for element in drawn[1].iter()} == {element.tag for element in drawn[0].iter()}
-        texts = ["".join(element.itertext()) for element in drawn[1].iter("{http://www.w3.org/2000/svg}text")]
-        assert unprintable("".join(texts)) <= {"\N{NO-BREAK SPACE}"}
-        for row in draw(hostile)["data"]["values"]:
-            start = row["name"][:8]
-            assert any(text.startswith(start) for text in texts), row["name"]
+def test_the_picture_shows_each_name_as_text(ordinary: ReportData, hostile: ReportData) -> None:
+    drawn = [ElementTree.fromstring(card(data)) for data in (ordinary, hostile)]
+    assert render_card(hostile).startswith(b"\x89PNG")
+    assert {element.tag for element in drawn[1].iter()} == {element.tag for element in drawn[0].iter()}
+    texts = ["".join(element.itertext()) for element in drawn[1].iter("{http://www.w3.org/2000/svg}text")]
+    assert unprintable("".join(texts)) == set()
+    for name in ALL_NAMES[:6]:
+        assert any(text.startswith(shown_name(name, {})[:8]) for text in texts), name
 
 
 def test_an_alert_shows_each_name_in_one_line_and_notifies_nobody() -> None:
@@ -223,13 +220,15 @@ def test_an_alert_shows_each_name_in_one_line_and_notifies_nobody() -> None:
 
 
 def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: pl.DataFrame) -> None:
+    found = [(NEWEST, "WARN", name, "task_models", "model_id", name, name) for name in ALL_NAMES]
+    findings = pl.DataFrame(found, schema=FINDINGS_SCHEMA, orient="row")
     tables = {
         "top_10": metadata.leaderboard_metadata(board),
         "largest_changes": metadata.trends_metadata(board, board),
         "authors": {"authors": metadata.authors_metadata(hostile.authors)["top_10"]},
         "task_mix": metadata.tasks_metadata(hostile.tasks),
         "groups": metadata.macros_metadata(hostile.macros),
-        "findings": {"findings": metadata.findings_table(hostile.warnings)},
+        "findings": {"findings": metadata.findings_table(findings)},
     }
     for name, shown in tables.items():
         cells = [cell for record in shown[name].records for cell in record.data.values()]
@@ -315,7 +314,10 @@ def test_names_stay_text_from_the_response_to_every_output(world: World, tmp_pat
         assert unprintable(done.stdout + done.stderr) == set(), arguments
         assert (done.returncode, done.stderr.count("\n")) == ((1, 1) if "--scope" in arguments else (0, 0)), done
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
-    reports = {world.folder / "reports" / f"leaderboard{end}" for end in (".html", ".png", "-card.png")}
+    reports = {world.folder / "reports" / name for name in ("index.html", "latest.json")}
+    day = world.folder / "reports" / str(DAY)
+    reports |= {day / name for name in ("index.html", "card.png", "leaderboard.csv", "tasks.csv", "report.json")}
+    reports |= {day / "embed" / f"{name}.html" for name in ("ranking", "tasks", "changes")}
     exported = {tmp_path / "to" / name for name in ("CITATION", "DATA_DICTIONARY.md")}
     assert written == reports | exported | {tmp_path / "to" / f"{name}.parquet" for name in EXPORTED}
 

@@ -144,9 +144,9 @@ def test_the_report_of_a_run_is_in_the_bucket_and_a_browser_shows_it(
         assert event is not None
         assert event.asset_materialization is not None
         metadata = event.asset_materialization.metadata
-        assert metadata["page"].value == f"{bucket}/reports/leaderboard.html"
+        assert metadata["page"].value == f"{bucket}/reports/index.html"
         store = from_url(f"{bucket}/reports", client_options={"allow_http": True})
-        for name, kind in (("leaderboard.html", "text/html; charset=utf-8"), ("leaderboard-card.png", "image/png")):
+        for name, kind in (("index.html", "text/html; charset=utf-8"), (f"{day}/card.png", "image/png")):
             assert obstore.get(store, name).attributes["Content-Type"] == kind
         proxy.reject = partial(_reject_put, ".html")
         failed = failure_of(world.run(day, selection=["leaderboard_report"]))

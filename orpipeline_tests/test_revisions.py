@@ -193,7 +193,8 @@ def test_warnings_belong_to_the_revision_in_the_tables_not_to_a_rejected_newer_o
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata["validation_warnings"].value == 0
-    written = write_report(world.settings.reports, world.archive, world.warehouse, day=None, now=NOON)
+    with world.warehouse.reading() as tables:
+        written = write_report(world.settings.reports, tables, now=NOON)
     assert "surprise" not in Path(written.page).read_text()
 
 

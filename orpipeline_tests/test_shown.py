@@ -112,16 +112,16 @@ def test_the_report_shows_the_newest_day_and_its_own_place(world: World, tmp_pat
     shown = event.asset_materialization.metadata
     assert shown["as_of"].value == DAY.isoformat()
     page, picture = Path(str(shown["page"].value)), Path(str(shown["picture"].value))
-    assert page == tmp_path / "data" / "reports" / "leaderboard.html"
+    assert page == tmp_path / "data" / "reports" / "index.html"
     assert "as of 2026-10-06" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_report_of_another_day_has_the_day_in_its_name(world: World, tmp_path: Path) -> None:
+def test_the_report_of_another_day_has_its_own_address(world: World, tmp_path: Path) -> None:
     _days(world, 1, 0)
     assert _report(world, "2026-10-05").success
-    assert "as of 2026-10-05" in (tmp_path / "data" / "reports" / "leaderboard-2026-10-05.html").read_text()
-    assert not (tmp_path / "data" / "reports" / "leaderboard.html").exists()
+    assert "as of 2026-10-05" in (tmp_path / "data" / "reports" / "2026-10-05" / "index.html").read_text()
+    assert not (tmp_path / "data" / "reports" / "index.html").exists()
 
 
 @pytest.mark.parametrize(("day", "reason"), [("2026-01-01", "no rows of 2026-01-01"), ("soon", "YYYY-MM-DD")])

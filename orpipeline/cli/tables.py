@@ -163,8 +163,8 @@ def export(to: Path, demo: bool) -> None:
 @click.command(
     short_help="Write a day's report.",
     epilog=examples(
-        "orpipeline report                      # leaderboard.html, of the newest day",
-        "orpipeline report --date 2026-10-06    # leaderboard-2026-10-06.html",
+        "orpipeline report                      # index.html, of the newest day",
+        "orpipeline report --date 2026-10-06    # 2026-10-06/index.html",
     ),
 )
 @day_option
@@ -172,16 +172,17 @@ def export(to: Path, demo: bool) -> None:
 def report(day: date | None, demo: bool) -> None:
     """Write a day's report.
 
-    The report is a page to open in a browser, and its pictures. The command prints the files that it wrote.
+    The report is a page to open in a browser, and its pictures. The newest day is `index.html`; every day has a folder
+    at an address that lasts. The command prints where they are. It reads the published copy, so it waits for no run.
     """
     settings = command_settings(demo=demo)
     with out.status("Writing the report"):
-        from orpipeline.archive import Archive
         from orpipeline.report.files import write_report
+        from orpipeline.warehouse.reading import readable_tables
         from orpipeline.warehouse.warehouse import open_warehouse
 
-        archive = Archive(settings.archive)
-        written = write_report(settings.reports, archive, open_warehouse(settings), day=day, now=utc_now())
+        with readable_tables(open_warehouse(settings)) as tables:
+            written = write_report(settings.reports, tables, day=day, now=utc_now())
     terminal.print_rows(
-        out, [("page", str(written.page)), ("picture", str(written.picture)), ("card", str(written.card))]
+        out, [("page", str(written.page)), ("dated", str(written.dated)), ("picture", str(written.picture))]
     )

@@ -16,6 +16,7 @@ from orpipeline.defs.names import Names
 from orpipeline.defs.runs import active_run
 from orpipeline.defs.specs import Labels, report_spec
 from orpipeline.errors import OrpipelineError, SettingsError
+from orpipeline.warehouse.reading import readable_tables
 
 _ATTEMPTS = 6  # the distance no longer grows after these: 2, 4, ... 64 minutes
 
@@ -34,24 +35,23 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
         specs=[report_spec(names, labels)],
         # A range of days has one report, of the newest.
         backfill_policy=dg.BackfillPolicy.single_run(),
-        required_resource_keys={names.archive, names.warehouse},
+        required_resource_keys={names.warehouse},
     )
     def leaderboard_report(context: dg.AssetExecutionContext, config: ReportConfig) -> dg.MaterializeResult[Any]:
-        # The charts take a second to import, and only this asset needs them.
-        from orpipeline.report.files import write_report
+        from orpipeline.report.files import write_report  # only this asset needs it
 
         resources = context.resources._asdict()
-        archive, warehouse = resources[names.archive].archive(), resources[names.warehouse].warehouse()
         try:
-            written = write_report(reports, archive, warehouse, day=_day(config.day), now=utc_now())
+            with readable_tables(resources[names.warehouse].warehouse()) as tables:
+                written = write_report(reports, tables, day=_day(config.day), now=utc_now())
         except OrpipelineError as error:
             raise failure(error) from error
         return dg.MaterializeResult(
             metadata={
                 "as_of": written.as_of.isoformat(),
                 "page": dg.MetadataValue.path(str(written.page)),
+                "dated": dg.MetadataValue.path(str(written.dated)),
                 "picture": dg.MetadataValue.path(str(written.picture)),
-                "card": dg.MetadataValue.path(str(written.card)),
                 "citation": written.citation,
             },
             data_version=dg.DataVersion(written.sha256),

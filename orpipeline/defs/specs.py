@@ -92,9 +92,10 @@ def report_spec(names: Names, labels: Labels) -> dg.AssetSpec:
         names.report,
         deps=list(map(names.asset, (*TABLES, *VIRTUAL_ASSETS))),
         description=(
-            "The newest day's market shares as a self-contained page, and its main picture as a PNG. Open the file in "
-            "a browser; it needs no network. It shows the leaderboard with its bounds, the task mix, the history, and "
-            "where the figures come from. The run config's `day` selects another day."
+            "The newest day's market shares as a self-contained page, with pictures for posts. Open the file in a "
+            "browser; it needs no network. It shows who leads, what has certainly changed, the ranking with its "
+            "bounds, the history, and where the figures come from. Each day keeps a page at an address that lasts. "
+            "The run config's `day` selects another day."
         ),
         kinds={"report", "python"},
         **labels.arguments,

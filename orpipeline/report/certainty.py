@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands' `--help` does not need it
     import polars as pl
@@ -27,39 +27,41 @@ def unknown_group(ranks: Sequence[tuple[int, int]]) -> range:
 
 
 @dataclass(frozen=True)
-class Move:
-    """A model's change of its share of requests, as a fraction of 1.
+class Change:
+    """A model's possible change of its share, as fractions of 1: from `low` to `high`. `share`: its newest share.
 
-    `kind` is `listed` if both days list the model: then `change` compares attributed shares. Otherwise it is `new`,
-    `back` (an earlier day listed it) or `gone`, and the model gained or lost at least `change`.
+    `share` is None if no list of the newer day names the model.
     """
 
     model_id: str
-    change: float
-    kind: Literal["listed", "new", "back", "gone"]
+    low: float
+    high: float
+    share: float | None
+
+    @property
+    def least(self) -> float:
+        """The smallest possible gain, or loss below 0; 0 if the share may not have changed."""
+        return self.low if self.low > 0 else min(self.high, 0.0)
 
 
-def smallest_moves(
-    of_day: pl.DataFrame, gone: pl.DataFrame, *, before: date, unlisted: float, unlisted_before: float
-) -> list[Move]:
-    """Return the models' changes since the day `before`, the largest first, without those that may not have changed.
+def possible_changes(models: pl.DataFrame, gone: pl.DataFrame, *, measure: str, unlisted_up: float) -> list[Change]:
+    """Return the possible change of each model of a scope over 7 days, the largest certain ones first.
 
-    `of_day` has the day's `model_id`, `usage_share`, `usage_share_change_7d` and `first_seen`. `gone` has `model_id`
-    and `usage_share` of the models that only the day `before` lists. On a day that does not list it, a model has at
-    most the bound of unlisted models: `unlisted`, or `unlisted_before`.
+    `models` has the newer day's rows of `model_leaderboard` with the bounds of `model_trends`; `gone` has the rows of
+    models that only the earlier day lists. On the newer day such a model has at most `unlisted_up`.
     """
-    from orpipeline.leaderboard import DECIMALS
+    share = f"{measure}_share"
+    listed = models.select("model_id", f"{share}_change_7d_low", f"{share}_change_7d_high", share)
+    changes = [Change(*row) for row in listed.iter_rows() if row[1] is not None]
+    changes += [
+        Change(model_id, -up, unlisted_up - low, None)
+        for model_id, low, up in gone.select("model_id", f"{share}_low", f"{share}_up").iter_rows()
+    ]
+    return sorted(changes, key=lambda change: (-abs(change.least), change.model_id))
 
-    moves = [
-        Move(model_id, max(0.0, round(share - unlisted_before, DECIMALS)), "new" if first_seen > before else "back")
-        if change is None
-        else Move(model_id, change, "listed")
-        for model_id, share, change, first_seen in of_day.select(
-            "model_id", "usage_share", "usage_share_change_7d", "first_seen"
-        ).iter_rows()
-    ]
-    moves += [
-        Move(model_id, min(0.0, round(unlisted - share, DECIMALS)), "gone")
-        for model_id, share in gone.select("model_id", "usage_share").iter_rows()
-    ]
-    return sorted((move for move in moves if move.change), key=lambda move: (-abs(move.change), move.model_id))
+
+def floor_points(change: float) -> float:
+    """Return a positive difference of shares in percentage points, rounded down: to 0.1, or to one digit below."""
+    points = round(100 * change, 8)
+    digits = 1 if points >= 0.1 else -math.floor(math.log10(points))
+    return math.floor(points * 10.0**digits + 1e-9) / 10.0**digits

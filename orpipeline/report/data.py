@@ -1,23 +1,22 @@
-"""The data of a day's report, read from the warehouse through one connection."""
+"""The data of a day's report, read from the tables through one connection."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property
 from typing import Any
 
 import polars as pl
 
-from orpipeline.contracts.findings import FINDINGS_SCHEMA
-from orpipeline.contracts.rules import ALL, COMPARED_DAYS
+from orpipeline.contracts.rules import COMPARED_DAYS
 from orpipeline.errors import MissingDaysError, NotPublishedError, WarehouseError
-from orpipeline.report.certainty import Move, smallest_moves
-from orpipeline.report.periods import DrawnDay, drawn_days
-from orpipeline.report.wording import short_names
+from orpipeline.report.wording import shown_name
 from orpipeline.warehouse.tables import Tables
-from orpipeline.warehouse.warehouse import Warehouse
+
+DAILY_POINTS = 120
+"""How many days before the newest one the history draws day by day. Earlier, it has one point a week."""
+_WEEK = 7
 
 
 @dataclass(frozen=True)
@@ -26,164 +25,105 @@ class ReportData:
 
     `snapshot`: the day's row of `snapshots`. `tasks`, `macros`, `task_models`, `authors`: the day's rows of
     `task_classifications`, `macro_categories`, `task_models` and `author_leaderboard`. `coverage`: the day's row of
-    `leaderboard_coverage` for each scope. `leaderboard`: the day's rows of `model_leaderboard` in every scope, with the
-    columns of `model_trends`. `days`: every day in the tables, up to this one. `drawn`: the days that the charts of the
-    history draw, and `history`, `macro_history`: the rows of these days in `model_leaderboard` (scope `all`) and in
-    `macro_categories`. `before`: the most that an unlisted model could have `COMPARED_DAYS` days before, as a share of
-    requests; None if that day is missing. `departed`: the last row in `model_leaderboard`, scope `all`, of each model
-    listed in the `COMPARED_DAYS` days before but not on this day. `lost_days`: missing days that the API no longer
-    serves. `warnings`: findings with the columns of `FINDINGS_SCHEMA`.
+    `leaderboard_coverage` for each scope. `models`: the day's rows of `model_leaderboard` in every scope, with the
+    columns of `model_trends`. `gone`: the rows of `model_leaderboard` of `COMPARED_DAYS` days before whose model the
+    scope's lists no longer name. `days`: every day in the tables up to this one. `drawn`: the days of the history's
+    points, also those that are missing; `history` and `macro_history`: their rows in `model_leaderboard` and
+    `macro_categories`. `names`: the readable name of model ids that have one.
     """
 
     as_of: date
-    snapshot: dict[str, Any]
+    snapshot: Mapping[str, Any]
     tasks: pl.DataFrame
     macros: pl.DataFrame
     task_models: pl.DataFrame
     authors: pl.DataFrame
-    coverage: dict[str, dict[str, Any]]
-    leaderboard: pl.DataFrame
+    coverage: Mapping[str, Mapping[str, Any]]
+    models: pl.DataFrame
+    gone: pl.DataFrame
     days: Sequence[date]
-    drawn: Sequence[DrawnDay]
+    drawn: Sequence[date]
     history: pl.DataFrame
     macro_history: pl.DataFrame
-    before: float | None
-    departed: pl.DataFrame
-    lost_days: Sequence[date]
-    warnings: pl.DataFrame
+    names: Mapping[str, str]
 
     @property
     def is_demo(self) -> bool:
         """Whether this is made-up data of the demo."""
         return bool(self.snapshot["origin"] == "demo")
 
-    @cached_property
-    def names(self) -> dict[str, str]:
-        """The short name of each model that the report mentions."""
-        frames = (self.leaderboard, self.task_models, self.departed, self.history)
-        return short_names(sorted({model for frame in frames for model in frame["model_id"]}))
-
-    @cached_property
-    def task_lists(self) -> dict[str, pl.DataFrame]:
-        """The rows of `task_models` of each tag."""
-        lists = self.task_models.partition_by("tag", as_dict=True, maintain_order=True)
-        return {str(tag): listed for (tag,), listed in lists.items()}
-
-    @cached_property
-    def moves(self) -> list[Move]:
-        """The changes of scope `all` over `COMPARED_DAYS` days, the largest first; none if that day is missing."""
-        if self.before is None:
-            return []
-        return smallest_moves(
-            self.leaderboard.filter(scope=ALL),
-            self.departed.filter(as_of=self.compared_day),
-            before=self.compared_day,
-            unlisted=self.coverage[ALL]["unlisted_usage_upper"],
-            unlisted_before=self.before,
-        )
-
     @property
     def compared_day(self) -> date:
         """The day that changes compare with."""
         return self.as_of - timedelta(days=COMPARED_DAYS)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether the tables have the day that changes compare with."""
+        return self.compared_day in self.days
 
-def read_report_data(
-    warehouse: Warehouse,
-    day: date | None = None,
-    *,
-    lost_days: Sequence[date] = (),
-    warnings: pl.DataFrame | None = None,
-) -> ReportData:
+    def name(self, model_id: str) -> str:
+        """Return how the report shows a model: the same on all days."""
+        return shown_name(model_id, self.names)
+
+
+def read_report_data(tables: Tables, day: date | None = None, *, names: Mapping[str, str] | None = None) -> ReportData:
     """Read the data of the report of `day`, by default the newest day in the tables.
 
     Raises WarehouseError if the tables have no rows of that day.
     """
-    with warehouse.reading() as tables:
-        reader, known = _Reader(tables), tables.days()
-        as_of = day or max(known, default=None)
-        if as_of is None or as_of not in known:
-            raise nothing_of(as_of, known)
-        snapshot = reader.rows("snapshots", "as_of = $day", day=as_of).row(0, named=True)
-        reader.window_days = snapshot["window_days"]
-        of_day = {name: reader.rows(name, "as_of = $day", day=as_of) for name in _OF_DAY}
-        days = [one for one in known if one <= as_of]
-        drawn = drawn_days(days, as_of)
-        return ReportData(
-            as_of=as_of,
-            snapshot=snapshot,
-            tasks=of_day["task_classifications"],
-            macros=of_day["macro_categories"],
-            task_models=of_day["task_models"].sort("tag", "position"),
-            authors=of_day["author_leaderboard"].sort("scope", "usage_rank", "author"),
-            coverage={row["scope"]: row for row in of_day["leaderboard_coverage"].iter_rows(named=True)},
-            leaderboard=_with_trends(of_day["model_leaderboard"], of_day["model_trends"]),
-            days=days,
-            drawn=drawn,
-            history=reader.history(drawn),
-            macro_history=reader.on("macro_categories", drawn).sort("as_of", "key"),
-            before=reader.unlisted_upper(as_of - timedelta(days=COMPARED_DAYS)),
-            departed=reader.departed(as_of),
-            lost_days=sorted(lost_days),
-            warnings=pl.DataFrame(schema=FINDINGS_SCHEMA) if warnings is None else warnings,
-        )
+    known = tables.days()
+    as_of = day or max(known, default=None)
+    if as_of is None or as_of not in known:
+        raise _nothing_of(as_of, known)
+    days = [one for one in known if one <= as_of]
+    drawn = drawn_days(days, as_of)
+    snapshot = tables.read("snapshots", since=as_of, until=as_of).row(0, named=True)
+    before = as_of - timedelta(days=COMPARED_DAYS)
 
+    def rows(table: str, *of_days: date) -> pl.DataFrame:
+        """Return a table's rows of some days and of the snapshot's window."""
+        condition = "window_days = $window AND as_of IN (SELECT unnest($days::DATE[]))"
+        return tables.select(table, condition, {"window": snapshot["window_days"], "days": list(of_days)})
 
-_OF_DAY = (
-    "task_classifications",
-    "macro_categories",
-    "task_models",
-    "model_leaderboard",
-    "model_trends",
-    "author_leaderboard",
-    "leaderboard_coverage",
-)
-
-
-class _Reader:
-    """Reads the tables through one connection. Once `window_days` is set, it reads rows of that window only."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self.window_days: int | None = None
-
-    def rows(self, table: str, condition: str, **values: object) -> pl.DataFrame:
-        """Return a table's rows that meet an SQL condition with named parameters, in a fixed order."""
-        window = "" if self.window_days is None else f" AND window_days = {self.window_days:d}"
-        return self._tables.select(table, condition + window, values)
-
-    def on(self, table: str, drawn: Sequence[DrawnDay], condition: str = "true", **values: object) -> pl.DataFrame:
-        """Return a table's rows of the drawn days that are not gaps."""
-        days = [one.day for one in drawn if one.is_known]
-        return self.rows(table, f"{condition} AND as_of IN (SELECT unnest($days::DATE[]))", days=days, **values)
-
-    def history(self, drawn: Sequence[DrawnDay]) -> pl.DataFrame:
-        """Return the shares of every model on the drawn days."""
-        rows = self.on("model_leaderboard", drawn, "scope = $scope", scope=ALL)
-        return rows.select("as_of", "model_id", "author", "usage_share", "token_share").sort("as_of", "model_id")
-
-    def unlisted_upper(self, day: date) -> float | None:
-        """Return the most that a model on no list could have of a day's requests; None if the day is missing."""
-        row = self.rows("leaderboard_coverage", "as_of = $day AND scope = $scope", day=day, scope=ALL)
-        return None if row.is_empty() else float(row["unlisted_usage_upper"][0])
-
-    def departed(self, day: date) -> pl.DataFrame:
-        """Return the last row of each model that was listed in the days before but not on this day."""
-        condition = "scope = $scope AND as_of BETWEEN $since AND $day"
-        rows = self.rows("model_leaderboard", condition, scope=ALL, since=day - timedelta(days=COMPARED_DAYS), day=day)
-        last = rows.sort("as_of").group_by("model_id").last()
-        return last.filter(pl.col("as_of") < day).sort("usage_share", "model_id", descending=[True, False])
-
-
-def _with_trends(leaderboard: pl.DataFrame, trends: pl.DataFrame) -> pl.DataFrame:
-    """Return the leaderboard, best rank first, with the columns that `model_trends` adds."""
     key = ["as_of", "window_days", "scope", "model_id"]
-    return leaderboard.join(
-        trends.drop("usage_rank", "usage_share"), on=key, how="left", validate="1:1", maintain_order="left"
-    ).sort("scope", "usage_rank", "model_id")
+    models = rows("model_leaderboard", as_of)
+    trends = rows("model_trends", as_of).drop("usage_rank", "usage_share")
+    history = rows("model_leaderboard", *drawn)
+    return ReportData(
+        as_of=as_of,
+        snapshot=snapshot,
+        tasks=rows("task_classifications", as_of).sort("usage_share", "tag", descending=[True, False]),
+        macros=rows("macro_categories", as_of),
+        task_models=rows("task_models", as_of).sort("tag", "position"),
+        authors=rows("author_leaderboard", as_of),
+        coverage={row["scope"]: row for row in rows("leaderboard_coverage", as_of).iter_rows(named=True)},
+        models=models.join(trends, on=key, how="left", validate="1:1", maintain_order="left"),
+        gone=rows("model_leaderboard", before).join(models, on=["scope", "model_id"], how="anti"),
+        days=days,
+        drawn=drawn,
+        history=history.select("as_of", "scope", "model_id", "author", "usage_share", "token_share"),
+        macro_history=rows("macro_categories", *drawn),
+        names=names or {},
+    )
 
 
-def nothing_of(day: date | None, days: Sequence[date]) -> WarehouseError:
+def drawn_days(days: Sequence[date], as_of: date) -> list[date]:
+    """Return the days of the history's points, oldest first.
+
+    The last `DAILY_POINTS` days are drawn day by day, missing ones as gaps. Before, each week has one point: its newest
+    day that the tables have, or a gap if they have none.
+    """
+    span, known, drawn = (as_of - days[0]).days, set(days), list[date]()
+    for back in range(min(span + 1, DAILY_POINTS)):
+        drawn.append(as_of - timedelta(days=back))
+    for back in range(DAILY_POINTS, span + 1, _WEEK):
+        week = [as_of - timedelta(days=back + n) for n in range(_WEEK)]
+        drawn.append(next((day for day in week if day in known), week[0]))
+    return drawn[::-1]
+
+
+def _nothing_of(day: date | None, days: Sequence[date]) -> WarehouseError:
     """Return the error for a day that cannot be reported, from the days that the tables have."""
     if day is None or not days:
         return NotPublishedError("The tables have no days yet: there is nothing to report. Run or import a day first.")

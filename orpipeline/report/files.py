@@ -1,33 +1,53 @@
-"""The report's files, in a folder or in an object store. Each is replaced in one step: readers see no partial file."""
+"""The report's files, in a folder or in an object store.
+
+    index.html, latest.json      the newest day
+    2026-10-06/index.html        a day, at an address that lasts
+    2026-10-06/embed/*.html      its parts for other pages
+    2026-10-06/card.png, *.csv   its picture and figures
+    2026-10-06/report.json       what it is; written last
+
+A day's folder is written once: again only if the tables have another revision of the day, or more days before it. Each
+file is replaced in one step: readers see no partial file.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
-from orpipeline.archive import Archive
-from orpipeline.clock import newest_completed_day
-from orpipeline.load import lost_days, validate_days, with_novelties
-from orpipeline.report.data import nothing_of, read_report_data
-from orpipeline.report.page import render_page
-from orpipeline.report.picture import render_card, render_picture
+import polars as pl
+
+from orpipeline.report.data import ReportData, read_report_data
+from orpipeline.report.page import page_facts, render_embeds, render_page
+from orpipeline.report.picture import render_card
 from orpipeline.stores import Store
+from orpipeline.text import plain
 from orpipeline.warehouse.publishing import SETTING
-from orpipeline.warehouse.warehouse import Warehouse
+from orpipeline.warehouse.tables import Tables
+
+_DAY_PAGE = re.compile(r"(\d{4}-\d\d-\d\d)/report\.json")
+# A spreadsheet computes a cell that begins so, also after the separators of other countries.
+_FORMULA = re.compile(r"(?<![^,;])(?=[=+\-@\t\r\n\x1b\uff0b\uff0d\uff1d\uff20])")
 
 
 @dataclass(frozen=True)
 class Written:
-    """A written report: the paths or URLs of its files, its day, the citation of its data.
+    """A written report: its day, the citation of its data, and the paths or URLs of its files.
 
-    `page_bytes` and `sha256` are of the page.
+    `page` is `index.html` for the newest day, otherwise the day's own page. `sha256` is of the page.
     """
 
     page: Path | str
+    dated: Path | str
     picture: Path | str
-    card: Path | str
     as_of: date
     citation: str
     page_bytes: int
@@ -35,38 +55,75 @@ class Written:
 
 
 def write_report(
-    reports: Path | str, archive: Archive, warehouse: Warehouse, *, day: date | None, now: datetime
+    reports: Path | str,
+    tables: Tables,
+    *,
+    day: date | None = None,
+    now: datetime,
+    names: Mapping[str, str] | None = None,
 ) -> Written:
-    """Write the page and the pictures of the newest day in the tables, or of `day`, into `reports`.
+    """Write the report of the newest day in the tables, or of `day`, into `reports`, a folder or a store's URL.
 
-    `reports` is a folder or the URL of an object store. The files are `leaderboard.html`, `leaderboard.png` and the
-    landscape `leaderboard-card.png`; with a `day`, `leaderboard-<day>.html` and so on. The page shows as lost every
-    missing day that the API no longer serves at `now`.
+    For a day that is not the newest one, only its own folder is written. `names` has the readable names of models by
+    id; without one, the report shows the id without its author.
 
     Raises WarehouseError if the tables do not have the day, StoreError if a file cannot be written.
     """
-    with warehouse.reading() as tables:
-        days = tables.days()
-        as_of = day or max(days, default=None)
-        if as_of is None:
-            raise nothing_of(None, days)
-        loaded = tables.read("snapshots", since=as_of, until=as_of)["revision"].to_list()
-        # The warnings must be those of the revision in the tables, which may not be the newest one.
-        validated = validate_days(archive, [as_of], now=now, revision=loaded[0] if loaded else None)
-        validated = with_novelties(validated, tables)
-    lost = lost_days(archive, days, newest_completed_day(now))
-    data = read_report_data(warehouse, as_of, lost_days=lost, warnings=validated.warnings)
-    page, name = render_page(data).encode(), f"leaderboard-{day}" if day else "leaderboard"
-    files = {f"{name}.html": page, f"{name}.png": render_picture(data), f"{name}-card.png": render_card(data)}
-    store = Store(reports, setting=SETTING)
-    store.replace(files)
-    page_at, picture_at, card_at = map(store.address, files)
+    data, store = read_report_data(tables, day, names=names), Store(reports, setting=SETTING)
+    facts, folder = page_facts(data), data.as_of.isoformat()
+    days = sorted(date.fromisoformat(found[1]) for name in store.entries() if (found := _DAY_PAGE.fullmatch(name)))
+    kept = json.loads(store.read(f"{folder}/report.json") or b"{}")
+    is_written = kept.get("sha256") == facts["sha256"] and kept.get("days", 0) >= facts["days"]
+    written_at = datetime.fromisoformat(kept["written_at"]) if is_written else now
+    facts["written_at"] = written_at.isoformat()
+    if not is_written:
+        store.replace(_day_files(data, days, facts, written_at))
+    dated = f"{folder}/index.html"
+    is_newest = data.as_of == max(tables.days())
+    if is_newest:
+        page = render_page(data, days=days, written_at=written_at, is_dated=False).encode()
+        store.replace({"index.html": page, "latest.json": _json({"page": dated, **facts})})
+    else:
+        page = store.read(dated) or b""
     return Written(
-        page=page_at,
-        picture=picture_at,
-        card=card_at,
-        as_of=as_of,
+        page=store.address("index.html" if is_newest else dated),
+        dated=store.address(dated),
+        picture=store.address(f"{folder}/card.png"),
+        as_of=data.as_of,
         citation=str(data.snapshot["citation"]),
         page_bytes=len(page),
         sha256=hashlib.sha256(page).hexdigest(),
     )
+
+
+def _day_files(
+    data: ReportData, days: Sequence[date], facts: Mapping[str, Any], written_at: datetime
+) -> dict[str, bytes]:
+    """Return the files of a day's folder by name; the last one names them complete."""
+    citation = facts["citation"]
+    files = {
+        "card.png": render_card(data),
+        "leaderboard.csv": csv_of(data.models.sort("scope", "usage_rank", "model_id"), citation),
+        "tasks.csv": csv_of(data.task_models.join(data.tasks.select("tag", "display_name"), on="tag"), citation),
+        **{f"embed/{name}.html": page.encode() for name, page in render_embeds(data).items()},
+        "index.html": render_page(data, days=days, written_at=written_at, is_dated=True).encode(),
+        "report.json": _json(facts),
+    }
+    return {f"{data.as_of}/{name}": content for name, content in files.items()}
+
+
+def _json(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def csv_of(rows: pl.DataFrame, citation: str) -> bytes:
+    """Return rows as CSV with the source in each row; no spreadsheet computes one of the names."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*rows.columns, "source"])
+    writer.writerows(_cells([*row, citation]) for row in rows.iter_rows())
+    return text.getvalue().encode("utf-8-sig")
+
+
+def _cells(row: Iterable[Any]) -> list[Any]:
+    return [_FORMULA.sub("'", plain(cell)) if isinstance(cell, str) else cell for cell in row]

@@ -1,7 +1,7 @@
-"""The report's page: one self-contained HTML file.
+"""The report's page and its embedded parts: self-contained HTML files.
 
-Its content security policy blocks all loading and every script except its own. Figures and names are in the page as
-JSON that is escaped for HTML, or as text that the template escapes.
+Their content security policy blocks all loading and every script except their own. Figures and names are in the HTML as
+text that the templates escape, or as JSON that is escaped for HTML.
 """
 
 from __future__ import annotations
@@ -9,178 +9,157 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from orpipeline.clock import missing_days
-from orpipeline.contracts.rules import ALL, COMPARED_DAYS
-from orpipeline.report import ranking, rows, wording
-from orpipeline.report.colours import PAGE, author_slot, page_variables
-from orpipeline.report.compiled import page_charts
-from orpipeline.report.data import ReportData
-from orpipeline.report.history import history, history_table
-from orpipeline.report.periods import drawn_step
-from orpipeline.report.story import story
+from orpipeline.report import wording
+from orpipeline.report.certainty import floor_points
+from orpipeline.report.data import DAILY_POINTS, ReportData
+from orpipeline.report.history import History, lines_svg
+from orpipeline.report.views import author_of, movements, scopes, task_leaders, tasks, views
 from orpipeline.text import plain
 
-TABLE_ROWS = 100
-"""The maximum number of models in a table of the page."""
-_LIST_ROWS = 15
-_FINDING_ROWS = 20
-_FOLDER = Path(__file__).parent
-_SCRIPTS = ("wording.js", "state.js", "charts.js", "history.js", "tables.js", "exports.js", "page.js")
+_LICENSE_URL = "https://creativecommons.org/licenses/by/4.0/"
+_FOLDER = Path(__file__).parent / "html"
 # These five could end the script element, or a line in old JavaScript engines.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}"}
-_BREAKS = re.compile(r"(?<=[/:_.\-])(?=\w)")
+_EMBED_SCRIPT = """
+const tell = () => parent.postMessage({ orpipelineHeight: document.documentElement.scrollHeight }, "*");
+new ResizeObserver(tell).observe(document.body);
+"""
 
 
-def render_page(data: ReportData) -> str:
-    """Return a day's report as HTML. The same data always gives the same text."""
-    tasks, moved = _tasks(data), rows.mover_rows(data, PAGE)
-    shown = history(data, PAGE) if len(data.days) > 1 else None
-    chart_rows: dict[str, Sequence[Mapping[str, Any]]] = {
-        "models": ranking.model_rows(data, PAGE),
-        "authors": ranking.author_rows(data, PAGE),
-        "mix": rows.task_mix_rows(data, PAGE),
-        "movers": moved,
-        "task_models": ranking.task_rows(data, PAGE),
-        "task_authors": ranking.task_author_rows(data, PAGE),
+def page_facts(data: ReportData) -> dict[str, Any]:
+    """Return the facts of a day's page for other programs: `report.json` and `latest.json`."""
+    view = views(data)[0]
+    return {
+        "as_of": data.as_of.isoformat(),
+        "window_days": data.snapshot["window_days"],
+        "headline": view.headline.striptags(),
+        "citation": plain(data.snapshot["citation"]),
+        "is_demo": data.is_demo,
+        "sha256": data.snapshot["sha256"],
+        "revision": data.snapshot["revision"],
+        "days": len(data.days),
+        "version": version("orpipeline"),
     }
-    early, vega, script = _read("html/theme.js"), _vega(), _script()
-    scopes = ranking.scopes(data)
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            data=data,
-            snapshot=data.snapshot,
-            policy=_policy(early, vega, script),
-            css=_read("html/page.css"),
-            variables=page_variables(),
-            early_script=early,
-            vega=vega,
-            script=script,
-            charts=_json(page_charts()),
-            rows=_json({name: _columns(listed) for name, listed in chart_rows.items()}),
-            history=_json(shown),
-            facts=_json(_facts(data)),
-            scopes=scopes,
-            measures=wording.MEASURES,
-            story=story(data),
-            boards={scope: _board(data, scope) for scope in scopes},
-            author_boards={scope: _authors(data, scope) for scope in scopes},
-            mix=chart_rows["mix"],
-            tables=_history_tables(data, shown),
-            step=drawn_step(data.days, data.as_of),
-            gaps=wording.range_texts(missing_days(data.days)),
-            movers=moved,
-            newcomers=_newcomers(data),
-            departed=data.departed.to_dicts(),
-            tasks=tasks,
-            findings=data.warnings.head(_FINDING_ROWS).to_dicts(),
-            finding_count=len(data.warnings),
-            lost=wording.range_texts(data.lost_days),
-            since=ranking.since_text(data),
-            limits={"table": TABLE_ROWS, "list": _LIST_ROWS, "compared": COMPARED_DAYS},
-        )
+
+
+def render_page(data: ReportData, *, days: Sequence[date], written_at: datetime, is_dated: bool) -> str:
+    """Return a day's page as HTML. The same arguments always give the same text.
+
+    `days` are those that have a page. `is_dated`: the page is in its day's folder; the newest one is beside them.
+    """
+    found, all_tasks, facts = views(data), tasks(data), page_facts(data)
+    history = History(data) if len(data.days) > 1 else None
+    script, folder = _read("page.js"), "" if is_dated else f"{data.as_of}/"
+    page_data = {
+        "as_of": data.as_of.isoformat(),
+        "folder": folder,
+        "scopes": [plain(scope) for scope in scopes(data)],
+        "units": {view.key: view.unit for view in found},
+        "history": history.page_data() if history else None,
+    }
+    return _render(
+        "page.html.j2",
+        script,
+        data=data,
+        title=_title(data),
+        views=found,
+        tasks=all_tasks,
+        leading={measure: task_leaders(all_tasks, measure) for measure in wording.MEASURES},
+        model_index={model: place for place, model in enumerate(history.models)} if history else {},
+        facts=facts,
+        scopes=scopes(data),
+        lines=_charts(history, data) if history else {},
+        embeds=embed_titles(data),
+        window=_window(data),
+        missing=wording.range_texts(missing_days(data.days)),
+        folder=folder,
+        root="../" if is_dated else "",
+        is_dated=is_dated,
+        earlier=max((day for day in days if day < data.as_of), default=None),
+        later=min((day for day in days if day > data.as_of), default=None),
+        days=() if is_dated else sorted({*days, data.as_of}, reverse=True),
+        written_at=written_at,
+        page_data=_json(page_data),
+        linked_data=_json(_linked_data(data, facts, folder=folder, written_at=written_at)),
     )
 
 
-def _facts(data: ReportData) -> dict[str, Any]:
-    """Return what the page's script needs to name the data: its day, its source, and whether it is made up."""
+def embed_titles(data: ReportData) -> dict[str, str]:
+    """Return the titles of the parts for other pages, by name. The history needs a second day."""
+    unit, where = views(data)[0].unit, "in made-up data" if data.is_demo else "on OpenRouter"
+    titles = {
+        "ranking": f"Share of {unit} {where} by model, {_window(data)}",
+        "tasks": f"Who leads each task {where}, {_window(data)}",
+        "changes": f"Certain changes {where} since {wording.day_text(data.compared_day)}, share of {unit}",
+        "history": f"Share of {unit} {where} by model, to {wording.day_text(data.as_of)}",
+    }
+    return {name: title for name, title in titles.items() if name != "history" or len(data.days) > 1}
+
+
+def render_embeds(data: ReportData) -> dict[str, str]:
+    """Return the parts for other pages as HTML by name: small pages of all tasks and requests, with their source."""
+    lines = _charts(History(data), data) if len(data.days) > 1 else {}
+    shown = {"data": data, "view": views(data)[0], "tasks": tasks(data), "lines": lines}
     return {
-        "as_of": data.as_of.isoformat(),
-        "citation": plain(data.snapshot["citation"]),
-        "demo": data.is_demo,
-        "since": ranking.since_text(data),
-        "window": wording.window_text(data.as_of, data.snapshot["window_days"]),
+        part: _render("embed.html.j2", _EMBED_SCRIPT, part=part, title=title, **shown)
+        for part, title in embed_titles(data).items()
     }
 
 
-def _board(data: ReportData, scope: str) -> dict[str, Any]:
-    """Return a scope's models for the table: the first ones by requests, and how many there are."""
-    of_scope = data.leaderboard.filter(scope=scope)
-    listed = ranking.ranked(of_scope, "usage", "model_id")
+def _render(template: str, script: str, **values: Any) -> str:
+    css = _read("page.css")
+    return _environment().get_template(template).render(policy=_policy(script), css=css, script=script, **values)
+
+
+def _window(data: ReportData) -> str:
+    return wording.window_text(data.as_of, data.snapshot["window_days"])
+
+
+def _title(data: ReportData) -> str:
+    return f"{'DEMO: ' if data.is_demo else ''}OpenRouter task shares by model, {_window(data)}"
+
+
+def _charts(history: History, data: ReportData) -> dict[str, Markup]:
+    """Return the page's lines as they are without a script."""
     return {
-        "rows": [row | {"moved": ranking.moved_text(row, data)} for row in listed[:TABLE_ROWS]],
-        "count": len(listed),
-        "certain": _certain(of_scope),
-        "coverage": data.coverage[scope],
+        "models": lines_svg(history.lines(), data.drawn, height=360),
+        "macros": lines_svg(history.macro_lines(), data.drawn, height=240),
     }
 
 
-def _authors(data: ReportData, scope: str) -> dict[str, Any]:
-    of_scope = data.authors.filter(scope=scope)
+def _linked_data(data: ReportData, facts: Mapping[str, Any], *, folder: str, written_at: datetime) -> dict[str, Any]:
+    """Return the page's description as a dataset of schema.org."""
+    files = {"leaderboard.csv": "text/csv", "tasks.csv": "text/csv", "report.json": "application/json"}
+    first = data.as_of - timedelta(days=data.snapshot["window_days"] - 1)
+    source = {"license": _LICENSE_URL, "isBasedOn": "https://openrouter.ai/rankings"}
     return {
-        "rows": ranking.ranked(of_scope, "usage", "author")[:TABLE_ROWS],
-        "count": len(of_scope),
-        "certain": _certain(of_scope),
+        "@context": "https://schema.org",
+        "@type": "Dataset",
+        "name": _title(data),
+        "description": facts["headline"],
+        "temporalCoverage": f"{first}/{data.as_of}",
+        "dateModified": written_at.isoformat(),
+        "identifier": f"sha256:{facts['sha256']}",
+        "creditText": facts["citation"],
+        "creator": {"@type": "Organization", "name": f"orpipeline {facts['version']}"},
+        "variableMeasured": ["share of requests", "share of tokens", "possible ranks", "possible changes over 7 days"],
+        "distribution": [
+            {"@type": "DataDownload", "contentUrl": f"{folder}{name}", "encodingFormat": kind}
+            for name, kind in files.items()
+        ],
+        **({} if data.is_demo else source),
     }
-
-
-def _certain(of_scope: pl.DataFrame) -> dict[str, int]:
-    """Return how many ranks are certain, for each measure."""
-    return {
-        measure: of_scope.filter(pl.col(f"{measure}_rank_best") == pl.col(f"{measure}_rank_worst")).height
-        for measure in wording.MEASURES
-    }
-
-
-def _tasks(data: ReportData) -> list[dict[str, Any]]:
-    """Return the tasks that list models, those with most requests first, with their models by requests and tokens."""
-    labels = dict(zip(data.macros["key"], data.macros["label"], strict=True))
-    ordered = data.tasks.sort("usage_share", "tag", descending=[True, False])
-    return [
-        task
-        | {
-            "macro": labels.get(task["macro_category"], task["macro_category"]),
-            "models": data.task_lists[task["tag"]].head(TABLE_ROWS).to_dicts(),
-            "rankings": {measure: ranking.task_ranking(data, task["tag"], measure) for measure in wording.MEASURES},
-        }
-        for task in ordered.iter_rows(named=True)
-        if task["tag"] in data.task_lists
-    ]
-
-
-def _newcomers(data: ReportData) -> list[dict[str, Any]]:
-    """Return the models first listed in the last `COMPARED_DAYS` days; none if the history is too short to tell."""
-    newcomers = data.leaderboard.filter(pl.col("scope") == ALL, pl.col("first_seen") > data.compared_day)
-    return ranking.ranked(newcomers, "usage", "model_id") if data.days[0] <= data.compared_day else []
-
-
-def _history_tables(data: ReportData, shown: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the tables of the history's charts by kind and measure; none without a history."""
-    if shown is None:
-        return {}
-    return {
-        kind: {measure: history_table(shown, kind, measure, data.drawn) for measure in wording.MEASURES}
-        for kind in ("models", "authors", "macros")
-    }
-
-
-def _columns(listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return rows as columns, which take less space; None if a row lacks a column.
-
-    A column with many repeated values is `{"of": [distinct values], "at": [the index of each row's value]}`.
-    """
-    names = dict.fromkeys(name for row in listed for name in row)
-    return {name: _column([row.get(name) for row in listed]) for name in names}
-
-
-def _column(values: list[Any]) -> Any:
-    distinct = list(dict.fromkeys(values))
-    if 2 * len(distinct) > len(values):
-        return values
-    places = {value: place for place, value in enumerate(distinct)}
-    return {"of": distinct, "at": [places[value] for value in values]}
 
 
 def _json(value: object) -> str:
@@ -188,27 +167,16 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
 
 
+@cache
 def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
-def _vega() -> str:
-    """Return Vega and its interpreter of expressions as one script."""
-    return "\n".join(_read(f"vega/{name}") for name in ("vega.min.js", "vega-interpreter.min.js"))
-
-
-def _script() -> str:
-    """Return the page's own files as one script."""
-    parts = "\n".join(_read(f"html/{name}") for name in _SCRIPTS)
-    return f'"use strict";\n(() => {{\n{parts}}})();\n'
-
-
-def _policy(*scripts: str) -> str:
-    """Return a content security policy that allows these scripts and blocks all loading."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+def _policy(script: str) -> str:
+    """Return a content security policy that allows this script and blocks all loading."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -216,7 +184,7 @@ def _policy(*scripts: str) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER / "html"),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -224,28 +192,16 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "plain": plain,
-        "name": _name,
         "percent": wording.percent,
-        "points": wording.points,
         "day": wording.day_text,
+        "short_day": wording.short_day_text,
         "instant": _instant_text,
-        "size": wording.size_text,
-        "counted": wording.count_text,
-        "author_slot": author_slot,
-        "move_text": wording.move_text,
+        "possible": lambda change: wording.possible_points(change.low, change.high),
+        "least_points": lambda change: f"{floor_points(abs(change.least)):g}",
+        "author_of": lambda model_id: wording.author_name(author_of(model_id)),
     }
-    environment.globals |= {
-        "author_of": ranking.author_of,
-        "rank_range": wording.rank_range,
-        "unknown": wording.UNKNOWN,
-        "window_text": wording.window_text,
-    }
+    environment.globals |= {"movements": movements, "measures": wording.MEASURES, "daily_points": DAILY_POINTS}
     return environment
-
-
-def _name(text: str) -> Markup:
-    """Return a name as HTML, isolated from the text around it. A line may break only after its punctuation."""
-    return Markup("<bdi>{}</bdi>").format(Markup("<wbr>").join(escape(part) for part in _BREAKS.split(plain(text))))
 
 
 def _instant_text(instant: datetime) -> str:

@@ -1,115 +1,71 @@
-"""The report's pictures, dark on white: the ranking for a page or a chat, and a landscape one for a social post."""
+"""The report's picture for posts, 1200 x 675 pixels: the headline and the first models. SVG, drawn as PNG by resvg.
+
+The font is in the package (Inter, SIL Open Font License), so the picture is the same on every machine.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from pathlib import Path
 
-from orpipeline.contracts.rules import ALL
-from orpipeline.report.charts import parts
-from orpipeline.report.charts.ranking import models
-from orpipeline.report.colours import PICTURE
-from orpipeline.report.compiled import to_png
+import resvg_py
+from markupsafe import escape
+
 from orpipeline.report.data import ReportData
-from orpipeline.report.ranking import Row, since_text, top_models
-from orpipeline.report.wording import count_text, percent, window_text
+from orpipeline.report.views import views
+from orpipeline.report.wording import percent
 from orpipeline.text import plain
 
-CARD_WIDTH, CARD_HEIGHT = 1200, 675
-"""The size of the landscape picture in pixels."""
-_WIDTH = 760
-_CARD_ROWS = 6
-_CARD_MARGIN = 40
-
-
-def render_picture(data: ReportData) -> bytes:
-    """Return the day's top 20 models by requests as a PNG, 1,216 pixels wide."""
-    return to_png(picture(data), scale=1.6)
+WIDTH, HEIGHT = 1200, 675
+_FONTS = [str(Path(__file__).parent / "fonts" / f"Inter-{weight}.ttf") for weight in ("Regular", "Bold")]
+_LEFT, _RIGHT, _ROWS, _LONGEST = 56, WIDTH - 56, 6, 44
+_BOLD, _QUIET, _END = 'font-weight="700" fill="#15181e"', 'fill="#5a6270"', 'text-anchor="end"'
+_NOTE = "Bar: what the published lists attribute. Line: the most that they allow. A range shows the possible ranks."
 
 
 def render_card(data: ReportData) -> bytes:
-    """Return the day's first models by requests as a PNG of 1,200 x 675 pixels, legible in a social post."""
-    return to_png(card(data), scale=1)
+    """Return the picture as PNG."""
+    drawn = resvg_py.svg_to_bytes(svg_string=card(data), font_files=_FONTS, skip_system_fonts=True, font_family="Inter")
+    return bytes(drawn)
 
 
-def picture(data: ReportData) -> parts.Spec:
-    """Return the chart of `render_picture`."""
-    spec = models(
-        PICTURE,
-        narrow=False,
-        since=since_text(data),
-        name_room=240,
-        width=_WIDTH,
-        padding=24,
-        background=PICTURE.paper,
-        title=_title(data, size=22, line=True),
-    )
-    spec["layer"].append(_citation(data))
-    return _with_rows(spec, _rows(data))
+def card(data: ReportData) -> str:
+    """Return the picture as SVG."""
+    view, top, step = views(data)[0], 190, 66
+    parts = [
+        _text(_LEFT, 74 + 42 * place, line, 34, _BOLD) for place, line in enumerate(_lines(view.headline.striptags()))
+    ]
+    for place, row in enumerate(view.rows[:_ROWS]):
+        x, y, scale = _LEFT + 70, top + step * place, (_RIGHT - _LEFT - 200) / (view.widest or 1.0)
+        share, upper = scale * row["share"], scale * row["upper"]
+        name, author = _shortened(row["name"]), _shortened(row["author"])
+        parts += [
+            _text(x - 20, y + 20, row["ranks"], 22, f"{_BOLD if row['is_certain'] else _QUIET} {_END}"),
+            f'<text x="{x}" y="{y + 20}" font-size="22" {_BOLD}>{escape(name)}'
+            f'<tspan dx="12" font-weight="400" {_QUIET}>{escape(author)}</tspan></text>',
+            f'<rect x="{x}" y="{y + 32}" width="{share:.1f}" height="14" fill="#1d5fc2"/>',
+            f'<rect x="{x + share:.1f}" y="{y + 38}" width="{upper - share:.1f}" height="2" fill="#9db4d6"/>',
+            _text(_RIGHT, y + 44, percent(row["share"]), 28, f"{_BOLD} {_END}"),
+        ]
+    parts += [
+        _text(_LEFT, 604, _NOTE, 17, _QUIET),
+        _text(_LEFT, 642, plain(data.snapshot["citation"]), 17, _QUIET),
+        _text(_RIGHT, 642, "Computed with orpipeline", 17, f"{_QUIET} {_END}"),
+    ]
+    size = f'width="{WIDTH}" height="{HEIGHT}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect {size} fill="#fff"/>{"".join(parts)}</svg>'
 
 
-def card(data: ReportData) -> parts.Spec:
-    """Return the chart of `render_card`."""
-    rows = [row for row in _rows(data) if row["kind"] == "bar"][:_CARD_ROWS]
-    scale = parts.scale_between("470", "width - 130")
-    spec = parts.chart(
-        [
-            parts.text("ranks", 36, PICTURE, align="center", size=24, weight=700),
-            parts.name(84, 370, PICTURE, dy=-11, size=25),
-            parts.dot(92, dy=18, size=130),
-            parts.text("about", 106, PICTURE, dy=18, size=18, quiet=True, limit=340),
-            *parts.whisker("share", "upper", scale, PICTURE, tick=22),
-            parts.bar("share", scale, size=34),
-            parts.text("share_text", "width", PICTURE, align="right", size=30, weight=700),
-            _citation(data, size=17),
-        ],
-        PICTURE,
-        width=CARD_WIDTH,
-        height=CARD_HEIGHT,
-        fit="fit",
-        padding={"left": _CARD_MARGIN, "right": _CARD_MARGIN, "top": 28, "bottom": 50},
-        background=PICTURE.paper,
-        title=_title(data, size=34, line=False),
-    )
-    return _with_rows(spec, rows)
+def _lines(headline: str) -> list[str]:
+    """Return a headline as two or three lines of about the same length."""
+    width = 58 if len(headline) > 120 else max(40, len(headline) // 2 + 8)
+    return textwrap.wrap(headline, width, max_lines=3, placeholder=" …")
 
 
-def _rows(data: ReportData) -> list[Row]:
-    return top_models(data, PICTURE, ALL, "usage")
+def _text(x: float, y: float, text: str, size: int, style: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" {style}>{escape(text)}</text>'
 
 
-def _with_rows(spec: parts.Spec, rows: list[Row]) -> parts.Spec:
-    return spec | {"data": {"values": rows}}
-
-
-def _title(data: ReportData, *, size: int, line: bool) -> parts.Spec:
-    window = window_text(data.as_of, data.snapshot["window_days"])
-    demo = ["DEMO, made-up data"] if data.is_demo else []
-    cover = data.coverage[ALL]
-    covered, cap = percent(cover["usage_attributed"]), percent(cover["unlisted_usage_upper"])
-    return {
-        "text": [*demo, f"Share of {'made-up' if data.is_demo else 'classified OpenRouter'} requests, {window}"],
-        "subtitle": [
-            "Bar: the share that the published task lists attribute to the model. Whisker: its upper bound.",
-            f"The lists attribute {covered} of requests to {count_text(cover['model_count'], 'model')}.",
-            *([f"Vertical line: the most that a model on no list can have, {cap}."] if line else []),
-        ],
-        "anchor": "start",
-        "color": PICTURE.ink,
-        "fontSize": size,
-        "offset": size,
-        "subtitleColor": PICTURE.muted,
-        "subtitleFontSize": round(size * 0.58),
-        "subtitlePadding": 8,
-    }
-
-
-def _citation(data: ReportData, size: int = 11) -> parts.Spec:
-    """Return the source as a layer below the chart."""
-    mark: dict[str, Any] = {"type": "text", "align": "left", "baseline": "top", "fontSize": size}
-    encoding = {
-        "x": {"value": 0},
-        "y": {"value": {"expr": "height + 16"}},
-        "text": {"field": "text", "type": "nominal"},
-        "color": {"value": PICTURE.muted},
-    }
-    return {"data": {"values": [{"text": plain(data.snapshot["citation"])}]}, "mark": mark, "encoding": encoding}
+def _shortened(text: str) -> str:
+    """Return text without its middle if it is too long for a line."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
 
 from orpipeline.text import plain
-
-if TYPE_CHECKING:  # it imports polars, which the commands' `--help` does not need
-    from orpipeline.report.certainty import Move
 
 MEASURES = {"usage": "requests", "token": "tokens"}
 """The two measures: the prefix of their columns, and their name."""
@@ -36,15 +33,17 @@ def points(difference: float) -> str:
     return f"{sign}{abs(rounded):.1f}{_NO_BREAK}pp"
 
 
+def shown_name(model_id: str, names: Mapping[str, str]) -> str:
+    """Return how the report shows a model: its readable name in `names`, or its id without the author.
+
+    The name depends on nothing else, so that it is the same on all days.
+    """
+    return plain(names.get(model_id) or _without_author(model_id) or model_id)
+
+
 def author_name(author: str | None) -> str:
     """Return an author as text; None, for a model id without author, is `author unknown`."""
     return "author unknown" if author is None else plain(author)
-
-
-def move_text(move: Move) -> str:
-    """Return a change in percentage points; `at least` if one of the two days does not list the model."""
-    change = points(move.change)
-    return change if move.kind == "listed" else f"{move.kind}, at least {change}"
 
 
 def rank_range(best: int, worst: int) -> str:
@@ -70,11 +69,6 @@ def window_text(last: date, days: int) -> str:
     if (first.year, first.month) == (last.year, last.month):
         return f"{first.day} to {day_text(last)}"
     return f"{short_day_text(first) if first.year == last.year else day_text(first)} to {day_text(last)}"
-
-
-def size_text(count: int) -> str:
-    """Return a number of bytes as text, in kB from 10,000 bytes on."""
-    return f"{count:,} bytes" if count < 10_000 else f"{count / 1000:,.1f} kB ({count:,} bytes)"
 
 
 def count_text(count: int, noun: str) -> str:
@@ -121,3 +115,13 @@ def short_names(model_ids: Sequence[str]) -> dict[str, str]:
 
 def _without_author(model_id: str) -> str:
     return model_id.split("/", 1)[-1]
+
+
+def possible_points(low: float, high: float) -> str:
+    """Return a possible change as text, rounded outwards to 0.1 percentage points: `+0.2 to +0.9`."""
+    bounds = math.floor(round(1000 * low, 6)) / 10, math.ceil(round(1000 * high, 6)) / 10
+    sure = {-1: "\N{MINUS SIGN}", 0: "", 1: "+"}
+    signs = [
+        (bound > 0) - (bound < 0) or (true > 0) - (true < 0) for bound, true in zip(bounds, (low, high), strict=True)
+    ]
+    return " to ".join(f"{sure[sign]}{abs(bound):.1f}" for sign, bound in zip(signs, bounds, strict=True))

@@ -18,7 +18,8 @@ from orpipeline.settings import Settings, load_settings
 from orpipeline.warehouse.duckdb_file import reason
 from orpipeline.warehouse.publishing import store_of
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA, REGISTER, literal, quoted, quoted_names
-from orpipeline.warehouse.warehouse import open_warehouse
+from orpipeline.warehouse.tables import Tables
+from orpipeline.warehouse.warehouse import Warehouse, open_warehouse
 
 _NAMES_SQL = f"""
 SELECT schema || '.' || name FROM (SHOW ALL TABLES)
@@ -61,7 +62,7 @@ def read(
         *(f"as_of::DATE <= {literal(str(day))}::DATE" for day in _days("until", until)),
         *(f"scope::VARCHAR = {literal(one)}" for one in (scope,) if one is not None),
     ]
-    with connect_readable(settings or load_settings()) as connection:
+    with connect_readable(open_warehouse(settings or load_settings())) as connection:
         connection.execute("SET python_enable_replacements = false")  # or a variable's name would be a table's
         try:
             everything = connection.table(table)
@@ -86,15 +87,28 @@ def read(
 
 
 @contextmanager
-def connect_readable(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+def readable_tables(warehouse: Warehouse) -> Iterator[Tables]:
+    """Open a pipeline's tables in the published copy, or in the lake: no writer is waited for.
+
+    A warehouse without a published copy is opened itself. Raises as `connect_readable` does.
+    """
+    if warehouse.published is None or (isinstance(warehouse.published, Path) and not warehouse.published.exists()):
+        with warehouse.reading() as tables:
+            yield tables
+        return
+    with connect_readable(warehouse) as connection:
+        yield Tables(connection, warehouse.schema)
+
+
+@contextmanager
+def connect_readable(warehouse: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the newest published copy, or the lake as it is at one moment, read-only.
 
     A name without a schema is that of orpipeline's table, if there is one. A process that has the file open already
     gets that older copy from `duckdb.connect`; here it does not. Raises NotPublishedError if there is nothing to read,
     WarehouseError or StoreError.
     """
-    if not isinstance(settings.warehouse, Path):
-        warehouse = open_warehouse(settings)
+    if not isinstance(warehouse.place, Path) or warehouse.published is None:
         if not warehouse.exists:
             raise NotPublishedError(
                 f"There is no warehouse at {warehouse.name} yet. Use `orpipeline run`, or `orpipeline rebuild` if the "
@@ -107,12 +121,12 @@ def connect_readable(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
         return
     with TemporaryDirectory(prefix="orpipeline-") as folder, duckdb.connect(":memory:") as connection:
         try:
-            _attach(connection, settings.published, Path(folder))
+            _attach(connection, warehouse.published, Path(folder))
             _find_ours_first(connection)
             yield connection
         except (duckdb.Error, pl.exceptions.PolarsError, OSError) as error:
             why = reason(error)
-            raise WarehouseError(f"The published copy {settings.published} cannot be read: {why}") from error
+            raise WarehouseError(f"The published copy {warehouse.published} cannot be read: {why}") from error
 
 
 def _find_ours_first(connection: duckdb.DuckDBPyConnection) -> None:
