@@ -59,11 +59,11 @@ def one_day(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
         (
             {"a/x": 0.3, "b/y": 0.3},
             "On OpenRouter, x (a) and y (b) each handled at least 30.0% of classified requests, 30 Sep to 6 Oct 2026. "
-            "First place is not certain: it could be y, or a model on no list, which has at most 30.0%.",
+            "First place is not certain: it could be y, or a model on no list.",
         ),
         (
             {"a/x": 0.3},
-            "First place is certain among the listed models only. It could be a model on no list, which has at most 30",
+            "First place is certain among the listed models only. The lists attribute 30.0%",
         ),
     ],
 )
@@ -138,8 +138,10 @@ def test_the_history_has_a_point_a_week_before_the_last_120_days_and_gaps_for_mi
 def test_a_line_ends_where_its_model_leaves_the_lists_and_breaks_at_a_missing_day(tmp_path: Path) -> None:
     listed = {6: {"a/x": 0.4, "b/y": 0.3}, 5: {"a/x": 0.4, "b/y": 0.6}, 3: {"a/x": 0.4, "b/y": 0.3}, 0: {"a/x": 0.4}}
     data = listing(tmp_path, listed)
-    lines = {line.name: line.shares for line in History(data).lines()}  # `y` was first on one day
-    assert lines == {"x": [0.4, 0.4, None, 0.4, None, None, 0.4], "y": [0.3, 0.6, None, 0.3, None, None, None]}
+    assert History(data).lines() == {
+        "x": [0.4, 0.4, None, 0.4, None, None, 0.4],
+        "y": [0.3, 0.6, None, 0.3, None, None, None],
+    }
     circles = [given for tag, given in Page(page_of(data)).tags if tag == "circle"]
     assert [given["class"] for given in circles] == ["end c1"]
     assert spread([10, 12, 100], 0, 104) == [10, 26, 100]

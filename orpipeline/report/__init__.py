@@ -1,1 +1,1 @@
-"""A day's report: an HTML page and a picture, drawn with Vega-Lite. No network, no Dagster."""
+"""A day's report: an HTML page and a picture, drawn as SVG. No network, no Dagster."""

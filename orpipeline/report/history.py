@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from typing import Any
 
-import polars as pl
 from markupsafe import Markup
 
 from orpipeline.contracts.rules import ALL
@@ -28,29 +26,32 @@ _LONGEST_LABEL = 44
 _STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A series: its name, and a share for each drawn day, None where it has none."""
-
-    name: str
-    shares: Sequence[float | None]
-
-    @property
-    def last(self) -> int:
-        """The index of the last drawn day that has a share."""
-        return max(index for index, share in enumerate(self.shares) if share is not None)
+Shares = list[float | None]
+"""A share for each drawn day; None where there is none."""
 
 
 class History:
-    """The series of a report. `models` has their ids, in the order that the page's data refers to."""
+    """The series of a report: the shares of `models` in each view, and of the macro-categories by measure and label.
+
+    A view is a scope and a measure. `models` has the ids in the order that the page's data refers to.
+    """
 
     def __init__(self, data: ReportData) -> None:
         self._data = data
-        self._place = {day: index for index, day in enumerate(data.drawn)}
+        place = {day: index for index, day in enumerate(data.drawn)}
         self.models = sorted(set(data.history["model_id"]))
-        self._scopes = list(scopes(data))
-        parts = data.history.sort("as_of").partition_by(["scope", "model_id"], as_dict=True)
-        self._of_model: dict[tuple[str, str], pl.DataFrame] = {(str(s), str(m)): rows for (s, m), rows in parts.items()}
+        self._views: dict[tuple[str, str], dict[str, Shares]] = {}
+        self._macros: dict[str, dict[str, Shares]] = {measure: {} for measure in MEASURES}
+        labels = {key: plain(label) for key, label in data.macro_history.sort("as_of").select("key", "label").rows()}
+        for measure in MEASURES:
+            columns = ("as_of", f"{measure}_share")
+            for scope, model, day, share in data.history.select("scope", "model_id", *columns).iter_rows():
+                series = self._views.setdefault((scope, measure), {})
+                series.setdefault(model, [None] * len(place))[place[day]] = share
+            macros = {label: Shares([None] * len(place)) for _, label in sorted(labels.items(), key=_macro_place)}
+            for key, day, share in data.macro_history.select("key", *columns).iter_rows():
+                macros[labels[key]][place[day]] = share
+            self._macros[measure] = macros
 
     def page_data(self) -> dict[str, Any]:
         """Return what the page's script draws, as JSON.
@@ -63,80 +64,64 @@ class History:
         data, start = self._data, self._data.drawn[0]
         authors = dict(data.history.select("model_id", "author").unique().rows())
         index = {model: place for place, model in enumerate(self.models)}
-        views = {}
-        for place, scope in enumerate(self._scopes):
-            for measure in MEASURES:
-                lines = [
-                    [index[model], *self._sparse(rows, measure)]
-                    for (of_scope, model), rows in self._of_model.items()
-                    if of_scope == scope
-                ]
-                leading = [index[model] for model in self.leaders(scope, measure)]
-                views[f"{place}-{measure}"] = {"leaders": leading, "lines": lines}
+        views = {
+            f"{place}-{measure}": {
+                "leaders": [index[model] for model in self._leaders(scope, measure)],
+                "lines": [[index[model], *_sparse(line)] for model, line in self._views[scope, measure].items()],
+            }
+            for place, scope in enumerate(scopes(data))
+            for measure in MEASURES
+        }
         return {
             "start": start.isoformat(),
             "days": [(day - start).days for day in data.drawn],
-            "gaps": [place for place, day in enumerate(data.drawn) if day not in set(data.days)],
+            "gaps": [place for place, day in enumerate(data.drawn) if day not in data.days],
             "unit": UNIT,
             "models": [[plain(one), data.name(one), author_name(authors[one])] for one in self.models],
             "views": views,
             "macros": {
-                measure: [[label, *self._sparse(rows, measure)] for label, rows in self._macros()]
-                for measure in MEASURES
+                measure: [[label, *_sparse(line)] for label, line in lines.items()]
+                for measure, lines in self._macros.items()
             },
         }
 
-    def _sparse(self, rows: pl.DataFrame, measure: str) -> tuple[int, str]:
-        shares = self._dense(rows, measure)
-        first = next(index for index, share in enumerate(shares) if share is not None)
-        last = Line("", shares).last
-        return first, ",".join("" if one is None else str(_units(one)) for one in shares[first : last + 1])
-
-    def _dense(self, rows: pl.DataFrame, measure: str) -> list[float | None]:
-        shares: list[float | None] = [None] * len(self._place)
-        for day, share in rows.select("as_of", f"{measure}_share").iter_rows():
-            shares[self._place[day]] = share
-        return shares
-
-    def _macros(self) -> list[tuple[str, pl.DataFrame]]:
-        """Return the label and the rows of each macro-category."""
-        parts = self._data.macro_history.sort("as_of").partition_by("key", as_dict=True)
-        ordered = sorted(parts.items(), key=lambda part: macro_place(str(part[0][0])))
-        return [(plain(rows["label"][-1]), rows) for _, rows in ordered]
-
-    def leaders(self, scope: str, measure: str) -> list[str]:
+    def _leaders(self, scope: str, measure: str) -> list[str]:
         """Return the models whose lines a view draws first: the day's largest, and those that were first on any day."""
         share = f"{measure}_share"
         rows = self._data.history.filter(scope=scope).sort("as_of", share, "model_id", descending=[True, True, False])
-        today = rows.filter(as_of=self._data.as_of)["model_id"].to_list()
+        today = rows.filter(as_of=self._data.as_of)["model_id"].head(_LEADERS)
         firsts = rows.group_by("as_of", maintain_order=True).first()["model_id"].value_counts(sort=True)["model_id"]
-        chosen = dict.fromkeys([*today[:_LEADERS], *firsts])
-        return list(chosen)[:MOST_LINES]
+        return list(dict.fromkeys([*today, *firsts]))[:MOST_LINES]
 
-    def lines(self, measure: str = "usage", scope: str = ALL) -> list[Line]:
-        """Return the lines that a view draws first."""
-        return [
-            Line(self._data.name(model), self._dense(self._of_model[scope, model], measure))
-            for model in self.leaders(scope, measure)
-        ]
+    def lines(self) -> dict[str, Shares]:
+        """Return the lines that the page's default view draws first, by name."""
+        return {self._data.name(model): self._views[ALL, "usage"][model] for model in self._leaders(ALL, "usage")}
 
-    def macro_lines(self, measure: str = "usage") -> list[Line]:
-        """Return a line for each macro-category."""
-        return [Line(label, self._dense(rows, measure)) for label, rows in self._macros()][:MOST_LINES]
+    def macro_lines(self) -> dict[str, Shares]:
+        """Return a line for each macro-category, by requests."""
+        return dict(list(self._macros["usage"].items())[:MOST_LINES])
 
 
-def _units(share: float) -> int:
-    return math.floor(share * UNIT + 1e-6)  # rounded down: rounding twice could change the shown digit
+def _macro_place(macro: tuple[str, str]) -> tuple[int, str]:
+    return macro_place(macro[0])
 
 
-def lines_svg(lines: Sequence[Line], days: Sequence[date], *, height: int) -> Markup:
+def _sparse(shares: Shares) -> tuple[int, str]:
+    """Return the index of the first share, and the shares from there to the last one as text."""
+    # Rounded down: rounding twice could change the digit that is shown.
+    units = ["" if share is None else str(math.floor(share * UNIT + 1e-6)) for share in shares]
+    first = next(index for index, text in enumerate(units) if text)
+    return first, ",".join(units[first:]).rstrip(",")
+
+
+def lines_svg(lines: Mapping[str, Shares], days: Sequence[date], *, height: int) -> Markup:
     """Return lines as an SVG element, each named where it ends. `page.js` draws the same with other choices.
 
     A gap in the shares is a gap in the line. A line that ends before the last day ends with a ring.
     """
     width, left, right, top, bottom = 960, 40, 300, 12, height - 24
     span = max(1, (days[-1] - days[0]).days)
-    most = max((share for line in lines for share in line.shares if share is not None), default=0.0) or 0.001
+    most = max((share for line in lines.values() for share in line if share is not None), default=0.0) or 0.001
     step = next((one for one in _STEPS if most / one <= 6), 0.2)
     ceiling = step * math.ceil(round(most / step, 6))
 
@@ -151,22 +136,23 @@ def lines_svg(lines: Sequence[Line], days: Sequence[date], *, height: int) -> Ma
         at = y(tick * step)
         parts.append(f'<path class="grid" d="M{left} {at}H{width - right}"/>')
         parts.append(f'<text x="{left - 6}" y="{at + 4}" text-anchor="end">{tick * step * 100:g}%</text>')
-    for index in sorted({round((len(days) - 1) * part / 4) for part in range(5)}):
+    for part in range(5):
+        index = min(range(len(days)), key=lambda n: abs(4 * (days[n] - days[0]).days - part * span))
         parts.append(
             f'<text x="{x(index)}" y="{bottom + 18}" text-anchor="middle">{short_day_text(days[index])}</text>'
         )
     ends = []
-    for place, line in enumerate(lines):
-        steps, is_on = [], False
-        for index, share in enumerate(line.shares):
+    for place, (name, shares) in enumerate(lines.items()):
+        steps, last, is_on = "", 0, False
+        for index, share in enumerate(shares):
             if share is not None:
-                steps.append(f"{'L' if is_on else 'M'}{x(index)} {y(share)}{'' if is_on else 'h0'}")
+                steps, last = f"{steps}{'L' if is_on else 'M'}{x(index)} {y(share)}{'' if is_on else 'h0'}", index
             is_on = share is not None
-        parts.append(f'<path class="line c{place}" d="{"".join(steps)}"/>')
-        last = line.shares[line.last]
-        ends.append((y(last or 0.0), place, x(line.last), f"{percent(last or 0.0)} {line.name[:_LONGEST_LABEL]}"))
-        if line.last < len(days) - 1:
-            parts.append(f'<circle class="end c{place}" cx="{x(line.last)}" cy="{y(last or 0.0)}" r="4"/>')
+        parts.append(f'<path class="line c{place}" d="{steps}"/>')
+        end = shares[last] or 0.0
+        ends.append((y(end), place, x(last), f"{percent(end)} {name[:_LONGEST_LABEL]}"))
+        if last < len(days) - 1:
+            parts.append(f'<circle class="end c{place}" cx="{x(last)}" cy="{y(end)}" r="4"/>')
     placed = spread([end[0] for end in ends], top, bottom)
     texts = [
         Markup('<text class="name c{}" x="{}" y="{}">{}</text>').format(

@@ -134,17 +134,12 @@ class View:
         """Who else could be first, as a sentence."""
         if not self.rows:
             return Markup("")
-        unlisted = f"a model on no list, which has at most {percent(self.unlisted)}"
         if not self._rivals:
-            if self.above:
-                return Markup("First place is <b>certain</b>.")
-            return Markup("First place is certain among the listed models only. It could be {}.").format(unlisted)
-        who = [isolated(row["name"]) for row in self._rivals]
-        if not self.above:
-            unlisted = Markup(", or {}").format(unlisted)
-        return Markup("First place is <b>not certain</b>: it could be {}{}.").format(
-            _listed(who, "or"), "" if self.above else unlisted
-        )
+            ending = "<b>certain</b>." if self.above else "certain among the listed models only."
+            return Markup("First place is ") + Markup(ending)  # noqa: S704 - our own words
+        who = _listed([isolated(row["name"]) for row in self._rivals], "or")
+        unlisted = "" if self.above else ", or a model on no list"
+        return Markup("First place is <b>not certain</b>: it could be {}{}.").format(who, unlisted)
 
     @cached_property
     def changes(self) -> Sequence[Change]:

@@ -132,6 +132,7 @@
     const ceiling = step * Math.ceil(most / step);
     const x = (index) => left + ((width - left - right) * days[index]) / Math.max(1, days.at(-1));
     const y = (units) => bottom - ((bottom - top) * units) / ceiling;
+    const nearest = (value, of) => days.reduce((best, day, index) => (Math.abs(of(day) - value) < Math.abs(of(days[best]) - value) ? index : best), 0);
     const svg = document.createElementNS(SVG, "svg");
     const add = (name, attributes, text = "") => {
       const made = document.createElementNS(SVG, name);
@@ -148,7 +149,7 @@
       add("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, `${Number(((100 * tick) / history.unit).toFixed(1))}%`);
     }
     const ticks = isWide ? 4 : 2;
-    for (const index of new Set(Array.from({ length: ticks + 1 }, (_, part) => Math.round(((days.length - 1) * part) / ticks)))) {
+    for (const index of new Set(Array.from({ length: ticks + 1 }, (_, part) => nearest((days.at(-1) * part) / ticks, (day) => day)))) {
       const anchor = index === days.length - 1 && !isWide ? "end" : "middle";
       add("text", { x: x(index), y: bottom + 18, "text-anchor": anchor }, dayText(dayOf(index)).slice(0, -5));
     }
@@ -205,7 +206,7 @@
     slider.oninput = () => choose(Number(slider.value));
     const point = (event) => {
       const at = ((event.clientX - svg.getBoundingClientRect().left) * width) / svg.getBoundingClientRect().width;
-      choose(days.reduce((best, _, index) => (Math.abs(x(index) - at) < Math.abs(x(best) - at) ? index : best), 0));
+      choose(nearest(at, (day) => left + ((width - left - right) * day) / Math.max(1, days.at(-1))));
     };
     svg.addEventListener("pointermove", point);
     svg.addEventListener("pointerdown", point);
