@@ -1,9 +1,12 @@
+from .catalogue.tables import ModelPrices as ModelPrices
+from .catalogue.tables import Models as Models
 from .contracts.tables import AuthorLeaderboard as AuthorLeaderboard
 from .contracts.tables import LatestLeaderboard as LatestLeaderboard
 from .contracts.tables import LeaderboardCoverage as LeaderboardCoverage
 from .contracts.tables import MacroCategories as MacroCategories
 from .contracts.tables import ModelLeaderboard as ModelLeaderboard
 from .contracts.tables import ModelTrends as ModelTrends
+from .contracts.tables import NamedLeaderboard as NamedLeaderboard
 from .contracts.tables import Snapshots as Snapshots
 from .contracts.tables import TaskClassifications as TaskClassifications
 from .contracts.tables import TaskModels as TaskModels

@@ -26,11 +26,10 @@ from pathlib import Path
 
 from orpipeline.clock import LONGEST_DELAY, Clock, could_be_served, utc_now
 from orpipeline.errors import DamagedResponseError, StoreError
-from orpipeline.openrouter.response import iso_date, parse_json, read_as_of
+from orpipeline.openrouter.response import CLASSIFICATIONS, Dataset, iso_date, parse_json
 from orpipeline.stores import Store
 from orpipeline.text import encodable
 
-DATASET = "task_classifications"
 UNDATED = "undated"
 DAMAGED = ".damaged"
 MAX_RESPONSE_BYTES = 20_000_000
@@ -95,26 +94,30 @@ class Stored:
 class Archive:
     """The responses of a dataset at `place`: a folder, or the URL of an object store. All methods raise StoreError."""
 
-    def __init__(self, place: Path | str, *, dataset: str = DATASET, clock: Clock = utc_now) -> None:
+    def __init__(self, place: Path | str, *, dataset: Dataset = CLASSIFICATIONS, clock: Clock = utc_now) -> None:
         self.place = place
         self._dataset = dataset
         self._store = Store(place, setting="ORPIPELINE_ARCHIVE", private=True)
         self._clock = clock
 
+    def of(self, dataset: Dataset) -> Archive:
+        """Return the archive of another dataset at the same place."""
+        return Archive(self.place, dataset=dataset, clock=self._clock)
+
     def put(
         self, body: bytes, *, fetched_at: datetime | None, source: str, origin: str, same_content: bool = False
     ) -> Stored:
-        """Archive a response's bytes under its `data.as_of`. The same bytes from two processes make one revision.
+        """Archive a response's bytes under the day that it is of. The same bytes from two processes make one revision.
 
         A response is not stored if the one fetched before it or the one fetched after it has the same bytes: figures
         that change and change back become three revisions. With `fetched_at=None` (unknown) it is compared with all of
         the day's. With `same_content`, as for imports, the same JSON in other bytes counts as the same response. The
         day's damaged files are then renamed, and never deleted.
 
-        A response without a readable `data.as_of`, or with one that the API could not have had at `fetched_at`, is
-        stored as `put_undated` does.
+        A response that names no day, or one that the API could not have had at `fetched_at`, is stored as `put_undated`
+        does.
         """
-        as_of = read_as_of(body)
+        as_of = self._dataset.day_of(body, fetched_at)
         oldest = None if origin == "import" else LONGEST_DELAY
         if as_of is None or (fetched_at is not None and not could_be_served(as_of, fetched_at, oldest=oldest)):
             return self.put_undated(body, fetched_at=fetched_at or self._clock(), source=source, origin=origin)
@@ -187,7 +190,7 @@ class Archive:
 
     def sweep(self) -> None:
         """Remove the incomplete files that killed writers left an hour ago or longer."""
-        self._store.sweep(f"{self._dataset}/*/*.json.gz", before=(self._clock() - _ABANDONED_AFTER).timestamp())
+        self._store.sweep(f"{self._dataset.name}/*/*.json.gz", before=(self._clock() - _ABANDONED_AFTER).timestamp())
 
     def deliver(self, to: Archive) -> list[Revision]:
         """Move every response to another archive, as `put` archives it, and return their revisions there.
@@ -216,7 +219,7 @@ class Archive:
         at = fetched_at.astimezone(UTC).replace(microsecond=0) if fetched_at else None
         digest = hashlib.sha256(body).hexdigest()[:DIGITS]
         file = f"{at.strftime(_TIME) if at else 'unknown'}-{digest}-{origin}.json.gz"
-        name = f"{self._dataset}/{as_of or UNDATED}/{file}"
+        name = f"{self._dataset.name}/{as_of or UNDATED}/{file}"
         return Revision(name, self._store.address(name), as_of, 0, digest, at, origin)
 
     def _files(self, days: Collection[date] | None) -> dict[date, list[Revision]]:
@@ -234,7 +237,7 @@ class Archive:
     def _listed(self, folder: str) -> list[Revision]:
         return [
             replace(one, path=self._store.address(name))
-            for name in self._store.entries(f"{self._dataset}/{folder}".rstrip("/"))
+            for name in self._store.entries(f"{self._dataset.name}/{folder}".rstrip("/"))
             if (one := named(name)) is not None and (folder == UNDATED) == (one.as_of is None)
         ]
 

@@ -70,8 +70,8 @@ def capture(
         raise UnreadableResponseError(f"{unreadable} It is archived as {revision.path}.", body=unreadable.body)
     if revision is not None and revision.as_of is None:
         raise DayNotAvailableError(
-            "The API's response names no day (`data.as_of`), or one that it cannot have had, so it belongs to no "
-            f"partition. It is archived as {revision.path}. Try again later."
+            "The API's response names no day, or one that it cannot have had, so it belongs to no partition. "
+            f" It is archived as {revision.path}. Try again later."
         )
     return revision
 

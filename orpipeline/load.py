@@ -15,11 +15,13 @@ from typing import TypeVar
 import polars as pl
 
 from orpipeline.archive import Archive, Content, Revision
+from orpipeline.catalogue import CATALOGUE
+from orpipeline.catalogue.rows import catalogue_rows
 from orpipeline.clock import day_spans, missing_days, newest_completed_day
-from orpipeline.contracts.findings import rejected_days, rejection
+from orpipeline.contracts.findings import FINDINGS_SCHEMA, rejected_days, rejection
 from orpipeline.contracts.frames import Frames, parse
 from orpipeline.contracts.rules import ALL, COMPARED_DAYS
-from orpipeline.contracts.tables import TABLES
+from orpipeline.contracts.tables import RELATIONS, TABLES
 from orpipeline.contracts.validation import validate
 from orpipeline.errors import DamagedWarehouseError, DayNotAvailableError, NextAttempt, OrpipelineError, StoreError
 from orpipeline.leaderboard import leaderboards
@@ -273,6 +275,65 @@ def _source(day: date, revision: Revision, content: Content) -> dict[str, object
     }
 
 
+# The model catalogue
+
+
+@dataclass(frozen=True)
+class Catalogues:
+    """The validated catalogues of some days: the rows of `models`, and what is wrong. A missing day has an error."""
+
+    rows: pl.DataFrame
+    revisions: Mapping[date, Revision]
+    """The newest revision of each day whose catalogue is valid."""
+    contents: Mapping[Revision, Content]
+    findings: pl.DataFrame
+    errors: Mapping[date, OrpipelineError]
+    named: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """The days' rows of `named_leaderboard` for all traffic."""
+
+
+def validate_catalogues(archive: Archive, days: Iterable[date]) -> Catalogues:
+    """Read each day's newest archived catalogue and check it. An error of a day is not raised; it is in `errors`."""
+    rows = [pl.DataFrame(schema=RELATIONS["models"].polars_schema())]
+    found = [pl.DataFrame(schema=FINDINGS_SCHEMA)]
+    revisions: dict[date, Revision] = {}
+    contents: dict[Revision, Content] = {}
+    errors: dict[date, OrpipelineError] = {}
+    for day, archived in archive.of(CATALOGUE).revisions_of(sorted(set(days))).items():
+        if not archived:
+            reason = f"The archive has no model catalogue for {day}. Only the newest completed day's can be fetched."
+            errors[day] = DayNotAvailableError(reason, next_attempt=NextAttempt.NEEDS_PERSON)
+            continue
+        content = next(archive.read_all(archived[-1:]))
+        if isinstance(content, StoreError):
+            errors[day] = content
+            continue
+        of_day, findings = catalogue_rows(day, content.body)
+        found.append(findings)
+        contents[archived[-1]] = content
+        if rejected_days(findings):
+            errors[day] = rejection(day, findings, str(archived[-1].path))
+            continue
+        rows.append(of_day)
+        revisions[day] = archived[-1]
+    return Catalogues(pl.concat(rows), revisions, contents, pl.concat(found), errors)
+
+
+def load_catalogues(archive: Archive, warehouse: Warehouse, days: Sequence[date], *, now: datetime) -> Catalogues:
+    """Lock the warehouse, validate the days' archived catalogues, and replace their rows in one transaction.
+
+    Days without a valid catalogue keep their rows. If another version declared the tables, all archived days are loaded
+    again first.
+    """
+    with warehouse.writing() as tables:
+        if not tables.ours or not tables.are_current:
+            _load_all(archive, tables, now)
+        catalogues = validate_catalogues(archive, days)
+        tables.replace("models", catalogues.revisions, catalogues.rows)
+        named = tables.select("named_leaderboard", "scope = ? AND list_contains(?::DATE[], as_of)", [ALL, days])
+        return replace(catalogues, named=named)
+
+
 def _batches(days: Iterable[date]) -> Iterator[list[date]]:
     ordered = sorted(set(days))
     for start in range(0, len(ordered), DAYS_AT_ONCE):
@@ -327,7 +388,7 @@ def rebuild(
             if is_whole or aside is not None or not tables.are_current:
                 rebuilt = _load_all(archive, tables, now)
             else:
-                rebuilt = _load_into(archive, tables, days, now)
+                rebuilt = _load_into(archive, tables, now, since or date.min, until or date.max)
             rebuilt.set_aside = aside
             return rebuilt
 
@@ -338,13 +399,21 @@ def _load_all(archive: Archive, tables: Tables, now: datetime) -> Rebuilt:
     """Drop our tables, create them as declared, and load every archived day, through an open transaction."""
     stored = tables.days() if tables.are_current else []
     tables.recreate()
-    rebuilt = _load_into(archive, tables, archive.days(), now)
+    rebuilt = _load_into(archive, tables, now, date.min, date.max)
     rebuilt.gone = sorted(set(stored) - set(rebuilt.days))
     return rebuilt
 
 
-def _load_into(archive: Archive, tables: Tables, days: Iterable[date], now: datetime) -> Rebuilt:
+def _load_into(archive: Archive, tables: Tables, now: datetime, since: date, until: date) -> Rebuilt:
     rebuilt = Rebuilt()
+    days, catalogue_days = (
+        [day for day in one.days() if since <= day <= until] for one in (archive, archive.of(CATALOGUE))
+    )
+    for batch in _batches(catalogue_days):
+        catalogues = validate_catalogues(archive, batch)
+        for error in catalogues.errors.values():
+            _log.warning("The model catalogue is not loaded. %s", error)
+        tables.replace("models", batch, catalogues.rows)
     for batch in _batches(days):
         validated = validate_days(archive, batch, now=now)
         _write(tables, validated)

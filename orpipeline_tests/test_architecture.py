@@ -20,7 +20,7 @@ LAYERS = [
     {"openrouter"},
     {"archive"},
     {"capture"},
-    {"contracts"},
+    {"contracts", "catalogue"},
     {"leaderboard"},
     {"warehouse"},
     {"capture", "load"},

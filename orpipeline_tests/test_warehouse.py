@@ -15,7 +15,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from orpipeline.archive import Archive
-from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, TABLES, VIEWS
+from orpipeline.contracts.table import DUCKDB_TYPES
+from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.errors import OrpipelineError, WarehouseBusyError, WarehouseError
 from orpipeline.load import load_days
 from orpipeline.testing import sample_response, sample_tables

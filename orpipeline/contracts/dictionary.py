@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orpipeline.contracts.rules import RULES
-from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, VIEWS, DayTable
+from orpipeline.contracts.table import DUCKDB_TYPES, Table
+from orpipeline.contracts.tables import RELATIONS, VIEWS
 
 _INTRODUCTION = """# Data dictionary
 
@@ -28,7 +29,7 @@ def _relations() -> Iterator[str]:
         yield ""
 
 
-def _columns(model: type[DayTable]) -> Iterator[str]:
+def _columns(model: type[Table]) -> Iterator[str]:
     key = model.primary_key()
     for name, details in model.columns().items():
         mark = "*key*" if name in key else "may be NULL" if details.nullable else ""

@@ -52,7 +52,9 @@ NOT_ALL = Rule(
     "all_is_not_a_category",
     f"No macro-category is called `{ALL}`, in any spelling: that is the leaderboard's scope of all traffic.",
 )
-UNIQUE = Rule("keys_are_unique", "No tag, macro-category, or model under a tag is listed twice.")
+UNIQUE = Rule(
+    "keys_are_unique", "No tag, macro-category, model under a tag, or model of the catalogue is listed twice."
+)
 NAMED = Rule("keys_are_not_empty", "No tag, macro-category or model id is empty or only spaces.")
 DISTINCT = Rule(
     "keys_are_distinct",
@@ -87,6 +89,10 @@ BOUNDS = Rule(
     "bounds_hold",
     "For every row of a leaderboard: 0 <= low <= share <= upper bound <= up, and best rank <= rank <= worst rank.",
 )
+PRICES = Rule(
+    "prices_are_not_negative", "Every list price of the catalogue is a finite number of USD, and not negative."
+)
+PLAUSIBLE_COUNT = Rule("has_a_plausible_count", "The catalogue has 1 to 20,000 models.")
 NO_UNKNOWN_FIELDS = Rule(
     "no_unknown_fields",
     "The response has documented fields only. New fields are accepted, and the archive has them.",

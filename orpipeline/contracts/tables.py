@@ -7,27 +7,16 @@ every rule that rejects a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
-from inspect import cleandoc
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
+from orpipeline.catalogue.tables import ModelPrices, Models
 from orpipeline.contracts import rules
 from orpipeline.contracts.rules import ALL, Rule
-
-Instant = Annotated[pl.Datetime, "us", "UTC"]
-DUCKDB_TYPES: dict[pl.DataType, str] = {
-    pl.Date(): "DATE",
-    pl.Int32(): "INTEGER",
-    pl.Int64(): "BIGINT",
-    pl.Float64(): "DOUBLE",
-    pl.String(): "VARCHAR",
-    pl.Datetime("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
-}
-"""The DuckDB type of each polars type that the contracts use."""
+from orpipeline.contracts.table import Instant, Table, ValueRule, column, key_column, optional_column
 
 # A part of a name (`part:part`, `part/part`) that is `other` or `others`, in any case and with any punctuation.
 _OTHER = r"(?i)(^|[:/])[^a-z0-9:/]*others?[^a-z0-9:/]*($|[:/])"
@@ -44,10 +33,6 @@ def folded(name: pl.Expr) -> pl.Expr:
     """Return names as they are compared: trimmed, in NFKC, without case."""
     # Some letters differ in one case only: both `ss` and the German sharp s are `SS`.
     return name.str.normalize("NFKC").str.strip_chars().str.to_lowercase().str.to_uppercase()
-
-
-ValueRule = tuple[Rule, Callable[[pl.Expr], pl.Expr]]
-"""A rule for each value of a column, and the expression that is true for a value that breaks it."""
 
 
 def _of_names(rule: Rule, is_broken: Callable[[pl.Expr], pl.Expr]) -> ValueRule:
@@ -78,88 +63,14 @@ _FRACTION: ValueRule = (rules.SHARES, lambda share: ~share.is_between(0.0, 1.0))
 _KEY_RULES = (_NOT_OTHER, _NOT_EMPTY, _USUAL_KEY)
 
 
-def _column(description: str, *value_rules: ValueRule, key: bool = False, missing: Rule = rules.REQUIRED_FIELDS) -> Any:
-    """Return a pandera field that may not be NULL; a NULL breaks the rule `missing`."""
-    return pa.Field(description=description, metadata={"key": key, "missing": missing, "values": value_rules})
-
-
-def _key(description: str, *value_rules: ValueRule) -> Any:
-    return _column(description, *value_rules, key=True)
-
-
 def _share(description: str) -> Any:
-    return _column(description, _FRACTION, missing=rules.SHARES)
+    return column(description, _FRACTION, missing=rules.SHARES)
 
 
-def _optional(description: str) -> Any:
-    return pa.Field(description=description, nullable=True, metadata={"key": False, "missing": None, "values": ()})
+class DayTable(Table):
+    """The columns of every table of task classifications."""
 
-
-class DayTable(pa.DataFrameModel):
-    """The columns of every table."""
-
-    as_of: pl.Date = _key("The snapshot's day (UTC): the last day of its window, and the partition.")
-    window_days: pl.Int32 = _key("The number of days that the figures cover, up to and including `as_of`.")
-
-    class Config:
-        strict = True  # a missing or an extra column is an error
-
-    @classmethod
-    @cache
-    def to_schema(cls) -> pa.DataFrameSchema:
-        """Return pandera's schema: the key's columns first, and a check for each rule that rejects a row."""
-        schema = super().to_schema()
-        schema.columns = dict(sorted(schema.columns.items(), key=lambda item: not item[1].metadata["key"]))
-        schema.unique = [name for name, column in schema.columns.items() if column.metadata["key"]]
-        _add_checks(schema, "ERROR")
-        return schema
-
-    @classmethod
-    def response_schema(cls, columns: Collection[str]) -> pa.DataFrameSchema:
-        """Return the schema of the columns that a response has, with a check for every rule, also those of `WARN`.
-
-        A response without `window_days` breaks `window_is_7_days` once, and not a rule in each row.
-        """
-        schema = cls.to_schema()
-        schema = schema.remove_columns([name for name in schema.columns if name not in columns])
-        schema.columns["window_days"].nullable = True
-        _add_checks(schema, "WARN")
-        return schema
-
-    @classmethod
-    def primary_key(cls) -> list[str]:
-        """Return the names of the primary key's columns."""
-        return [name for name, column in cls.columns().items() if column.metadata["key"]]
-
-    @classmethod
-    def summary(cls) -> str:
-        """Return one sentence that describes the table: the first of its class's docstring."""
-        return cleandoc(cls.__doc__ or "").partition("\n")[0]
-
-    @classmethod
-    def columns(cls) -> dict[str, Any]:
-        """Return pandera's columns (`dtype`, `nullable`, `description`) by name, in the table's order."""
-        return dict(cls.to_schema().columns)
-
-    @classmethod
-    def polars_schema(cls) -> dict[str, pl.DataType]:
-        """Return each column's polars type by name, in the table's order."""
-        return {name: column.dtype.type for name, column in cls.columns().items()}
-
-
-def _add_checks(schema: pa.DataFrameSchema, severity: str) -> None:
-    for column in schema.columns.values():
-        values: Sequence[ValueRule] = column.metadata["values"]
-        column.checks = [*column.checks, *(_check(*one) for one in values if one[0].severity == severity)]
-
-
-def _check(rule: Rule, is_broken: Callable[[pl.Expr], pl.Expr]) -> pa.Check:
-    """Return a pandera check with the rule's name. A NULL breaks its column's rule for NULLs, and no other."""
-
-    def holds(data: pa.PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(~is_broken(pl.col(data.key)).fill_null(False))
-
-    return pa.Check(holds, name=rule.name, description=rule.description)
+    window_days: pl.Int32 = key_column("The number of days that the figures cover, up to and including `as_of`.")
 
 
 class Snapshots(DayTable):
@@ -171,16 +82,16 @@ class Snapshots(DayTable):
     1
     """
 
-    revision: pl.Int32 = _column("The response's place among the day's, in the order of their fetch times, from 1.")
-    sha256: str = _column(
+    revision: pl.Int32 = column("The response's place among the day's, in the order of their fetch times, from 1.")
+    sha256: str = column(
         "The sha256 of the response's bytes, in hex. The archived file's name begins with its first 16 digits."
     )
-    bytes: pl.Int64 = _column("The response's length in bytes.")
-    fetched_at: Instant = _optional("When the response was fetched; NULL if it was imported without that time.")
-    origin: str = _column("`api`, `import` (a snapshot from a file), or `demo` (made-up figures).")
-    source: str = _column("The URL that the response was fetched from, or the file that it was imported from.")
-    classification_count: pl.Int32 = _column("The number of tags in the response.")
-    citation: str = _column("How to cite the day's figures.")
+    bytes: pl.Int64 = column("The response's length in bytes.")
+    fetched_at: Instant = optional_column("When the response was fetched; NULL if it was imported without that time.")
+    origin: str = column("`api`, `import` (a snapshot from a file), or `demo` (made-up figures).")
+    source: str = column("The URL that the response was fetched from, or the file that it was imported from.")
+    classification_count: pl.Int32 = column("The number of tags in the response.")
+    citation: str = column("How to cite the day's figures.")
 
 
 _LISTED = "What the listed models add up to, as a fraction of the tag's {}."
@@ -197,9 +108,9 @@ class TaskClassifications(DayTable):
     True
     """
 
-    tag: str = _key("The task's name in the API, such as `code:debugging`.", *_KEY_RULES)
-    display_name: str = _column("The task's display name.", _NOT_OTHER, _USUAL_TEXT)
-    macro_category: str = _column(
+    tag: str = key_column("The task's name in the API, such as `code:debugging`.", *_KEY_RULES)
+    display_name: str = column("The task's display name.", _NOT_OTHER, _USUAL_TEXT)
+    macro_category: str = column(
         "The tag's group, by its prefix: `code`, `data` or `agent`, otherwise `general`.",
         _NOT_ALL,
         *_KEY_RULES,
@@ -208,15 +119,15 @@ class TaskClassifications(DayTable):
     token_share: float = _share("The tag's share of all classified tokens.")
     category_usage_share: float = _share("The tag's share of its macro-category's requests.")
     category_token_share: float = _share("The tag's share of its macro-category's tokens.")
-    usage_rank: pl.Int32 = _column("1 for the day's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
-    token_rank: pl.Int32 = _column("1 for the day's largest token_share. Ties get the same rank, as in 1, 1, 3.")
-    models_listed: pl.Int32 = _column("The number of models that the tag lists.")
-    usage_listed: float = _column(_LISTED.format("requests"))
-    token_listed: float = _column(_LISTED.format("tokens"))
-    unlisted_usage_upper: float = _column(
+    usage_rank: pl.Int32 = column("1 for the day's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
+    token_rank: pl.Int32 = column("1 for the day's largest token_share. Ties get the same rank, as in 1, 1, 3.")
+    models_listed: pl.Int32 = column("The number of models that the tag lists.")
+    usage_listed: float = column(_LISTED.format("requests"))
+    token_listed: float = column(_LISTED.format("tokens"))
+    unlisted_usage_upper: float = column(
         _UNLISTED_UPPER.format("tag's requests") + " At most the last listed one's, and what the listed ones leave."
     )
-    unlisted_token_upper: float = _column(
+    unlisted_token_upper: float = column(
         _UNLISTED_UPPER.format("tag's tokens") + " At most what the listed ones leave."
     )
 
@@ -229,8 +140,8 @@ class MacroCategories(DayTable):
     ['as_of', 'window_days', 'key']
     """
 
-    key: str = _key("The macro-category's name in the API, such as `code`.", _NOT_ALL, *_KEY_RULES)
-    label: str = _column("The macro-category's display name.", _NOT_OTHER, _USUAL_TEXT)
+    key: str = key_column("The macro-category's name in the API, such as `code`.", _NOT_ALL, *_KEY_RULES)
+    label: str = column("The macro-category's display name.", _NOT_OTHER, _USUAL_TEXT)
     usage_share: float = _share("The macro-category's share of all classified requests.")
     token_share: float = _share("The macro-category's share of all classified tokens.")
 
@@ -246,12 +157,12 @@ _WORST = (
 class _Ranked(DayTable):
     """The columns of everything with ranks."""
 
-    usage_rank: pl.Int32 = _column(_TIES.format("share of requests"))
-    usage_rank_best: pl.Int32 = _column(_BEST.format("requests"))
-    usage_rank_worst: pl.Int32 = _column(_WORST.format("requests"))
-    token_rank: pl.Int32 = _column(_TIES.format("share of tokens"))
-    token_rank_best: pl.Int32 = _column(_BEST.format("tokens"))
-    token_rank_worst: pl.Int32 = _column(_WORST.format("tokens"))
+    usage_rank: pl.Int32 = column(_TIES.format("share of requests"))
+    usage_rank_best: pl.Int32 = column(_BEST.format("requests"))
+    usage_rank_worst: pl.Int32 = column(_WORST.format("requests"))
+    token_rank: pl.Int32 = column(_TIES.format("share of tokens"))
+    token_rank_best: pl.Int32 = column(_BEST.format("tokens"))
+    token_rank_worst: pl.Int32 = column(_WORST.format("tokens"))
 
 
 _AUTHOR = "The part of the model id before the `/`; NULL if there is no `/`."
@@ -269,14 +180,14 @@ class TaskModels(_Ranked):
     0
     """
 
-    tag: str = _key("The task's name in the API.")
-    model_id: str = _key("The model, as `author/model` or `author/model:variant`.", *_KEY_RULES, _HAS_AUTHOR)
-    position: pl.Int32 = _column("The model's place in the tag's list, from 1.")
+    tag: str = key_column("The task's name in the API.")
+    model_id: str = key_column("The model, as `author/model` or `author/model:variant`.", *_KEY_RULES, _HAS_AUTHOR)
+    position: pl.Int32 = column("The model's place in the tag's list, from 1.")
     tag_usage_share: float = _share("The model's share of the tag's requests.")
     tag_token_share: float = _share("The model's share of the tag's tokens.")
-    author: str = _optional(_AUTHOR)
-    model: str = _column(_MODEL)
-    variant: str = _optional(_VARIANT)
+    author: str = optional_column(_AUTHOR)
+    model: str = column(_MODEL)
+    variant: str = optional_column(_VARIANT)
 
 
 _SCOPE = f"`{ALL}` for all classified traffic, or a macro-category's key."
@@ -296,11 +207,11 @@ _UP = "The largest true share of {} that the published figures allow: the upper 
 class _Board(_Ranked):
     """The columns of both leaderboards."""
 
-    scope: str = _key(_SCOPE)
-    usage_share: float = _column(_SHARE.format("requests"))
-    usage_share_upper: float = _column(_UPPER.format("requests", 0.002))
-    token_share: float = _column(_SHARE.format("tokens"))
-    token_share_upper: float = _column(_UPPER.format("tokens", 0.01))
+    scope: str = key_column(_SCOPE)
+    usage_share: float = column(_SHARE.format("requests"))
+    usage_share_upper: float = column(_UPPER.format("requests", 0.002))
+    token_share: float = column(_SHARE.format("tokens"))
+    token_share_upper: float = column(_UPPER.format("tokens", 0.01))
 
     @pa.dataframe_check(error=rules.BOUNDS.name)
     @classmethod
@@ -325,16 +236,16 @@ class ModelLeaderboard(_Board):
     True
     """
 
-    model_id: str = _key(_SCOPE_MODEL)
-    author: str = _optional(_AUTHOR)
-    model: str = _column(_MODEL)
-    variant: str = _optional(_VARIANT)
-    task_count: pl.Int32 = _column("The number of the scope's tags that list the model.")
-    top_task: str = _column("The tag that contributes most to the model's usage_share.")
-    usage_share_low: float = _column(_LOW.format("requests"))
-    usage_share_up: float = _column(_UP.format("requests"))
-    token_share_low: float = _column(_LOW.format("tokens"))
-    token_share_up: float = _column(_UP.format("tokens"))
+    model_id: str = key_column(_SCOPE_MODEL)
+    author: str = optional_column(_AUTHOR)
+    model: str = column(_MODEL)
+    variant: str = optional_column(_VARIANT)
+    task_count: pl.Int32 = column("The number of the scope's tags that list the model.")
+    top_task: str = column("The tag that contributes most to the model's usage_share.")
+    usage_share_low: float = column(_LOW.format("requests"))
+    usage_share_up: float = column(_UP.format("requests"))
+    token_share_low: float = column(_LOW.format("tokens"))
+    token_share_up: float = column(_UP.format("tokens"))
 
     @pa.dataframe_check(error=rules.BOUNDS.name)
     @classmethod
@@ -359,20 +270,20 @@ class ModelTrends(DayTable):
     'The first day that lists the model in the scope.'
     """
 
-    scope: str = _key(_SCOPE)
-    model_id: str = _key(_SCOPE_MODEL)
-    usage_rank: pl.Int32 = _column("The model's rank on the day, as in `model_leaderboard`.")
-    usage_share: float = _column("The share attributed to the model, as in `model_leaderboard`.")
-    usage_rank_1d: pl.Int32 = _optional(f"The usage_rank 1 day before; {_NULL_BEFORE}.")
-    usage_rank_7d: pl.Int32 = _optional(f"The usage_rank 7 days before; {_NULL_BEFORE}.")
-    usage_share_change_1d: float = _optional(f"usage_share minus the usage_share 1 day before; {_NULL_BEFORE}.")
-    usage_share_change_7d: float = _optional(f"usage_share minus the usage_share 7 days before; {_NULL_BEFORE}.")
-    first_seen: pl.Date = _column("The first day that lists the model in the scope.")
-    days_listed: pl.Int32 = _column("The number of days up to this one that list the model in the scope.")
-    usage_share_change_7d_low: float = _optional(_CHANGE.format("smallest", "requests"))
-    usage_share_change_7d_high: float = _optional(_CHANGE.format("largest", "requests"))
-    token_share_change_7d_low: float = _optional(_CHANGE.format("smallest", "tokens"))
-    token_share_change_7d_high: float = _optional(_CHANGE.format("largest", "tokens"))
+    scope: str = key_column(_SCOPE)
+    model_id: str = key_column(_SCOPE_MODEL)
+    usage_rank: pl.Int32 = column("The model's rank on the day, as in `model_leaderboard`.")
+    usage_share: float = column("The share attributed to the model, as in `model_leaderboard`.")
+    usage_rank_1d: pl.Int32 = optional_column(f"The usage_rank 1 day before; {_NULL_BEFORE}.")
+    usage_rank_7d: pl.Int32 = optional_column(f"The usage_rank 7 days before; {_NULL_BEFORE}.")
+    usage_share_change_1d: float = optional_column(f"usage_share minus the usage_share 1 day before; {_NULL_BEFORE}.")
+    usage_share_change_7d: float = optional_column(f"usage_share minus the usage_share 7 days before; {_NULL_BEFORE}.")
+    first_seen: pl.Date = column("The first day that lists the model in the scope.")
+    days_listed: pl.Int32 = column("The number of days up to this one that list the model in the scope.")
+    usage_share_change_7d_low: float = optional_column(_CHANGE.format("smallest", "requests"))
+    usage_share_change_7d_high: float = optional_column(_CHANGE.format("largest", "requests"))
+    token_share_change_7d_low: float = optional_column(_CHANGE.format("smallest", "tokens"))
+    token_share_change_7d_high: float = optional_column(_CHANGE.format("largest", "tokens"))
 
 
 _ABOVE_UNLISTED = (
@@ -392,16 +303,16 @@ class LeaderboardCoverage(DayTable):
         True
     """
 
-    scope: str = _key(_SCOPE)
-    model_count: pl.Int32 = _column("The number of models that the scope's lists name.")
-    usage_attributed: float = _column("The share of the scope's requests that the lists attribute to models.")
-    token_attributed: float = _column("The share of the scope's tokens that the lists attribute to models.")
-    unlisted_usage_upper: float = _column(_UNLISTED_UPPER.format("scope's requests"))
-    unlisted_token_upper: float = _column(_UNLISTED_UPPER.format("scope's tokens"))
-    usage_models_above_unlisted: pl.Int32 = _column(_ABOVE_UNLISTED.format("requests"))
-    token_models_above_unlisted: pl.Int32 = _column(_ABOVE_UNLISTED.format("tokens"))
-    unlisted_usage_up: float = _column(_UNLISTED_UP.format("unlisted_usage_upper"))
-    unlisted_token_up: float = _column(_UNLISTED_UP.format("unlisted_token_upper"))
+    scope: str = key_column(_SCOPE)
+    model_count: pl.Int32 = column("The number of models that the scope's lists name.")
+    usage_attributed: float = column("The share of the scope's requests that the lists attribute to models.")
+    token_attributed: float = column("The share of the scope's tokens that the lists attribute to models.")
+    unlisted_usage_upper: float = column(_UNLISTED_UPPER.format("scope's requests"))
+    unlisted_token_upper: float = column(_UNLISTED_UPPER.format("scope's tokens"))
+    usage_models_above_unlisted: pl.Int32 = column(_ABOVE_UNLISTED.format("requests"))
+    token_models_above_unlisted: pl.Int32 = column(_ABOVE_UNLISTED.format("tokens"))
+    unlisted_usage_up: float = column(_UNLISTED_UP.format("unlisted_usage_upper"))
+    unlisted_token_up: float = column(_UNLISTED_UP.format("unlisted_token_upper"))
 
 
 class AuthorLeaderboard(_Board):
@@ -417,9 +328,9 @@ class AuthorLeaderboard(_Board):
     Its own unlisted models count as open, too, so ranges of possible ranks are wide.
     """
 
-    author: str = _key("The part of its models' ids before the `/`. Models without an author are in no row.")
-    model_count: pl.Int32 = _column("The number of the author's models that the scope's lists name.")
-    top_model: str = _column("The author's model with the largest usage_share.")
+    author: str = key_column("The part of its models' ids before the `/`. Models without an author are in no row.")
+    model_count: pl.Int32 = column("The number of the author's models that the scope's lists name.")
+    top_model: str = column("The author's model with the largest usage_share.")
 
 
 class LatestLeaderboard(ModelLeaderboard):
@@ -432,6 +343,25 @@ class LatestLeaderboard(ModelLeaderboard):
     """
 
 
+class NamedLeaderboard(ModelLeaderboard):
+    """The leaderboard with each model's name, list prices and open weights, from the catalogue of the day.
+
+    >>> import orpipeline
+    >>> orpipeline.NamedLeaderboard.primary_key() == orpipeline.ModelLeaderboard.primary_key()
+    True
+
+    If the day has no catalogue, the newest one before it counts. What the catalogue does not have is NULL.
+    """
+
+    catalogue_as_of: pl.Date = optional_column("The day of the catalogue that the other columns come from.")
+    name: str = optional_column("The model's name.")
+    open_weights: bool = optional_column("Whether the catalogue names a repository with the model's weights.")
+    created: Instant = optional_column("When OpenRouter added the model.")
+    context_length: pl.Int64 = optional_column("The most tokens that a request can have.")
+    prompt_price: float = optional_column("The day's list price of prompt tokens, in USD per million.")
+    completion_price: float = optional_column("The day's list price of completion tokens, in USD per million.")
+
+
 TABLES: dict[str, type[DayTable]] = {
     "snapshots": Snapshots,
     "task_classifications": TaskClassifications,
@@ -441,10 +371,15 @@ TABLES: dict[str, type[DayTable]] = {
     "author_leaderboard": AuthorLeaderboard,
     "leaderboard_coverage": LeaderboardCoverage,
 }
-"""Every table of the schema `openrouter`, by name."""
-VIEWS: dict[str, type[DayTable]] = {"model_trends": ModelTrends, "latest_leaderboard": LatestLeaderboard}
+"""Every table of the daily step, by name."""
+VIEWS: dict[str, type[Table]] = {
+    "model_trends": ModelTrends,
+    "latest_leaderboard": LatestLeaderboard,
+    "model_prices": ModelPrices,
+    "named_leaderboard": NamedLeaderboard,
+}
 """Every view of the schema `openrouter`, by name. You read them like tables."""
-RELATIONS: dict[str, type[DayTable]] = {**TABLES, **VIEWS}
+RELATIONS: dict[str, type[Table]] = {**TABLES, "models": Models, **VIEWS}
 """Tables and views, by name."""
-EXPORTED: dict[str, type[DayTable]] = {name: model for name, model in RELATIONS.items() if name != "latest_leaderboard"}
+EXPORTED: dict[str, type[Table]] = {name: model for name, model in RELATIONS.items() if name != "latest_leaderboard"}
 """The tables and views that are also Parquet files: all but the one that repeats the newest day."""

@@ -35,14 +35,14 @@ def validate(frames: Frames) -> pl.DataFrame:
     found = [*_whole_response(frames)]
     for table in ("task_classifications", "macro_categories", "task_models"):
         frame = getattr(frames, table)
-        found += _cases(table, TABLES[table].response_schema(frame.columns), frame, frames.originals)
+        found += row_findings(table, TABLES[table].response_schema(frame.columns), frame, frames.originals)
     found += _across(frames)
     return pl.concat(found).sort("severity", "as_of", maintain_order=True)
 
 
 def require_bounds(name: str, board: pl.DataFrame) -> None:
     """Raise InvalidSnapshotError if a row of a leaderboard, which we compute, breaks a rule of its table's model."""
-    findings = pl.concat(_cases(name, TABLES[name].to_schema(), board, {}))
+    findings = pl.concat(row_findings(name, TABLES[name].to_schema(), board, {}))
     if not findings.is_empty():
         first = findings.row(0, named=True)
         raise InvalidSnapshotError(
@@ -55,7 +55,7 @@ def require_bounds(name: str, board: pl.DataFrame) -> None:
 # Single rows and keys, by pandera
 
 
-def _cases(
+def row_findings(
     table: str, schema: pa.DataFrameSchema, frame: pl.DataFrame, originals: Mapping[tuple[str, str, int], str]
 ) -> Iterator[pl.DataFrame]:
     """Yield the findings of a frame: what pandera reports, by rule.

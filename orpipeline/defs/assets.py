@@ -2,16 +2,12 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's parameters.
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-
-# Dagster applies a step's output, with the tags of one event, to every partition of the run. Days that already have
-# their own events need an output without events. This marker, made for an old feature of Dagster, is the only way.
-from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
 from pydantic import Field
 
 from orpipeline.archive import Archive, Revision
@@ -19,7 +15,7 @@ from orpipeline.capture import Fetch, capture
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import bounds_results, check_specs, history_results, rule_results
-from orpipeline.defs.events import Materialization, by_asset, failure, raw_materializations, table_materializations
+from orpipeline.defs.events import failure, raw_materializations, recorded, run_days, table_materializations
 from orpipeline.defs.failures import days_failed
 from orpipeline.defs.jobs import CATCH_UP_DAYS
 from orpipeline.defs.names import Names
@@ -144,13 +140,18 @@ class _Step:
             validated = loaded.validated if loaded else found
         if self.names.raw in selected and wanted:
             raw = raw_materializations(self.names, validated)
-            yield from self._report(raw, complete=set(days) <= validated.newest.keys())
+            yield from recorded(self.context, self.names, raw, complete=set(days) <= validated.newest.keys())
         if wanted or not validated.errors:  # a response that was rejected before is not rejected again
             yield from rule_results(checks, validated)
         if loaded is not None:
             yield from bounds_results(checks, validated.chosen)
             tables = table_materializations(self.names, loaded)
-            yield from self._report(tables, complete=set(days) <= validated.chosen.keys() - validated.errors.keys())
+            yield from recorded(
+                self.context,
+                self.names,
+                tables,
+                complete=set(days) <= validated.chosen.keys() - validated.errors.keys(),
+            )
         # These checks read other responses, too. An error in one of those must not stop the tables, so they come last.
         yield from history_results(checks, validated, self.archive, table_days, newest)
         errors = {**validated.errors, **not_fetched} if wanted else dict(not_fetched)
@@ -208,8 +209,9 @@ class _Step:
 
     def _days(self) -> list[date]:
         """Return the days of the run's partitions or, for checks that run alone, the newest archived day."""
-        if self.context.has_partition_key or self.context.has_partition_key_range:
-            return [date.fromisoformat(key) for key in sorted(self.context.partition_keys)]
+        days = run_days(self.context)
+        if days:
+            return days
         if self.context.selected_asset_keys:
             raise SettingsError(
                 "This run has no partition, so there is no day to load. Start it with a partition, or leave the assets "
@@ -261,27 +263,8 @@ class _Step:
             if self.names.raw in self.context.selected_asset_keys:
                 validated = validate_days(self.archive, days, now=self.now)
                 raw = raw_materializations(self.names, validated)
-                yield from self._report(raw, complete=len(validated.raw) == len(days))
+                yield from recorded(self.context, self.names, raw, complete=len(validated.raw) == len(days))
             raise
         except InvalidSnapshotError as error:  # our own leaderboards: the write has judged them
             yield from bounds_results(self.context.selected_asset_check_keys, days, error.findings)
             raise
-
-    def _report(self, materializations: Iterable[Materialization], *, complete: bool) -> Iterator[Event]:
-        """Record which partitions of which assets are materialized now.
-
-        A run of one day yields outputs, which Dagster records. In a range each day is logged by itself, with the data
-        version of its own bytes. Outputs follow only if every day is `complete`, because steps downstream run on all
-        of the run's partitions. Tables that changed without being selected are logged too.
-        """
-        for key, of_asset in by_asset(materializations).items():
-            is_output = complete and key in self.context.selected_asset_keys
-            if is_output and len(of_asset) == 1:
-                yield dg.MaterializeResult(
-                    asset_key=key, metadata=of_asset[0].metadata, data_version=of_asset[0].data_version
-                )
-                continue
-            for materialization in of_asset:
-                self.context.log_event(materialization.event(self.names))
-            if is_output:
-                yield dg.MaterializeResult(asset_key=key, metadata={WITHOUT_EVENTS: True})

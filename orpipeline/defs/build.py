@@ -9,6 +9,7 @@ import dagster as dg
 from orpipeline.archive import Archive
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.defs.assets import daily_step
+from orpipeline.defs.catalogue import catalogue_step
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.jobs import daily_job
 from orpipeline.defs.maintenance import maintenance_job, maintenance_schedule
@@ -65,6 +66,7 @@ def build_defs(
     maintenance = [maintenance_job(names)] if used.is_lake else []
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         daily_step(names, partitions, labels, has_key=api_key() is not None),
+        catalogue_step(names, partitions, labels),
         *view_specs(names, partitions, labels),
     ]
     schedules: list[dg.ScheduleDefinition] = []

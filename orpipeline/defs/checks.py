@@ -43,6 +43,15 @@ class Check:
         """The severity, which all of its rules share."""
         return self.rules[0].severity
 
+    def spec(self, names: Names, *, blocking: bool | None = None) -> dg.AssetCheckSpec:
+        """Return Dagster's spec. By default, a check on rules that reject a day is blocking."""
+        return dg.AssetCheckSpec(
+            self.name,
+            asset=names.asset(self.table),
+            description=_description(self),
+            blocking=self.severity == "ERROR" if blocking is None else blocking,
+        )
+
 
 BOUNDS = Check(
     "bounds_hold", "model_leaderboard", f"{rules.BOUNDS.description} Checked before the write.", (rules.BOUNDS,)
@@ -122,15 +131,7 @@ HISTORY_CHECKS = {
 
 def check_specs(names: Names) -> list[dg.AssetCheckSpec]:
     """Return the checks on the rules and those on the history. Checks on rules that reject a day are blocking."""
-    rules = [
-        dg.AssetCheckSpec(
-            check.name,
-            asset=names.asset(check.table),
-            description=_description(check),
-            blocking=check.severity == "ERROR",
-        )
-        for check in CHECKS.values()
-    ]
+    rules = [check.spec(names) for check in CHECKS.values()]
     history = [
         dg.AssetCheckSpec(name, asset=names.asset(asset), description=description)
         for name, (asset, description) in HISTORY_CHECKS.items()

@@ -21,6 +21,11 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
+# Dagster applies a step's output, with the tags of one event, to every partition of the run. Days that already have
+# their own events need an output without events. This marker, made for an old feature of Dagster, is the only way.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as WITHOUT_EVENTS
+
+from orpipeline.archive import Content, Revision
 from orpipeline.contracts.rules import COMPARED_DAYS
 from orpipeline.defs.metadata import (
     authors_metadata,
@@ -73,17 +78,21 @@ class Materialization:
 def raw_materializations(names: Names, validated: Validated) -> Iterator[Materialization]:
     """Yield a materialization of each day's raw response."""
     for day, revision in validated.raw.items():
-        content = validated.contents[revision]
-        at = {"fetched_at": dg.MetadataValue.timestamp(revision.fetched_at)} if revision.fetched_at else {}
-        metadata = {
-            "file": dg.MetadataValue.path(str(revision.path)),
-            "sha256": content.sha256,
-            **at,
-            "origin": revision.origin,
-            "bytes": len(content.body),
-            "citation": citation(day, revision.origin),
-        }
-        yield Materialization(names.raw, day, content.sha256, metadata)
+        yield raw_materialization(names.raw, day, revision, validated.contents[revision])
+
+
+def raw_materialization(key: dg.AssetKey, day: date, revision: Revision, content: Content) -> Materialization:
+    """Return the materialization of a day's archived response."""
+    at = {"fetched_at": dg.MetadataValue.timestamp(revision.fetched_at)} if revision.fetched_at else {}
+    metadata = {
+        "file": dg.MetadataValue.path(str(revision.path)),
+        "sha256": content.sha256,
+        **at,
+        "origin": revision.origin,
+        "bytes": len(content.body),
+        "citation": citation(day, revision.origin),
+    }
+    return Materialization(key, day, content.sha256, metadata)
 
 
 def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materialization]:
@@ -115,6 +124,35 @@ def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materializa
         for name, metadata in shown.items():
             source = {"citation": citation(day, revision.origin)}
             yield Materialization(names.asset(name), day, sha256, {**metadata, **source})
+
+
+def run_days(context: dg.AssetExecutionContext) -> list[date]:
+    """Return the days of a run's partitions, oldest first; none for a run without partitions."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return []
+    return [date.fromisoformat(key) for key in sorted(context.partition_keys)]
+
+
+def recorded(
+    context: dg.AssetExecutionContext, names: Names, materializations: Iterable[Materialization], *, complete: bool
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Record which partitions of which assets are materialized now.
+
+    A run of one day yields outputs, which Dagster records. In a range each day is logged by itself, with the data
+    version of its own bytes. Outputs follow only if every day is `complete`, because steps downstream run on all of the
+    run's partitions. Tables that changed without being selected are logged too.
+    """
+    for key, of_asset in by_asset(materializations).items():
+        is_output = complete and key in context.selected_asset_keys
+        if is_output and len(of_asset) == 1:
+            yield dg.MaterializeResult(
+                asset_key=key, metadata=of_asset[0].metadata, data_version=of_asset[0].data_version
+            )
+            continue
+        for materialization in of_asset:
+            context.log_event(materialization.event(names))
+        if is_output:
+            yield dg.MaterializeResult(asset_key=key, metadata={WITHOUT_EVENTS: True})
 
 
 def by_asset(materializations: Iterable[Materialization]) -> dict[dg.AssetKey, list[Materialization]]:

@@ -9,7 +9,7 @@ import dagster as dg
 from orpipeline.defs import resources as parts
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
 from orpipeline.defs.partitions import daily_partitions
-from orpipeline.defs.specs import Labels, daily_specs, report_spec, view_specs
+from orpipeline.defs.specs import Labels, catalogue_specs, daily_specs, report_spec, view_specs
 from orpipeline.settings import Settings, load_settings
 
 
@@ -50,6 +50,7 @@ def external_specs(
     partitions = daily_partitions(settings)
     return [
         *daily_specs(names, partitions, labels, has_key=True),
+        *catalogue_specs(names, partitions, labels),
         *view_specs(names, partitions, labels),
         report_spec(names, labels),
     ]

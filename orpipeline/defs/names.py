@@ -17,7 +17,8 @@ VIRTUAL_ASSETS = ("model_trends",)
 """The views that are assets."""
 _RAW = "raw_task_classifications"
 _REPORT = "leaderboard_report"
-ASSETS = (_RAW, *TABLES, *VIRTUAL_ASSETS, _REPORT)
+_CATALOGUE = ("raw_models", "models")
+ASSETS = (_RAW, *TABLES, *VIRTUAL_ASSETS, *_CATALOGUE, _REPORT)
 """The names of all assets."""
 _LISTS = ("task_classifications", "task_models")
 _INPUTS = {
@@ -25,6 +26,8 @@ _INPUTS = {
     "author_leaderboard": _LISTS,
     "leaderboard_coverage": _LISTS,
     "model_trends": ("model_leaderboard",),
+    "raw_models": (),
+    "models": ("raw_models",),
 }
 _PREFIX = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_ENDINGS = ("daily", "archive", "warehouse", "io_manager")  # with these, names of two pipelines could be equal
@@ -83,6 +86,11 @@ class Names:
     def daily_assets(self) -> list[dg.AssetKey]:
         """The assets that the daily step materializes: the raw response and the tables."""
         return [self.raw, *map(self.asset, TABLES)]
+
+    @property
+    def catalogue_assets(self) -> list[dg.AssetKey]:
+        """The assets that the catalogue's step materializes: the raw catalogue and its table."""
+        return list(map(self.asset, _CATALOGUE))
 
     def inputs(self, key: dg.AssetKey) -> list[dg.AssetKey]:
         """Return the daily assets that one of them, or a view, is computed from."""

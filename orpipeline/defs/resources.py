@@ -22,6 +22,7 @@ from orpipeline.defs.io_manager import (
 )
 from orpipeline.defs.names import Names
 from orpipeline.openrouter.client import Client, open_client
+from orpipeline.openrouter.response import CLASSIFICATIONS, Dataset
 from orpipeline.settings import (
     REQUESTS_PER_DAY,
     REQUESTS_PER_MINUTE,
@@ -66,9 +67,9 @@ class OpenRouterResource(dg.ConfigurableResource):  # type: ignore[type-arg] # d
 
         return open_budget(self._settings())
 
-    def client(self) -> Client:
+    def client(self, dataset: Dataset = CLASSIFICATIONS) -> Client:
         """Return a client with the API key that the environment has now, on the shared budget."""
-        return open_client(self._settings(), api_key())
+        return open_client(self._settings(), api_key(), dataset)
 
     def _settings(self) -> Settings:
         """Return the settings that this resource has a part of. Raises SettingsError for invalid values."""

@@ -50,11 +50,14 @@ def observation(
     error: str | None = None,
     next_attempt: NextAttempt = NextAttempt.TRANSIENT,
     digest: str = "",
+    asset: str = "raw_task_classifications",
 ) -> dg.AssetObservation:
     """Return the event that records how an attempt ended, with the name of its error. `outcomes` reads it."""
     failed = {"error": error, "retry": next_attempt.value} if error else {}
     judged = {"response": digest} if digest else {}
-    return dg.AssetObservation(names.raw, partition=day.isoformat(), metadata={"result": reason, **failed, **judged})
+    return dg.AssetObservation(
+        names.asset(asset), partition=day.isoformat(), metadata={"result": reason, **failed, **judged}
+    )
 
 
 def outcomes(

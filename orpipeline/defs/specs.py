@@ -14,7 +14,8 @@ import dagster as dg
 
 from orpipeline import leaderboard, report
 from orpipeline.archive import Archive
-from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, TABLES, VIEWS
+from orpipeline.contracts.table import DUCKDB_TYPES
+from orpipeline.contracts.tables import RELATIONS, TABLES, VIEWS
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.settings import API_KEY
 from orpipeline.warehouse.schema import CODE_VERSION
@@ -24,6 +25,10 @@ _DESCRIPTIONS = {
     "task_classifications": "For example: which share of all requests is debugging code?",
     "macro_categories": "The groups are `code`, `data`, `agent` and `general`; the figures are OpenRouter's own sums.",
     "task_models": "The lists end at the top models by requests, so a tag's shares sum to less than 1.",
+    "models": (
+        "Names, list prices and open weights. The view `named_leaderboard` joins them to the leaderboard, and "
+        "`model_prices` has each change of a price."
+    ),
     "model_leaderboard": "Its columns: docs/data-dictionary.md.",  # short, as the day's top 10 follows on the page
     "model_trends": (
         "The rank and share of 1 and 7 days before, the first day, and the number of days that list the model. It "
@@ -42,6 +47,10 @@ _VIEW = "A view is computed when you read it: its events tell which days it has.
 _RAW = (
     "OpenRouter's response for the day, byte for byte, in the append-only archive. The API keeps no history: it serves "
     "only the newest completed UTC day, so a day you miss is gone."
+)
+_RAW_MODELS = (
+    "OpenRouter's model catalogue as it was after the day's end, byte for byte, in the append-only archive. It "
+    "needs no API key, and keeps no history either. A day without it stays missing, and delays nothing."
 )
 # The catalogue and the asset graph show how a description begins, without markup.
 _NO_KEY = (
@@ -76,6 +85,21 @@ def daily_specs(
         _raw_spec(names, partitions, labels, has_key=has_key),
         *(_table_spec(name, names, partitions, labels) for name in TABLES),
     ]
+
+
+def catalogue_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
+    """Return the specs of the raw model catalogue and of its table. One step materializes both."""
+    raw = dg.AssetSpec(
+        names.asset("raw_models"),
+        description=_RAW_MODELS,
+        kinds={"python", "json"},
+        **labels.arguments,
+        code_version=CODE_VERSION,
+        partitions_def=partitions,
+        metadata=_code_reference(Archive, "the archive"),
+        skippable=True,
+    )
+    return [raw, _table_spec("models", names, partitions, labels)]
 
 
 def view_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:

@@ -1,4 +1,4 @@
-"""The client of `GET /classifications/task`. It returns the response's bytes or raises a typed error."""
+"""The client of OpenRouter's API. It returns the response's bytes or raises a typed error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from orpipeline.errors import (
     UnreadableResponseError,
 )
 from orpipeline.network import is_loopback, require_allowed
-from orpipeline.openrouter.response import WINDOW_DAYS, Response, parse_json
+from orpipeline.openrouter.response import CLASSIFICATIONS, Dataset, Response, parse_json
 from orpipeline.openrouter.stated_time import http_date, stated_time
 from orpipeline.settings import DEFAULT_BASE_URL, Settings
 from orpipeline.text import one_line
@@ -55,7 +55,7 @@ _OF_HTTPX = re.compile("(https?|all|no)_proxy|ssl_cert_(file|dir)|sslkeylogfile"
 
 @dataclass(frozen=True)
 class Client:
-    """Fetches the task classifications from the API.
+    """Fetches a dataset from the API: by default the task classifications.
 
     `api_key` is sent as the bearer token and appears nowhere else. `app_headers` are the optional headers that
     OpenRouter uses to attribute requests to an app. `retry_wait_seconds` is the wait before the second try; it doubles,
@@ -65,6 +65,7 @@ class Client:
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str = DEFAULT_BASE_URL
+    dataset: Dataset = CLASSIFICATIONS
     app_headers: Mapping[str, str] = field(default_factory=dict)
     clock: Clock = utc_now
     retry_wait_seconds: float = 0.5
@@ -76,7 +77,7 @@ class Client:
     @property
     def url(self) -> str:
         """The requested URL, with its query."""
-        return f"{self.base_url}/classifications/task?window={WINDOW_DAYS}d"
+        return f"{self.base_url}{self.dataset.path}"
 
     def fetch(self) -> Response:
         """Send the request and return the response. Retry transient failures.
@@ -130,14 +131,14 @@ class Client:
 
     def _headers(self) -> dict[str, str]:
         key = self.api_key or ""
-        if not (key and key.isascii() and key.isprintable()) or " " in key:
+        if ((key or self.dataset.needs_key) and not (key and key.isascii() and key.isprintable())) or " " in key:
             raise ApiKeyError(
                 f"OPENROUTER_API_KEY {'contains a space or another invalid character' if key else 'is not set'}, so no "
                 "request was sent. Set it to a key from openrouter.ai/settings/keys, or try `orpipeline demo`, which "
                 "needs no key."
             )
         return {
-            "Authorization": f"Bearer {key}",
+            **({"Authorization": f"Bearer {key}"} if key else {}),
             "User-Agent": f"orpipeline/{version('orpipeline')}",
             "Accept": "application/json",
             # The archive stores the bytes as sent. The response is small enough without compression.
@@ -248,8 +249,8 @@ class Client:
         return one_line(self._without_key(text.encode(errors="replace")).decode(errors="replace"))[:_MESSAGE_LENGTH]
 
 
-def open_client(settings: Settings, api_key: str | None) -> Client:
-    """Return the client of the settings' API, on their request budget."""
+def open_client(settings: Settings, api_key: str | None, dataset: Dataset = CLASSIFICATIONS) -> Client:
+    """Return the client of the settings' API for a dataset, on their request budget."""
     from orpipeline.openrouter.budget import open_budget  # SQLAlchemy takes 0.2 s, and no definition needs it
 
     app = {
@@ -260,6 +261,7 @@ def open_client(settings: Settings, api_key: str | None) -> Client:
     return Client(
         api_key=api_key,
         base_url=settings.base_url,
+        dataset=dataset,
         app_headers={name: value for name, value in app.items() if value},
         budget=open_budget(settings),
     )

@@ -1,4 +1,4 @@
-"""One response of the API: its bytes, where they came from, and when."""
+"""What the API serves, and one response of it: its bytes, where they came from, and when."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ class Response:
     """The requested URL, with its query."""
     origin: str
     """`api`, or `demo` if it came from the stand-in of the API."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the API serves at one path, once a day."""
+
+    name: str
+    """The folder of its responses in the archive."""
+    path: str
+    """The path and query after the API's address."""
+    day_of: Callable[[bytes, datetime | None], date | None]
+    """Returns the day that a response belongs to, from its bytes and its fetch time; None if they do not tell."""
+    needs_key: bool = True
 
 
 def parse_json(body: bytes, object_of: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
@@ -55,3 +68,8 @@ def read_as_of(body: bytes) -> date | None:
         return None
     data = payload.get("data") if isinstance(payload, dict) else None
     return iso_date(data.get("as_of")) if isinstance(data, dict) else None
+
+
+CLASSIFICATIONS = Dataset(
+    "task_classifications", f"/classifications/task?window={WINDOW_DAYS}d", lambda body, _: read_as_of(body)
+)

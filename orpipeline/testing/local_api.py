@@ -13,14 +13,17 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+from orpipeline.catalogue import CATALOGUE
 from orpipeline.clock import Clock, newest_completed_day, utc_now
 from orpipeline.openrouter.client import DEMO_HEADER
 from orpipeline.openrouter.response import WINDOW_DAYS
+from orpipeline.testing.sample_catalogue import sample_catalogue
 from orpipeline.testing.sample_responses import sample_response
 
 KEY = "sk-or-made-up-0123456789abcdef"
 """A made-up API key. The stand-in accepts any key."""
-_PATH = "/api/v1/classifications/task"
+_BASE = "/api/v1"
+_PATH = f"{_BASE}/classifications/task"
 # How often the server checks whether it must stop: the default would delay each test by half a second.
 _STOP_SECONDS = 0.01
 
@@ -73,10 +76,15 @@ class LocalApi:
     window (400) and another path (404), as the API does. A header marks the response as made up, and it is archived
     with the origin `demo`. `serve` and `fail_next` set other replies, which are sent whatever the request is.
     `requests` has the received requests, oldest first.
+
+    The model catalogue (`GET /models`, without a key) is apart from all of that: its requests are in
+    `catalogue_requests`, and `serve_catalogue` sets its replies.
     """
 
     def __init__(self, clock: Clock = utc_now) -> None:
         self.requests: list[Request] = []
+        self.catalogue_requests: list[Request] = []
+        self._catalogue: Reply | None = None
         self._clock = clock
         self._failures: list[Reply] = []
         self._script: list[Reply] = []
@@ -96,6 +104,11 @@ class LocalApi:
         """
         with self._lock:
             self._script = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
+
+    def serve_catalogue(self, reply: Reply | bytes | None) -> None:
+        """Send this reply to every request for the model catalogue; None: the made-up catalogue again."""
+        with self._lock:
+            self._catalogue = Reply(reply) if isinstance(reply, bytes) else reply
 
     def fail_next(
         self, status: int, *, retry_after: float | str | None = None, times: int = 1, message: str = "made-up failure"
@@ -123,8 +136,9 @@ class LocalApi:
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         request = Request(handler.path, dict(handler.headers), time.monotonic())
         with self._lock:
-            self.requests.append(request)
-            reply = self._next_reply()
+            is_catalogue = urlsplit(handler.path).path == f"{_BASE}{CATALOGUE.path}"
+            (self.catalogue_requests if is_catalogue else self.requests).append(request)
+            reply = self._catalogue if is_catalogue else self._next_reply()
         _send(handler, reply or self._made_up(handler))
 
     def _next_reply(self) -> Reply | None:
@@ -134,7 +148,9 @@ class LocalApi:
 
     def _made_up(self, handler: BaseHTTPRequestHandler) -> Reply:
         """Return the reply of the API to a request, with made-up figures."""
-        url = urlsplit(handler.path)
+        url, made_up = urlsplit(handler.path), {DEMO_HEADER: "made-up data"}
+        if url.path == f"{_BASE}{CATALOGUE.path}":
+            return Reply(sample_catalogue(newest_completed_day(self._clock())), headers=made_up)
         if url.path != _PATH:
             return _error(404, "Not found")
         scheme, _, key = handler.headers.get("Authorization", "").partition(" ")
@@ -145,10 +161,7 @@ class LocalApi:
             return _error(400, f"window must be {window}")
         return Reply(
             sample_response(newest_completed_day(self._clock())),
-            headers={
-                DEMO_HEADER: "made-up data",
-                "Cache-Control": "private, max-age=60, stale-while-revalidate=300",
-            },
+            headers={**made_up, "Cache-Control": "private, max-age=60, stale-while-revalidate=300"},
         )
 
 

@@ -10,14 +10,16 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 
+from orpipeline.catalogue.tables import VIEW_QUERIES
 from orpipeline.contracts.rules import ALL
-from orpipeline.contracts.tables import DUCKDB_TYPES, RELATIONS, TABLES, VIEWS
+from orpipeline.contracts.table import DUCKDB_TYPES
+from orpipeline.contracts.tables import RELATIONS, VIEWS
 from orpipeline.leaderboard import DECIMALS
 
 DEFAULT_SCHEMA = "openrouter"
 REGISTER = "orpipeline_tables"
 """The table with the names of all that orpipeline created, and the hash of the declarations that it came from."""
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Increase it when the same bytes give other rows in the same columns: the tables are then loaded again."""
 
 # A frame by date, not by row: a missing day gives NULL, not the figure of another day.
@@ -70,6 +72,7 @@ _VIEW_QUERIES = {
         FROM model_leaderboard
         WHERE scope = '{ALL}' AND as_of = (SELECT max(as_of) FROM model_leaderboard)
     """,  # noqa: S608 - our own constant
+    **VIEW_QUERIES,
 }
 
 
@@ -93,7 +96,7 @@ def create(name: str, full_name: str, *, keys: bool) -> Iterator[str]:
             f"{quoted(column)} {DUCKDB_TYPES[details.dtype.type]}{'' if details.nullable else ' NOT NULL'}"
             for column, details in model.columns().items()
         ]
-        columns += [f"PRIMARY KEY ({quoted_names(TABLES[name].primary_key())})"] if keys else []
+        columns += [f"PRIMARY KEY ({quoted_names(model.primary_key())})"] if keys else []
         yield f"CREATE TABLE {full_name} ({', '.join(columns)})"
     yield f"COMMENT ON {kind(name)} {full_name} IS {literal(model.summary())}"
     if keys or not is_view:

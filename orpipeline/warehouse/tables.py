@@ -135,9 +135,8 @@ class Tables:
             require_bounds(name, frames[name])
         if not self.ours:
             self.recreate()
-        self.changed = True
         for name in TABLES:
-            self._replace(name, sorted(set(days)), frames[name])
+            self.replace(name, days, frames[name])
 
     def recreate(self) -> None:
         """Drop our tables and views, and create empty ones as declared. Everything else in the schema stays.
@@ -185,7 +184,9 @@ class Tables:
         query = "SELECT type FROM duckdb_databases() WHERE database_name = current_database()"
         return self._connection.execute(query).fetchall() == [("duckdb",)]
 
-    def _replace(self, name: str, days: Sequence[date], frame: pl.DataFrame) -> None:
+    def replace(self, name: str, days: Iterable[date], frame: pl.DataFrame) -> None:
+        """Replace the rows of `days` in one table, which exists, with those of `frame`."""
+        self.changed, days = True, sorted(set(days))
         stored, columns = self._full_name(name), quoted_names(frame.columns)
         if days:
             # The range lets DuckDB skip whole blocks of other days; the list is exact.
