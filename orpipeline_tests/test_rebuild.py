@@ -99,6 +99,12 @@ def test_deleted_tables_are_rebuilt_row_for_row(filled: World) -> None:
     assert files(local(filled.archive.place)) == archived
     assert before["snapshots"]["revision"].to_list() == [1, 3, 1]
     assert before["snapshots"]["origin"].to_list() == list(ORIGINS.values())
+    api, demo = before["snapshots"]["citation"][1:]
+    assert (api.startswith("Source: OpenRouter"), "made up" in demo, "Source: OpenRouter" in demo) == (
+        True,
+        True,
+        False,
+    )
 
 
 def test_rebuilt_tables_equal_those_of_a_run(world: World) -> None:
@@ -239,10 +245,6 @@ def _cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def _no_database(path: Path) -> None:
-    path.write_bytes(b"as_of,share\n" * 5000)
-
-
 def _damaged_log(path: Path) -> None:
     with duckdb.connect(path) as connection:
         connection.execute("PRAGMA disable_checkpoint_on_shutdown")
@@ -250,7 +252,7 @@ def _damaged_log(path: Path) -> None:
     flip_a_byte(path.with_name(f"{path.name}.wal"))
 
 
-@pytest.mark.parametrize("damage", [_cut_off, _no_database, _damaged_log])
+@pytest.mark.parametrize("damage", [_cut_off, _damaged_log])
 def test_a_damaged_file_is_kept_aside_and_all_days_are_loaded_into_a_new_one(
     filled: World, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:

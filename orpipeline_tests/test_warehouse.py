@@ -145,6 +145,7 @@ def test_replaced_days_lose_their_old_rows_and_other_days_between_them_keep_thei
     assert_has(warehouse, expected)
 
 
+@pytest.mark.slow
 def test_times_are_in_utc_in_any_time_zone(filled: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     code = """
 import sys, pathlib
@@ -306,6 +307,7 @@ def test_a_reader_waits_for_a_writer_in_another_thread(filled: Warehouse, caplog
         assert reader.result() == [DAY, NEXT]
 
 
+@pytest.mark.slow
 def test_a_writer_that_waits_sees_what_the_other_process_archived_and_wrote(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
