@@ -75,21 +75,6 @@ def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg
         assert partitions.get_last_partition_key() == "2026-10-06"
 
 
-@pytest.mark.parametrize("start", ["2026-06-17", "2026-09-01"])
-def test_every_code_location_has_the_partitions_of_daily_partitions(
-    world: World, monkeypatch: pytest.MonkeyPatch, start: str
-) -> None:
-    """Whatever the archive has: otherwise Dagster could not materialize assets of two of them together."""
-    world.store(sample_response(DAY))
-    if start != "2026-06-17":
-        monkeypatch.setenv("ORPIPELINE_START_DATE", start)
-    locations = [build_defs(), stand_alone_defs(load_settings())]
-    specs = [spec for defs in locations for spec in defs.resolve_all_asset_specs()]
-    specs += orpipeline.external_specs()
-    assert {spec.partitions_def for spec in specs} == {orpipeline.daily_partitions(), None}
-    assert orpipeline.daily_partitions().get_first_partition_key() == start
-
-
 def test_an_asset_added_to_the_stand_alone_code_location_is_materialized_together_with_ours(world: World) -> None:
     @dg.asset(
         partitions_def=orpipeline.daily_partitions(),
