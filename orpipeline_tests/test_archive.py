@@ -33,7 +33,7 @@ RESTATED = FIRST.replace(b'"usage_share":0.', b'"usage_share":0.0', 1)
 HTML = b"<html>busy</html>"
 
 
-@pytest.fixture(params=["folder", "objects"])
+@pytest.fixture(params=["folder", pytest.param("objects", marks=pytest.mark.slow)])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Archive:
     if request.param == "folder":
         return Archive(tmp_path / "raw")

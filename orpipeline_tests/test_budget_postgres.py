@@ -22,6 +22,8 @@ from orpipeline_tests.servers import PostgresServer, free_port
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 TRANSIENT, PERSON = NextAttempt.TRANSIENT, NextAttempt.NEEDS_PERSON
 
+pytestmark = pytest.mark.slow  # a server
+
 
 @pytest.fixture
 def url(postgres_server: PostgresServer, database: str) -> str:
@@ -148,30 +150,7 @@ def test_while_the_server_is_away_no_request_is_sent_and_then_it_works_again(
     assert Budget(url).state().used_last_minute == 2
 
 
-def test_a_connection_that_is_lost_during_a_transaction_counts_nothing(
-    postgres_server: PostgresServer, url: str
-) -> None:
-    Budget(url).spend()
-
-    def lose_the_connection() -> None:
-        with Budget(url)._transaction() as entries:
-            postgres_server.sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'budget'"
-            )
-            entries.add_request()
-
-    with pytest.raises(StoreError, match="cannot be used") as caught:
-        lose_the_connection()
-    assert (caught.value.next_attempt, "\n" in str(caught.value)) == (TRANSIENT, False)
-    assert Budget(url).state().used_last_minute == 1
-
-
 # What can be wrong with the database
-
-
-def test_the_state_creates_nothing(postgres_server: PostgresServer, database: str, url: str) -> None:
-    assert Budget(url).state().used_last_day == 0
-    assert postgres_server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'orpipeline'", database) == "0"
 
 
 @pytest.fixture(scope="module")
@@ -220,17 +199,6 @@ def test_what_is_wrong_is_one_line_without_a_password(
     assert "\n" not in message
     assert "-one" not in message
     assert caught.value.next_attempt is next_attempt
-
-
-def test_after_the_first_use_a_user_needs_rights_on_the_tables_only(
-    server_with_passwords: PostgresServer, database: str, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Budget(url).spend()
-    for what in ("SCHEMA orpipeline", "ALL TABLES IN SCHEMA orpipeline"):
-        server_with_passwords.sql(f"GRANT ALL ON {what} TO guarded", database)
-    monkeypatch.setenv("PGPASSWORD", "the-right-one")
-    Budget(url.replace("postgres@", "guarded@")).spend()
-    assert Budget(url).state().used_last_minute == 2
 
 
 def test_without_psycopg_it_names_the_extra() -> None:

@@ -32,10 +32,9 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.tables import Tables
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import ORPIPELINE
-from orpipeline_tests.processes import held_open, let_go
 from orpipeline_tests.world import World, local
 
-pytestmark = pytest.mark.promise
+pytestmark = [pytest.mark.promise, pytest.mark.slow]
 
 NOW = datetime.now(UTC)
 DAY = NOW.date() - timedelta(days=1)
@@ -323,7 +322,6 @@ def end_and_heal(
     return Outcome(done, left, files, place.state(expected))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", KILLS)
 def test_a_killed_run_leaves_complete_revisions_and_the_next_run_heals(
     step: str,
@@ -341,7 +339,6 @@ def test_a_killed_run_leaves_complete_revisions_and_the_next_run_heals(
     assert outcome.healed == (2, 2)
 
 
-@pytest.mark.slow
 def test_runs_killed_one_after_another_in_an_empty_folder_leave_nothing_half_done(
     api: LocalApi, tmp_path: Path, sizes: dict[str, int], expected: dict[int, Frames]
 ) -> None:
@@ -362,58 +359,9 @@ def test_runs_killed_one_after_another_in_an_empty_folder_leave_nothing_half_don
     assert place.state(expected) == (1, 1)
 
 
-# Interrupted
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
-    ids=lambda kind: kind.name,
-)
-def test_a_run_interrupted_while_it_waits_for_the_api_prints_one_line_and_changes_nothing(
-    api: LocalApi, tmp_path: Path, expected: dict[int, Frames], kind: signal.Signals
-) -> None:
-    process: subprocess.Popen[str]
-
-    def interrupt(handler: BaseHTTPRequestHandler) -> None:
-        process.send_signal(kind)
-        handler.rfile.read()  # returns when the client is gone
-
-    api.serve(Reply(act=interrupt), RESPONSES[1])
-    place = Place(tmp_path, api.base_url)
-    process = place.start()
-    assert_one_line(ended(process), 130)
-    assert len(api.requests) == 1
-    assert place.state(expected) == (0, 0)
-
-
-INTERRUPTIONS = {
-    "SIGTERM while the response is archived": EarlyEnd(f"{PUT} > obstore:put", 1, 1, "SIGTERM"),
-    "SIGINT before the commit": EarlyEnd(COMMIT, 2, 1, "SIGINT"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", INTERRUPTIONS)
-def test_an_interrupted_run_prints_one_line_and_leaves_complete_revisions(
-    step: str,
-    first: Place,
-    shared_api: LocalApi,
-    sizes: dict[str, int],
-    expected: dict[int, Frames],
-    tmp_path: Path,
-) -> None:
-    end = INTERRUPTIONS[step]
-    outcome = end_and_heal(end, first.copy(tmp_path), shared_api, sizes, expected)
-    assert_one_line(outcome.first, 130)
-    assert outcome.left == (end.archived, end.in_tables)
-    assert outcome.healed == (2, 2)
-
-
 # The disk is full
 
 
-@pytest.mark.slow
 def test_a_commit_that_the_disk_has_no_room_for_fails_and_changes_no_table(
     first: Place, shared_api: LocalApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
 ) -> None:
@@ -425,7 +373,6 @@ def test_a_commit_that_the_disk_has_no_room_for_fails_and_changes_no_table(
     assert (outcome.left, outcome.healed) == ((2, 1), (2, 2))
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_after_the_commit_loses_nothing(
     first: Place, shared_api: LocalApi, sizes: dict[str, int], expected: dict[int, Frames], tmp_path: Path
 ) -> None:
@@ -438,7 +385,6 @@ def test_a_disk_that_is_full_after_the_commit_loses_nothing(
 # Two processes at once
 
 
-@pytest.mark.slow
 def test_two_runs_of_a_day_at_once_make_one_revision(
     api: LocalApi, first: Place, expected: dict[int, Frames], tmp_path: Path
 ) -> None:
@@ -460,32 +406,3 @@ def test_two_runs_of_a_day_at_once_make_one_revision(
             assert done.stderr == ""
     assert place.state(expected) == (2, 2)
     assert len(api.requests) == 2
-
-
-@pytest.mark.slow
-def test_a_run_waits_until_a_reader_closes_the_warehouse(
-    first: Place, expected: dict[int, Frames], tmp_path: Path
-) -> None:
-    place = first.copy(tmp_path)
-    with held_open(local(place.settings.warehouse), read_only=True) as reader:
-        # The second attempt to open the warehouse for loading comes only after the reader has made the first one fail.
-        run = place.start(at=f"{LOAD} > duckdb:connect 2", by="SIGSTOP")
-        assert os.WIFSTOPPED(os.waitpid(run.pid, os.WUNTRACED)[1])
-        let_go(reader)
-        reader.wait()
-        run.send_signal(signal.SIGCONT)
-        done = ended(run)
-    assert_succeeded(done)
-    assert place.state(expected) == (2, 2)
-
-
-@pytest.mark.slow
-def test_a_run_that_cannot_lock_the_warehouse_names_the_process_that_has_it_open(
-    first: Place, expected: dict[int, Frames], tmp_path: Path
-) -> None:
-    place = first.copy(tmp_path)
-    with held_open(local(place.settings.warehouse), read_only=True) as reader:
-        done = place.run(lock_wait_seconds=1)
-    assert_one_line(done, 1)
-    assert f"(PID {reader.pid})" in done.stderr
-    assert place.state(expected) == (2, 1)

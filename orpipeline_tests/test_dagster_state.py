@@ -1,4 +1,4 @@
-"""Dagster's state: many processes create it at once, and a broken one does not keep a day from being fetched."""
+"""Dagster's state: a broken one does not keep a day from being fetched."""
 
 from __future__ import annotations
 
@@ -8,51 +8,19 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from orpipeline.archive import Archive
+from orpipeline.cli.dagster_state import dagster_instance
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command
-from orpipeline_tests.imports import materialized
-from orpipeline_tests.processes import let_go, started
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-
-OPEN = """
-import sys
-from orpipeline.cli.dagster_state import dagster_instance
-print("open", flush=True)
-sys.stdin.read()
-with dagster_instance():
-    pass
-"""
-
-
-def open_at_once(home: Path, count: int) -> list[int]:
-    """Open Dagster's instance in several processes at the same moment, and return their exit codes."""
-    home.mkdir()
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv("DAGSTER_HOME", str(home))
-        processes = [stack.enter_context(started(OPEN)) for _ in range(count)]
-        for process in processes:
-            let_go(process)
-        return [process.wait(timeout=120) for process in processes]
-
-
-@pytest.mark.slow
-def test_processes_that_start_at_once_in_a_new_folder_share_one_state(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    assert open_at_once(home, 4) == [0] * 4
-    for database in home.rglob("*.db"):
-        with sqlite3.connect(database) as connection:
-            assert len(connection.execute("SELECT * FROM alembic_version").fetchall()) == 1, database
 
 
 @pytest.fixture
@@ -76,7 +44,11 @@ def archive(tmp_path: Path) -> Archive:
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Dagster's state, created once."""
     home = tmp_path_factory.mktemp("pristine") / "home"
-    assert open_at_once(home, 1) == [0]
+    home.mkdir()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAGSTER_HOME", str(home))
+        with dagster_instance():
+            pass
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
     return home
 
@@ -87,11 +59,6 @@ def add_a_second_head(home: Path) -> None:
         connection.execute("INSERT INTO alembic_version VALUES ('567bc23fd1ac')")
 
 
-def upgrade(home: Path) -> None:
-    with sqlite3.connect(home / "history" / "runs.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-
-
 def put_a_file_in_place_of_a_folder(home: Path) -> None:
     shutil.rmtree(home / "schedules")
     (home / "schedules").touch()
@@ -99,9 +66,7 @@ def put_a_file_in_place_of_a_folder(home: Path) -> None:
 
 BROKEN: dict[str, Callable[[Path], object]] = {
     "several heads": add_a_second_head,
-    "a damaged database": lambda home: (home / "history" / "runs.db").write_bytes(b"damaged" * 1000),
     "a file in place of a folder": put_a_file_in_place_of_a_folder,
-    "a damaged dagster.yaml": lambda home: (home / "dagster.yaml").write_text("run_queue: ["),
     "a missing engine": lambda home: (home / "dagster.yaml").write_text(
         "run_storage: {module: dagster_missing, class: Missing, config: {}}"
     ),
@@ -129,19 +94,6 @@ def test_run_fetches_and_archives_the_day_although_dagsters_state_cannot_be_open
     assert len(api.requests) == 1
 
 
-def test_the_advice_for_a_corrupt_state_works(tmp_path: Path, online: dict[str, str], pristine: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(pristine, home)
-    add_a_second_head(home)
-    done = run_command("run", folder=tmp_path, environment=online)
-    assert "Several processes created it at once." in done.stderr
-    assert f"move {home} away" in done.stderr
-    home.rename(tmp_path / "away")
-    assert run_command("import", str(tmp_path / "data" / "raw"), folder=tmp_path, environment=online).returncode == 0
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert materialized(instance)["model_leaderboard"] == {YESTERDAY.isoformat()}
-
-
 def test_a_state_that_breaks_during_the_run_loses_nothing(
     tmp_path: Path, api: LocalApi, online: dict[str, str], archive: Archive, pristine: Path
 ) -> None:
@@ -161,13 +113,6 @@ def test_a_state_that_breaks_during_the_run_loses_nothing(
     assert done.stderr.splitlines()[-1].startswith(f"orpipeline: The archive has {YESTERDAY}. Dagster's state")
     assert archive.is_current(YESTERDAY)
     assert len(api.requests) == 1
-
-
-def test_an_api_that_fails_too_is_named(tmp_path: Path, api: LocalApi, online: dict[str, str]) -> None:
-    api.serve(Reply(b'{"error": {"code": 401, "message": "no"}}', 401))
-    done = run_command("run", folder=tmp_path, environment={**online, "DAGSTER_HOME": "~nobody-has-this-name/x"})
-    assert "Cannot store Dagster's state" in done.stderr
-    assert f"{YESTERDAY} could not be fetched either: The API does not accept the key" in done.stderr
 
 
 # The command `fetch`

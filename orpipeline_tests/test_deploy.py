@@ -10,22 +10,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from orpipeline.archive import Archive
-from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.settings import API_KEY, PREFIX, Settings, load_settings
-from orpipeline.testing import LocalApi, sample_response
-from orpipeline.testing.local_api import KEY
-from orpipeline_tests.cluster import DEPLOY, PROJECT, Cluster, wait_until
+from orpipeline_tests.cluster import DEPLOY, PROJECT
 from orpipeline_tests.commands import run_command
-from orpipeline_tests.servers import PostgresServer, S3Server, free_port
 
 pytestmark = pytest.mark.skipif(not DEPLOY.exists(), reason="these tests are installed without the recipes")
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
@@ -102,15 +95,6 @@ def test_every_process_of_dagster_stores_its_state_in_postgres_and_events_in_bat
     assert "DAGSTER_EVENT_BATCH_SIZE=1000" in (DEPLOY / "Dockerfile").read_text()
 
 
-def test_dagsters_settings_agree_with_those_for_one_machine() -> None:
-    ours, deployed = yaml.safe_load((PROJECT / "dagster.yaml").read_text()), _yaml("dagster.postgres.yaml")
-    for part in ("retention", "python_logs", "telemetry", "nux"):
-        assert deployed[part] == ours[part]
-    assert deployed["run_monitoring"].items() >= ours["run_monitoring"].items()
-    helm = _yaml("values.yaml")["concurrency"]
-    assert helm["runs"]["maxConcurrentRuns"] == deployed["concurrency"]["runs"]["max_concurrent_runs"]
-
-
 def test_the_image_installs_extras_that_exist() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     (extras,) = re.findall(r"^ARG EXTRAS=(.+)$", text, re.MULTILINE)
@@ -155,55 +139,3 @@ def test_cron_runs_commands_that_exist(tmp_path: Path) -> None:
         found = re.fullmatch(r"(?:[\d*]+ ){5}orpipeline set -a; \. /etc/orpipeline/env; exec \S+/orpipeline (.+)", job)
         assert found
         assert run_command(*found[1].split(), "--help", folder=tmp_path).returncode == 0
-
-
-@pytest.mark.slow
-def test_the_deployed_processes_work_together(
-    tmp_path: Path, postgres_server: PostgresServer, database: str, s3_server: S3Server, bucket: str, api: LocalApi
-) -> None:
-    postgres_server.create_database(f"{database}_dagster")
-    settings = {
-        "ORPIPELINE_ARCHIVE": f"{bucket}/raw",
-        "ORPIPELINE_REPORTS": f"{bucket}/reports",
-        "ORPIPELINE_STATE": postgres_server.url(database),
-        "ORPIPELINE_BASE_URL": api.base_url,
-        "OPENROUTER_API_KEY": KEY,
-    }
-    newest, noon = newest_completed_day(utc_now()), utc_now().replace(hour=12) - timedelta(days=1)
-    day, before = str(newest), str(newest - timedelta(days=1))
-    archived = sample_response(newest - timedelta(days=1))
-    Archive(f"{bucket}/raw").put(archived, fetched_at=noon, source="a test", origin="import")
-    with Cluster(tmp_path / "cluster", postgres_server, s3_server, settings, database=f"{database}_dagster") as cluster:
-        cluster.wait_until_ready()
-        assert set(cluster.automation().values()) == {"RUNNING"}
-        _assert_that_health_checks_tell_the_truth(cluster)
-
-        # The sensor's own work: it sees that the tables lack an archived day, and a worker loads it. The newest day can
-        # be its schedule's still, so a person starts it here.
-        wait_until(lambda: before in cluster.materialized_days("model_leaderboard"), 180, f"{before} to be loaded")
-        (first,) = cluster.launch_days([day], fetch="auto")
-        assert cluster.wait_for_runs([first]) == {first: "SUCCESS"}
-        assert KEY not in "".join(cluster.log(name) for name in cluster.processes)
-
-        cluster.kill("orpipeline")
-        cluster.start("orpipeline")
-        cluster.wait_until_ready()
-        (again,) = cluster.launch_days([day], fetch="never")
-        assert cluster.wait_for_runs([again]) == {again: "SUCCESS"}
-    assert 1 <= len(api.requests) <= 2  # at 21:40 UTC, a schedule fetches the day again
-
-
-def _assert_that_health_checks_tell_the_truth(cluster: Cluster) -> None:
-    """The health checks of the Dockerfile and of compose.yaml succeed; a code location's fails without a server."""
-    services = _yaml("compose.yaml")["services"]
-    assert services["daemon"]["healthcheck"]["test"] == ["CMD", "dagster-daemon", "liveness-check"]
-    assert "/server_info" in services["webserver"]["healthcheck"]["test"][-1]
-    assert '"dagster", "api", "grpc-health-check", "-p"' in (DEPLOY / "Dockerfile").read_text()
-
-    def code_location(port: int) -> int:
-        return cluster.run("dagster", "api", "grpc-health-check", "-p", str(port)).returncode
-
-    assert httpx.get(f"{cluster.url}/server_info", trust_env=False).status_code == 200
-    assert cluster.run("dagster-daemon", "liveness-check").returncode == 0
-    assert code_location(cluster.ports["second"]) == 0
-    assert code_location(free_port()) == 1

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -83,22 +80,6 @@ def test_the_reference_has_every_setting_with_its_meaning_and_marks_secrets() ->
         assert field.description in row
         assert ("secret" in row) == (name == "alert_webhook")
     assert re.search(rf"^\| `{API_KEY}` .*secret", text, re.MULTILINE)
-
-
-def test_the_shell_completes_commands_and_options() -> None:
-    words = {"orpipeline lea": "leaderboard", "orpipeline leaderboard --sc": "--scope"}
-    for typed, completed in words.items():
-        last = str(len(typed.split()) - 1)
-        request = {"_ORPIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": last}
-        program = [sys.executable, "-m", "orpipeline.cli.app"]
-        done = subprocess.run(program, env={**os.environ, **request}, capture_output=True, text=True, check=True)
-        assert done.stdout.split(",")[-1].strip() == completed
-
-
-def test_the_picture_of_a_terminal_loads_nothing() -> None:
-    picture = (DOCS / "images" / "terminal.svg").read_text()
-    assert "orpipeline&#160;leaderboard&#160;--demo" in picture
-    assert re.findall(r"@import|@font-face|href=|url\((?!#)|<script|<image", picture) == []
 
 
 FIRST, NEWEST = date(2026, 8, 24), date(2026, 10, 6)

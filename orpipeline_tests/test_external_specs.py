@@ -126,16 +126,6 @@ def test_the_specs_describe_the_assets_as_the_pipeline_does(world: World) -> Non
             assert metadata.items() <= dict(other.metadata).items()
 
 
-def test_resources_are_those_of_build_defs(world: World) -> None:
-    for prefix in ("openrouter", "second"):
-        ours = orpipeline.resources(world.settings, key_prefix=prefix)
-        assert list(ours) == list(orpipeline.build_defs(world.settings, key_prefix=prefix).resources or {})
-    with pytest.raises(orpipeline.SettingsError, match="key_prefix='No' is not a valid name"):
-        orpipeline.resources(world.settings, key_prefix="No")
-    with pytest.raises(orpipeline.SettingsError, match="key_prefix='No' is not a valid name"):
-        orpipeline.external_specs(world.settings, key_prefix="No")
-
-
 @pytest.mark.slow  # three code servers
 def test_a_workspace_with_both_code_locations_has_each_asset_once(tmp_path: Path) -> None:
     """Whatever the order of the locations' names, which decides between equal specs."""

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orpipeline.archive import Archive
@@ -178,7 +178,6 @@ def published_responses(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=10, deadline=None)
 @given(st.lists(published_responses(), min_size=5, max_size=8))
 def test_tables_equal_an_independent_calculation_for_any_responses(found: list[dict[str, Any]]) -> None:
     dated = [

@@ -80,13 +80,6 @@ def test_many_days_at_once_give_the_same_rows_as_each_day_alone() -> None:
         assert getattr(together, frame).equals(pl.concat(alone))
 
 
-def test_an_invalid_day_does_not_affect_another() -> None:
-    frames = parse([(DAY, b"<html>"), (NEXT, sample_response(NEXT))])
-    assert frames.responses["as_of"].to_list() == [DAY, NEXT]
-    assert set(frames.task_classifications["as_of"]) == {NEXT}
-    assert frames.defects == [Defect(DAY, "(response)", "(not JSON)")]
-
-
 @pytest.mark.parametrize(
     ("number", "share"),
     [(0, 0.0), (1, 1.0), (-0.0, 0.0), (5e-324, 5e-324), (10**200, 1e200), (math.inf, math.inf), (-math.inf, -math.inf)],

@@ -24,13 +24,12 @@ from rich.console import Console
 
 from orpipeline.archive import Archive
 from orpipeline.cli.board import Board, Ranking, board_of
-from orpipeline.cli.formats import as_csv, as_json, as_markdown, print_table
+from orpipeline.cli.formats import as_csv, as_markdown, print_table
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.frames import parse
 from orpipeline.contracts.tables import EXPORTED
 from orpipeline.defs import metadata
 from orpipeline.defs.alerts import alert_text
-from orpipeline.defs.io_manager import WarehouseIOManager
 from orpipeline.load import Loaded, load_days
 from orpipeline.report.data import ReportData
 from orpipeline.report.files import csv_of
@@ -47,7 +46,7 @@ from orpipeline_tests.hostile import NAMES
 from orpipeline_tests.report_data import NEWEST, Page, days_before, page_of, report_of, warehouse_of
 from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.world import NAMES as ASSETS
-from orpipeline_tests.world import QUIET, World
+from orpipeline_tests.world import World
 
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 ALL_NAMES = list(NAMES.values())
@@ -164,11 +163,6 @@ def test_csv_shows_each_name_and_a_spreadsheet_computes_none(board: pl.DataFrame
         assert [cell for cell in cells if re.match(r"[=@]|[+-](?![0-9.]+(e-?[0-9]+)?(,|$))", cell)] == []
 
 
-def test_json_has_each_name_unchanged(board: pl.DataFrame) -> None:
-    document = json.loads(as_json(board, as_of=NEWEST, citation=CITATION))
-    assert [row["model_id"] for row in document["rows"]] == ALL_NAMES
-
-
 def test_the_page_shows_each_name_as_text_and_gets_no_element_from_it(
     ordinary: ReportData, hostile: ReportData
 ) -> None:
@@ -239,33 +233,6 @@ def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: 
                 assert not [bad for bad in ALL_NAMES if bad in f"{key} {getattr(value, 'value', value)}"]
 
 
-def test_an_io_manager_stores_and_loads_partitions_with_each_name(tmp_path: Path) -> None:
-    keys = [NAMES[name] for name in ("SQL", "quotes", "formats", "Jinja", "paths", "emoji", "a table's cell")]
-    partitions = dg.StaticPartitionsDefinition(keys)
-
-    @dg.asset(partitions_def=partitions, metadata={"partition_expr": "shop"})
-    def shops(context: dg.AssetExecutionContext) -> pl.DataFrame:
-        return pl.DataFrame({"shop": [context.partition_key]})
-
-    seen: list[str] = []
-
-    @dg.asset(partitions_def=partitions)
-    def reader(shops: pl.DataFrame) -> None:
-        seen.extend(shops["shop"])
-
-    io_manager = WarehouseIOManager(database=str(tmp_path / "shops.duckdb"))
-    with dg.DagsterInstance.ephemeral() as instance:
-        for key in keys:
-            dg.materialize(
-                [shops, reader],
-                partition_key=key,
-                instance=instance,
-                resources={"io_manager": io_manager},
-                run_config=QUIET,
-            )
-    assert seen == keys
-
-
 # From the response to every file and event
 
 
@@ -322,18 +289,6 @@ def test_names_stay_text_from_the_response_to_every_output(world: World, tmp_pat
     assert written == reports | exported | {tmp_path / "to" / f"{name}.parquet" for name in EXPORTED}
 
 
-def test_names_of_a_rejected_response_are_shown_in_one_line(world: World, tmp_path: Path) -> None:
-    def bend(data: dict[str, Any]) -> None:
-        for model, name in zip(tag(data, "math")["models"], reversed(ALL_NAMES), strict=False):
-            model["id"] = f"{name}/other"
-
-    world.store(sample_response(DAY, change=bend))
-    done = run_command("rebuild", folder=tmp_path, environment={"ORPIPELINE_DATA_DIR": str(world.folder)})
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "no_other_bucket" in done.stderr
-    assert unprintable(done.stdout + done.stderr) == set()
-
-
 # Days, file names and sizes
 
 
@@ -345,17 +300,6 @@ def test_a_name_in_place_of_a_day_is_archived_as_undated(tmp_path: Path) -> None
         assert (one.as_of, archive.read(one).source) == (None, as_of.replace("\x00", ""))
     folders = {path.parent for path in tmp_path.rglob("*") if path.is_file()}
     assert folders == {tmp_path / "data" / "raw" / "task_classifications" / "undated"}
-
-
-def test_a_file_with_a_hostile_name_is_named_in_one_line(tmp_path: Path) -> None:
-    names = {"f" + re.sub("[/\x00]", "_", name)[:100] for name in ALL_NAMES}
-    (tmp_path / "inbox").mkdir()
-    for name in names:
-        (tmp_path / "inbox" / f"{name}.json").write_text("{}")
-    done = run_command("import", "--dry-run", "inbox", folder=tmp_path)
-    assert done.returncode == 1
-    assert unprintable(done.stdout + done.stderr) == set()
-    assert sum(line.startswith("rejected: ") for line in done.stdout.splitlines()) == len(names)
 
 
 def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,12 +10,12 @@ import pytest
 
 from orpipeline.archive import Archive, Revision
 from orpipeline.capture import Fetch, capture
-from orpipeline.errors import NextAttempt, SettingsError, StoreError, UnreadableResponseError
+from orpipeline.errors import NextAttempt, SettingsError, StoreError
 from orpipeline.load import validate_days
 from orpipeline.openrouter.client import Client, open_client
 from orpipeline.settings import Settings
 from orpipeline.stores import Store
-from orpipeline.testing import LocalApi, Reply, fixed_clock, sample_response
+from orpipeline.testing import LocalApi, fixed_clock, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.raw import files
 from orpipeline_tests.servers import S3Server, free_port
@@ -55,6 +54,7 @@ def bodies(archive: Archive, day: date = DAY) -> list[bytes]:
 # Transfers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["drop", "swallow", 503])
 def test_an_upload_that_is_cut_off_or_gets_no_response_is_repeated_and_stored_once(
     archive: Archive, proxy: StoreProxy, fault: Fault
@@ -64,6 +64,7 @@ def test_an_upload_that_is_cut_off_or_gets_no_response_is_repeated_and_stored_on
     assert (bodies(archive), len(files(archive))) == ([FIRST], 1)
 
 
+@pytest.mark.slow
 def test_a_year_is_listed_with_one_request_and_read_with_one_for_each_file(archive: Archive, proxy: StoreProxy) -> None:
     days = [DAY - timedelta(days=n) for n in range(20)]  # S3 lists 1,000 objects in a request
     for day in days:
@@ -76,14 +77,6 @@ def test_a_year_is_listed_with_one_request_and_read_with_one_for_each_file(archi
     proxy.requests.clear()
     assert len(validate_days(reader, days, now=NOON).chosen) == len(days)
     assert len(proxy.requests) == 1 + len(days)
-
-
-def test_many_responses_are_read_at_once(archive: Archive, proxy: StoreProxy) -> None:
-    revisions = [put(archive, FIRST + b" " * n, n) for n in range(8)]
-    proxy.reject = lambda _: time.sleep(0.25)
-    began = time.monotonic()
-    assert len(list(archive.read_all(revisions))) == 8
-    assert time.monotonic() - began < 8 * 0.25
 
 
 # The spool
@@ -106,6 +99,7 @@ def captured(client: Client, archive: Archive, fetch: Fetch, spool: Archive, *, 
         return capture(client, archive, [DAY + timedelta(days=days)], fetch, now, spool=spool)
 
 
+@pytest.mark.slow
 def test_a_response_waits_in_the_spool_if_the_store_fails_after_the_fetch(
     archive: Archive, proxy: StoreProxy, api: LocalApi, client: Client, spool: Archive
 ) -> None:
@@ -127,44 +121,6 @@ def test_a_response_waits_in_the_spool_if_the_store_fails_after_the_fetch(
     assert bodies(archive) == [FIRST]
 
 
-@pytest.mark.parametrize("fetch", [Fetch.auto, pytest.param(Fetch.always, marks=pytest.mark.slow)])
-def test_during_an_outage_the_newest_day_is_fetched_and_archived_afterwards(
-    archive: Archive, proxy: StoreProxy, api: LocalApi, client: Client, spool: Archive, fetch: Fetch
-) -> None:
-    before = DAY - timedelta(days=1)
-    api.serve(sample_response(before), FIRST)
-    captured(client, archive, Fetch.auto, spool, days=-1)
-    proxy.fail(503, ".", times=1000)
-    for _ in range(2):
-        with pytest.raises(StoreError, match="The response waits in"):
-            captured(client, archive, fetch, spool)
-    with pytest.raises(StoreError, match=r"Try again later.$"):
-        captured(client, archive, Fetch.never, spool)
-    requests = len(api.requests)
-    assert requests == (2 if fetch is Fetch.auto else 3)
-    proxy.recover()
-    assert captured(client, archive, Fetch.auto, spool) is None
-    assert len(api.requests) == requests
-    assert (bodies(archive), archive.days(), spool.all()) == ([FIRST], [before, DAY], [])
-
-
-def test_an_unreadable_response_waits_too(
-    archive: Archive, proxy: StoreProxy, api: LocalApi, client: Client, spool: Archive
-) -> None:
-    api.serve(Reply(b"<html>busy</html>", 200))
-    proxy.fail(503, "PUT .*/undated/", times=100)
-    with pytest.raises(StoreError, match=r"HTTP 503.*waits in .*/spool/.*/undated/"):
-        captured(client, archive, Fetch.auto, spool)
-    proxy.recover()
-    captured(client, archive, Fetch.never, spool)
-    (undated,) = archive.all()
-    assert (archive.read(undated).body, spool.all()) == (b"<html>busy</html>", [])
-    api.serve(Reply(b"<html>busier</html>", 200))
-    with pytest.raises(UnreadableResponseError, match=r"archived as s3://.*/undated/"):
-        captured(client, archive, Fetch.auto, spool)
-    assert (len(archive.all()), spool.all()) == (2, [])
-
-
 def test_a_folder_that_does_not_take_a_response_gets_it_later(
     api: LocalApi, client: Client, spool: Archive, tmp_path: Path
 ) -> None:
@@ -184,6 +140,7 @@ def test_a_folder_that_does_not_take_a_response_gets_it_later(
 # Wrong settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "message"),
     [
@@ -223,18 +180,6 @@ def test_a_store_with_wrong_settings_is_named_in_one_line_and_the_day_is_not_los
     assert S3Server.SECRET not in text
     assert caught.value.next_attempt is (NextAttempt.TRANSIENT if case == "unreachable" else NextAttempt.NEEDS_PERSON)
     assert (len(api.requests), bodies(spool)) == (1, [FIRST])
-
-
-@pytest.mark.slow
-def test_a_store_that_does_not_respond_fails_in_seconds(archive: Archive, s3_server: S3Server) -> None:
-    s3_server.freeze()
-    try:
-        began = time.monotonic()
-        with pytest.raises(StoreError, match="did not respond in time"):
-            archive.days()
-        assert time.monotonic() - began < 25
-    finally:
-        s3_server.thaw()
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/raw", "gs://bucket/raw", "az://container/raw"])

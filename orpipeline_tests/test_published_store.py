@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import partial
@@ -16,10 +15,7 @@ import pytest
 from obstore.store import from_url
 from polars.testing import assert_frame_equal
 
-import orpipeline
-from orpipeline import NotPublishedError, Settings
 from orpipeline.contracts.tables import EXPORTED
-from orpipeline.errors import StoreError
 from orpipeline.testing import sample_response
 from orpipeline_tests.publishing import Place
 from orpipeline_tests.servers import S3Server
@@ -28,6 +24,8 @@ from orpipeline_tests.world import NAMES, World, days_of, failure_of, publish
 
 DAYS = [date(2026, 9, 30), date(2026, 10, 1)]
 NEW = date(2026, 10, 2)
+
+pytestmark = pytest.mark.slow  # a server
 
 
 @pytest.fixture
@@ -56,30 +54,6 @@ def test_read_downloads_the_newest_copy(place: Place) -> None:
             assert_frame_equal(place.read(name), tables.read(name))
     place.load(NEW)
     assert place.read("snapshots")["as_of"].to_list() == [*DAYS, NEW]
-
-
-@pytest.mark.slow
-def test_many_readers_at_once_and_a_writer_see_whole_copies(place: Place) -> None:
-    seen, errors = set[int](), list[BaseException]()
-
-    def read() -> None:
-        try:
-            for _ in range(4):
-                snapshots, models = place.read("snapshots"), place.read("task_models")
-                assert set(snapshots["as_of"]) <= set(models["as_of"])
-                seen.add(len(snapshots))
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    place.load(NEW)
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert seen <= {len(DAYS), len(DAYS) + 1}
-    assert len(place.read("snapshots")) == len(DAYS) + 1
 
 
 def test_each_file_is_sent_once_with_snapshots_last_and_nothing_without_a_change(
@@ -124,14 +98,6 @@ def _reject_put(part: str, request: str) -> int | None:
     return 403 if request.startswith("PUT") and part in request else None
 
 
-def test_without_a_copy_or_a_bucket_the_error_states_it(tmp_path: Path, bucket: str) -> None:
-    with pytest.raises(NotPublishedError, match=r"no published copy at s3://test-.*orpipeline run"):
-        orpipeline.read("snapshots", settings=Settings(data_dir=tmp_path, reports=bucket))
-    with pytest.raises(StoreError, match=r"Cannot read s3://nowhere.*ORPIPELINE_REPORTS.*does not exist"):
-        orpipeline.read("snapshots", settings=Settings(data_dir=tmp_path, reports="s3://nowhere"))
-
-
-@pytest.mark.slow
 def test_the_report_of_a_run_is_in_the_bucket_and_a_browser_shows_it(
     tmp_path: Path, proxy: StoreProxy, bucket: str
 ) -> None:

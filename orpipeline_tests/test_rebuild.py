@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from orpipeline import load
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import WarehouseError
 from orpipeline.load import Rebuilt, load_days, rebuild
@@ -24,7 +23,7 @@ from orpipeline.testing.local_api import KEY
 from orpipeline.warehouse.schema import REGISTER
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import run_command
-from orpipeline_tests.imports import WEEK, files, respelt, restated, served
+from orpipeline_tests.imports import WEEK, files, restated, served
 from orpipeline_tests.world import NOON, World, days_of, local
 
 FIRST, DAY, LAST = DAYS = WEEK[:3]
@@ -99,22 +98,18 @@ def test_deleted_tables_are_rebuilt_row_for_row(filled: World) -> None:
     assert files(local(filled.archive.place)) == archived
     assert before["snapshots"]["revision"].to_list() == [1, 3, 1]
     assert before["snapshots"]["origin"].to_list() == list(ORIGINS.values())
-
-
-def test_rebuilt_tables_equal_those_of_a_run(world: World) -> None:
-    world.store(sample_response(DAY))
-    assert world.run(DAY).success
-    before = rows(world)
-    local(world.warehouse.place).unlink()
-    rebuild_all(world)
-    assert_same_rows(world, before, [DAY])
+    api, demo = before["snapshots"]["citation"][1:]
+    assert (api.startswith("Source: OpenRouter"), "made up" in demo, "Source: OpenRouter" in demo) == (
+        True,
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
     "statement",
     [
         f"UPDATE openrouter.snapshots SET window_days = 30 WHERE as_of = '{DAY}'",
-        f"DELETE FROM openrouter.macro_categories WHERE as_of >= '{DAY}' AND key = 'data'",
         "UPDATE openrouter.author_leaderboard SET usage_share = 0 WHERE usage_rank = 1",
     ],
 )
@@ -127,19 +122,12 @@ def test_changes_by_hand_are_undone(filled: World, statement: str) -> None:
         assert connection.execute("FROM openrouter.mine").fetchall() == [(1,)]
 
 
-def test_a_newer_revision_and_other_bytes_get_into_the_tables(filled: World) -> None:
-    filled.store(respelt(sample_response(LAST)), origin="api", fetched_at=served(LAST, 20))
-    filled.store(sample_response(FIRST, change=restated(0.004)), fetched_at=served(FIRST, 20))
-    rebuild_all(filled)
-    assert filled.warehouse.read("snapshots")["revision"].to_list() == [2, 3, 2]
-
-
 # Which days
 
 
 @pytest.mark.parametrize(
     ("since", "until", "expected"),
-    [(DAY, DAY, [DAY]), (DAY, None, [DAY, LAST]), (None, DAY, [FIRST, DAY]), (WEEK[4], WEEK[6], [])],
+    [(DAY, DAY, [DAY]), (WEEK[4], WEEK[6], [])],
 )
 def test_a_range_rebuilds_its_days_only(
     filled: World, since: date | None, until: date | None, expected: list[date]
@@ -148,13 +136,6 @@ def test_a_range_rebuilds_its_days_only(
     assert rebuild_all(filled, since, until) == Rebuilt(days=expected)
     still_changed = filled.warehouse.read("task_models").filter(pl.col("position") > 100)
     assert set(still_changed["as_of"]) == set(DAYS) - set(expected)
-
-
-def test_many_days_are_rebuilt_in_batches(filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = rows(filled)
-    monkeypatch.setattr(load, "DAYS_AT_ONCE", 2)
-    rebuild_all(filled)
-    assert_same_rows(filled, before)
 
 
 # Rejected, damaged and missing responses
@@ -239,10 +220,6 @@ def _cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def _no_database(path: Path) -> None:
-    path.write_bytes(b"as_of,share\n" * 5000)
-
-
 def _damaged_log(path: Path) -> None:
     with duckdb.connect(path) as connection:
         connection.execute("PRAGMA disable_checkpoint_on_shutdown")
@@ -250,7 +227,7 @@ def _damaged_log(path: Path) -> None:
     flip_a_byte(path.with_name(f"{path.name}.wal"))
 
 
-@pytest.mark.parametrize("damage", [_cut_off, _no_database, _damaged_log])
+@pytest.mark.parametrize("damage", [_cut_off, _damaged_log])
 def test_a_damaged_file_is_kept_aside_and_all_days_are_loaded_into_a_new_one(
     filled: World, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -161,12 +161,6 @@ def test_a_response_that_is_archived_before_the_lock_is_the_one_that_is_loaded(
     assert _raw_version(world) == world.archive.read(newest).sha256
 
 
-def test_a_requested_revision_is_loaded_even_if_there_is_a_newer_one(world: World) -> None:
-    _archive(world, FIRST, RESTATED)
-    _load(world, revision=1)
-    assert _revision(world) == 1
-
-
 def test_a_damaged_file_keeps_the_days_rows(world: World) -> None:
     (path,) = _archive(world, FIRST)
     world.make_tables(DAY)

@@ -12,13 +12,12 @@ from orpipeline import settings as module
 from orpipeline.archive import Archive
 from orpipeline.cli.options import from_first_day
 from orpipeline.cli.run import _variables
-from orpipeline.defs.build import build_defs
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, load_settings
 from orpipeline.testing import fixed_clock, sample_response
 from orpipeline_tests.processes import run_python
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NOON, resource_of
+from orpipeline_tests.world import NOON
 
 
 def test_the_folders_are_in_the_data_folder_unless_they_are_set(tmp_path: Path) -> None:
@@ -37,16 +36,6 @@ def test_the_environment_is_one_way_to_make_them(tmp_path: Path) -> None:
     }
     expected = Settings(data_dir=tmp_path, start_date=date(2026, 8, 1), base_url="http://127.0.0.1:1/api")
     assert load_settings(variables) == expected
-
-
-def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(tmp_path / "environment"))
-    monkeypatch.setenv("ORPIPELINE_START_DATE", "2020-01-01")
-    defs = build_defs(Settings(data_dir=tmp_path / "value"))
-    assert resource_of(defs, "openrouter_archive").path == str(tmp_path / "value" / "raw")
-    (partitions,) = {spec.partitions_def for spec in defs.resolve_all_asset_specs()} - {None}
-    assert partitions is not None
-    assert partitions.get_first_partition_key() == "2026-06-17"
 
 
 @pytest.mark.parametrize(

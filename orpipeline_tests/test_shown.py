@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,32 +15,36 @@ import pytest
 from orpipeline.defs.metadata import macros_metadata
 from orpipeline.testing import Task, fixed_clock, sample_response
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NAMES, QUIET, World, failure_of
+from orpipeline_tests.world import NAMES, NOON, QUIET, World, failure_of
 
 pytestmark = pytest.mark.usefixtures("at_noon")
 
 
 def _days(world: World, *before: int) -> None:
     """Archive and run the days that are this many before the newest."""
-    days = [DAY - timedelta(days=n) for n in before]
-    for day in days:
+    for day in (DAY - timedelta(days=n) for n in before):
         world.store(sample_response(day))
-    for day in sorted(days):
         assert world.run(day).success
 
 
-def test_a_leaderboards_page_begins_with_short_names_and_possible_ranks(world: World) -> None:
-    _days(world, 0)
-    shown = world.metadata(NAMES.asset("model_leaderboard"), DAY)
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Three days, for tests that read only. The newest has a day 7 days before it, and the day before has none."""
+    with fixed_clock(NOON, ticking=True), World(tmp_path_factory.mktemp("pages") / "data") as world:
+        _days(world, 7, 1, 0)
+        yield world
+
+
+def test_a_leaderboards_page_begins_with_short_names_and_possible_ranks(pages: World) -> None:
+    shown = pages.metadata(NAMES.asset("model_leaderboard"), DAY)
     assert next(iter(shown)) == "top_10"
     first, *_, last = [record.data for record in shown["top_10"].records]
     assert (first["rank"], first["model"]) == ("1", "mirage-5")
     assert re.fullmatch(r"\d+\W+\d+", last["rank"])
 
 
-def test_no_value_of_a_leaderboards_page_widens_it(world: World) -> None:
-    _days(world, 7, 0)
-    for key, value in world.metadata(NAMES.asset("model_leaderboard"), DAY).items():
+def test_no_value_of_a_leaderboards_page_widens_it(pages: World) -> None:
+    for key, value in pages.metadata(NAMES.asset("model_leaderboard"), DAY).items():
         if isinstance(value, dg.TextMetadataValue):
             assert max(map(len, value.value.split())) <= 30, key
         if isinstance(value, dg.TableMetadataValue):
@@ -60,31 +65,24 @@ def test_the_largest_changes_are_those_of_models_that_both_days_list(world: Worl
     assert [(row.data["model"], row.data["since 29 Sep"]) for row in changes] == [("stays", "0.0\N{NO-BREAK SPACE}pp")]
 
 
-def test_without_the_day_7_days_before_no_change_is_shown(world: World) -> None:
-    _days(world, 6, 0)
-    assert list(world.metadata(NAMES.asset("model_trends"), DAY)) == ["citation"]
+def test_without_the_day_7_days_before_no_change_is_shown(pages: World) -> None:
+    assert list(pages.metadata(NAMES.asset("model_trends"), DAY - timedelta(days=1))) == ["citation"]
 
 
-def test_each_macro_category_has_a_number_to_plot(world: World) -> None:
-    _days(world, 0)
-    shown = world.metadata(NAMES.asset("macro_categories"), DAY)
-    for row in world.warehouse.read("macro_categories").iter_rows(named=True):
+def test_a_macro_category_has_a_number_to_plot_unless_its_name_is_odd(pages: World) -> None:
+    shown = pages.metadata(NAMES.asset("macro_categories"), DAY)
+    for row in pages.warehouse.read("macro_categories", since=DAY).iter_rows(named=True):
         assert shown[f"usage_share_{row['key']}"].value == row["usage_share"]
-
-
-def test_a_macro_category_with_an_odd_name_appears_in_the_table_only() -> None:
     rows = pl.DataFrame({"key": ["a b|c"], "label": ["x"], "usage_share": [1.0], "token_share": [1.0]})
     assert list(macros_metadata(rows)) == ["groups"]
 
 
-def test_every_day_shows_its_citation_and_the_raw_response_its_whole_hash(world: World) -> None:
-    _days(world, 1, 0)
+def test_every_day_shows_its_citation_and_the_raw_response_its_whole_hash(pages: World) -> None:
     for asset in (*NAMES.daily_assets, NAMES.asset("model_trends")):
-        assert world.metadata(asset, DAY)["citation"].value.startswith("Source: OpenRouter")
-    (stored,) = world.warehouse.read("snapshots", since=DAY)["sha256"]
-    assert world.metadata(NAMES.raw, DAY)["sha256"].value == stored
-    shown = world.metadata(NAMES.asset("snapshots"), DAY)
-    assert shown["validation_warnings"].value == 0
+        assert pages.metadata(asset, DAY)["citation"].value.startswith("Source: OpenRouter")
+    (stored,) = pages.warehouse.read("snapshots", since=DAY)["sha256"]
+    assert pages.metadata(NAMES.raw, DAY)["sha256"].value == stored
+    assert pages.metadata(NAMES.asset("snapshots"), DAY)["validation_warnings"].value == 0
 
 
 # The report
@@ -103,31 +101,26 @@ def _report(world: World, day: str | None = None, request: dg.RunRequest | None 
     )
 
 
-def test_the_report_shows_the_newest_day_and_its_own_place(world: World, tmp_path: Path) -> None:
-    _days(world, 1, 0)
-    assert _report(world).success
-    event = world.instance.get_latest_materialization_event(NAMES.report)
+def test_the_report_shows_the_newest_day_or_another_one_under_its_own_name(pages: World) -> None:
+    reports = pages.folder / "reports"
+    assert _report(pages, "2026-10-05").success
+    assert "as of 2026-10-05" in (reports / "leaderboard-2026-10-05.html").read_text()
+    assert not (reports / "leaderboard.html").exists()
+    assert _report(pages).success
+    event = pages.instance.get_latest_materialization_event(NAMES.report)
     assert event is not None
     assert event.asset_materialization is not None
     shown = event.asset_materialization.metadata
     assert shown["as_of"].value == DAY.isoformat()
     page, picture = Path(str(shown["page"].value)), Path(str(shown["picture"].value))
-    assert page == tmp_path / "data" / "reports" / "index.html"
+    assert page == reports / "index.html"
     assert "as of 2026-10-06" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_report_of_another_day_has_its_own_address(world: World, tmp_path: Path) -> None:
-    _days(world, 1, 0)
-    assert _report(world, "2026-10-05").success
-    assert "as of 2026-10-05" in (tmp_path / "data" / "reports" / "2026-10-05" / "index.html").read_text()
-    assert not (tmp_path / "data" / "reports" / "index.html").exists()
-
-
 @pytest.mark.parametrize(("day", "reason"), [("2026-01-01", "no rows of 2026-01-01"), ("soon", "YYYY-MM-DD")])
-def test_a_day_without_rows_fails_clearly(world: World, day: str, reason: str) -> None:
-    _days(world, 0)
-    assert reason in (failure_of(_report(world, day)).description or "")
+def test_a_day_without_rows_fails_clearly(pages: World, day: str, reason: str) -> None:
+    assert reason in (failure_of(_report(pages, day)).description or "")
 
 
 def test_without_any_day_the_report_fails_clearly(world: World) -> None:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from orpipeline.testing import sample_response
+from orpipeline.testing import fixed_clock, sample_response
 from orpipeline_tests import independent
-from orpipeline_tests.independent import REAL, percent
+from orpipeline_tests.independent import percent
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import NAMES, World
+from orpipeline_tests.world import NAMES, NOON, World
 
 WEEK_BEFORE = DAY - timedelta(days=7)
 Row = dict[str, Any]
-
-pytestmark = pytest.mark.usefixtures("at_noon")
-
-
-@pytest.fixture(params=["made up", "real"])
-def newest(request: pytest.FixtureRequest) -> bytes:
-    """The newest day's response."""
-    if request.param == "real" and not REAL.exists():
-        pytest.skip("the real response is not here: ../shared/real")
-    return REAL.read_bytes() if request.param == "real" else sample_response(DAY)
 
 
 def _without_largest(data: dict[str, Any]) -> None:
@@ -61,20 +52,27 @@ def _points(change: float) -> str:
     return ("0.0" if text[1:] == "0.0" else text) + "\N{NO-BREAK SPACE}pp"
 
 
-def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: World, newest: bytes) -> None:
-    bodies = {
-        DAY - timedelta(days=8): sample_response(DAY - timedelta(days=8)),
-        WEEK_BEFORE: sample_response(WEEK_BEFORE, change=_without_largest),
-        DAY: newest,
-    }
-    for body in bodies.values():
-        world.store(body)
-    for day in bodies:
-        assert world.run(day).success
-    boards = {day: _of_all(independent.leaderboard(json.loads(body))) for day, body in bodies.items()}
-    board, authors = boards[DAY], _of_all(independent.authors(json.loads(newest)))
+BODIES = {
+    DAY - timedelta(days=8): sample_response(DAY - timedelta(days=8)),
+    WEEK_BEFORE: sample_response(WEEK_BEFORE, change=_without_largest),
+    DAY: sample_response(DAY),
+}
 
-    shown = world.metadata(NAMES.asset("model_leaderboard"), DAY)
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with fixed_clock(NOON, ticking=True), World(tmp_path_factory.mktemp("figures") / "data") as world:
+        for day, body in BODIES.items():
+            world.store(body)
+            assert world.run(day).success
+        yield world
+
+
+def test_every_figure_of_the_leaderboard_equals_the_second_calculation(figures: World) -> None:
+    boards = {day: _of_all(independent.leaderboard(json.loads(body))) for day, body in BODIES.items()}
+    board, authors = boards[DAY], _of_all(independent.authors(json.loads(BODIES[DAY])))
+
+    shown = figures.metadata(NAMES.asset("model_leaderboard"), DAY)
     assert shown["models"].value == len(board)
     assert shown["top_5"].value == pytest.approx(sum(row["usage_share"] for row in board[:5]), abs=1e-11)
     shares = {day: {row["model_id"]: row["usage_share"] for row in of_day} for day, of_day in boards.items()}
@@ -89,7 +87,7 @@ def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: Wo
     ]
     assert all(record["model"].split(":")[0] in row["model_id"] for record, row in zip(top, board, strict=False))
 
-    shown = world.metadata(NAMES.asset("model_trends"), DAY)
+    shown = figures.metadata(NAMES.asset("model_trends"), DAY)
     largest = sorted(changes, key=lambda m: (-round(abs(changes[m]), 12), m))[:10]
     moved = _records(shown, "largest_changes") if changes else []
     assert [(row["requests"], row["since 29 Sep"]) for row in moved] == [
@@ -97,14 +95,14 @@ def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: Wo
     ]
     assert all(row["model"].split(":")[0] in model_id for row, model_id in zip(moved, largest, strict=True))
 
-    shown = world.metadata(NAMES.asset("author_leaderboard"), DAY)
+    shown = figures.metadata(NAMES.asset("author_leaderboard"), DAY)
     assert [(row["author"], row["requests"], row["models"]) for row in _records(shown, "top_10")] == [
         (row["author"], _bounds(row), row["model_count"]) for row in authors[:10]
     ]
     assert shown["authors"].value == len(authors)
 
-    shown = world.metadata(NAMES.asset("leaderboard_coverage"), DAY)
-    (now,) = _of_all(independent.coverage(json.loads(newest)))
+    shown = figures.metadata(NAMES.asset("leaderboard_coverage"), DAY)
+    (now,) = _of_all(independent.coverage(json.loads(BODIES[DAY])))
     assert _records(shown, "coverage") == [
         {
             "of": name,
@@ -118,23 +116,21 @@ def test_every_figure_of_the_leaderboard_equals_the_second_calculation(world: Wo
         assert shown[key].value == pytest.approx(now[key], abs=1e-11)
 
 
-def test_every_figure_of_the_other_tables_is_the_published_one(world: World, newest: bytes) -> None:
-    world.store(newest)
-    assert world.run(DAY).success
-    data = json.loads(newest)["data"]
+def test_every_figure_of_the_other_tables_is_the_published_one(figures: World) -> None:
+    data = json.loads(BODIES[DAY])["data"]
     tasks = data["classifications"]
     largest = sorted(tasks, key=lambda task: (-task["usage_share"], task["tag"]))
-    shown = world.metadata(NAMES.asset("task_classifications"), DAY)
+    shown = figures.metadata(NAMES.asset("task_classifications"), DAY)
     assert [(row["task"], row["requests"], row["tokens"]) for row in _records(shown, "task_mix")] == [
         (task["display_name"], percent(task["usage_share"]), percent(task["token_share"])) for task in largest[:10]
     ]
     assert shown["tags"].value == len(tasks)
-    shown = world.metadata(NAMES.asset("macro_categories"), DAY)
+    shown = figures.metadata(NAMES.asset("macro_categories"), DAY)
     macros = sorted(data["macro_categories"], key=lambda macro: -macro["usage_share"])
     assert [(row["group"], row["requests"], row["tokens"]) for row in _records(shown, "groups")] == [
         (macro["label"], percent(macro["usage_share"]), percent(macro["token_share"])) for macro in macros
     ]
     for macro in macros:
         assert shown[f"usage_share_{macro['key']}"].value == macro["usage_share"]
-    shown = world.metadata(NAMES.asset("task_models"), DAY)
+    shown = figures.metadata(NAMES.asset("task_models"), DAY)
     assert shown["models"].value == len({model["id"] for task in tasks for model in task["models"]})

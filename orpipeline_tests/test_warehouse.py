@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import logging
 import random
 import shutil
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -146,6 +143,7 @@ def test_replaced_days_lose_their_old_rows_and_other_days_between_them_keep_thei
     assert_has(warehouse, expected)
 
 
+@pytest.mark.slow
 def test_times_are_in_utc_in_any_time_zone(filled: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     code = """
 import sys, pathlib
@@ -249,24 +247,6 @@ def test_a_file_that_is_not_a_duckdb_file_is_named_and_unchanged(warehouse: Ware
     assert list(local(warehouse.place).parent.iterdir()) == [local(warehouse.place)]
 
 
-def test_a_folder_in_place_of_the_file_or_a_file_in_place_of_its_folder_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    for path, reason in (("folder", "folder"), ("file/x/x.duckdb", "Cannot create .*file/x: .*ORPIPELINE_WAREHOUSE")):
-        with pytest.raises(WarehouseError, match=reason):
-            replace(Warehouse(tmp_path / path), frames_of(DAY), DAY)
-
-
-# DuckDB names the catalog after the file.
-@pytest.mark.parametrize("name", ["openrouter.duckdb", "temp.duckdb", 'o\'brien "q" ü.a.b'])
-def test_the_file_can_have_any_name(tmp_path: Path, name: str) -> None:
-    warehouse = Warehouse(tmp_path / name)
-    for _ in range(2):
-        replace(warehouse, frames_of(DAY), DAY)
-    assert_has(warehouse, frames_of(DAY))
-    assert len(warehouse.read("model_trends")) == len(frames_of(DAY)["model_leaderboard"])
-
-
 # Other processes and threads
 
 
@@ -291,22 +271,7 @@ def test_a_file_that_stays_locked_is_an_error_that_names_the_process(
     assert_has(filled, frames_of(DAY))
 
 
-def test_a_reader_waits_for_a_writer_in_another_thread(filled: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
-    release = threading.Event()
-
-    def at_the_warning(_: logging.LogRecord) -> bool:
-        release.set()
-        return True
-
-    caplog.handler.addFilter(at_the_warning)
-    with ThreadPoolExecutor() as pool:
-        with filled.writing() as tables:
-            tables.replace_days([NEXT], frames_of(NEXT))
-            reader = pool.submit(days_of, filled)
-            assert release.wait(10)
-        assert reader.result() == [DAY, NEXT]
-
-
+@pytest.mark.slow
 def test_a_writer_that_waits_sees_what_the_other_process_archived_and_wrote(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
