@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -12,9 +13,10 @@ import polars as pl
 import orpipeline
 from orpipeline import Settings
 from orpipeline.archive import Archive
-from orpipeline.load import load_days
+from orpipeline.catalogue import CATALOGUE
+from orpipeline.load import load_catalogues, load_days
 from orpipeline.stores import Store
-from orpipeline.testing import sample_response
+from orpipeline.testing import sample_catalogue, sample_response
 from orpipeline.warehouse.warehouse import open_warehouse
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -48,6 +50,16 @@ class Place:
             fetched_at = noon + timedelta(seconds=next(self._seconds))  # the newest one counts
             self.archive.put(restated(day, label), fetched_at=fetched_at, source="a test", origin=origin)
         assert not load_days(self.archive, self.warehouse, days, now=NOW).validated.errors
+
+    def load_catalogues(self, *days: date) -> None:
+        """Archive and load made-up model catalogues, in which a price changes every day."""
+        for number, day in enumerate(days):
+            models = json.loads(sample_catalogue(day))["data"]
+            models[0]["pricing"] = {"prompt": f"0.00000{number + 1}", "completion": "0"}
+            body = json.dumps({"data": models}).encode()
+            fetched_at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
+            self.archive.of(CATALOGUE).put(body, fetched_at=fetched_at, source="a test", origin="demo")
+        assert not load_catalogues(self.archive, self.warehouse, days, now=NOW).errors
 
     def execute(self, *statements: str) -> None:
         """Execute SQL in one transaction."""

@@ -29,6 +29,7 @@ from orpipeline.contracts.table import DUCKDB_TYPES, Table
 from orpipeline.contracts.tables import RELATIONS
 from orpipeline.defs.assets import SnapshotConfig
 from orpipeline.defs.build import build_defs
+from orpipeline.defs.catalogue import CatalogueConfig
 from orpipeline.defs.imports import ImportConfig
 from orpipeline.defs.io_manager import MISSING_DAYS
 from orpipeline.defs.names import Names
@@ -52,7 +53,12 @@ def surface() -> Mapping[str, Mapping[str, str]]:
     # A lake has all jobs and schedules that a file has, and those of its maintenance.
     settings = Settings(data_dir="/srv/openrouter", warehouse="ducklake:postgres:dbname=lake")
     defs = build_defs(settings, alerts=True)
-    steps = {"snapshot": SnapshotConfig, "import": ImportConfig, "leaderboard_report": ReportConfig}
+    steps: dict[str, Any] = {
+        "snapshot": SnapshotConfig,
+        "catalogue": CatalogueConfig,
+        "import": ImportConfig,
+        "leaderboard_report": ReportConfig,
+    }
     return {
         "python": dict(_python()),
         "settings": {API_KEY: "read when the API is called", **_fields(Settings, PREFIX, str.upper)},

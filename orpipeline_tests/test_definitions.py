@@ -22,6 +22,7 @@ import orpipeline
 from orpipeline.contracts.rules import RULES
 from orpipeline.contracts.tables import TABLES, VIEWS
 from orpipeline.defs.build import build_defs, stand_alone_defs
+from orpipeline.defs.catalogue import CHECK
 from orpipeline.defs.checks import CHECKS, HISTORY_CHECKS
 from orpipeline.defs.names import VIRTUAL_ASSETS
 from orpipeline.defs.partitions import daily_partitions
@@ -66,7 +67,7 @@ def test_dagsters_own_commands_accept_the_code_location(command: str, expected: 
 def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
     views = {NAMES.asset("model_trends")}
-    assert specs.keys() == {*NAMES.daily_assets, *views, NAMES.report}
+    assert specs.keys() == {*NAMES.daily_assets, *views, *NAMES.catalogue_assets, NAMES.report}
     partitions = daily_partitions()
     assert all(spec.partitions_def == (None if key == NAMES.report else partitions) for key, spec in specs.items())
     assert {key for key, spec in specs.items() if spec.is_virtual} == views
@@ -154,15 +155,16 @@ def test_column_schemas_come_from_the_contracts(defs: dg.Definitions) -> None:
 
 
 def test_each_rule_belongs_to_one_asset_check(defs: dg.Definitions) -> None:
-    shown = [rule.name for check in CHECKS.values() for rule in check.rules]
+    checks = {**CHECKS, CHECK.name: CHECK}
+    shown = [rule.name for check in checks.values() for rule in check.rules]
     assert sorted(shown) == sorted(RULES)
     assets = [asset for asset in (defs.assets or []) if isinstance(asset, dg.AssetsDefinition)]
     specs = {(spec.asset_key.path[-1], spec.name): spec for asset in assets for spec in asset.check_specs}
-    rules = {(check.table, check.name): check for check in CHECKS.values()}
+    rules = {(check.table, check.name): check for check in checks.values()}
     assert set(specs) == set(rules) | {(asset, name) for name, (asset, _) in HISTORY_CHECKS.items()}
     for key, check in rules.items():
         assert check.description in (specs[key].description or "")
-        assert specs[key].blocking == (check.severity == "ERROR")
+        assert specs[key].blocking == (check.severity == "ERROR" and check != CHECK)
 
 
 def test_options_leave_parts_out(tmp_path: Path) -> None:
@@ -170,7 +172,10 @@ def test_options_leave_parts_out(tmp_path: Path) -> None:
     assert not defs.schedules
     assert not defs.sensors
     assert NAMES.report not in {spec.key for spec in defs.resolve_all_asset_specs()}
-    assert defs.resolve_job_def("daily_snapshot").asset_layer.selected_asset_keys == {*NAMES.daily_assets}
+    assert defs.resolve_job_def("daily_snapshot").asset_layer.selected_asset_keys == {
+        *NAMES.daily_assets,
+        *NAMES.catalogue_assets,
+    }
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "Second", "openrouter_archive", "daily", "pg_catalog"])
@@ -252,7 +257,7 @@ def test_without_a_key_the_schedule_skips_and_tells_what_to_do() -> None:
 def test_the_key_is_in_no_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-very-secret")
     shown = str(stand_alone_defs(Settings(data_dir=tmp_path)).resources)
-    shown += str({key: (value, value._resolved_config_dict) for key, value in orpipeline.resources().items()})
+    shown += str({key: (value, vars(value)) for key, value in orpipeline.resources().items()})
     assert "openrouter" in shown
     assert "very-secret" not in shown
 

@@ -94,7 +94,7 @@ def test_it_merges_into_a_project_with_its_own_io_manager_warehouse_executor_and
 
     # Our job selects our assets only, and has our executor; the project keeps its own.
     ours = project.resolve_job_def("daily_snapshot")
-    assert ours.asset_layer.selected_asset_keys == {*Names().daily_assets, Names().report}
+    assert ours.asset_layer.selected_asset_keys == {*Names().daily_assets, *Names().catalogue_assets, Names().report}
     assert ours.executor_def is dg.in_process_executor
     assert project.executor is dg.multiprocess_executor
 

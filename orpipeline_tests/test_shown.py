@@ -104,8 +104,8 @@ def _report(world: World, day: str | None = None, request: dg.RunRequest | None 
 def test_the_report_shows_the_newest_day_or_another_one_under_its_own_name(pages: World) -> None:
     reports = pages.folder / "reports"
     assert _report(pages, "2026-10-05").success
-    assert "as of 2026-10-05" in (reports / "leaderboard-2026-10-05.html").read_text()
-    assert not (reports / "leaderboard.html").exists()
+    assert "as of 2026-10-05" in (reports / "2026-10-05" / "index.html").read_text()
+    assert not (reports / "index.html").exists()
     assert _report(pages).success
     event = pages.instance.get_latest_materialization_event(NAMES.report)
     assert event is not None
