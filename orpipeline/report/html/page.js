@@ -9,7 +9,6 @@
   const MOST_LINES = 8;
   const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
   let picked = null; // the models whose lines are drawn; null for the view's leaders
-  let sorted = null;
 
   const dayText = (day) => `${day.getUTCDate()} ${MONTHS[day.getUTCMonth()]} ${day.getUTCFullYear()}`;
   const percent = (units) => {
@@ -238,16 +237,12 @@
   all("thead th", table).forEach((heading, column) => {
     const button = element("button", { type: "button" }, heading.textContent);
     button.onclick = () => {
-      const isAscending = sorted === column || (sorted === null && column === 0);
-      sorted = isAscending ? null : column;
+      const order = heading.getAttribute("aria-sort") === "descending" ? "ascending" : "descending";
       const text = (body) => body.rows[0].cells[column].textContent;
-      const compare = (one, other) => (/^<?\d/.test(one) ? parseFloat(other.replace("<", "")) - parseFloat(one.replace("<", "")) : one.localeCompare(other));
-      const bodies = all("tbody", table).sort((one, other) => compare(text(one), text(other)));
-      if (isAscending && column !== 0) bodies.reverse();
-      table.append(...bodies);
-      all("thead th", table).forEach((one) => one.removeAttribute("aria-sort"));
-      const isDescending = /^<?\d/.test(text(bodies[0])) !== (isAscending && column !== 0);
-      heading.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
+      const bodies = all("tbody", table).sort((one, other) => text(one).localeCompare(text(other), "en", { numeric: true }));
+      table.append(...(order === "ascending" ? bodies : bodies.reverse()));
+      for (const other of all("thead th", table)) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", order);
     };
     heading.replaceChildren(button);
   });
