@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orpipeline.clock import missing_days
+from orpipeline.clock import day_spans, missing_days
 from orpipeline.report import wording
 from orpipeline.report.certainty import floor_points
 from orpipeline.report.data import DAILY_POINTS, ReportData
@@ -82,7 +82,7 @@ def render_page(data: ReportData, *, days: Sequence[date], written_at: datetime,
         lines=_charts(history, data) if history else {},
         embeds=embed_titles(data),
         window=_window(data),
-        missing=wording.range_texts(missing_days(data.days)),
+        missing=day_spans(missing_days(data.days)),
         folder=folder,
         root="../" if is_dated else "",
         is_dated=is_dated,
