@@ -34,6 +34,7 @@ class Change:
     """
 
     model_id: str
+    author: str | None
     low: float
     high: float
     share: float | None
@@ -51,11 +52,11 @@ def possible_changes(models: pl.DataFrame, gone: pl.DataFrame, *, measure: str, 
     models that only the earlier day lists. On the newer day such a model has at most `unlisted_up`.
     """
     share = f"{measure}_share"
-    listed = models.select("model_id", f"{share}_change_7d_low", f"{share}_change_7d_high", share)
-    changes = [Change(*row) for row in listed.iter_rows() if row[1] is not None]
+    listed = models.select("model_id", "author", f"{share}_change_7d_low", f"{share}_change_7d_high", share)
+    changes = [Change(*row) for row in listed.iter_rows() if row[2] is not None]
     changes += [
-        Change(model_id, -up, unlisted_up - low, None)
-        for model_id, low, up in gone.select("model_id", f"{share}_low", f"{share}_up").iter_rows()
+        Change(model_id, author, -up, unlisted_up - low, None)
+        for model_id, author, low, up in gone.select("model_id", "author", f"{share}_low", f"{share}_up").iter_rows()
     ]
     return sorted(changes, key=lambda change: (-abs(change.least), change.model_id))
 

@@ -50,7 +50,6 @@ class Written:
     picture: Path | str
     as_of: date
     citation: str
-    page_bytes: int
     sha256: str
 
 
@@ -91,7 +90,6 @@ def write_report(
         picture=store.address(f"{folder}/card.png"),
         as_of=data.as_of,
         citation=str(data.snapshot["citation"]),
-        page_bytes=len(page),
         sha256=hashlib.sha256(page).hexdigest(),
     )
 

@@ -19,12 +19,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orpipeline.clock import missing_days
+from orpipeline.clock import day_spans, missing_days
 from orpipeline.report import wording
 from orpipeline.report.certainty import floor_points
 from orpipeline.report.data import DAILY_POINTS, ReportData
 from orpipeline.report.history import History, lines_svg
-from orpipeline.report.views import author_of, movements, scopes, task_leaders, tasks, views
+from orpipeline.report.views import movements, scopes, task_leaders, tasks, views
 from orpipeline.text import plain
 
 _LICENSE_URL = "https://creativecommons.org/licenses/by/4.0/"
@@ -82,7 +82,7 @@ def render_page(data: ReportData, *, days: Sequence[date], written_at: datetime,
         lines=_charts(history, data) if history else {},
         embeds=embed_titles(data),
         window=_window(data),
-        missing=wording.range_texts(missing_days(data.days)),
+        missing=day_spans(missing_days(data.days)),
         folder=folder,
         root="../" if is_dated else "",
         is_dated=is_dated,
@@ -140,7 +140,7 @@ def _charts(history: History, data: ReportData) -> dict[str, Markup]:
 
 def _linked_data(data: ReportData, facts: Mapping[str, Any], *, folder: str, written_at: datetime) -> dict[str, Any]:
     """Return the page's description as a dataset of schema.org."""
-    files = {"leaderboard.csv": "text/csv", "tasks.csv": "text/csv", "report.json": "application/json"}
+    files = (f"{folder}leaderboard.csv", f"{folder}tasks.csv")
     first = data.as_of - timedelta(days=data.snapshot["window_days"] - 1)
     source = {"license": _LICENSE_URL, "isBasedOn": "https://openrouter.ai/rankings"}
     return {
@@ -153,11 +153,7 @@ def _linked_data(data: ReportData, facts: Mapping[str, Any], *, folder: str, wri
         "identifier": f"sha256:{facts['sha256']}",
         "creditText": facts["citation"],
         "creator": {"@type": "Organization", "name": f"orpipeline {facts['version']}"},
-        "variableMeasured": ["share of requests", "share of tokens", "possible ranks", "possible changes over 7 days"],
-        "distribution": [
-            {"@type": "DataDownload", "contentUrl": f"{folder}{name}", "encodingFormat": kind}
-            for name, kind in files.items()
-        ],
+        "distribution": [{"@type": "DataDownload", "encodingFormat": "text/csv", "contentUrl": file} for file in files],
         **({} if data.is_demo else source),
     }
 
@@ -193,12 +189,13 @@ def _environment() -> Environment:
     environment.filters |= {
         "plain": plain,
         "percent": wording.percent,
+        "counted": wording.count_text,
         "day": wording.day_text,
         "short_day": wording.short_day_text,
         "instant": _instant_text,
         "possible": lambda change: wording.possible_points(change.low, change.high),
         "least_points": lambda change: f"{floor_points(abs(change.least)):g}",
-        "author_of": lambda model_id: wording.author_name(author_of(model_id)),
+        "author": wording.author_name,
     }
     environment.globals |= {"movements": movements, "measures": wording.MEASURES, "daily_points": DAILY_POINTS}
     return environment

@@ -175,32 +175,11 @@ class View:
         return f"{unsure:,} {more} may be noise: rounding, or a list that names the model on one of the two days only."
 
     @property
-    def note(self) -> str:
-        """What the lists attribute, and what they leave open."""
-        count, unlisted = len(self.rows), percent(self.unlisted)
-        attributed = percent(self.coverage[f"{self.measure}_attributed"])
-        return (
-            f"The lists attribute {attributed} of {self.unit} to {count_text(count, 'model')}. "
-            f"A model on no list has at most {unlisted}."
-        )
-
-    @property
     def authors(self) -> Sequence[Row]:
-        """The sums of the authors' listed models, the largest first; a rank only where it is certain."""
+        """The sums of the authors' listed models, the largest first; as rows of `author_leaderboard`."""
         share = f"{self.measure}_share"
         listed = self.data.authors.filter(scope=self.scope).sort(share, "author", descending=[True, False])
-        return [
-            {
-                "author": author_name(row["author"]),
-                "share": row[share],
-                "upper": row[f"{share}_upper"],
-                "models": row["model_count"],
-                "rank": row[f"{self.measure}_rank_best"]
-                if row[f"{self.measure}_rank_best"] == row[f"{self.measure}_rank_worst"]
-                else None,
-            }
-            for row in listed.iter_rows(named=True)
-        ]
+        return listed.to_dicts()
 
 
 def scopes(data: ReportData) -> dict[str, str]:
@@ -213,12 +192,6 @@ def scopes(data: ReportData) -> dict[str, str]:
 def macro_place(key: str) -> tuple[int, str]:
     """Return the sort key of a macro-category: the documented ones first, then new ones by key."""
     return (_MACRO_ORDER.index(key) if key in _MACRO_ORDER else len(_MACRO_ORDER), key)
-
-
-def author_of(model_id: str) -> str | None:
-    """Return the part of a model id before the `/`; None if there is no `/`."""
-    author, slash, _ = model_id.partition("/")
-    return author if slash else None
 
 
 def views(data: ReportData) -> list[View]:
@@ -275,14 +248,14 @@ def _lead(models: Sequence[Row], measure: str) -> Row:
 
 def task_leaders(found: Sequence[Row], measure: str) -> list[tuple[str, int, int]]:
     """Return the models that lead tasks: name, how many they lead, and how many of these for certain."""
-    counts: dict[str, list[bool]] = {}
+    counts: dict[tuple[str, str], list[bool]] = {}
     for task in found:
         lead = task["leads"][measure]
         if lead["models"]:
-            counts.setdefault(lead["models"][0]["name"], []).append(lead["is_certain"])
-    return sorted(
-        ((name, len(led), sum(led)) for name, led in counts.items()), key=lambda one: (-one[1], -one[2], one[0])
-    )
+            first = lead["models"][0]
+            counts.setdefault((first["id"], first["name"]), []).append(lead["is_certain"])
+    found_counts = [(name, len(led), sum(led)) for (_, name), led in counts.items()]
+    return sorted(found_counts, key=lambda one: (-one[1], -one[2], one[0]))
 
 
 def movements(data: ReportData, scope: str) -> tuple[list[str], list[str]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 from orpipeline.text import plain
 
 MEASURES = {"usage": "requests", "token": "tokens"}
 """The two measures: the prefix of their columns, and their name."""
-UNKNOWN = "\N{EN DASH}"
-"""Shown in place of an unknown figure."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _RELEASE_DATE = re.compile(r"-20\d{6}(?=:|$)")
@@ -79,17 +77,6 @@ def count_text(count: int, noun: str) -> str:
 def new_or_back(first_seen: date, since: date) -> str:
     """Return the word for a model that the day `since` did not list: `back` if an earlier day listed it, else `new`."""
     return "new" if first_seen > since else "back"
-
-
-def range_texts(days: Iterable[date]) -> list[str]:
-    """Return each range of consecutive days as text: `1 Oct 2026 to 3 Oct 2026 (3 days)`, or `1 Oct 2026`."""
-    known, one_day = set(days), timedelta(days=1)
-    firsts = sorted(day for day in known if day - one_day not in known)
-    lasts = sorted(day for day in known if day + one_day not in known)
-    return [
-        f"{day_text(first)} to {day_text(last)} ({(last - first).days + 1} days)" if first < last else day_text(first)
-        for first, last in zip(firsts, lasts, strict=True)
-    ]
 
 
 def short_names(model_ids: Sequence[str]) -> dict[str, str]:

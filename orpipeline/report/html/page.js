@@ -9,7 +9,6 @@
   const MOST_LINES = 8;
   const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
   let picked = null; // the models whose lines are drawn; null for the view's leaders
-  let sorted = null;
 
   const dayText = (day) => `${day.getUTCDate()} ${MONTHS[day.getUTCMonth()]} ${day.getUTCFullYear()}`;
   const percent = (units) => {
@@ -18,8 +17,8 @@
   };
   const viewKey = () => `${choices.scope.value}-${choices.measure.value}`;
 
-  function element(name, attributes = {}, text = "") {
-    const made = document.createElement(name);
+  function element(name, attributes = {}, text = "", namespace = "http://www.w3.org/1999/xhtml") {
+    const made = document.createElementNS(namespace, name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     made.textContent = text;
     return made;
@@ -41,19 +40,21 @@
     document.documentElement.dataset.measure = choices.measure.value;
     if (history) {
       byId("unit").textContent = data.units[viewKey()];
-      for (const row of all("#board tr[data-m]")) addButton(row, Number(row.dataset.m));
+      for (const row of all("#board tr[data-m]")) nameButton(row, { title: "Draw or remove its line" }, () => toggle(Number(row.dataset.m)));
       byId("series").replaceChildren(...Object.keys(linesByName()).map((name) => element("option", { value: name })));
     }
     find();
     drawAll();
   }
 
-  function addButton(row, model) {
+  /** Put a button around the name of a row. */
+  function nameButton(row, attributes, onclick) {
     const name = row.querySelector("b");
-    const button = element("button", { type: "button", title: "Draw or remove its line in the history" });
-    button.append(name.cloneNode(true));
-    button.onclick = () => toggle(model);
+    const button = element("button", { type: "button", ...attributes });
     name.replaceWith(button);
+    button.append(name);
+    button.onclick = onclick;
+    return button;
   }
 
   function find() {
@@ -133,17 +134,9 @@
     const x = (index) => left + ((width - left - right) * days[index]) / Math.max(1, days.at(-1));
     const y = (units) => bottom - ((bottom - top) * units) / ceiling;
     const nearest = (value, of) => days.reduce((best, day, index) => (Math.abs(of(day) - value) < Math.abs(of(days[best]) - value) ? index : best), 0);
-    const svg = document.createElementNS(SVG, "svg");
-    const add = (name, attributes, text = "") => {
-      const made = document.createElementNS(SVG, name);
-      for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-      made.textContent = text;
-      svg.append(made);
-      return made;
-    };
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", "Lines by day. The list below has their values on the chosen day.");
+    const label = "Lines by day. The list below has their values on the chosen day.";
+    const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, "", SVG);
+    const add = (name, attributes, text) => svg.appendChild(element(name, attributes, text, SVG));
     for (let tick = 0; tick <= ceiling; tick += step) {
       add("path", { class: "grid", d: `M${left} ${y(tick)}H${width - right}` });
       add("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, `${Number(((100 * tick) / history.unit).toFixed(1))}%`);
@@ -229,40 +222,27 @@
   const table = document.querySelector(".tasks");
   for (const body of all("tbody", table)) {
     const [row, list] = body.rows;
-    const name = row.querySelector("b");
-    const button = element("button", { type: "button", "aria-expanded": "false" });
-    button.append(name.cloneNode(true));
-    name.replaceWith(button);
+    const button = nameButton(row, { "aria-expanded": "false" });
     row.onclick = () => button.setAttribute("aria-expanded", list.classList.toggle("open"));
   }
   all("thead th", table).forEach((heading, column) => {
     const button = element("button", { type: "button" }, heading.textContent);
     button.onclick = () => {
-      const isAscending = sorted === column || (sorted === null && column === 0);
-      sorted = isAscending ? null : column;
+      const order = heading.getAttribute("aria-sort") === "descending" ? "ascending" : "descending";
       const text = (body) => body.rows[0].cells[column].textContent;
-      const compare = (one, other) => (/^<?\d/.test(one) ? parseFloat(other.replace("<", "")) - parseFloat(one.replace("<", "")) : one.localeCompare(other));
-      const bodies = all("tbody", table).sort((one, other) => compare(text(one), text(other)));
-      if (isAscending && column !== 0) bodies.reverse();
-      table.append(...bodies);
-      all("thead th", table).forEach((one) => one.removeAttribute("aria-sort"));
-      const isDescending = /^<?\d/.test(text(bodies[0])) !== (isAscending && column !== 0);
-      heading.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
+      const bodies = all("tbody", table).sort((one, other) => text(one).localeCompare(text(other), "en", { numeric: true }));
+      table.append(...(order === "ascending" ? bodies : bodies.reverse()));
+      for (const other of all("thead th", table)) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", order);
     };
     heading.replaceChildren(button);
   });
 
   // Quote, embed, and how old the page is
 
-  byId("copy").onclick = async () => {
-    const text = byId("quote").textContent.trim();
-    try {
-      await navigator.clipboard.writeText(text);
-      byId("copied").textContent = "Copied.";
-    } catch {
-      getSelection().selectAllChildren(byId("quote"));
-      byId("copied").textContent = "Selected: copy it with your keyboard.";
-    }
+  byId("copy").onclick = () => {
+    getSelection().selectAllChildren(byId("quote"));
+    byId("copied").textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with your keyboard.";
   };
   if (location.protocol.startsWith("http")) {
     const fit = 'addEventListener("message",e=>{for(const f of document.querySelectorAll("iframe"))if(f.contentWindow===e.source&&e.data.orpipelineHeight)f.height=e.data.orpipelineHeight})';
