@@ -22,7 +22,7 @@ from orpipeline.clock import missing_days
 from orpipeline.defs.checks import CHECKS, check_specs
 from orpipeline.defs.names import Names
 from orpipeline.errors import PartlyImportedError
-from orpipeline.importing.discover import find_files
+from orpipeline.importing.files import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
 from orpipeline.testing import sample_response
 from orpipeline_tests.commands import run_command
@@ -301,7 +301,7 @@ import sys
 from datetime import date
 from pathlib import Path
 from orpipeline.archive import Archive, Content
-from orpipeline.importing.discover import find_files
+from orpipeline.importing.files import find_files
 from orpipeline.importing.importer import import_files
 files = find_files(sys.argv[2:])
 imported = import_files(Archive(Path(sys.argv[1])), files, first=date(2026, 6, 17), newest=date(2026, 10, 6))
