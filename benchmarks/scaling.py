@@ -705,13 +705,13 @@ def long_response(day: date, count: int) -> bytes:
 def take_long_response(root: Path, day: date, count: int) -> dict[str, float | str]:
     """Take a response from its bytes to the published copy, whatever its size is."""
     from orpipeline import archive
-    from orpipeline.importing import limits
+    from orpipeline.importing import responses
 
     body = long_response(day, count)
     most = frames.MOST_MODELS
     stopped = {
         "the contracts": parse_size(body, day) > most,
-        "an import": len(body) > limits.MAX_RESPONSE_BYTES,
+        "an import": len(body) > responses.MAX_RESPONSE_BYTES,
         "the client": len(body) > MAX_BODY_BYTES,
         "the archive": len(body) > archive.MAX_RESPONSE_BYTES,
     }

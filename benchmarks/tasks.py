@@ -16,7 +16,7 @@ from statistics import median
 
 from orpipeline.archive import Archive
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.importing.discover import find_files
+from orpipeline.importing.files import find_files
 from orpipeline.importing.importer import import_files
 from orpipeline.load import load_batches, load_days
 from orpipeline.settings import load_settings

@@ -18,8 +18,7 @@ import dagster as dg
 from orpipeline.defs.imports import import_job
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.resources import resources
-from orpipeline.importing.discover import find_files
-from orpipeline.importing.formats import read_responses
+from orpipeline.importing.files import find_files, read_responses
 from orpipeline.importing.importer import Imported
 from orpipeline.importing.responses import FoundResponse, Rejected
 from orpipeline.testing import sample_response

@@ -18,7 +18,7 @@ from orpipeline.errors import NotPublishedError, OrpipelineError, SettingsError
 from orpipeline.settings import Settings, url_scheme
 
 if TYPE_CHECKING:
-    from orpipeline.importing.discover import ResponseFile
+    from orpipeline.importing.files import ResponseFile
     from orpipeline.importing.importer import Imported
 
 
@@ -87,7 +87,7 @@ def _try_import(settings: Settings, paths: Sequence[str]) -> None:
 
 
 def _find_files(paths: Sequence[str]) -> Sequence[ResponseFile]:
-    from orpipeline.importing.discover import find_files
+    from orpipeline.importing.files import find_files
 
     try:
         return find_files(paths)

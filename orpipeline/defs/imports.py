@@ -17,7 +17,7 @@ from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.defs.partitions import known_days
 from orpipeline.defs.runs import loaded_versions
 from orpipeline.errors import OrpipelineError
-from orpipeline.importing.discover import find_files
+from orpipeline.importing.files import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
 from orpipeline.load import load_batches, validate_days
 from orpipeline.text import plain

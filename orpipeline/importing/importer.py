@@ -11,25 +11,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from orpipeline.archive import Archive
-from orpipeline.clock import LONGEST_DELAY, could_be_served, missing_days
+from orpipeline.clock import LONGEST_DELAY, could_be_served, missing_days, newest_completed_day
 from orpipeline.contracts.findings import broken_rules, rejected_days
 from orpipeline.contracts.frames import parse
 from orpipeline.contracts.validation import validate
-from orpipeline.errors import DamagedResponseError, PartlyImportedError
-from orpipeline.importing.discover import ResponseFile
-from orpipeline.importing.formats import read_responses
-from orpipeline.importing.responses import FoundResponse, Rejected
+from orpipeline.errors import DamagedResponseError, PartlyImportedError, SettingsError
+from orpipeline.importing.files import ResponseFile, read_responses
+from orpipeline.importing.responses import Counter, FoundResponse, Rejected
 from orpipeline.openrouter.response import read_as_of
 from orpipeline.settings import DEFAULT_START_DATE
 
-_RESPONSES_AT_ONCE = 200  # parsed and validated together, in about 100 MB of memory
-_TYPICAL_BYTES, _TYPICAL_OBJECTS = 30_000, 325  # of one response; each JSON object can become a row
+_BYTES_AT_ONCE = 6_000_000  # of responses that are parsed and validated together: about 200, in about 100 MB of memory
 _MAX_REJECTED = 100  # of one file
 _SHOWN = 3
 _WRITERS_TO_FOLDER, _WRITERS_TO_OBJECT_STORE = 8, 24  # threads, which wait for the disk or the network
@@ -149,65 +147,65 @@ def _archive_of_day(archive: Archive, *, dry_run: bool) -> Iterator[Callable[[da
 def _read_files(
     files: Iterable[ResponseFile], imported: Imported, on_progress: Callable[[int], None]
 ) -> Iterator[FoundResponse]:
+    counter, found = Counter(), 0
     for file in files:
         rejected_before = len(imported.rejected)
-        with closing(read_responses(file, on_progress)) as items:
-            for item in items:
-                if isinstance(item, Rejected):
-                    imported.rejected.append(item)
-                else:
-                    yield item
-                if len(imported.rejected) - rejected_before >= _MAX_REJECTED:
-                    reason = f"the rest of it is not read: {_MAX_REJECTED:,} of its parts were rejected"
-                    imported.rejected.append(Rejected(file.name, reason))
-                    break
+        try:
+            with closing(read_responses(file, counter, on_progress=on_progress)) as items:
+                for item in items:
+                    if isinstance(item, FoundResponse):
+                        found += 1
+                        yield item
+                    else:
+                        imported.rejected.append(item)
+                    if len(imported.rejected) - rejected_before >= _MAX_REJECTED:
+                        raise ValueError(f"{_MAX_REJECTED:,} of its parts were rejected; the rest of it is not read")
+        except ValueError as error:
+            imported.rejected.append(Rejected(file.name, str(error)))
+        except SettingsError as error:
+            imported.rejected.append(Rejected(file.name, str(error)))
+            return
+    if not found and not imported.rejected:
+        imported.rejected.append(Rejected("the given folders", "they have no file that may hold responses"))
 
 
 def _dated(found: FoundResponse, first: date, newest: date, imported: Imported) -> _Dated | None:
-    """Return the response with its day, or None if it is rejected because of its day."""
-    day = read_as_of(found.body)
+    """Return the response with its day and its fetch time if known, or None if it is rejected because of its day.
+
+    The fetch time is the one that is stated. Otherwise it is the time when the file was saved, if that is on the day
+    after `day`, the only one on which the API serves it. A stated time in the future counts as unknown: with it, the
+    response would always stay the newest revision.
+    """
+    day, fetched_at, saved_at = read_as_of(found.body), found.fetched_at, found.saved_at
+    if fetched_at is None and saved_at and newest_completed_day(saved_at) == day:
+        fetched_at = saved_at
+    elif fetched_at and newest_completed_day(fetched_at) > newest:
+        fetched_at = None
+    oldest = None if found.origin == "import" else LONGEST_DELAY
     if day is None:
         reason = "it has no valid day in `data.as_of`"
     elif day > newest:
         reason = f"{day} is not over yet in UTC"
     elif day < first:
         reason = f"{day} is before {first}; set ORPIPELINE_START_DATE to an earlier day"
-    else:
-        fetched_at = _fetch_time(found, day, newest)
-        oldest = None if found.origin == "import" else LONGEST_DELAY
-        if fetched_at is None or could_be_served(day, fetched_at, oldest=oldest):
-            return _Dated(day, fetched_at, found)
+    elif fetched_at and not could_be_served(day, fetched_at, oldest=oldest):
         reason = f"the API could not have had {day} at {fetched_at:%Y-%m-%d %H:%M:%S} UTC, its fetch time"
+    else:
+        return _Dated(day, fetched_at, found)
     imported.rejected.append(Rejected(found.source, reason))
     return None
 
 
-def _fetch_time(found: FoundResponse, day: date, newest: date) -> datetime | None:
-    """Return when a response was fetched, or None if that is unknown.
-
-    That is the time that the file states. Otherwise it is the time when the file was written, if that is on the day
-    after `day`, the only one on which the API serves it. A time in the future counts as unknown: with it, the response
-    would always stay the newest revision.
-    """
-    day_after = datetime.combine(day + timedelta(days=1), time.min, UTC)
-    tomorrow = datetime.combine(newest + timedelta(days=2), time.min, UTC)
-    if found.fetched_at is not None:
-        return found.fetched_at if found.fetched_at < tomorrow else None
-    written = found.modified_at
-    return written if written and day_after <= written < day_after + timedelta(days=1) else None
-
-
 def _batches(responses: Iterable[_Dated]) -> Iterator[list[_Dated]]:
-    """Yield as many responses as are parsed and validated at once. A large one counts as several."""
+    """Yield as many responses as are parsed and validated at once."""
     batch: list[_Dated] = []
-    weight = 0.0
+    size = 0
     for one in responses:
         batch.append(one)
-        body = one.found.body
-        weight += max(1, len(body) / _TYPICAL_BYTES, body.count(b"{") / _TYPICAL_OBJECTS)
-        if weight >= _RESPONSES_AT_ONCE:
+        size += len(one.found.body)
+        if size >= _BYTES_AT_ONCE:
             yield batch
-            batch, weight = [], 0
+            batch, size = [], 0
     if batch:
         yield batch
 

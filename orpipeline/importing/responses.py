@@ -1,33 +1,38 @@
-"""The responses in a JSON text.
+"""The responses in a JSON text: wherever they are in it, alone or in what others wrapped around them.
 
-A text holds one of these, or a list or lines (JSONL) of them:
-
-- a response as the API sends it, `{"data": {...}}`;
-- an envelope, `{"fetched_at": ..., "requests": [{"path": ..., "status": 200, "response": {"data": {...}}}]}`, with one
-  response or several. Each response is cut out of the envelope byte for byte.
+A text is one JSON value, or several one after another, such as JSON Lines. Each response is cut out byte for byte.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
-from io import BufferedReader, BytesIO
-from itertools import chain
+from io import BufferedReader
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from orpipeline.archive import Revision
-from orpipeline.importing.limits import MAX_RESPONSE_BYTES, MAX_TEXT_BYTES, MAX_TEXT_COMMAS, Allowance
+from orpipeline.errors import SettingsError
 from orpipeline.text import one_line
 
-_ENDPOINT = "/classifications/task"
-_LONGEST_SHOWN = 100  # characters of a value
-_SPLIT = "split it, or make it JSONL with one response in each line"
+MAX_RESPONSE_BYTES = 2_000_000
+"""A typical response has 31 kB."""
+MAX_BYTES = 2_000_000_000
+"""Of all files of an import, packed and unpacked. Ten years of responses have about 115 MB."""
+MAX_FILES = 100_000
+"""Of an import, including those in archives."""
+_MAX_VALUE_BYTES = 20_000_000  # of one JSON value, such as a list: more than a year. It is in memory as a whole.
+_MAX_COMMAS = 1_000_000  # in as many bytes, for the same reason; a year of responses has 400,000
+_MAX_DEPTH = 8  # of a response in a JSON value
+_TIMES = ("fetched_at", "retrieved_at", "captured_at", "downloaded_at")
+_NOT_BLANK = re.compile(r"[^ \t\r\n]")
+_NEXT_VALUE = re.compile(r"\n(?=[{\[])")  # where reading goes on after a damaged one
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,11 @@ class FoundResponse:
     body: bytes
     """The response's bytes, 2 MB at most."""
     source: str
-    """Where it was found: the file's name, then the archive member, line or position, as in `days.zip/a.json[2]`."""
+    """Where it was found: the file's name, then the archive member, line or number, as in `days.zip/a.json[2]`."""
     fetched_at: datetime | None
-    """The fetch time that the file states, in UTC, or None."""
-    modified_at: datetime | None
-    """When the file was last written, in UTC, or None if that is unknown or has no meaning."""
+    """The fetch time that the text states, in UTC, or None."""
+    saved_at: datetime | None
+    """The time in the file's name, or else when it was last written, in UTC; None if that is unknown."""
     origin: str = "import"
     """`import`, or the origin that another orpipeline's archive states."""
 
@@ -55,8 +60,8 @@ class Rejected:
     reason: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", _shortened(self.source, 300))
-        object.__setattr__(self, "reason", _shortened(self.reason, 1_000))
+        object.__setattr__(self, "source", self.source[:300])
+        object.__setattr__(self, "reason", self.reason[:1_000])
 
 
 Found = FoundResponse | Rejected
@@ -64,185 +69,171 @@ Found = FoundResponse | Rejected
 
 @dataclass(frozen=True)
 class Place:
-    """Where a text is, and what is known about it before it is read."""
+    """A text's name, when it was saved, and what the name states if it is that of a file in an archive of ours."""
 
     name: str
-    modified_at: datetime | None = None
+    saved_at: datetime | None = None
     archived: Revision | None = None
-    """What the file's name states, if it is one of another orpipeline's archive."""
-    packed: bool = False
-    """Whether the text is a member of a zip or tar."""
 
     def part(self, place: str) -> Place:
         """Return the place of a part of the text."""
-        return Place(f"{self.name}{place}", self.modified_at)
+        return Place(f"{self.name}{place}", self.saved_at)
 
 
-class _Object(msgspec.Struct):
-    """The fields that distinguish a response from an envelope. msgspec.Raw has the exact bytes of a value."""
+class Counter:
+    """How much an import has read. Raises SettingsError when it is too much, which ends the import."""
 
-    data: Raw = Raw()
-    requests: Raw = Raw()
-    error: Raw = Raw()
-    fetched_at: Raw = Raw()
+    def __init__(self) -> None:
+        self._bytes = self._files = 0
 
-    @property
-    def has_data(self) -> bool:
-        return self.data not in (Raw(), Raw(b"null"))
-
-
-class _Request(msgspec.Struct):
-    """One request of an envelope."""
-
-    path: str = _ENDPOINT
-    status: Raw = Raw(b"200")
-    fetched_at: Raw = Raw()
-    response: Raw = Raw()
+    def add(self, size: int, files: int = 1) -> None:
+        """Count the bytes of a file, packed or unpacked."""
+        self._bytes += size
+        self._files += files
+        if self._bytes > MAX_BYTES or self._files > MAX_FILES:
+            limit = f"{MAX_BYTES:,} bytes or {MAX_FILES:,} files"
+            raise SettingsError(f"the import has more than {limit}; the rest is not read. Import less at once.")
 
 
-_Text = bytes | Raw
-_Objects = Sequence[tuple[_Text, Place]]
-_JSON = msgspec.json.Decoder(Raw)
+Recognize = Callable[[bytes], bytes | None]
+"""Returns a JSON value as the API sends a response of a dataset, or None if the value is not one."""
+
 _LIST = msgspec.json.Decoder(list[Raw])
-_OBJECT = msgspec.json.Decoder(_Object)
-_REQUEST = msgspec.json.Decoder(_Request)
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
 
 
-def read_text(stream: BufferedReader, place: Place, allowance: Allowance) -> Iterator[Found]:
-    """Yield each response in a JSON or JSONL text, and what cannot be read as one."""
-    text = stream.read(MAX_TEXT_BYTES).removeprefix(b"\xef\xbb\xbf")
-    if stream.peek(1):
-        objects: _Objects | str = f"it is larger than {MAX_TEXT_BYTES:,} bytes; {_SPLIT}"
-    else:
-        objects = _objects(text, place, allowance)
-    # The first line of JSONL may be damaged. In other JSON, neither of the first two lines is JSON by itself.
-    if isinstance(objects, str) and any(map(_is_json, text.lstrip().split(b"\n", 2)[:2])):
-        yield from _read_lines(text, stream, place, allowance)
-    else:
-        yield from _read_objects(objects, place, allowance)
+def task_classifications(value: bytes) -> bytes | None:
+    """Recognize a response of `GET /classifications/task`, or its `data` alone."""
+    fields = _fields(value)
+    if {"as_of", "classifications"} <= fields.keys():
+        return b'{"data":%s}' % value
+    return value if {"as_of", "classifications"} <= _fields(fields.get("data", Raw())).keys() else None
 
 
-def _read_lines(text: bytes, stream: BufferedReader, place: Place, allowance: Allowance) -> Iterator[Found]:
-    """Read the lines of a text and of the rest of its stream. A line that is too long is cut into several."""
-    text += stream.readline(MAX_TEXT_BYTES)
-    number = 1
-    for line in chain(BytesIO(text), iter(partial(stream.readline, MAX_TEXT_BYTES), b"")):
-        allowance.take_parts()
-        if not line.isspace():
-            at = place.part(f":{number}")
-            yield from _read_objects(_objects(line.rstrip(b"\r\n"), at, allowance), at, allowance)
-        number += line.endswith(b"\n")
+def read_text(stream: BufferedReader, place: Place, counter: Counter, recognize: Recognize) -> Iterator[Found]:
+    """Yield the responses in a text, and each JSON value in it that has none or cannot be read.
+
+    Raises ValueError if the text has too many values.
+    """
+    is_empty = True
+    for value, at in _values(stream, place, counter):
+        is_empty = False
+        found = list(_search(value, recognize, _MAX_DEPTH)) if isinstance(value, bytes) else []
+        if isinstance(value, str):
+            yield Rejected(at.name, f"not valid JSON: {value}")
+        elif not found:
+            start = one_line(value[:100].decode(errors="backslashreplace"))
+            yield Rejected(at.name, f"it has no response; it begins with {start}")
+        for number, (body, fetched_at) in enumerate(found, start=1):
+            yield _response(body, fetched_at, at if len(found) == 1 else at.part(f"[{number}]"))
+    if is_empty:
+        yield Rejected(place.name, "not valid JSON: it is empty")
 
 
-def _is_json(line: bytes) -> bool:
+def _values(stream: BufferedReader, place: Place, counter: Counter) -> Iterator[tuple[bytes | str, Place]]:
+    """Yield the JSON values that follow one another, or why one cannot be read, each with its place.
+
+    After one that is damaged, reading goes on where a line begins with `{` or `[`.
+    """
+    chunk = _chunk(stream, counter).removeprefix(b"\xef\xbb\xbf")
+    if not stream.peek(1) and chunk and _why_not_json(chunk) is None:
+        yield chunk, place
+        return
+    decoder = json.JSONDecoder(strict=False)
+    text, start, line = chunk.decode("latin-1"), 0, 1  # in latin-1, each character is a byte
+    while True:
+        if len(text) - start < _MAX_VALUE_BYTES:
+            text, start = text[start:] + _chunk(stream, counter).decode("latin-1"), 0
+        found = _NOT_BLANK.search(text, start)
+        first = found.start() if found else len(text)
+        line += text.count("\n", start, first)
+        start = first
+        if found:
+            try:
+                start = decoder.raw_decode(text, first)[1]
+                value = text[first:start].encode("latin-1")
+                yield _why_not_json(value) or value, place.part(f":{line}")
+            except (ValueError, RecursionError) as error:
+                following = _NEXT_VALUE.search(text, first + 1)
+                start = following.end() if following else len(text)
+                larger = f", or larger than {_MAX_VALUE_BYTES:,} bytes" if stream.peek(1) else ""
+                yield f"{getattr(error, 'msg', error)}{larger}", place.part(f":{line}")
+            line += text.count("\n", first, start)
+        elif not stream.peek(1):
+            return
+
+
+def _chunk(stream: BufferedReader, counter: Counter) -> bytes:
+    chunk = stream.read(_MAX_VALUE_BYTES)
+    counter.add(len(chunk), files=0)
+    if chunk.count(b",") > _MAX_COMMAS:
+        raise ValueError(f"more than {_MAX_COMMAS:,} values in {_MAX_VALUE_BYTES:,} bytes")
+    return chunk
+
+
+def _why_not_json(text: bytes) -> str | None:
     try:
-        return bool(_JSON.decode(line))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _objects(text: bytes, place: Place, allowance: Allowance) -> _Objects | str:
-    """Return a JSON value, or a list's items with their places; or why the text cannot be read."""
-    if text.count(b",") > MAX_TEXT_COMMAS:
-        return f"it has more than {MAX_TEXT_COMMAS:,} values; {_SPLIT}"
-    try:
-        if text.lstrip().startswith(b"["):
-            return [(item, place.part(f"[{n}]")) for n, item in enumerate(_items(text, allowance), start=1)]
-        _JSON.decode(text)
+        msgspec.json.decode(text, type=Raw)
     except (ValueError, RecursionError) as error:
-        return f"not valid JSON: {error}"
-    return [(text, place)]
-
-
-def _items(text: _Text, allowance: Allowance) -> Sequence[Raw]:
-    items = _LIST.decode(text)
-    allowance.take_parts(len(items))
-    return items
-
-
-def _read_objects(objects: _Objects | str, place: Place, allowance: Allowance) -> Iterator[Found]:
-    """Yield what responses, envelopes or other JSON values hold."""
-    if isinstance(objects, str):
-        yield Rejected(place.name, objects)
-        return
-    for text, at in objects:
-        found = _object(text)
-        if found.requests and not found.has_data:
-            yield from _read_envelope(found, at, allowance)
-        else:
-            yield _response(text, found, at, _time(found.fetched_at))
-
-
-def _object(text: _Text) -> _Object:
-    try:
-        return _OBJECT.decode(text)
-    except msgspec.ValidationError:
-        return _Object()  # JSON, but not an object
-
-
-def _read_envelope(envelope: _Object, place: Place, allowance: Allowance) -> Iterator[Found]:
-    try:
-        items = _items(envelope.requests, allowance)
-    except msgspec.ValidationError as error:
-        yield Rejected(place.name, f"its `requests` are not those of an envelope: {error}")
-        return
-    requests = [one for item in items if (one := _request(item)) is not None]
-    if not requests:
-        yield Rejected(place.name, f"it has no request for {_ENDPOINT}")
-    for number, request in enumerate(requests, start=1):
-        at = place.part("" if len(requests) == 1 else f"[{number}]")
-        if isinstance(request, str):
-            yield Rejected(at.name, f"its request is not that of an envelope: {request}")
-        elif request.status != Raw(b"200") or not request.response:
-            yield Rejected(at.name, f"its request failed: status {_shown(request.status)}")
-        else:
-            fetched_at = _time(request.fetched_at) or _time(envelope.fetched_at)
-            yield _response(request.response, _object(request.response), at, fetched_at)
-
-
-def _request(item: Raw) -> _Request | str | None:
-    """Return one request of an envelope, or why it cannot be read; None if it is for another endpoint."""
-    try:
-        request = _REQUEST.decode(item)
-    except msgspec.ValidationError as error:
         return str(error)
-    return request if re.split("[?#]", request.path)[0].rstrip("/").endswith(_ENDPOINT) else None
+    return None
 
 
-def _response(text: _Text, found: _Object, place: Place, fetched_at: datetime | None) -> Found:
-    """Return what the API sent, alone or in an envelope."""
-    if not found.has_data:
-        if found.error:
-            return Rejected(place.name, f"it is an API error: {_shown(found.error)}")
-        return Rejected(place.name, f"it is neither a response of {_ENDPOINT} nor an envelope with responses")
-    if len(text) > MAX_RESPONSE_BYTES:
-        reason = f"it is larger than {MAX_RESPONSE_BYTES:,} bytes, the limit for an imported response"
-        return Rejected(place.name, reason)
-    body, archived = bytes(text), place.archived
+def _search(value: bytes, recognize: Recognize, depth: int) -> Iterator[tuple[bytes, datetime | None]]:
+    """Yield each response in a JSON value, with the fetch time that the nearest object around it states.
+
+    The time can also be in an object beside the response, such as `{"_provenance": {"fetched_at": ...}, "raw": ...}`.
+    """
+    fields = _fields(value)
+    stated = _stated_time(fields)
+    body = recognize(value)
+    if body is not None:
+        yield body, stated
+    elif depth:
+        parts = [
+            part
+            for one in fields.values() or _decoded(_LIST, value) or ()
+            if (part := bytes(one)).startswith((b"{", b"["))
+        ]
+        inner = [(part, list(_search(part, recognize, depth - 1))) for part in parts]
+        if fields and stated is None:
+            beside = (_stated_time(_fields(part)) for part, found in inner if not found)
+            stated = next(filter(None, beside), None)
+        for _, found in inner:
+            yield from ((body, time or stated) for body, time in found)
+
+
+def _fields(value: bytes | Raw) -> dict[str, Raw]:
+    """Return the fields of a JSON object; none for another value."""
+    return _decoded(_OBJECT, value) or {}
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes | Raw) -> Any:
+    try:
+        return decoder.decode(value)
+    except (ValueError, RecursionError):  # JSON of another kind, or no JSON
+        return None
+
+
+def _stated_time(fields: dict[str, Raw]) -> datetime | None:
+    """Return the fetch time that an object states: ISO 8601, and UTC if it has no time zone."""
+    for name in _TIMES:
+        try:
+            instant = datetime.fromisoformat(msgspec.json.decode(fields.get(name, b""), type=str))
+            return instant.replace(tzinfo=instant.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+
+def _response(body: bytes, fetched_at: datetime | None, place: Place) -> Found:
+    archived = place.archived
+    if len(body) > MAX_RESPONSE_BYTES:
+        return Rejected(place.name, f"it is larger than {MAX_RESPONSE_BYTES:,} bytes, the limit for a response")
     if archived is None:
-        return FoundResponse(body, place.name, fetched_at, place.modified_at)
+        return FoundResponse(body, place.name, fetched_at, place.saved_at)
     if archived.as_of is None:
         return Rejected(place.name, "the archive that it comes from keeps it as undated: it belongs to no day")
     if not sha256(body).hexdigest().startswith(archived.digest):
         return Rejected(place.name, "it is damaged: its bytes do not have the sha256 of its name")
     return FoundResponse(body, place.name, archived.fetched_at, None, archived.origin)
-
-
-def _time(value: Raw) -> datetime | None:
-    """Return the time of an ISO 8601 text, in UTC (UTC is assumed if it has no time zone), or None."""
-    try:
-        instant = datetime.fromisoformat(msgspec.json.decode(value, type=str))
-        return instant.replace(tzinfo=instant.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _shown(value: Raw) -> str:
-    """Return the beginning of a JSON value, in one line."""
-    start = bytes(memoryview(value)[: 4 * _LONGEST_SHOWN]).decode(errors="backslashreplace")
-    return _shortened(one_line(start), _LONGEST_SHOWN)
-
-
-def _shortened(text: str, length: int) -> str:
-    """Return at most `length` characters of a text: its beginning and, if there are more, three dots."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
