@@ -50,7 +50,11 @@ def surface() -> Mapping[str, Mapping[str, str]]:
     # A lake has all jobs and schedules that a file has, and those of its maintenance.
     settings = Settings(data_dir="/srv/openrouter", warehouse="ducklake:postgres:dbname=lake")
     defs = build_defs(settings, alerts=True)
-    steps = {"snapshot": SnapshotConfig, "import": ImportConfig, "leaderboard_report": ReportConfig}
+    steps: dict[str, type[dg.Config]] = {
+        "snapshot": SnapshotConfig,
+        "import": ImportConfig,
+        "leaderboard_report": ReportConfig,
+    }
     return {
         "python": dict(_python()),
         "settings": {API_KEY: "read when the API is called", **_fields(Settings, PREFIX, str.upper)},
