@@ -25,8 +25,6 @@ from orpipeline_tests.servers import PostgresServer, S3Server, free_port
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
-LOCATIONS = {"orpipeline": "orpipeline.definitions", "second": "orpipeline_tests.second_location"}
-"""The code locations by name, with the module of each."""
 _ASSETS = ("raw_task_classifications", *TABLES)
 _ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
@@ -45,29 +43,26 @@ class Cluster:
             runs = cluster.launch_days(["2026-10-01", "2026-10-02"])
             cluster.wait_for_runs(runs)
 
-    `settings_env` has orpipeline's variables for all processes, and the S3 server's own are added. `instance_config`
-    replaces top-level entries of `dagster.yaml`. `locations` are code locations: a process each. The output of each
-    process is in `folder/<name>.log`.
+    `settings_env` has orpipeline's variables for all processes, and the S3 server's own are added. `locations` are code
+    locations by name, with the module of each: a process each. The output of a process is in `folder/<name>.log`.
     """
 
     def __init__(
         self,
         folder: Path,
         postgres: PostgresServer,
-        s3: S3Server | None,
+        s3: S3Server,
         settings_env: Mapping[str, str],
         *,
-        database: str = "dagster",
-        instance_config: Mapping[str, Any] | None = None,
-        locations: Mapping[str, str] = LOCATIONS,
+        database: str,
+        locations: Mapping[str, str],
     ) -> None:
         self.folder, self.locations = folder, dict(locations)
         self.ports = {name: free_port() for name in (*locations, "webserver")}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.home = folder / "dagster_home"
         self.home.mkdir(parents=True)
-        config = yaml.safe_load((DEPLOY / "dagster.postgres.yaml").read_text())
-        (self.home / "dagster.yaml").write_text(yaml.safe_dump({**config, **(instance_config or {})}))
+        (self.home / "dagster.yaml").write_text((DEPLOY / "dagster.postgres.yaml").read_text())
         servers = [
             {"grpc_server": {"host": "127.0.0.1", "port": self.ports[name], "location_name": name}}
             for name in locations
@@ -84,15 +79,10 @@ class Cluster:
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
             "ORPIPELINE_TESTING": "1",
             "ORPIPELINE_DATA_DIR": str(folder / "data"),
-            **(s3.environment() if s3 else {}),
+            **s3.environment(),
             **settings_env,
         }
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.ports['webserver']}", timeout=60, trust_env=False)
-
-    @property
-    def url(self) -> str:
-        """The address of the UI."""
-        return str(self._client.base_url)
 
     def __enter__(self) -> Self:
         with ExitStack() as on_failure:
@@ -115,9 +105,8 @@ class Cluster:
     def start_all(self) -> None:
         """Create Dagster's tables, then start the code locations, the webserver and the daemon."""
         # Processes that create them at once wait for each other only for a second.
-        created = self.run("dagster", "instance", "migrate")
-        if created.returncode:
-            raise RuntimeError(f"`dagster instance migrate` ended with {created.returncode}:\n{created.stderr[-2000:]}")
+        migrate = [str(Path(sys.executable).with_name("dagster")), "instance", "migrate"]
+        subprocess.run(migrate, env=self.environment, cwd=self.folder, check=True)
         for name in (*self.locations, "webserver", "daemon"):
             self.start(name)
 
@@ -145,25 +134,6 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the environment's programs to its end, with the processes' variables."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name(program)), *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def stop(self, name: str, seconds: float = 30) -> None:
-        """Tell a process to end, as `docker stop` and systemd do, and kill it with its children if it takes longer."""
-        self.processes[name].terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.processes[name].wait(seconds)
-        self.kill(name)
-
     def kill(self, name: str) -> None:
         """Kill a process and its children at once: for a code location, also its runs."""
         process = self.processes.pop(name)
@@ -171,23 +141,14 @@ class Cluster:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def kill_run(self, run_id: str, *, after: str = "", seconds: float = 120) -> None:
-        """Kill a run's process, as soon as the run's log names it and contains the text `after`.
-
-        The code location, if it still runs, then reports the run as failed.
-        """
+    def kill_run(self, run_id: str) -> None:
+        """Kill a run's process, as soon as the run's log names it. The code location then reports the run as failed."""
 
         def process_of_run() -> int | None:
-            text = "\n".join(self.messages(run_id))
-            found = re.search(r"\(pid: (\d+)\)", text)
-            return int(found[1]) if found and after in text else None
+            found = re.search(r"\(pid: (\d+)\)", "\n".join(self.messages(run_id)))
+            return int(found[1]) if found else None
 
-        os.kill(wait_until(process_of_run, seconds, f"run {run_id} to log its process and {after!r}"), signal.SIGKILL)
-
-    def log(self, name: str) -> str:
-        """Return what a process has printed."""
-        path = self.folder / f"{name}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        os.kill(wait_until(process_of_run, 120, f"run {run_id} to log its process"), signal.SIGKILL)
 
     # The webserver's GraphQL API
 
@@ -208,7 +169,9 @@ class Cluster:
         def is_ready() -> bool:
             for name, process in self.processes.items():
                 if process.poll() is not None:
-                    raise RuntimeError(f"{name} ended with {process.returncode}:\n{self.log(name)[-2000:]}")
+                    raise RuntimeError(
+                        f"{name} ended with {process.returncode}:\n{(self.folder / f'{name}.log').read_text()[-2000:]}"
+                    )
             try:
                 return (
                     all(listens(port) for port in self.ports.values())
@@ -247,39 +210,21 @@ class Cluster:
         location = (data["workspaceLocationEntryOrError"] or {}).get("locationOrLoadError") or {}
         return location.get("message")
 
-    def automation(self, location: str = "orpipeline") -> dict[str, str]:
-        """Return the status of each schedule and sensor of a code location: `RUNNING` or `STOPPED`."""
-        data = self.query(
-            """query ($selector: RepositorySelector!) { repositoryOrError(repositorySelector: $selector) {
-                 ... on Repository { schedules { name scheduleState { status } }
-                   sensors { name sensorState { status } } } } }""",
-            selector=_repository(location),
-        )
-        found = data["repositoryOrError"]
-        states = [(entry["name"], entry["scheduleState"]["status"]) for entry in found["schedules"]]
-        return dict(states + [(entry["name"], entry["sensorState"]["status"]) for entry in found["sensors"]])
+    def launch_days(self, days: Sequence[str], *, location: str = "orpipeline") -> list[str]:
+        """Queue a run of `daily_snapshot` for each day, without the report, and return the runs' ids."""
+        return [self._launch(day, location) for day in days]
 
-    def launch_days(
-        self,
-        days: Sequence[str],
-        *,
-        fetch: str = "auto",
-        assets: Sequence[str] = _ASSETS,
-        location: str = "orpipeline",
-    ) -> list[str]:
-        """Queue a run of `daily_snapshot` for each day, by default without the report, and return the runs' ids."""
-        return [self._launch(day, fetch, assets, location) for day in days]
-
-    def _launch(self, day: str, fetch: str, assets: Sequence[str], location: str) -> str:
+    def _launch(self, day: str, location: str) -> str:
         parameters = {
             "selector": {
-                **_repository(location),
+                "repositoryName": "__repository__",
+                "repositoryLocationName": location,
                 "pipelineName": "daily_snapshot",
-                "assetSelection": [{"path": ["openrouter", name]} for name in assets],
+                "assetSelection": [{"path": ["openrouter", name]} for name in _ASSETS],
                 "assetCheckSelection": None,
             },
             "mode": "default",
-            "runConfigData": {"ops": {"openrouter_snapshot": {"config": {"fetch": fetch}}}},
+            "runConfigData": {"ops": {"openrouter_snapshot": {"config": {"fetch": "auto"}}}},
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
         }
         launched = self.query(
@@ -351,7 +296,3 @@ def wait_until(result: Callable[[], _T | None], seconds: float, what: str) -> _T
             return found
         time.sleep(0.2)
     raise TimeoutError(f"Waited {seconds:g} s for {what}")
-
-
-def _repository(location: str) -> dict[str, str]:
-    return {"repositoryName": "__repository__", "repositoryLocationName": location}

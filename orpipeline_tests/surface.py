@@ -53,7 +53,7 @@ def surface() -> Mapping[str, Mapping[str, str]]:
     # A lake has all jobs and schedules that a file has, and those of its maintenance.
     settings = Settings(data_dir="/srv/openrouter", warehouse="ducklake:postgres:dbname=lake")
     defs = build_defs(settings, alerts=True)
-    steps: dict[str, Any] = {
+    steps: dict[str, type[dg.Config]] = {
         "snapshot": SnapshotConfig,
         "catalogue": CatalogueConfig,
         "import": ImportConfig,

@@ -257,7 +257,9 @@ def test_without_a_key_the_schedule_skips_and_tells_what_to_do() -> None:
 def test_the_key_is_in_no_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-very-secret")
     shown = str(stand_alone_defs(Settings(data_dir=tmp_path)).resources)
-    shown += str({key: (value, vars(value)) for key, value in orpipeline.resources().items()})
+    for resource in orpipeline.resources().values():
+        assert isinstance(resource, dg.ConfigurableResource | dg.ConfigurableIOManager)
+        shown += f"{resource} {resource._resolved_config_dict}"
     assert "openrouter" in shown
     assert "very-secret" not in shown
 
