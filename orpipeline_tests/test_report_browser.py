@@ -72,6 +72,7 @@ def test_choices_search_and_lines_work_and_the_address_keeps_them(browser: Brows
         page.keyboard.press("Space")
         page.get_by_text("Tokens", exact=True).first.click()
         assert page.locator("h1:visible").inner_text().count("of code tokens") == 1
+        assert "of code tokens" in page.locator("#quote").inner_text()
         page.locator("#find").fill("heron")
         names = page.locator("#board tbody tr:visible th").all_inner_texts()
         assert names

@@ -38,6 +38,7 @@
       byId(holder.dataset.into).replaceChildren(...holder.cloneNode(true).childNodes);
     }
     document.documentElement.dataset.measure = choices.measure.value;
+    byId("quote").firstElementChild.textContent = document.querySelector("h1").textContent;
     if (history) {
       byId("unit").textContent = data.units[viewKey()];
       for (const row of all("#board tr[data-m]")) nameButton(row, { title: "Draw or remove its line" }, () => toggle(Number(row.dataset.m)));
