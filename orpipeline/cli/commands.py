@@ -11,18 +11,35 @@ from pathlib import Path
 import click
 from dotenv import load_dotenv
 
+from orpipeline.cli.daily import dev, fetch, report, run
 from orpipeline.cli.demo import demo
 from orpipeline.cli.doctor import doctor
-from orpipeline.cli.fetch import fetch
+from orpipeline.cli.history import export, import_, rebuild
 from orpipeline.cli.leaderboard import leaderboard
 from orpipeline.cli.options import examples
-from orpipeline.cli.run import dev, run
-from orpipeline.cli.tables import export, import_, rebuild, report
+from orpipeline.cli.output import survive_any_encoding
 from orpipeline.errors import OrpipelineError, SettingsError
 from orpipeline.text import one_line
 
+_SECTIONS = {
+    "Start": (demo, dev, doctor),
+    "Daily": (run, fetch, report, leaderboard),
+    "History": (import_, rebuild, export),
+}
+
+
+class _Commands(click.Group):
+    """The commands, in sections."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - of click
+        width = max(map(len, self.commands))
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{one.name:<{width}}", one.get_short_help_str(200)) for one in commands])
+
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples(
         "orpipeline demo                  # all of it on made-up data, without a key",
@@ -41,7 +58,7 @@ def cli(context: click.Context) -> None:
     context.obj = _load_env_file()
 
 
-for _command in (demo, dev, run, fetch, import_, rebuild, leaderboard, export, report, doctor):
+for _command in (one for section in _SECTIONS.values() for one in section):
     cli.add_command(_command)
 
 
@@ -63,6 +80,7 @@ def execute(arguments: Sequence[str]) -> int:
     Raises KeyboardInterrupt.
     """
     debug = "--debug" in arguments
+    survive_any_encoding()
     try:
         code = cli.main(arguments, prog_name="orpipeline", standalone_mode=False)
         sys.stdout.flush()  # raises BrokenPipeError here, not at the interpreter's end

@@ -57,7 +57,7 @@ def run_snapshot(
         tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
         if is_range
         else {},
-        selection=_NAMES.daily_assets if is_range or not report else None,
+        selection=[*_NAMES.daily_assets, *_NAMES.catalogue_assets] if is_range or not report else None,
     )
     return _report_files(result)
 

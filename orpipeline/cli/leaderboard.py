@@ -1,44 +1,78 @@
-"""The command `leaderboard`."""
+"""The command `leaderboard`: the ranking, the certain changes, and who leads each task."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from orpipeline.cli import formats, terminal
-from orpipeline.cli.board import MEASURES, Ranking, board_of
 from orpipeline.cli.options import command_settings, day_option, demo_option, examples
+from orpipeline.cli.output import out, print_line, write_data
 from orpipeline.errors import OrpipelineError
 from orpipeline.settings import Settings
+from orpipeline.text import plain
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they take long to import, and `--help` does not need them
     import polars as pl
+    from rich.bar import Bar
 
-    from orpipeline.warehouse.tables import Tables
+    from orpipeline.report.data import ReportData
+    from orpipeline.report.views import View
+
+    Cell = str | Bar
+
+_MEASURES = {"requests": "usage", "tokens": "token"}
+_OTHER = {"requests": "tokens", "tokens": "requests"}
+_DEMO = "DEMO: made-up data"
+_WIDEST_TABLE, _WIDTH_FOR_EXTRAS = 150, 130
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a board. Only a wide terminal shows one that `is_extra`."""
+
+    heading: str
+    cells: Sequence[Cell]
+    justify: Literal["left", "right"] = "right"
+    style: str = ""
+    is_extra: bool = False
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the command shows: columns of text, the sentences above and below them, and all columns as `records`.
+
+    A line separates the first `above` rows from the others.
+    """
+
+    title: str
+    lead: str
+    columns: Sequence[Column]
+    records: pl.DataFrame
+    above: int = 0
+    notes: Sequence[str] = field(default_factory=list)
 
 
 @click.command(
-    short_help="Show the leaderboard of models or authors.",
+    short_help="Show who leads, who leads each task, and who gained.",
     epilog=examples(
         "orpipeline leaderboard --by tokens --scope code",
+        "orpipeline leaderboard --tasks",
         "orpipeline leaderboard --authors --format csv > authors.csv",
     ),
 )
 @day_option
 @click.option("--scope", default="all", show_default=True, help="The tasks: `all`, or a macro-category such as `code`.")
-@click.option(
-    "--by",
-    type=click.Choice(list(MEASURES)),
-    default="requests",
-    show_default=True,
-    help="The measure whose shares and ranks are shown.",
-)
-@click.option("--authors", is_flag=True, help="Rank authors by all their listed models, instead of models.")
-@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="The number of rows.")
+@click.option("--by", type=click.Choice(list(_MEASURES)), default="requests", show_default=True, help="The measure.")
+@click.option("--authors", "show", flag_value="authors", help="Sum up each author's listed models.")
+@click.option("--changes", "show", flag_value="changes", help="Who gained and who lost since 7 days before.")
+@click.option("--tasks", "show", flag_value="tasks", help="Who leads each task.")
+@click.option("--top", type=click.IntRange(1, 10**9), default=20, show_default=True, help="The number of rows.")
 @click.option(
     "--format",
     "form",
@@ -48,14 +82,13 @@ if TYPE_CHECKING:
     help="A table for the terminal, CSV or JSON with all columns for programs, or Markdown.",
 )
 @demo_option
-def leaderboard(day: date | None, scope: str, by: str, authors: bool, top: int, form: str, demo: bool) -> None:
-    """Show the leaderboard of a day: of models, or of their authors.
+def leaderboard(day: date | None, scope: str, by: str, show: str | None, top: int, form: str, demo: bool) -> None:
+    """Show a day's leaderboard of models, its authors, its changes, or the leader of each task.
 
-    A share is what the published lists attribute, so the true one can be larger: `at most` is its bound. The rank is a
-    range where the lists and the rounding of the figures allow several.
+    A share is what the published lists attribute, so the true one can be larger: `at most` is its bound. A rank or a
+    change is a range where the lists and the rounding of the figures allow several.
     """
-    settings = command_settings(demo=demo)
-    show_leaderboard(settings, day, scope=scope, by=by, authors=authors, top=top, form=form, demo=demo)
+    show_leaderboard(command_settings(demo=demo), day, scope=scope, by=by, show=show or "models", top=top, form=form)
 
 
 def show_leaderboard(
@@ -64,92 +97,241 @@ def show_leaderboard(
     *,
     scope: str = "all",
     by: str = "requests",
-    authors: bool = False,
+    show: str = "models",
     top: int = 20,
     form: str = "table",
-    demo: bool,
 ) -> None:
-    """Print the leaderboard of `day`, or of the newest day in the tables, in one of the command's formats."""
+    """Print what `show` names of `day`, or of the newest day, from the published copy: it waits for no writer."""
+    from orpipeline.report.data import read_report_data
+    from orpipeline.report.views import View, scopes
+    from orpipeline.warehouse.reading import readable_tables
     from orpipeline.warehouse.warehouse import open_warehouse
 
-    with open_warehouse(settings).reading() as tables:
-        snapshot = _snapshot(tables, day, settings, demo=demo)
-        ranking = (_author_ranking if authors else _model_ranking)(tables, snapshot, scope, by)
-    rows = ranking.rows.head(min(top, len(ranking.rows)))  # polars takes no number above 64 bits
+    with readable_tables(open_warehouse(settings)) as tables:
+        data = read_report_data(tables, day, with_history=False)
+    labels = scopes(data)
+    if scope not in labels:
+        similar = get_close_matches(scope, labels, n=1, cutoff=0.4)
+        meant = f" Did you mean {similar[0]!r}?" if similar else ""
+        raise OrpipelineError(f"{data.as_of} has no scope {scope!r}.{meant} It has {', '.join(labels)}.")
+    view = View(data, scope, labels[scope], _MEASURES[by])
+    boards: dict[str, Callable[[View, str, int], Board]]
+    boards = {"models": _models, "authors": _authors, "changes": _changes, "tasks": _tasks}
+    board, citation = boards[show](view, by, top), data.snapshot["citation"]
+    records = board.records.head(top)
     if form == "table":
-        formats.print_table(terminal.out, board_of(ranking, top))
+        _print_board(board, data, citation, top)
     elif form == "md":
-        sys.stdout.write(formats.as_markdown(board_of(ranking, top)))
+        write_data(_markdown_table(board, data, citation))
     elif form == "csv":
-        sys.stdout.write(formats.as_csv(rows, snapshot["citation"]))
+        from orpipeline.report.files import csv_of
+
+        write_data(csv_of(records, citation).decode("utf-8-sig"))
     else:
-        about = {"as_of": ranking.as_of, "scope": scope, "by": by, "citation": snapshot["citation"]}
-        sys.stdout.write(formats.as_json(rows, **about, coverage=ranking.coverage))
+        about = {"as_of": data.as_of, "scope": scope, "by": by, "show": show, "citation": citation}
+        rows = {**about, "coverage": dict(view.coverage), "rows": records.to_dicts()}
+        write_data(json.dumps(rows, indent=2, default=str) + "\n")
 
 
-def _snapshot(tables: Tables, day: date | None, settings: Settings, *, demo: bool) -> dict[str, Any]:
-    """Return the row of `snapshots` for a day, or for the newest one."""
-    snapshots = tables.read("snapshots", since=day, until=day)
-    if not snapshots.is_empty():
-        return snapshots.row(-1, named=True)
-    if day is None:
-        first = "orpipeline demo" if demo else "orpipeline run"
-        raise OrpipelineError(f"The warehouse {settings.warehouse} is empty. Run `{first}` first.")
-    raise OrpipelineError(
-        f"The tables have no rows for {day}: they have {terminal.span(tables.days())}. If the archive has that "
-        f"day or the API still serves it, run `orpipeline run --date {day}`; otherwise import it."
+def _models(view: View, by: str, top: int) -> Board:
+    from orpipeline.report.wording import count_text, percent, short_day_text
+
+    rows, other = view.rows[:top], _OTHER[by]
+    share = f"{view.measure}_share"
+    listed = view.data.models.filter(scope=view.scope).sort(share, "model_id", descending=[True, False])
+    attributed = view.coverage[f"{view.measure}_attributed"]
+    columns = [
+        Column("rank", [row["ranks"] for row in rows]),
+        Column("model", [row["name"] for row in rows], "left", "bold"),
+        Column("id", [row["id"] for row in rows], "left", "dim", is_extra=True),
+        Column(by, [percent(row["share"]) for row in rows]),
+        Column("", _bars([row["share"] for row in rows]), "left"),
+        Column("at most", [percent(row["upper"]) for row in rows], style="dim"),
+        Column(
+            other, [percent(one) for one in listed[f"{_MEASURES[other]}_share"].head(top)], style="dim", is_extra=True
+        ),
+    ]
+    if view.data.has_changes:
+        heading = f"since {short_day_text(view.data.compared_day)}"
+        columns.append(Column(heading, [_change(row["change"], row["least"], row["moved"]) for row in rows]))
+    cap = f"a model on no list has at most {percent(view.unlisted)} of {view.unit}"
+    below = f"{cap[0].upper()}{cap[1:]}, so all ranks are among listed models only."
+    return Board(
+        title=_title(view, "by model"),
+        lead=f"The lists attribute {percent(attributed)} of {view.unit} to "
+        f"{count_text(view.coverage['model_count'], 'model')}. {_text(view.first_place)}",
+        columns=columns,
+        records=listed,
+        above=view.above,
+        notes=[f"Below the line, ranks are among listed models only: {cap}."] if view.above else [below],
     )
 
 
-def _model_ranking(tables: Tables, snapshot: Mapping[str, Any], scope: str, by: str) -> Ranking:
-    """Return the rows of `model_leaderboard`, with their changes."""
-    from orpipeline.contracts.rules import COMPARED_DAYS
+def _authors(view: View, by: str, top: int) -> Board:
+    import polars as pl
 
-    as_of, measure = snapshot["as_of"], MEASURES[by]
-    rows, coverage = _of_scope(tables, "model_leaderboard", as_of, scope)
-    key = ["as_of", "window_days", "scope", "model_id"]
-    changes = tables.read("model_trends", since=as_of, until=as_of).select(
-        *key, "usage_rank_7d", "usage_share_change_7d", "first_seen"
-    )
-    ordered = rows.filter(scope=scope).join(changes, on=key, how="left").sort(f"{measure}_rank", "model_id")
-    # The order of shares can differ from that of lows, which also depends on the number of lists.
-    is_above = ordered[f"{measure}_share_low"] > coverage[f"unlisted_{measure}_up"]
-    above = len(ordered) if is_above.all() else int(is_above.arg_min() or 0)
-    week_before = as_of - timedelta(days=COMPARED_DAYS)
-    return Ranking(
-        snapshot=snapshot,
-        scope=scope,
-        by=by,
-        rows=ordered,
-        coverage=coverage,
-        all_models=rows["model_id"].unique().sort().to_list(),
-        above=above,
-        since=week_before if week_before in tables.days() else None,
+    from orpipeline.report.wording import author_name, percent
+
+    share, rows = f"{view.measure}_share", view.authors[:top]
+    return Board(
+        title=_title(view, "by author"),
+        lead="Sums over each author's listed models. What the lists leave open can belong to any author.",
+        columns=[
+            Column("author", [author_name(row["author"]) for row in rows], "left", "bold"),
+            Column("models", [f"{row['model_count']:,}" for row in rows], style="dim"),
+            Column(by, [percent(row[share]) for row in rows]),
+            Column("", _bars([row[share] for row in rows]), "left"),
+            Column("at most", [percent(row[f"{share}_upper"]) for row in rows], style="dim"),
+            Column("top model", [view.data.name(row["top_model"]) for row in rows], "left", is_extra=True),
+        ],
+        records=pl.DataFrame(view.authors, schema=view.data.authors.schema),
     )
 
 
-def _author_ranking(tables: Tables, snapshot: Mapping[str, Any], scope: str, by: str) -> Ranking:
-    """Return the rows of `author_leaderboard`."""
-    as_of = snapshot["as_of"]
-    rows, coverage = _of_scope(tables, "author_leaderboard", as_of, scope)
-    listed = tables.read("model_leaderboard", since=as_of, until=as_of)
-    return Ranking(
-        snapshot=snapshot,
-        scope=scope,
-        by=by,
-        rows=rows.filter(scope=scope).sort(f"{MEASURES[by]}_rank", "author"),
-        coverage=coverage,
-        all_models=listed["model_id"].unique().sort().to_list(),
-        above=None,
-        since=None,
+def _changes(view: View, _: str, top: int) -> Board:
+    import polars as pl
+
+    from orpipeline.report.wording import percent, possible_points, short_day_text
+
+    changes = view.changes[:top]
+    return Board(
+        title=f"Possible change of the share of {view.unit} since {short_day_text(view.data.compared_day)}, in points",
+        lead=f"{len(view.certain)} certain. {view.changes_text}" if view.data.has_changes else view.changes_text,
+        columns=[
+            Column("model", [view.data.name(one.model_id) for one in changes], "left", "bold"),
+            Column("id", [one.model_id for one in changes], "left", "dim", is_extra=True),
+            Column("change", [_change(possible_points(one.low, one.high), one.least, "") for one in changes]),
+            Column("now", ["not listed" if one.share is None else percent(one.share) for one in changes]),
+        ],
+        records=pl.DataFrame(
+            [(one.model_id, one.author, one.low, one.high, one.least != 0, one.share) for one in view.changes],
+            schema={"model_id": pl.String, "author": pl.String, "change_low": pl.Float64, "change_high": pl.Float64}
+            | {"is_certain": pl.Boolean, "share": pl.Float64},
+            orient="row",
+        ),
+        above=len(view.certain),
     )
 
 
-def _of_scope(tables: Tables, name: str, as_of: date, scope: str) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return a day's rows of a table or view in every scope, and the scope's row of `leaderboard_coverage`."""
-    coverage = tables.read("leaderboard_coverage", since=as_of, until=as_of)
-    of_scope = coverage.filter(scope=scope)
-    if of_scope.is_empty():
-        scopes = ", ".join(coverage["scope"].sort())
-        raise OrpipelineError(f"{as_of} has no scope {scope!r}; it has {scopes}.")
-    return tables.read(name, since=as_of, until=as_of), of_scope.row(0, named=True)
+def _tasks(view: View, by: str, top: int) -> Board:
+    import polars as pl
+
+    from orpipeline.contracts.rules import ALL
+    from orpipeline.report.views import task_leaders, tasks
+    from orpipeline.report.wording import count_text, percent
+
+    macro = None if view.scope == ALL else view.label
+    found = [task for task in tasks(view.data) if macro in (None, task["macro"])]
+    leaders = "; ".join(
+        f"{name}, {count_text(led, 'task')} ({sure} for certain)"
+        for name, led, sure in task_leaders(found, view.measure)[:3]
+    )
+    records = []
+    for task in found:
+        lead = task["leads"][view.measure]
+        first, second = [*lead["models"], None, None][:2]
+        records.append(
+            {
+                "tag": task["tag"],
+                "display_name": task["label"],
+                "usage_share": task["usage"],
+                "token_share": task["token"],
+                "leader": first and first["id"],
+                "leader_share": first and first[view.measure],
+                "runner_up": second and second["id"],
+                "runner_up_share": second and second[view.measure],
+                "is_certain": lead["is_certain"],
+            }
+        )
+    shown = [task["leads"][view.measure] for task in found[:top]]
+
+    def of(place: int, what: str) -> list[str]:
+        models = [lead["models"][place] if len(lead["models"]) > place else None for lead in shown]
+        return ["" if one is None else one["name"] if what == "name" else percent(one[view.measure]) for one in models]
+
+    return Board(
+        title=f"Who leads each task, by {by}",
+        lead=f"Most lead: {leaders}. A leader's share is of the task's own {by}.",
+        columns=[
+            Column("task", [task["label"] for task in found[:top]], "left", "bold"),
+            Column(by, [percent(task[view.measure]) for task in found[:top]]),
+            Column("leader", of(0, "name"), "left"),
+            Column("share", of(0, "share")),
+            Column("runner-up", of(1, "name"), "left", "dim"),
+            Column("share", of(1, "share"), style="dim"),
+            Column("first place", [lead["first"] for lead in shown], "left", is_extra=True),
+        ],
+        records=pl.DataFrame(records),
+    )
+
+
+def _title(view: View, what: str) -> str:
+    from orpipeline.report.wording import window_text
+
+    return f"Share of {view.unit} {what}, {window_text(view.data.as_of, view.data.snapshot['window_days'])}"
+
+
+def _text(markup: str) -> str:
+    """Return the text of one of the report's sentences."""
+    from markupsafe import Markup
+
+    return Markup(markup).striptags()  # noqa: S704 - it becomes text
+
+
+def _change(possible: str, least: float, moved: str) -> str:
+    """Return a possible change: with an arrow if it is certain, and with `new` or `back` for a model of today only."""
+    arrow = "▲ " if least > 0 else "▼ " if least < 0 else ""
+    return f"{arrow}{possible}{f' ({moved})' if moved else ''}"
+
+
+def _bars(shares: Sequence[float]) -> list[Cell]:
+    from rich.bar import Bar
+
+    return [
+        Bar(max(shares), 0, share, width=16 if out.width >= _WIDTH_FOR_EXTRAS else 8, color="cyan") for share in shares
+    ]
+
+
+def _print_board(board: Board, data: ReportData, citation: str, top: int) -> None:
+    from rich import box
+    from rich.table import Table
+
+    width = min(out.width, _WIDEST_TABLE)
+    shown = [one for one in board.columns if width >= _WIDTH_FOR_EXTRAS or not one.is_extra]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", safe_box=False)
+    for column in shown:
+        is_fixed = column.justify == "right"
+        table.add_column(column.heading, justify=column.justify, style=column.style, overflow="fold", no_wrap=is_fixed)
+    for place, row in enumerate(zip(*(column.cells for column in shown), strict=True), start=1):
+        table.add_row(*row, end_section=place == board.above)
+    if data.is_demo:
+        out.print(_DEMO, style="yellow")
+    out.print(board.title, style="bold", soft_wrap=False, width=width)
+    out.print(board.lead, soft_wrap=False, width=width)
+    if table.row_count:
+        out.print(table, soft_wrap=False, width=width)
+    notes = list(board.notes)
+    if len(board.records) > top:
+        notes.append(f"{top} of {len(board.records)} rows: --top {len(board.records)} shows all.")
+    for note in notes:
+        out.print(note, style="dim", soft_wrap=False, width=width)
+    out.print()
+    print_line(citation)
+
+
+def _markdown_table(board: Board, data: ReportData, citation: str) -> str:
+    """Return a Markdown table, with its title above and the citation below."""
+    columns = [column for column in board.columns if column.heading]
+    title = f"{_DEMO}. {board.title}" if data.is_demo else board.title
+    rows = [" | ".join(_markdown(str(cell)) for cell in row) for row in zip(*(c.cells for c in columns), strict=True)]
+    lines = [f"**{_markdown(title)}**", "", _markdown(board.lead), ""]
+    lines.append(f"| {' | '.join(column.heading for column in columns)} |")
+    lines.append(f"| {' | '.join('---' if column.justify == 'left' else '---:' for column in columns)} |")
+    lines += [f"| {row} |" for row in rows]
+    return "\n".join([*lines, "", *(_markdown(note) for note in board.notes), "", _markdown(citation), ""])
+
+
+def _markdown(text: str) -> str:
+    """Return text that Markdown shows literally, also in a cell of a table."""
+    escaped = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in r"\|`*_~[]!" else c for c in escaped)

@@ -67,17 +67,18 @@ class ReportData:
         return shown_name(model_id, self.names)
 
 
-def read_report_data(tables: Tables, day: date | None = None, *, names: Mapping[str, str] | None = None) -> ReportData:
+def read_report_data(tables: Tables, day: date | None = None, *, with_history: bool = True) -> ReportData:
     """Read the data of the report of `day`, by default the newest day in the tables.
 
-    Raises WarehouseError if the tables have no rows of that day.
+    Without the history, `history` and `macro_history` have the rows of the day only. Raises WarehouseError if the
+    tables have no rows of that day.
     """
     known = tables.days()
     as_of = day or max(known, default=None)
     if as_of is None or as_of not in known:
         raise _nothing_of(as_of, known)
     days = [one for one in known if one <= as_of]
-    drawn = drawn_days(days, as_of)
+    drawn = drawn_days(days, as_of) if with_history else [as_of]
     snapshot = tables.read("snapshots", since=as_of, until=as_of).row(0, named=True)
     before = as_of - timedelta(days=COMPARED_DAYS)
 
@@ -104,8 +105,23 @@ def read_report_data(tables: Tables, day: date | None = None, *, names: Mapping[
         drawn=drawn,
         history=history.select("as_of", "scope", "model_id", "author", "usage_share", "token_share"),
         macro_history=rows("macro_categories", *drawn),
-        names=names or {},
+        names=model_names(tables, as_of),
     )
+
+
+def model_names(tables: Tables, as_of: date) -> dict[str, str]:
+    """Return the catalogue's names of models, by the id that leaderboards use, as of a day.
+
+    The catalogue is that of the day or the newest one before. A name that several ids share is left out: their ids tell
+    them apart.
+    """
+    of_day = tables.select("named_leaderboard", "as_of = $day", {"day": as_of})["catalogue_as_of"].max()
+    models = tables.select("models", "as_of = $day", {"day": of_day})
+    variant = pl.col("model_id").str.extract(":(.*)$")
+    listed_as = pl.concat_str("permaslug", pl.concat_str(pl.lit(":"), variant).fill_null(""))
+    entries = models.select("name", listed_as=listed_as).unique()
+    unique = entries.filter(pl.col("name").is_unique(), pl.col("listed_as").is_unique())
+    return dict(unique.select("listed_as", "name").iter_rows())
 
 
 def drawn_days(days: Sequence[date], as_of: date) -> list[date]:

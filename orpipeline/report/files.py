@@ -59,16 +59,14 @@ def write_report(
     *,
     day: date | None = None,
     now: datetime,
-    names: Mapping[str, str] | None = None,
 ) -> Written:
     """Write the report of the newest day in the tables, or of `day`, into `reports`, a folder or a store's URL.
 
-    For a day that is not the newest one, only its own folder is written. `names` has the readable names of models by
-    id; without one, the report shows the id without its author.
+    For a day that is not the newest one, only its own folder is written.
 
     Raises WarehouseError if the tables do not have the day, StoreError if a file cannot be written.
     """
-    data, store = read_report_data(tables, day, names=names), Store(reports, setting=SETTING)
+    data, store = read_report_data(tables, day), Store(reports, setting=SETTING)
     facts, folder = page_facts(data), data.as_of.isoformat()
     days = sorted(date.fromisoformat(found[1]) for name in store.entries() if (found := _DAY_PAGE.fullmatch(name)))
     kept = json.loads(store.read(f"{folder}/report.json") or b"{}")

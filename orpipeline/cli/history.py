@@ -1,4 +1,4 @@
-"""The commands that write tables or files from the archive: `import`, `rebuild`, `export` and `report`."""
+"""The commands for earlier days: `import`, `rebuild` and `export`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orpipeline.cli import terminal
-from orpipeline.cli.options import command_settings, day_option, demo_option, examples, iso_day
-from orpipeline.cli.terminal import out
-from orpipeline.clock import newest_completed_day, utc_now
+from orpipeline.cli.options import command_settings, demo_option, examples, iso_day
+from orpipeline.cli.output import out, print_line, print_rows, progress_bars, some_days, span, watcher
+from orpipeline.clock import day_spans, newest_completed_day, utc_now
 from orpipeline.errors import NotPublishedError, OrpipelineError, SettingsError
 from orpipeline.settings import Settings, url_scheme
 
 if TYPE_CHECKING:
+    from orpipeline.archive import Archive
     from orpipeline.importing.files import ResponseFile
     from orpipeline.importing.importer import Imported
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     """Import responses that you or others have saved.
 
-    PATH is a file, a folder, or a pattern in quotes. A file contains plain responses of the API or envelopes, as .json,
-    .json.gz, .jsonl, .zip or .tar.gz; its type is detected from its content. Each response is validated and archived
-    under its own `as_of`, and that day's tables are rebuilt. You can run the same import again: responses that are
-    already archived are skipped.
+    PATH is a file, a folder, or a pattern in quotes. A file contains JSON with responses of the API, plain or in other
+    objects, or is an archive of such files (.gz, .zip, .tar.gz); its type is detected from its content. Each response
+    is validated and archived under its own `as_of`, and that day's tables are rebuilt. You can run the same import
+    again: responses that are already archived are skipped.
     """
     settings = command_settings(demo=demo)
     if dry_run:
@@ -52,37 +52,37 @@ def _import(settings: Settings, paths: Sequence[str]) -> None:
     from orpipeline.archive import Archive
     from orpipeline.cli.dagster_runs import run_import
     from orpipeline.cli.dagster_state import prepare_dagster_home
-    from orpipeline.importing.importer import still_missing
 
     _find_files(paths)  # a wrong path is reported before anything is created
     prepare_dagster_home(settings)
     outcome: list[Imported] = []
-    with terminal.progress_bars() as progress:
-        warn = partial(terminal.print_line, progress.console)
+    with progress_bars() as progress:
+        warn = partial(print_line, console=progress.console)
         try:
-            run_import(paths, settings, terminal.watcher(progress), outcome.append, warn)
+            run_import(paths, settings, watcher(progress), outcome.append, warn)
         finally:  # what was archived before a failure is shown, too
             progress.stop()
             for imported in outcome:
-                missing = still_missing(Archive(settings.archive), imported)
-                terminal.print_imported(out, imported, missing, dry_run=False)
+                print_line("Imported:")
+                _print_imported(imported, Archive(settings.archive))
 
 
 def _try_import(settings: Settings, paths: Sequence[str]) -> None:
     from orpipeline.archive import Archive
-    from orpipeline.importing.importer import import_files, still_missing
+    from orpipeline.importing.importer import import_files
 
     files, archive = _find_files(paths), Archive(settings.archive)
-    with terminal.progress_bars() as progress:
+    with progress_bars() as progress:
         imported = import_files(
             archive,
             files,
             first=settings.start_date,
             newest=newest_completed_day(utc_now()),
             dry_run=True,
-            on_progress=terminal.watcher(progress)("Reading", sum(file.size for file in files), "bytes"),
+            on_progress=watcher(progress)("Reading", sum(file.size for file in files), "bytes"),
         )
-    terminal.print_imported(out, imported, still_missing(archive, imported), dry_run=True)
+    print_line("This would be imported (nothing was changed):")
+    _print_imported(imported, archive)
     imported.raise_for_rejected(dry_run=True)
 
 
@@ -93,6 +93,29 @@ def _find_files(paths: Sequence[str]) -> Sequence[ResponseFile]:
         return find_files(paths)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _print_imported(imported: Imported, archive: Archive) -> None:
+    """Print what an import did, the days in between that are still missing, and why responses were rejected."""
+    from orpipeline.importing.importer import still_missing
+
+    def responses(days: Sequence[date]) -> str:
+        """Return the span of the days, with the number of responses if a day has several."""
+        of_days = span(sorted(set(days)))
+        return of_days if len(set(days)) == len(days) else f"{len(days)} responses of {of_days}"
+
+    missing = still_missing(archive, imported)
+    print_rows(
+        [
+            ("new", responses(imported.new)),
+            ("same", responses(imported.same)),
+            ("restated", responses(imported.restated)),
+            ("rejected", len(imported.rejected)),
+            ("still missing", f"{len(missing)}: {', '.join(day_spans(missing))}" if missing else "none"),
+        ]
+    )
+    for rejected in imported.rejected:
+        print_line(f"rejected: {rejected.source}: {rejected.reason}")
 
 
 @click.command(
@@ -110,8 +133,8 @@ def _find_files(paths: Sequence[str]) -> Sequence[ResponseFile]:
 def rebuild(since: date | None, until: date | None, demo: bool) -> None:
     """Rebuild the tables from the archive alone.
 
-    If the tables are of another version, or if the warehouse's file is damaged or
-    missing, it rebuilds all days, whatever the range is. A damaged file is kept aside.
+    If the tables are of another version, or if the warehouse's file is damaged or missing, it rebuilds all days,
+    whatever the range is. A damaged file is kept aside.
     """
     first, last = since or date.min, until or date.max
     if first > last:
@@ -126,10 +149,13 @@ def rebuild(since: date | None, until: date | None, demo: bool) -> None:
     rebuilt = rebuild_tables(archive, open_warehouse(settings), now=utc_now(), since=since, until=until)
     if not (count or rebuilt.gone):
         raise OrpipelineError(f"The archive {settings.archive} has no day in that range; nothing was changed.")
-    terminal.print_rebuilt(out, rebuilt)
+    if rebuilt.set_aside is not None:
+        print_line(f"The damaged warehouse is kept aside: {rebuilt.set_aside}")
+        print_line("Tables of yours that it had are not in the new one.")
+    print_rows([("rebuilt", span(rebuilt.days)), ("no longer there", some_days(rebuilt.gone))])
     if rebuilt.errors:
         raise OrpipelineError(
-            f"Days whose newest response cannot be used: {terminal.some_days(sorted(rebuilt.errors))}. "
+            f"Days whose newest response cannot be used: {some_days(sorted(rebuilt.errors))}. "
             f"{rebuilt.errors[min(rebuilt.errors)]}"
         )
 
@@ -144,45 +170,18 @@ def export(to: Path, demo: bool) -> None:
     """Export the tables and views as Parquet files.
 
     There is one file for each table and view, such as `task_models.parquet`, which is replaced whole. The folder also
-    gets the citation and the data dictionary. Every run already writes the same files beside the copy for readers, in
-    the folder `published` of the reports.
+    gets a description of itself: README, licence, citation and `datapackage.json`. Every run already writes the same
+    files beside the copy for readers, in the folder `published` of the reports.
     """
     if url_scheme(str(to)) is not None:
         raise click.UsageError("--to must be a folder on this machine, not a URL.")
     settings = command_settings(demo=demo)
     from orpipeline.warehouse.publishing import write_parquet
+    from orpipeline.warehouse.reading import readable_tables
     from orpipeline.warehouse.warehouse import open_warehouse
 
-    with open_warehouse(settings).reading() as tables, out.status("Writing"):
+    with readable_tables(open_warehouse(settings)) as tables, out.status("Writing"):
         days = write_parquet(tables, to.absolute(), setting="--to")
     if not days:
         raise NotPublishedError("The tables have no days yet: there is nothing to export. Run or import a day first.")
-    terminal.print_rows(out, [("written", terminal.span(days))])
-
-
-@click.command(
-    short_help="Write a day's report.",
-    epilog=examples(
-        "orpipeline report                      # index.html, of the newest day",
-        "orpipeline report --date 2026-10-06    # 2026-10-06/index.html",
-    ),
-)
-@day_option
-@demo_option
-def report(day: date | None, demo: bool) -> None:
-    """Write a day's report.
-
-    The report is a page to open in a browser, and its pictures. The newest day is `index.html`; every day has a folder
-    at an address that lasts. The command prints where they are. It reads the published copy, so it waits for no run.
-    """
-    settings = command_settings(demo=demo)
-    with out.status("Writing the report"):
-        from orpipeline.report.files import write_report
-        from orpipeline.warehouse.reading import readable_tables
-        from orpipeline.warehouse.warehouse import open_warehouse
-
-        with readable_tables(open_warehouse(settings)) as tables:
-            written = write_report(settings.reports, tables, day=day, now=utc_now())
-    terminal.print_rows(
-        out, [("page", str(written.page)), ("dated", str(written.dated)), ("picture", str(written.picture))]
-    )
+    print_rows([("written", span(days))])
