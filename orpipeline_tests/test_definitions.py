@@ -258,8 +258,8 @@ def test_the_key_is_in_no_definition(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-very-secret")
     shown = str(stand_alone_defs(Settings(data_dir=tmp_path)).resources)
     for resource in orpipeline.resources().values():
-        assert isinstance(resource, dg.ConfigurableResource | dg.ConfigurableIOManager)
-        shown += f"{resource} {resource._resolved_config_dict}"
+        config = resource._resolved_config_dict  # type: ignore[attr-defined] # what Dagster can store of a resource
+        shown += f"{resource} {config}"
     assert "openrouter" in shown
     assert "very-secret" not in shown
 
