@@ -264,6 +264,16 @@ def load_settings(environment: Mapping[str, str] = os.environ, **given: object) 
     return Settings.model_validate({name: value for name, value in variables.items() if value} | given)
 
 
+test_places: Mapping[str, object] = {}
+"""Settings that replace those in code while a pipeline of `orpipeline.testing` is active; otherwise none."""
+
+
+def used_settings(given: Settings | None) -> Settings:
+    """Return the given settings, or the environment's. In a test with a pipeline, their places are that pipeline's."""
+    settings = given or load_settings()
+    return settings.model_copy(update=dict(test_places)) if test_places else settings
+
+
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the environment's current API key, or None."""
     return environment.get(API_KEY) or None

@@ -387,8 +387,8 @@ def test_the_job_imports_into_archive_tables_and_dagster_once_and_reports_missin
     assert (again.result.success, again.counts) == (True, (0, 5, 0, 0))
     assert (files(local(world.archive.place)), world.tables(), events(world.instance)) == before
     # Only a restated day is reported again.
-    restated_again = envelope(sample_response(WEEK[4], change=restated(0.004)), fetched_at=served(WEEK[4], 9))
-    assert run_job(world, write(inbox / "r3.json", restated_again)).imported.restated == [WEEK[4]]
+    other = envelope(sample_response(WEEK[4], change=restated(0.004)), fetched_at=served(WEEK[4], 9))
+    assert run_job(world, write(inbox / "r3.json", other)).imported.restated == [WEEK[4]]
     assert events(world.instance) == before[2] + len(DAILY_ASSETS)
 
 

@@ -26,14 +26,13 @@ from orpipeline.contracts.validation import validate
 from orpipeline.defs.alerts import alert_sensor
 from orpipeline.errors import ApiKeyError, RateLimitedError, SettingsError, StatusError
 from orpipeline.openrouter.client import Client
-from orpipeline.settings import API_KEY, PREFIX, api_key, load_settings
+from orpipeline.settings import api_key, load_settings
 from orpipeline.testing import (
     LocalApi,
     LocalPipeline,
     Reply,
     Task,
     fixed_clock,
-    plugin,
     sample_response,
     sample_tables,
 )
@@ -130,19 +129,12 @@ def test_a_response_of_your_own_tasks_breaks_no_rule() -> None:
     assert validate(parse([(DAY, body)])).is_empty()
     data = json.loads(body)["data"]
     debugging = tag(data, "code:debugging")
-    assert debugging["category_usage_share"] == 0.667
-    assert debugging["category_token_share"] == 0.471
+    assert (debugging["category_usage_share"], debugging["category_token_share"]) == (0.667, 0.471)
     assert debugging["models"][1] == {"id": "b/y:free", "tag_usage_share": 0.3, "tag_token_share": 0.1}
-    assert [task["display_name"] for task in data["classifications"]] == [
-        "Debugging",
-        "Cleaning Up",
-        "Code Generation",
-        "Math",
-    ]
+    names = [task["display_name"] for task in data["classifications"]]
+    assert names == ["Debugging", "Cleaning Up", "Code Generation", "Math"]
     assert [(macro["key"], macro["usage_share"], macro["token_share"]) for macro in data["macro_categories"]] == [
-        ("code", 0.6, 0.85),
-        ("data", 0.3, 0.1),
-        ("general", 0.1, 0.05),
+        *(("code", 0.6, 0.85), ("data", 0.3, 0.1), ("general", 0.1, 0.05))
     ]
 
 
@@ -241,20 +233,37 @@ def test_a_failing_api_fails_the_run_until_its_time_has_come(openrouter: LocalPi
         assert openrouter.materialize([authors]).success
 
 
-def test_the_environments_settings_are_those_of_the_pipeline(openrouter: LocalPipeline) -> None:
-    openrouter.load("2026-10-06")
-    assert load_settings().data_dir == openrouter.settings.data_dir
-    assert api_key() == KEY
-    assert len(orpipeline.read("model_leaderboard", scope="all")) == len(
-        sample_tables(1)["model_leaderboard"].filter(scope="all")
-    )
-
-
-def test_a_pipeline_has_the_prefix_and_start_of_your_project(tmp_path: Path) -> None:
-    starts = orpipeline.daily_partitions(orpipeline.Settings(start_date="2026-10-01"))
+def test_the_fixtures_data_takes_the_place_of_settings_in_the_environment_and_in_code(
+    openrouter: LocalPipeline, tmp_path: Path
+) -> None:
+    real = orpipeline.Settings(data_dir=tmp_path / "real", start_date="2026-10-02", app_title="mine")
+    days = orpipeline.daily_partitions(real)
 
     @dg.asset(
-        partitions_def=starts,
+        partitions_def=days, ins=OURS, io_manager_key="openrouter_io_manager", metadata={"partition_expr": "as_of"}
+    )
+    def mine(models: pl.DataFrame) -> pl.DataFrame:
+        read = orpipeline.read("task_models", settings=real)
+        assert len(read) == len(models)
+        return models.select("as_of", "model_id")
+
+    openrouter.materialize([mine], day=DAY)
+    for settings in (real, None):
+        rows = orpipeline.read("model_leaderboard", scope="all", settings=settings)
+        assert len(rows) == len(sample_tables(1)["model_leaderboard"].filter(scope="all"))
+    assert (load_settings().data_dir, api_key()) == (openrouter.settings.data_dir, KEY)
+    assert orpipeline.daily_partitions(real) == days
+    job = orpipeline.build_defs(real).resolve_job_def("daily_snapshot")
+    fetch = {"ops": {"openrouter_snapshot": {"config": {"fetch": "always"}}}}
+    raw = [orpipeline.asset_key("raw_task_classifications")]
+    assert job.execute_in_process(fetch, partition_key=f"{DAY}", asset_selection=raw).success
+    assert openrouter.requests[-1].headers["X-OpenRouter-Title"] == "mine"
+    assert not (tmp_path / "real").exists()
+
+
+def test_several_pipelines_of_a_test_have_their_own_data(openrouter: LocalPipeline, tmp_path: Path) -> None:
+    @dg.asset(
+        partitions_def=DAILY,
         ins={"models": dg.AssetIn(orpipeline.asset_key("task_models", "market"))},
         io_manager_key="market_io_manager",
         metadata={"partition_expr": "as_of"},
@@ -262,9 +271,11 @@ def test_a_pipeline_has_the_prefix_and_start_of_your_project(tmp_path: Path) -> 
     def mine(models: pl.DataFrame) -> pl.DataFrame:
         return models.select("as_of", "model_id")
 
-    with LocalPipeline(tmp_path, key_prefix="market", start_date="2026-10-01") as market:
+    with LocalPipeline(tmp_path, key_prefix="market") as market:
         market.materialize([mine], day=DAY)
         assert len(market.read("public.mine")) == len(market.read("market.task_models"))
+    openrouter.load("2026-10-05")
+    assert openrouter.read("snapshots")["as_of"].to_list() == [date(2026, 10, 5)]
 
 
 # The isolation of a project's tests
@@ -290,33 +301,6 @@ def developer(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyt
 
 
 PLUGIN = 'pytest_plugins = ["orpipeline.testing.plugin"]'
-
-
-# The audit hook sees each look-up and connection of the process, whichever library it comes from.
-CONNECTS = """
-import sys, pytest, orpipeline
-from orpipeline.openrouter.client import Client
-from orpipeline.errors import SettingsError
-
-used = []
-
-def watch(event, _):
-    if event.startswith(("socket.connect", "socket.getaddr")):
-        used.append(event)
-
-sys.addaudithook(watch)
-
-def test_it_forgets_the_fixture(monkeypatch):
-    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-any")
-    with pytest.raises(SettingsError, match="fixture `openrouter`"):
-        Client("sk-or-any").fetch()
-    assert used == []
-"""
-
-
-def test_a_test_that_forgets_the_fixture_reaches_no_network(developer: pytest.Pytester) -> None:
-    developer.makepyfile(CONNECTS)
-    developer.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 @pytest.mark.slow
@@ -367,31 +351,28 @@ def test_defaults_are_not_real(monkeypatch):
         assert "pytest" in str(load_settings().data_dir)
         with pytest.raises(SettingsError):
             require_allowed("openrouter.ai")
-
-def test_the_fixture_overrides_what_a_conftest_sets(openrouter):
-    assert "real" not in str(load_settings())
-    openrouter.load("2026-10-06")
-    assert len(orpipeline.read("snapshots")) == 1
 """
 
 
 @pytest.mark.slow
-def test_neither_defaults_nor_a_conftest_decide_where_the_data_is(developer: pytest.Pytester) -> None:
-    sets = f"import os; os.environ['ORPIPELINE_WAREHOUSE'] = '{developer.path}/real/warehouse.duckdb'"
-    developer.makeconftest(f"{sets}\n{PLUGIN}")
+def test_defaults_do_not_lead_to_real_data(developer: pytest.Pytester) -> None:
     developer.makepyfile(REACHES)
-    developer.runpytest_subprocess().assert_outcomes(passed=2)
-    assert not (developer.path / "real").exists()
+    developer.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+# The audit hook sees each look-up and connection of the process, whichever library it comes from.
 SEES = """
-import os
+import os, sys, pytest, orpipeline
 from pathlib import Path
 from dotenv import load_dotenv
+from orpipeline.openrouter.client import Client
+from orpipeline.errors import SettingsError
 from orpipeline.settings import api_key, load_settings
 
 AT_COLLECTION = load_settings()
 seen = set()
+used = []
+sys.addaudithook(lambda event, _: used.append(event) if event.startswith(("socket.connect", "socket.getaddr")) else 0)
 
 def is_isolated(settings):
     return "real" not in str(settings) and settings.start_date.year == 2026 and not settings.data_dir.exists()
@@ -409,25 +390,31 @@ def test_each_test_has_its_own_folder(monkeypatch):
     assert len(seen | {AT_COLLECTION.data_dir}) == 3
     load_settings().archive.mkdir(parents=True)
     Path("folder").write_text(str(load_settings().data_dir))
+
+def test_no_request_leaves_the_machine():
+    with pytest.raises(SettingsError, match="fixture `openrouter`"):
+        Client("sk-or-any").fetch()
+    assert used == []
+
+def test_the_fixture_overrides_what_a_conftest_sets(openrouter):
+    assert "real" not in str(load_settings())
 """
 
 
 @pytest.mark.parametrize(
     "arguments", [(), pytest.param(("-n", "1"), marks=pytest.mark.slow)], ids=["one process", "xdist"]
 )
-def test_the_developers_settings_and_data_are_hidden(developer: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+def test_the_developers_settings_data_and_network_are_out_of_reach(
+    developer: pytest.Pytester, arguments: tuple[str, ...]
+) -> None:
+    sets = f"import os; os.environ['ORPIPELINE_WAREHOUSE'] = '{developer.path}/real/warehouse.duckdb'"
+    developer.makeconftest(f"{PLUGIN}\ndef pytest_runtest_setup(item):\n    if 'conftest' in item.name: {sets}")
     developer.makepyfile(SEES)
-    developer.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
+    developer.runpytest_subprocess(*arguments).assert_outcomes(passed=4)
     assert not (developer.path / "real").exists()
     assert not Path((developer.path / "folder").read_text()).exists()  # removed at the end
 
 
-def test_the_plugin_knows_every_setting() -> None:
-    settings = {PREFIX + name.upper() for name in orpipeline.Settings.model_fields}
-    assert {*plugin.EMPTY, "ORPIPELINE_DATA_DIR"} == {*settings, API_KEY, "DAGSTER_HOME"}
-
-
-@pytest.mark.slow
 def test_the_plugin_keeps_what_you_name_and_is_opt_in(developer: pytest.Pytester) -> None:
     developer.makepyfile(
         """
@@ -457,39 +444,6 @@ assert before == ours()
     assert developer.run(sys.executable, "-c", code).ret == 0
 
 
-# 8 lines, of which the last 3 are the test.
-ONE_TEST = """
-from orpipeline.testing import Task, sample_response
-from mine import authors
-
-def test_authors(openrouter):
-    openrouter.serve(sample_response("2026-10-06", [Task("math", models={"a/x": 0.5, "a/y": 0.3, "b/z": 0.1})]))
-    openrouter.materialize([authors], day="2026-10-06")
-    assert openrouter.read("public.authors").sort("author")["len"].to_list() == [2, 1]
-"""
-MINE = """
-import dagster as dg
-import polars as pl
-import orpipeline
-
-@dg.asset(
-    partitions_def=orpipeline.daily_partitions(),
-    ins={"models": dg.AssetIn(orpipeline.asset_key("task_models"))},
-    io_manager_key="openrouter_io_manager",
-    metadata={"partition_expr": "as_of"},
-)
-def authors(models: pl.DataFrame) -> pl.DataFrame:
-    return models.group_by("as_of", author=pl.col("model_id").str.split("/").list.first()).len()
-"""
-
-
-@pytest.mark.slow
-def test_a_test_of_an_asset_has_eight_lines(developer: pytest.Pytester) -> None:
-    assert len(ONE_TEST.strip().splitlines()) <= 8
-    developer.makepyfile(mine=MINE, test_mine=ONE_TEST)
-    developer.runpytest_subprocess("--durations=1").assert_outcomes(passed=1)
-
-
 def test_an_alert_of_a_test_reaches_no_network(tmp_path: Path) -> None:
     settings = orpipeline.Settings(data_dir=tmp_path, alert_webhook="https://hooks.example.org/secret")
 
@@ -508,7 +462,7 @@ def test_an_alert_of_a_test_reaches_no_network(tmp_path: Path) -> None:
     [
         ("orpipeline.testing", ["pytest", "dagster", "polars", "httpx", "pydantic"]),
         ("orpipeline.testing.local_api", ["pytest", "dagster", "polars"]),
-        ("orpipeline.testing.plugin", ["dagster", "polars", "httpx", "pydantic", "platformdirs"]),
+        ("orpipeline.testing.plugin", ["dagster", "polars", "httpx", "pydantic"]),
         ("orpipeline.testing.pipeline", ["pytest"]),
     ],
 )

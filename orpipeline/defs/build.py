@@ -20,7 +20,7 @@ from orpipeline.defs.resources import api_resource, hidden_config, io_manager, r
 from orpipeline.defs.schedules import daily_schedule, recapture_schedule
 from orpipeline.defs.sensors import snapshot_sensor
 from orpipeline.defs.specs import Labels, view_specs
-from orpipeline.settings import Settings, api_key, load_settings
+from orpipeline.settings import Settings, api_key, used_settings
 
 
 def build_defs(
@@ -60,7 +60,7 @@ def build_defs(
 
     Raises SettingsError if the environment has invalid settings, or if `key_prefix` is not a valid name.
     """
-    used, names = settings or load_settings(), Names(key_prefix)
+    used, names = used_settings(settings), Names(key_prefix)
     partitions, labels = daily_partitions(used), Labels(group_name, owners or (), tags or {})
     daily, importing = daily_job(names, report=report), import_job(names, partitions)
     maintenance = [maintenance_job(names)] if used.is_lake else []

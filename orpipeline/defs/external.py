@@ -10,7 +10,7 @@ from orpipeline.defs import resources as parts
 from orpipeline.defs.names import DEFAULT_PREFIX, Names
 from orpipeline.defs.partitions import daily_partitions
 from orpipeline.defs.specs import Labels, catalogue_specs, daily_specs, report_spec, view_specs
-from orpipeline.settings import Settings, load_settings
+from orpipeline.settings import Settings, used_settings
 
 
 def external_specs(
@@ -71,4 +71,4 @@ def resources(settings: Settings | None = None, *, key_prefix: str = DEFAULT_PRE
 
     Raises SettingsError if the environment has invalid settings, or if `key_prefix` is not a valid name.
     """
-    return parts.resources(settings or load_settings(), Names(key_prefix))
+    return parts.resources(used_settings(settings), Names(key_prefix))

@@ -7,7 +7,7 @@ from datetime import date
 import dagster as dg
 
 from orpipeline.errors import SettingsError
-from orpipeline.settings import Settings, load_settings
+from orpipeline.settings import Settings, used_settings
 
 
 def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefinition:
@@ -21,7 +21,7 @@ def daily_partitions(settings: Settings | None = None) -> dg.DailyPartitionsDefi
     Use them for your own assets, so that Dagster can materialize yours and ours together. Without `settings`,
     `ORPIPELINE_START_DATE` in the environment is the first day, as for every code location.
     """
-    start = (settings or load_settings()).start_date
+    start = used_settings(settings).start_date
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC", fmt="%Y-%m-%d")
 
 

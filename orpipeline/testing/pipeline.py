@@ -13,6 +13,7 @@ from typing import Any, Self
 import dagster as dg
 import polars as pl
 
+import orpipeline.settings
 from orpipeline.archive import Archive
 from orpipeline.clock import as_day, newest_completed_day, utc_now
 from orpipeline.defs.build import build_defs
@@ -26,6 +27,7 @@ from orpipeline.warehouse.warehouse import Warehouse, open_warehouse
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 _LOCK_WAIT_SECONDS = 1.0
+_PLACES = ("data_dir", "archive", "warehouse", "lake_data", "state", "reports", "base_url", "alert_webhook")
 
 
 class LocalPipeline:
@@ -42,8 +44,10 @@ class LocalPipeline:
     environment. Nothing in it needs a network or a real API key.
 
     `settings`, `instance` and `api` are its parts. You can pass an `instance` or an `api` that you already have; it is
-    not closed at the end. `key_prefix` and `start_date` are those of your own `build_defs` and `Settings`, if they
-    differ from the defaults: assets with other partitions than ours do not fit into one run.
+    not closed at the end. `key_prefix` is the one of your own `build_defs`.
+
+    Settings in your code fit: while the pipeline is active, `read(settings=SETTINGS)` reads this pipeline, and our
+    partitions begin with those of your assets, such as `daily_partitions(SETTINGS)`.
     """
 
     def __init__(
@@ -51,7 +55,6 @@ class LocalPipeline:
         folder: Path,
         *,
         key_prefix: str = DEFAULT_PREFIX,
-        start_date: date | str | None = None,
         api: LocalApi | None = None,
         instance: dg.DagsterInstance | None = None,
     ) -> None:
@@ -61,8 +64,6 @@ class LocalPipeline:
         self._has_own_api = api is None
         self.api = api or LocalApi()
         self.settings = Settings(data_dir=folder, base_url=self.api.base_url, lock_wait_seconds=_LOCK_WAIT_SECONDS)
-        if start_date is not None:
-            self.settings = self.settings.model_copy(update={"start_date": as_day(start_date)})
 
     @property
     def instance(self) -> dg.DagsterInstance:
@@ -100,7 +101,8 @@ class LocalPipeline:
         scope: str | None = None,
     ) -> pl.DataFrame:
         """Return a table or view, as `orpipeline.read` does: ours, or yours, such as `public.authors`."""
-        return read(table, since=since, until=until, scope=scope, settings=self.settings)
+        with self.active():
+            return read(table, since=since, until=until, scope=scope, settings=self.settings)
 
     def materialize(
         self,
@@ -135,28 +137,32 @@ class LocalPipeline:
         Returns Dagster's result: materializations, check evaluations, events.
         """
         wanted = as_day(day) if day is not None else newest_completed_day(utc_now())
-        job = dg.Definitions.merge(
-            build_defs(self.settings, key_prefix=self._names.prefix, automation=False, report=False),
-            _definitions(assets, resources),
-        ).resolve_implicit_global_asset_job_def()
+        settings = self.settings.model_copy(update=_start_of(assets))
         config = {**_QUIET, **(run_config or {})}
         with self.active(wanted):
+            ours = build_defs(settings, key_prefix=self._names.prefix, automation=False, report=False)
+            job = dg.Definitions.merge(ours, _definitions(assets, resources)).resolve_implicit_global_asset_job_def()
             return job.execute_in_process(
                 instance=self.instance,
                 partition_key=partition_key or wanted.isoformat(),
-                asset_selection=[*self._our_assets(wanted, partition_key, config), *_keys(assets)],
+                asset_selection=[
+                    *self._our_assets(wanted, partition_key, config),
+                    *(key for asset in _executable(assets) for key in asset.keys),
+                ],
                 run_config=config,
                 raise_on_error=raise_on_error,
             )
 
     @contextmanager
     def active(self, day: date | str | None = None) -> Iterator[None]:
-        """Put the settings and a made-up API key into the environment until the block ends.
+        """Put the settings and a made-up API key into the environment, and in place of those in code, for a block.
 
         With a `day` that is not the newest completed one, the clock shows noon of the day after it.
         """
         with ExitStack() as block:
             block.enter_context(_environment(self._variables))
+            block.callback(setattr, orpipeline.settings, "test_places", orpipeline.settings.test_places)
+            orpipeline.settings.test_places = {name: getattr(self.settings, name) for name in _PLACES}
             if day is not None and as_day(day) != newest_completed_day(utc_now()):
                 block.enter_context(fixed_clock(_noon_after(as_day(day)), ticking=True))
             yield
@@ -202,14 +208,20 @@ def _definitions(assets: Sequence[Any], resources: Mapping[str, object] | None) 
     return dg.Definitions(assets=others, asset_checks=checks, resources=dict(resources or {}))
 
 
-def _keys(assets: Sequence[Any]) -> list[dg.AssetKey]:
-    """Return the keys of the assets that can be materialized; their checks run with them."""
-    executable = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition) and not _is_check(asset)]
-    return [key for asset in executable for key in asset.keys]
+def _executable(assets: Sequence[Any]) -> list[dg.AssetsDefinition]:
+    """Return the assets that can be materialized; their checks run with them."""
+    return [asset for asset in assets if isinstance(asset, dg.AssetsDefinition) and not _is_check(asset)]
 
 
 def _is_check(asset: Any) -> bool:
     return isinstance(asset, dg.AssetChecksDefinition)
+
+
+def _start_of(assets: Sequence[Any]) -> dict[str, date]:
+    """Return the start date of the assets' daily partitions, if they have some: ours in the same run need the same."""
+    partitions = [spec.partitions_def for asset in _executable(assets) for spec in asset.specs]
+    starts = [one.start.date() for one in partitions if isinstance(one, dg.DailyPartitionsDefinition)]
+    return {"start_date": starts[0]} if starts else {}
 
 
 def _noon_after(day: date) -> datetime:

@@ -10,21 +10,19 @@ A test then needs no import for the fixtures:
         openrouter.materialize([authors], day="2026-10-06")
         assert openrouter.read("public.authors").height > 10
 
-`openrouter` is a `LocalPipeline`, `openrouter_tables` returns made-up tables. `openrouter_options` has the arguments of
-the former, if you override it.
-
 No test reaches the real API or real data, even if it uses no fixture:
 
 - The variables `ORPIPELINE_*`, `OPENROUTER_*` and `DAGSTER_HOME` of your shell are hidden before any test is collected.
   A `.env` that a test loads sets none of them either. If `conftest.py` itself imports your definitions, put
   `-p orpipeline.testing.plugin` into pytest's `addopts` instead: it takes effect earlier.
-- Each test has its own `ORPIPELINE_DATA_DIR`, which is created only if the test writes to it. Definitions that are
-  built when a module is imported have one folder for the whole session.
-- Without any setting, the data is in the session's folder, too, and not in your user data folder.
+- Each test has its own `ORPIPELINE_DATA_DIR`, and definitions that are built when a module is imported have one for the
+  session. A folder is created only if something writes to it. Without any setting, the data is in the session's folder.
 - orpipeline sends no request to another machine, including in child processes, and raises SettingsError instead.
+- With the fixture `openrouter`, settings in your code are replaced as well: `read(settings=SETTINGS)`,
+  `build_defs(SETTINGS)` and the others use the fixture's data.
 
-A test can still reach what it names itself: a path in its own `Settings(data_dir=...)`, or what a child process finds
-that it starts with another environment.
+Without that fixture, a test still reaches what it names itself, such as a path in its own `Settings(data_dir=...)`. So
+do definitions that were built from such settings before the test, and child processes with another environment.
 
 If your own tests need one of the variables, name it in pytest's settings:
 
@@ -53,27 +51,6 @@ if TYPE_CHECKING:
     from orpipeline.testing.pipeline import LocalPipeline
 
 _HIDDEN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
-# Empty counts as unset, for orpipeline and for Dagster. A missing variable would be set by a `.env` file. The settings
-# themselves would have the names, but take time to import.
-EMPTY = (
-    "OPENROUTER_API_KEY",
-    "DAGSTER_HOME",
-    "ORPIPELINE_ARCHIVE",
-    "ORPIPELINE_WAREHOUSE",
-    "ORPIPELINE_LAKE_DATA",
-    "ORPIPELINE_STATE",
-    "ORPIPELINE_REPORTS",
-    "ORPIPELINE_START_DATE",
-    "ORPIPELINE_LOCK_WAIT_SECONDS",
-    "ORPIPELINE_BASE_URL",
-    "ORPIPELINE_REQUESTS_PER_MINUTE",
-    "ORPIPELINE_REQUESTS_PER_DAY",
-    "ORPIPELINE_ALERT_WEBHOOK",
-    "ORPIPELINE_HTTP_REFERER",
-    "ORPIPELINE_APP_TITLE",
-    "ORPIPELINE_APP_CATEGORIES",
-)
-"""The variables that are empty in tests: all of orpipeline's but the data folder, and Dagster's home."""
 _DATA_DIR = "ORPIPELINE_DATA_DIR"
 _numbers = itertools.count(1)
 
@@ -105,9 +82,13 @@ def _isolate(config: pytest.Config) -> None:
     """Hide the shell's variables, and restore them at the end of the session."""
     # Only the name: the folder is created when something is written to it.
     folder = Path(tempfile.gettempdir(), f"orpipeline-pytest-{secrets.token_hex(8)}")
+    from orpipeline.settings import API_KEY, PREFIX, Settings
+
+    # Empty counts as unset, for orpipeline and for Dagster. A missing variable would be set by a `.env` file.
+    empty = [API_KEY, "DAGSTER_HOME", *(PREFIX + name.upper() for name in Settings.model_fields)]
     keep = config.getini("orpipeline_keep")
     hidden = {name: value for name, value in os.environ.items() if name.startswith(_HIDDEN) and name not in keep}
-    ours = {**dict.fromkeys(EMPTY, ""), _DATA_DIR: str(folder / "collection"), network.TESTING: "1"}
+    ours = {**dict.fromkeys(empty, ""), _DATA_DIR: str(folder / "collection"), network.TESTING: "1"}
     ours = {name: value for name, value in ours.items() if name not in keep}
     for name in hidden:
         del os.environ[name]
@@ -134,11 +115,14 @@ def _orpipeline_data_dir(pytestconfig: pytest.Config) -> Iterator[None]:
 
 @pytest.fixture
 def openrouter_options() -> dict[str, Any]:
-    """The arguments of the `LocalPipeline` that is `openrouter`. Override it if your project differs:
+    """The arguments of the `LocalPipeline` that is `openrouter`. Override it in your `conftest.py` to change them.
+
+    `key_prefix` is the one that you give to `build_defs`; `api` and `instance` are a `LocalApi` and a Dagster instance
+    to use instead of new ones:
 
     @pytest.fixture
     def openrouter_options():
-        return {"key_prefix": "market", "start_date": "2026-09-01"}
+        return {"key_prefix": "market"}
     """
     return {}
 
@@ -147,8 +131,8 @@ def openrouter_options() -> dict[str, Any]:
 def openrouter(tmp_path: Path, openrouter_options: dict[str, Any]) -> Iterator[LocalPipeline]:
     """A pipeline on this machine, empty, with the clock at noon of 2026-10-07: a `LocalPipeline`.
 
-    Its settings and a made-up API key are in the environment, so `orpipeline.read(...)`, `build_defs()` and the
-    commands use it, too.
+    Its settings and a made-up API key are in the environment, and replace settings in your code, so
+    `orpipeline.read(...)`, `build_defs(...)` and the commands use it. `openrouter_options` has its options.
     """
     from orpipeline.testing import LocalPipeline, fixed_clock
     from orpipeline.testing.tables import NOON

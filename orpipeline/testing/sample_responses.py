@@ -11,7 +11,7 @@ from typing import Any
 
 from orpipeline.clock import as_day
 from orpipeline.openrouter.response import WINDOW_DAYS
-from orpipeline.testing.market import DISPLAY_NAMES, Market, traffic
+from orpipeline.testing.market import DISPLAY_NAMES, listed_models, traffic
 
 _MACROS = {"code": "Code", "data": "Data", "agent": "Agent", "general": "General"}
 
@@ -73,7 +73,6 @@ def sample_response(
 def _data_of_day(as_of: date) -> dict[str, Any]:
     usage, tokens = traffic(as_of)
     macro_of = {tag: _macro(tag) for tag in usage}
-    market = Market.of(as_of)
     tags = [
         {
             "tag": tag,
@@ -84,7 +83,7 @@ def _data_of_day(as_of: date) -> dict[str, Any]:
             **_category_shares(tag, usage, tokens, macro_of),
             "models": [
                 _listed(model_id, (_published(of_usage), _published(of_tokens)))
-                for model_id, (of_usage, of_tokens) in market.listed(tag).items()
+                for model_id, (of_usage, of_tokens) in listed_models(tag, as_of).items()
             ],
         }
         for tag in sorted(usage, key=lambda tag: -usage[tag])

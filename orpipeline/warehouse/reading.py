@@ -14,7 +14,7 @@ import polars as pl
 from orpipeline.clock import as_day
 from orpipeline.contracts.tables import RELATIONS
 from orpipeline.errors import NotPublishedError, SettingsError, WarehouseError
-from orpipeline.settings import Settings, load_settings
+from orpipeline.settings import Settings, used_settings
 from orpipeline.warehouse.duckdb_file import reason
 from orpipeline.warehouse.publishing import store_of
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA, REGISTER, literal, quoted, quoted_names
@@ -62,7 +62,7 @@ def read(
         *(f"as_of::DATE <= {literal(str(day))}::DATE" for day in _days("until", until)),
         *(f"scope::VARCHAR = {literal(one)}" for one in (scope,) if one is not None),
     ]
-    with connect_readable(open_warehouse(settings or load_settings())) as connection:
+    with connect_readable(open_warehouse(used_settings(settings))) as connection:
         connection.execute("SET python_enable_replacements = false")  # or a variable's name would be a table's
         try:
             everything = connection.table(table)
