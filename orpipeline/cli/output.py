@@ -46,8 +46,12 @@ def survive_any_encoding() -> None:
 
 def write_data(text: str) -> None:
     """Write data for programs in UTF-8, whatever the terminal's encoding is."""
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(text)
 
 
 def print_line(text: str, console: Console = out) -> None:
