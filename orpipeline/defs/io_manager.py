@@ -5,8 +5,10 @@ or the metadata `schema` names the schema, and the metadata `partition_expr` the
 
 - deletes and inserts a partition in one transaction, and any number of partitions in one write;
 - matches columns by name, and rejects missing and extra ones;
-- rejects values that the stored column's type would change, and rows outside the partition;
-- empties the partition if the frame is empty;
+- rejects rows outside the partition, values that the stored type would change, and what it could not load again;
+- compares instants with the partition's instants, and times without a zone with its local times;
+- empties the partition if the frame is empty, whatever its columns are;
+- stores a column without any value as text, which takes the type of the first values;
 - raises MissingDaysError for a day that one of the pipeline's tables lacks, unless the input's metadata allows it;
 - closes the connection in any case.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 from typing import Any, cast
 
 import dagster as dg
@@ -28,7 +30,6 @@ import pyarrow as pa
 from dagster._core.storage.db_io_manager import (
     DbIOManager,
     DbTypeHandler,
-    TablePartitionDimension,
     TableSlice,
     static_where_clause,
 )
@@ -93,7 +94,7 @@ class WarehouseIOManager(DuckDBIOManager):
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
         """Return the handlers of polars and pyarrow, and that of pandas if the code location has imported pandas."""
         handlers = [
-            _FrameHandler(pl.DataFrame, pl.DataFrame.to_arrow, lambda rows: pl.DataFrame(pl.from_arrow(rows))),
+            _FrameHandler(pl.DataFrame, _of_polars, lambda rows: pl.DataFrame(pl.from_arrow(rows))),
             _FrameHandler(pa.Table, lambda rows: rows, lambda rows: rows),
         ]
         # Importing pandas takes longer than a whole day's run. Code that annotates with pandas has imported it.
@@ -155,12 +156,12 @@ class _WarehouseClient(DuckDbClient):
     ) -> None:
         if _columns(connection, table_slice):
             table = full_name(connection, table_slice.schema, table_slice.table)
-            connection.execute(f"DELETE FROM {table}{_where(table_slice)}").fetchall()  # noqa: S608 - quoted
+            connection.execute(f"DELETE FROM {table}{_where(table_slice, connection, table)}").fetchall()  # noqa: S608 - quoted
 
     @staticmethod
     def get_select_statement(table_slice: TableSlice) -> str:
         # Dagster shows this query to people. The queries that run also name the catalog.
-        return _select(f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}", table_slice)
+        return _select(f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}", table_slice, None)
 
 
 class _FrameHandler(DbTypeHandler[Any]):
@@ -180,18 +181,30 @@ class _FrameHandler(DbTypeHandler[Any]):
         self, context: dg.OutputContext, table_slice: TableSlice, obj: Any, connection: duckdb.DuckDBPyConnection
     ) -> Mapping[str, Any]:
         """Insert the frame's rows by column name. Dagster has deleted the partition's old rows before."""
-        rows = self._to_arrow(obj)
-        connection.register("incoming", rows)
         table = full_name(connection, table_slice.schema, table_slice.table)
-        connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM incoming LIMIT 0"  # noqa: S608 - quoted
-        ).fetchall()
-        _require_same_columns(table, _columns(connection, table_slice), rows.column_names)
-        _require_rows_of_partition(connection, table, table_slice)
-        _require_values_fit(connection, table)
-        connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming").fetchall()  # noqa: S608 - quoted
-        connection.unregister("incoming")
-        counted = connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608 - quoted
+        try:
+            rows = _storable(self._to_arrow(obj))
+            if rows.num_columns:
+                connection.register("incoming", rows)
+                self._from_arrow(connection.sql("FROM incoming LIMIT 0").to_arrow_table())
+        except (duckdb.Error, pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            why = str(error).splitlines()[0].rstrip(".")
+            raise WarehouseError(
+                f"The frame for {table} cannot be stored and loaded again: {why}. Nothing was written. Convert the "
+                "column to numbers, text, times, or lists and structs of these."
+            ) from error
+        if rows.num_columns and not _columns(connection, table_slice):
+            connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming LIMIT 0").fetchall()  # noqa: S608 - quoted
+        if rows.num_rows:
+            _require_same_columns(table, _columns(connection, table_slice), rows.column_names)
+            _require_rows_of_partition(connection, table, table_slice)
+            _give_types(connection, table)
+            _require_values_fit(connection, table)
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming").fetchall()  # noqa: S608 - quoted
+        if rows.num_columns:
+            connection.unregister("incoming")
+        count = f"SELECT count(*) FROM {table}"  # noqa: S608 - quoted
+        counted = connection.execute(count).fetchall() if _columns(connection, table_slice) else [(0,)]
         columns = [
             dg.TableColumn(name, str(kind)) for name, kind in zip(rows.column_names, rows.schema.types, strict=True)
         ]
@@ -210,7 +223,7 @@ class _FrameHandler(DbTypeHandler[Any]):
             raise _no_table(context, table_slice)
         if _is_ours(connection, table_slice):
             _require_days(context, table_slice, Tables(connection, table_slice.schema).days())
-        query = _select(full_name(connection, table_slice.schema, table_slice.table), table_slice)
+        query = _select(full_name(connection, table_slice.schema, table_slice.table), table_slice, connection)
         return self._from_arrow(connection.sql(query).to_arrow_table())
 
 
@@ -311,6 +324,43 @@ def _no_table(context: dg.InputContext, table_slice: TableSlice) -> MissingDaysE
 # What a frame must be like
 
 
+def _of_polars(frame: pl.DataFrame) -> pa.Table:
+    if pl.Object in frame.dtypes:  # polars would write addresses in memory
+        raise TypeError(f"column {frame.columns[frame.dtypes.index(pl.Object())]} has Python objects")
+    return frame.to_arrow()
+
+
+def _storable(rows: pa.Table) -> pa.Table:
+    """Return rows with a type for each column: categories as their values, and text where there is no value.
+
+    Raises ValueError for two columns of one name, which DuckDB compares without case.
+    """
+    names = [name.casefold() for name in rows.column_names]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"two columns have the name {', '.join(repeated)}")
+    for number, field in enumerate(rows.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = pa.string() if pa.types.is_null(kind) else kind
+        if pa.types.is_duration(kind) or pa.types.is_interval(kind):
+            raise ValueError(f"column {field.name} has durations, which DuckDB does not return as they are")
+        if kind != field.type:
+            rows = rows.set_column(number, field.name, rows.column(number).cast(kind))
+    return rows
+
+
+def _give_types(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Give each stored column without any value the type of the frame's values."""
+    stored = _types(connection, table)
+    for column, kind in _types(connection, "incoming").items():
+        if kind != stored[column]:
+            name = quoted(column)
+            counted = f"SELECT (SELECT count({name}) FROM {table}), count({name}) FROM incoming"  # noqa: S608 - quoted
+            ((there, incoming),) = connection.execute(counted).fetchall()
+            if incoming and not there:
+                connection.execute(f"ALTER TABLE {table} ALTER {name} TYPE {kind}").fetchall()
+
+
 def _require_same_columns(table: str, stored: Sequence[str], incoming: Sequence[str]) -> None:
     missing, extra = sorted(set(stored) - set(incoming)), sorted(set(incoming) - set(stored))
     if missing or extra:
@@ -321,7 +371,7 @@ def _require_same_columns(table: str, stored: Sequence[str], incoming: Sequence[
 
 
 def _require_rows_of_partition(connection: duckdb.DuckDBPyConnection, table: str, table_slice: TableSlice) -> None:
-    condition = _condition(table_slice)
+    condition = _condition(table_slice, connection, "incoming")
     if not condition:
         return
     outside = connection.execute(
@@ -375,25 +425,41 @@ def _columns(connection: duckdb.DuckDBPyConnection, table_slice: TableSlice) -> 
     return [name for (name,) in rows]
 
 
-def _select(table: str, table_slice: TableSlice) -> str:
+def _select(table: str, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection | None) -> str:
     columns = ", ".join(map(quoted, table_slice.columns)) if table_slice.columns else "*"
-    return f"SELECT {columns} FROM {table}{_where(table_slice)}"  # noqa: S608 - quoted
+    return f"SELECT {columns} FROM {table}{_where(table_slice, connection, table)}"  # noqa: S608 - quoted
 
 
-def _where(table_slice: TableSlice) -> str:
-    condition = _condition(table_slice)
+def _where(table_slice: TableSlice, connection: duckdb.DuckDBPyConnection | None, table: str) -> str:
+    condition = _condition(table_slice, connection, table)
     return f" WHERE {condition}" if condition else ""
 
 
-def _condition(table_slice: TableSlice) -> str:
-    return " AND ".join(f"({_in_partition(d)})" for d in table_slice.partition_dimensions or [])
+def _condition(table_slice: TableSlice, connection: duckdb.DuckDBPyConnection | None, table: str) -> str:
+    """Return the condition of a partition's rows in a table, or in a frame. Without a connection, times are local."""
+    conditions = []
+    for dimension in table_slice.partition_dimensions or []:
+        if isinstance(dimension.partitions, dg.TimeWindow):
+            described = f"DESCRIBE SELECT {dimension.partition_expr} FROM {table}"  # noqa: S608 - quoted; yours
+            kind = connection.execute(described).fetchall()[0][1] if connection is not None else ""
+            conditions.append(_in_window(str(dimension.partition_expr), dimension.partitions, kind))
+        else:
+            conditions.append(static_where_clause(dimension) if dimension.partitions else "false")
+    return " AND ".join(f"({condition})" for condition in conditions)
 
 
-def _in_partition(dimension: TablePartitionDimension) -> str:
-    if isinstance(dimension.partitions, dg.TimeWindow):
-        start, end = dimension.partitions
-        return (
-            f"{dimension.partition_expr} >= TIMESTAMP '{start:%Y-%m-%d %H:%M:%S}' AND "
-            f"{dimension.partition_expr} < TIMESTAMP '{end:%Y-%m-%d %H:%M:%S}'"
-        )
-    return static_where_clause(dimension) if dimension.partitions else "false"
+def _in_window(expression: str, window: dg.TimeWindow, kind: str) -> str:
+    """Return the condition of a time window: instants are compared with its instants, and other times with local ones.
+
+    Raises WarehouseError where local times cannot tell two partitions apart.
+    """
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        start, end = (f"TIMESTAMPTZ '{one.astimezone(UTC):%Y-%m-%d %H:%M:%S}+00'" for one in window)
+    else:
+        start, end = (f"TIMESTAMP '{one:%Y-%m-%d %H:%M:%S}'" for one in window)
+        if kind and start >= end:
+            raise WarehouseError(
+                f"The partition from {window.start} to {window.end} has the same local times as the next one, because "
+                f"the clock is set back. Store {expression} as an instant: a timestamp with a time zone."
+            )
+    return f"{expression} >= {start} AND {expression} < {end}"
