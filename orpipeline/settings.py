@@ -54,7 +54,10 @@ def _default_data_dir() -> Path:
     if network.test_folder is not None:
         return network.test_folder / "default"
     project = project_dir()
-    return project / "data" if project else user_data_path("orpipeline", appauthor=False)
+    try:
+        return project / "data" if project else user_data_path("orpipeline", appauthor=False)
+    except RuntimeError:  # as in a container with an unknown user
+        raise SettingsError(f"This user has no home folder. Set {PREFIX}DATA_DIR to the folder of all data.") from None
 
 
 def url_scheme(text: str) -> str | None:
@@ -135,7 +138,7 @@ class Settings(BaseModel):
     The error names each setting in one line, and never shows a value, which may be a secret.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, str_strip_whitespace=True)
 
     data_dir: LocalPath = Field(default_factory=_default_data_dir, description="The folder of all data.")
     archive: StorePlace = Field(
@@ -260,7 +263,8 @@ def load_settings(environment: Mapping[str, str] = os.environ, **given: object) 
 
     Raises SettingsError as `Settings` does.
     """
-    variables = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
+    # Secrets and files of variables often end with a newline.
+    variables = {name: environment.get(PREFIX + name.upper(), "").strip() for name in Settings.model_fields}
     return Settings.model_validate({name: value for name, value in variables.items() if value} | given)
 
 
@@ -276,4 +280,4 @@ def used_settings(given: Settings | None) -> Settings:
 
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the environment's current API key, or None."""
-    return environment.get(API_KEY) or None
+    return environment.get(API_KEY, "").strip() or None

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource, network
 from orpipeline import settings as module
 from orpipeline.archive import Archive
+from orpipeline.cli.daily import _variables
 from orpipeline.cli.options import from_first_day
-from orpipeline.cli.run import _variables
 from orpipeline.errors import SettingsError
-from orpipeline.settings import Settings, load_settings
+from orpipeline.settings import Settings, api_key, load_settings
 from orpipeline.testing import fixed_clock, sample_response
 from orpipeline_tests.processes import run_python
 from orpipeline_tests.responses import DAY
@@ -149,3 +149,37 @@ def test_each_archive_has_a_spool_of_its_own(tmp_path: Path) -> None:
     }
     assert len(spools) == 3
     assert {spool.parent for spool in spools} == {tmp_path / "spool"}
+
+
+def test_spaces_and_line_ends_around_a_value_do_not_count(tmp_path: Path) -> None:
+    environment = {
+        "ORPIPELINE_DATA_DIR": f" {tmp_path}\n",
+        "ORPIPELINE_BASE_URL": "https://openrouter.ai/api/v1\n",
+        "ORPIPELINE_ALERT_WEBHOOK": " https://example.org/hook\n",
+        "OPENROUTER_API_KEY": "sk-or-x\n",
+    }
+    settings = load_settings(environment)
+    assert (settings.data_dir, settings.base_url) == (tmp_path, "https://openrouter.ai/api/v1")
+    assert settings.alert_webhook is not None
+    assert settings.alert_webhook.get_secret_value() == "https://example.org/hook"
+    assert api_key(environment) == "sk-or-x"
+    assert Settings(data_dir=tmp_path, base_url=" https://openrouter.ai/api/v1 ").base_url == settings.base_url
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can become an unknown user")
+def test_a_user_without_a_home_folder_needs_a_data_folder() -> None:
+    program = """
+import os, sys, orpipeline.settings as settings
+os.environ.pop("HOME", None)
+os.setuid(54321)
+settings.project_dir = lambda: None  # as an installed wheel
+print(settings.load_settings({"ORPIPELINE_DATA_DIR": "/srv/data"}).archive)
+try:
+    settings.load_settings({})
+except settings.SettingsError as error:
+    print(error)
+"""
+    assert run_python(program).splitlines() == [
+        "/srv/data/raw",
+        "This user has no home folder. Set ORPIPELINE_DATA_DIR to the folder of all data.",
+    ]

@@ -50,7 +50,9 @@ DEMO_HEADER = "X-Orpipeline-Demo"
 
 _MESSAGE_LENGTH = 200
 # The variables that httpx reads.
-_OF_HTTPX = re.compile("(https?|all|no)_proxy|ssl_cert_(file|dir)|sslkeylogfile", re.IGNORECASE)
+_PROXIES = re.compile("(https?|all|no)_proxy", re.IGNORECASE)
+_CERTIFICATES = re.compile("SSL_CERT_(FILE|DIR)|SSLKEYLOGFILE")
+_CREDENTIALS = re.compile("(?<=//).*@|^[^/]*@")
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,12 @@ class Client:
             # A proxy must not get a request to this machine, which is another one there.
             return httpx.Client(headers=encoded, trust_env=not is_local)
         except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
-            names = [name for name, value in os.environ.items() if value and _OF_HTTPX.fullmatch(name)]
+            of_kind = _CERTIFICATES if isinstance(error, OSError) else _PROXIES
+            set_ones = {name: value for name, value in os.environ.items() if value and of_kind.fullmatch(name)}
+            variables = ", ".join(f"{name}={_CREDENTIALS.sub('', value)}" for name, value in set_ones.items())
+            why = "" if of_kind is _PROXIES else f": {self._safe(str(error)).rstrip('.')}"
             raise SettingsError(
-                f"No request can be sent with the environment's {', '.join(names) or 'settings'}: "
-                f"{self._safe(str(error)).rstrip('.')}. Correct or unset the variable."
+                f"No request can be sent with the environment's {variables or 'settings'}{why}. Correct or unset it."
             ) from None
 
     def _headers(self) -> dict[str, str]:
