@@ -30,7 +30,7 @@ LAYERS = [
 """A module imports from its own layer and from those above it, with two exceptions: a report needs no import, and
 `testing`, which is beside the layers, is for the tests and for the demo."""
 WITH_DAGSTER = {"defs", "definitions", "cli", "testing"}
-FOR_THE_DEMO = {"cli.demo", "cli.run"}
+FOR_THE_DEMO = {"cli.demo", "cli.daily"}
 READS_THE_ENVIRONMENT = {
     "settings": "every setting, and the API key",
     "network": "ORPIPELINE_TESTING, which the pytest plugin sets for child processes",
@@ -38,10 +38,9 @@ READS_THE_ENVIRONMENT = {
     "warehouse.ducklake": "the same variables, for DuckDB",
     "openrouter.client": "the proxy's variables, to name a wrong one",
     "cli.dagster_state": "DAGSTER_HOME",
-    "cli.survival": "DAGSTER_HOME, and the variables that a `dagster.yaml` names",
     "cli.options": "DAGSTER_HOME: where it is, and that the demo does not use it",
     "cli.demo": "the demo's API key, for its own runs",
-    "cli.run": "what the UI's processes inherit",
+    "cli.daily": "what the UI's processes inherit",
     "testing.pipeline": "what a test sets",
     "testing.plugin": "what a test sets",
 }

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -56,18 +54,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-def _leaderboard(demo: tuple[Path, str], *arguments: str) -> str:
-    folder, _ = demo
-    environment = {"ORPIPELINE_DATA_DIR": str(folder / "data")}
-    done = run_command("leaderboard", "--demo", *arguments, folder=folder, environment=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
 def test_the_demo_prints_a_leaderboard_and_the_next_steps(demo: tuple[Path, str]) -> None:
     _, printed = demo
-    assert "DEMO: made-up data\nShare of classified requests by model, all tasks, " in printed
-    assert len(re.findall(r"^ *\d+(?:\S\d+)?  \w.*%", printed, re.MULTILINE)) == 10
+    assert "DEMO: made-up data\nShare of classified requests by model, " in printed
+    assert len(re.findall(r"^ *\d+(?:\S\d+)?  +\w.*%", printed, re.MULTILINE)) == 10
+    assert "Demo Dune: " in printed  # a name of the catalogue
     assert re.search(r"\n  /.*index.html  \(open it in a browser\)\n", printed)
     assert "orpipeline dev --demo" in printed
     assert "Source: OpenRouter" not in printed
@@ -88,31 +79,6 @@ def test_the_demo_fetches_the_newest_day_over_http_and_writes_one_report(demo: t
     ]
     assert rows[-1][2].startswith("http://127.0.0.1:")
     assert str(YESTERDAY) in (folder / "data" / "demo" / "reports" / "index.html").read_text()
-
-
-def test_the_leaderboard_fits_80_columns(demo: tuple[Path, str]) -> None:
-    printed = _leaderboard(demo)
-    assert max(map(len, printed.splitlines())) <= 80
-    assert re.search(r"\d+\.\d%.*\d+\.\d%.*\d+\.\d%", printed)
-
-
-def test_the_leaderboards_formats_have_the_same_figures_and_the_citation(demo: tuple[Path, str]) -> None:
-    arguments = ["--top", "5", "--scope", "code", "--format"]
-    as_json = json.loads(_leaderboard(demo, *arguments, "json"))
-    as_csv = list(csv.DictReader(io.StringIO(_leaderboard(demo, *arguments, "csv"))))
-    markdown = _leaderboard(demo, *arguments, "md")
-    assert (as_json["as_of"], as_json["scope"], len(as_csv)) == (YESTERDAY.isoformat(), "code", 5)
-    assert [row["model_id"] for row in as_json["rows"]] == [row["model_id"] for row in as_csv]
-    assert [row["usage_share"] for row in as_json["rows"]] == [float(row["usage_share"]) for row in as_csv]
-    assert all(f"| {row['author']} | {float(row['usage_share']):.1%} | " in markdown for row in as_csv)
-    assert markdown.startswith("**DEMO: made-up data. Share of classified requests by model, scope code, ")
-    for text in (as_json["citation"], as_csv[0]["citation"], markdown):
-        assert "made up by orpipeline" in text
-
-
-def test_the_leaderboard_shows_an_earlier_day(demo: tuple[Path, str]) -> None:
-    day = (YESTERDAY - timedelta(days=2)).isoformat()
-    assert json.loads(_leaderboard(demo, "--format", "json", "--date", day))["as_of"] == day
 
 
 @pytest.mark.parametrize("form", ["table", "md"])  # by Rich, and by Python's own buffer
@@ -145,7 +111,7 @@ def test_every_command_has_help_with_whole_sentences_and_two_examples(tmp_path: 
     texts = [option.help for option in cli.commands[command].params if isinstance(option, click.Option)]
     assert [text for text in texts if not re.match(r"[A-Z].*\.(  \[default: .*\])?$", text or "")] == []
     _, examples = done.stdout.split("\n  Examples:\n")
-    assert len(re.findall(rf"^    orpipeline {command}(?: |$)", examples, re.MULTILINE)) == 2
+    assert len(re.findall(rf"^    orpipeline {command}(?: |$)", examples, re.MULTILINE)) >= 2
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -153,7 +119,7 @@ def test_every_example_is_a_valid_command() -> None:
     """Click parses each one as the shell passes it on, and runs nothing."""
     epilogs = [command.epilog or "" for command in (cli, *cli.commands.values())]
     lines = [line for epilog in epilogs for line in re.findall(r"^ *orpipeline (.*)$", epilog, re.MULTILINE)]
-    assert len(lines) == 2 * len(epilogs)
+    assert len(lines) >= 2 * len(epilogs)
     for line in lines:
         name, *arguments = shlex.split(re.split(r" +(?:#|>|\|\|)", line)[0])
         with cli.commands[name].make_context(name, arguments):
@@ -163,9 +129,9 @@ def test_every_example_is_a_valid_command() -> None:
 @pytest.mark.parametrize("width", ["60", "80"])
 def test_the_list_of_commands_cuts_no_sentence(tmp_path: Path, width: str) -> None:
     done = run_program("--help", folder=tmp_path, environment={"COLUMNS": width})
-    _, commands = done.stdout.split("\nCommands:\n")
-    assert max(map(len, commands.split("\n\n")[0].splitlines())) <= int(width)
-    listed = " ".join(commands.split())
+    assert max(map(len, done.stdout.split("\n\n  Examples")[0].splitlines())) <= int(width)
+    listed = " ".join(done.stdout.split())
+    assert re.findall(r"^(\w+):$", done.stdout, re.MULTILINE) == ["Options", "Start", "Daily", "History"]
     for name in COMMANDS:
         assert f"{name} {cli.commands[name].short_help} " in listed
         assert (cli.commands[name].short_help or "").endswith(".")
@@ -221,7 +187,7 @@ finally:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["leaderboard"], 1, "is empty. Run `orpipeline run` first."),
+        (["leaderboard"], 1, "The tables have no days yet"),
         (["leaderboard", "--demo"], 1, "data/demo yet. Run `orpipeline demo` first."),
         (["dev", "--demo"], 1, "Run `orpipeline demo` first."),
         (["doctor", "--demo"], 1, "Run `orpipeline demo` first."),
@@ -271,9 +237,8 @@ def _data(folder: Path) -> dict[str, str]:
 
 
 def _row(printed: str, name: str) -> str:
-    """Return a row of the first table."""
-    row = next(line for line in printed.splitlines() if line.startswith(f"{name} "))
-    return row.removeprefix(name).strip()
+    """Return a line of `doctor` by its name, without its mark."""
+    return next(line[17:] for line in printed.splitlines()[1:] if line[2:17].strip() == name)
 
 
 def test_a_command_reads_the_env_file_of_the_current_folder(tmp_path: Path) -> None:
@@ -391,7 +356,7 @@ def test_run_fetches_the_newest_day_once_and_keeps_dagsters_state(
         assert done.stdout.startswith(f"{YESTERDAY} is in the archive and in the tables.\n")
         named = _named_files(done.stdout.split("\n", 1)[1])
         assert named == {
-            "response": next((tmp_path / "data" / "raw").rglob("*.gz")),
+            "response": next((tmp_path / "data" / "raw" / "task_classifications").rglob("*.gz")),
             "warehouse": tmp_path / "data" / "warehouse.duckdb",
             "published": tmp_path / "data" / "reports" / "published" / "warehouse.duckdb",
         }
@@ -439,10 +404,12 @@ def test_doctor_shows_settings_lost_days_and_used_requests(tmp_path: Path, onlin
     )
     done = run_command("doctor", folder=tmp_path, environment=online)
     assert (done.returncode, done.stderr) == (0, "")
-    assert _row(done.stdout, "lost days") == f"2: {YESTERDAY - timedelta(days=2)}, {YESTERDAY - timedelta(days=1)}"
-    assert _row(done.stdout, "not in tables") == f"1: {old}"
+    assert _row(done.stdout, "lost days") == (
+        f"2: {YESTERDAY - timedelta(days=2)}, {YESTERDAY - timedelta(days=1)} (is the schedule running?)"
+    )
+    assert _row(done.stdout, "not in tables") == f"1: {old}: use `orpipeline rebuild`"
     assert _row(done.stdout, "newest day") == f"{YESTERDAY}: archived"
-    assert _row(done.stdout, "requests") == "1 of 30 in the last minute, 1 of 500 in the last 24 hours"
+    assert _row(done.stdout, "requests") == "2 of 30 in the last minute, 2 of 500 in the last 24 hours"
     assert _row(done.stdout, "key") == "set"
     assert KEY not in done.stdout
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from orpipeline.archive import Archive
+from orpipeline.load import load_days
 from orpipeline.testing import sample_response
 from orpipeline.testing.local_api import KEY
+from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import ORPIPELINE, run_command
 from orpipeline_tests.processes import held_open
 from orpipeline_tests.responses import DAY
-from orpipeline_tests.world import World, local
+from orpipeline_tests.world import NOON, World, local, publish
 
 
 @pytest.fixture
@@ -40,24 +43,18 @@ def doctor(
 
 
 def verdict(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
-    """Return the exit code and the last line: on standard output if all works, else on standard error."""
-    printed = done.stderr.removeprefix("orpipeline: ") if done.returncode else done.stdout
-    assert (done.stderr == "") == (done.returncode == 0)
-    return done.returncode, printed.splitlines()[-1]
+    """Return the exit code and the first line."""
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()[0]
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """Return the rows of the first table by name. Values begin at column 16."""
-    return _rows(done.stdout.partition("\n\n")[0])
-
-
-def survival_rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """Return the rows of the second table by name: what happens to each part if the machine is lost."""
-    return _rows(done.stdout.split("\n\n")[1])
-
-
-def _rows(text: str) -> dict[str, str]:
-    return {line[:16].strip(): line[16:] for line in text.splitlines()}
+    """Return the texts of all lines by name, each with its mark before it."""
+    found: dict[str, str] = {}
+    for line in done.stdout.splitlines()[1:]:
+        name = line[2:17].strip()
+        found[name] = f"{found.get(name, '')}{line[0]} {line[17:]}"
+    return found
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -79,8 +76,9 @@ def test_a_locked_warehouse_is_named_at_once_and_is_not_a_failure(filled: World)
         done = doctor(filled)
     code, line = verdict(done)
     assert code == 0
-    assert f"the warehouse is locked by another process (PID {holder.pid})" in line
+    assert line.startswith("Works, with ")
     assert_the_rest_is_shown(rows(done), "warehouse")
+    assert rows(done)["warehouse"].startswith("! ")
     assert f"PID {holder.pid}" in rows(done)["warehouse"]
     assert "(unless the tables have them)" in rows(done)["lost days"]
 
@@ -98,12 +96,8 @@ def disable_the_budget(world: World) -> None:
 @pytest.mark.parametrize(
     ("damage", "failed", "expected"),
     [
-        (damage_the_warehouse, "warehouse", (1, "Not ready: the warehouse cannot be read (the reason is above).")),
-        (
-            disable_the_budget,
-            "requests",
-            (1, "Not ready: the request budget cannot be used (the reason is above)."),
-        ),
+        (damage_the_warehouse, "warehouse", (1, "Not ready: see tables.")),
+        (disable_the_budget, "requests", (1, "Not ready: see requests.")),
     ],
     ids=["warehouse", "budget"],
 )
@@ -128,11 +122,12 @@ def test_a_recorded_day_and_a_key_are_ready(filled: World) -> None:
     ("environment", "problem"),
     [
         ({"OPENROUTER_API_KEY": ""}, "OPENROUTER_API_KEY is not set"),
+        ({"ALL_PROXY": "socks://127.0.0.1:1"}, "No request can be sent with the environment's ALL_PROXY=socks://"),
         ({"OPENROUTER_API_KEY": "a key"}, "OPENROUTER_API_KEY contains a space"),
         ({"ORPIPELINE_BASE_URL": "http://example.invalid/api/v1"}, "http://example.invalid/api/v1 is not encrypted"),
         ({"DAGSTER_HOME": "/dev/null/home"}, "cannot write to /dev/null (Dagster's state)"),
     ],
-    ids=["no key", "wrong key", "http", "not a folder"],
+    ids=["no key", "proxy", "wrong key", "http", "not a folder"],
 )
 def test_what_prevents_daily_recording_is_not_ready(
     filled: World, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], problem: str
@@ -140,9 +135,10 @@ def test_what_prevents_daily_recording_is_not_ready(
     # As outside of tests, where another machine is not a problem. `doctor` sends no request.
     monkeypatch.setattr("orpipeline.network.test_folder", None)
     monkeypatch.delenv("ORPIPELINE_TESTING")
-    code, line = verdict(doctor(filled, environment=environment))
-    assert code == 1
-    assert line.startswith(f"Not ready: {problem}")
+    done = doctor(filled, environment=environment)
+    assert done.returncode == 1
+    assert done.stdout.startswith("Not ready: see ")
+    assert f"✗ {problem}" in " ".join(rows(done).values())
 
 
 @pytest.mark.usefixtures("at_noon")
@@ -150,27 +146,41 @@ def test_days_to_fetch_load_or_look_at_are_warnings(world: World) -> None:
     for age in (8, 4, 1):  # the lost days in between: three of the last seven, and two earlier ones
         world.store(sample_response(DAY - timedelta(days=age)))
     world.make_tables(DAY - timedelta(days=8), DAY - timedelta(days=4))
-    assert verdict(doctor(world)) == (
-        0,
-        "Works, with 3 warnings: 2026-10-06 is not archived yet: use `orpipeline run` before 24:00 UTC; "
-        "1 archived day is not in the tables: use `orpipeline rebuild`; "
-        "4 of the last 7 days are lost (is the schedule running?).",
-    )
+    done = doctor(world)
+    assert verdict(done) == (0, "Works, with 3 warnings: see newest day, not in tables, lost days.")
+    shown = rows(done)
+    assert shown["newest day"] == "! 2026-10-06 is not archived yet: use `orpipeline run` before 24:00 UTC"
+    assert shown["not in tables"] == "! 1: 2026-10-05: use `orpipeline rebuild`"
+    lost = "2026-09-29, 2026-09-30, 2026-10-01, 2026-10-03, 2026-10-04"  # none before the first archived day
+    assert shown["lost days"] == f"! 5: {lost} (is the schedule running?)"
+
+
+def test_an_old_published_copy_and_a_response_that_waits_are_warnings(filled: World) -> None:
+    publish(filled.warehouse)
+    filled.store(sample_response(DAY - timedelta(days=1)))
+    load_days(filled.archive, Warehouse(local(filled.warehouse.place)), [DAY - timedelta(days=1)], now=NOON)
+    waiting = filled.settings.spool.with_name("other")
+    Archive(waiting).put(sample_response(DAY), fetched_at=NOON, source="a test", origin="demo")
+    shown = rows(doctor(filled))
+    assert shown["published"].endswith("older than the warehouse: use `orpipeline rebuild`")
+    assert f"use `orpipeline import {waiting}`" in shown["spool"]
 
 
 @pytest.mark.usefixtures("at_noon")
 def test_damaged_responses_are_not_ready_with_deep(filled: World) -> None:
     path = Path(filled.archive.revisions(DAY)[0].path)
     path.write_bytes(path.read_bytes()[:-10])
-    code, line = verdict(doctor(filled, "--deep"))
-    assert (code, line) == (1, "Not ready: 1 archived response is damaged (named above).")
+    done = doctor(filled, "--deep")
+    assert verdict(done) == (1, "Not ready: see sha256.")
+    assert "0 of 1 archived responses match" in rows(done)["sha256"]
+    assert path.name in rows(done)["sha256"]
 
 
 def test_the_demo_needs_no_key(world: World) -> None:
     (world.folder / "demo").mkdir(parents=True)
-    code, line = verdict(doctor(world, "--demo", environment={"OPENROUTER_API_KEY": ""}))
-    assert code == 0
-    assert "is not archived yet: use `orpipeline demo`" in line
+    done = doctor(world, "--demo", environment={"OPENROUTER_API_KEY": ""})
+    assert done.returncode == 0
+    assert "is not archived yet: use `orpipeline demo`" in rows(done)["newest day"]
 
 
 def test_without_a_budget_file_nothing_is_used(world: World) -> None:
@@ -194,7 +204,6 @@ def test_it_works_on_a_read_only_disk(filled: World, tmp_path: Path) -> None:
     )
     if "mount" in done.stderr:
         pytest.skip(f"this machine does not allow it: {done.stderr.strip()}")
-    code, line = verdict(done)
-    assert code == 1
-    assert f"cannot write to {disk}/warehouse.duckdb (warehouse)" in line
+    assert done.returncode == 1
+    assert f"cannot write to {disk}/warehouse.duckdb (warehouse)" in rows(done)["disk"]
     assert_the_rest_is_shown(rows(done))

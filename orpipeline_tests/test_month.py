@@ -26,10 +26,11 @@ import time_machine
 from sqlalchemy.exc import DatabaseError
 
 from orpipeline.archive import Content
-from orpipeline.cli.fetch import fetch_day
+from orpipeline.cli.daily import fetch_dataset
 from orpipeline.clock import newest_completed_day
 from orpipeline.contracts.tables import TABLES
 from orpipeline.errors import DamagedWarehouseError, OrpipelineError
+from orpipeline.openrouter.response import CLASSIFICATIONS
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline_tests.imports import run_job
 from orpipeline_tests.servers import Webhook
@@ -311,7 +312,7 @@ class Misfortune:
 
     def fetch(self, now: datetime) -> None:
         with suppress(OrpipelineError):
-            fetch_day(self.daemon.world.settings, newest_completed_day(now), "auto")
+            fetch_dataset(self.daemon.world.settings, newest_completed_day(now), "auto", CLASSIFICATIONS)
 
     def move_to_disk(self, _: datetime) -> None:
         """Keep Dagster's state in files from now on. A whole month on disk would be slow."""

@@ -110,10 +110,10 @@ def fetch(always: bool) -> None:
 
     settings, day = load_settings(), newest_completed_day(utc_now())
     try:
-        fetched = _fetch(settings, day, "always" if always else "auto", CLASSIFICATIONS)
+        fetched = fetch_dataset(settings, day, "always" if always else "auto", CLASSIFICATIONS)
     finally:  # each is fetched whatever happens to the other
         try:
-            catalogue = _fetch(settings, day, "auto", CATALOGUE)
+            catalogue = fetch_dataset(settings, day, "auto", CATALOGUE)
             print_rows([("catalogue", catalogue.path)] if catalogue else [])
         except OrpipelineError as error:
             print_line(f"The model catalogue of {day} is missing. {error}")
@@ -127,7 +127,7 @@ def fetch(always: bool) -> None:
         )
 
 
-def _fetch(settings: Settings, day: date, mode: str, dataset: Dataset) -> Revision | None:
+def fetch_dataset(settings: Settings, day: date, mode: str, dataset: Dataset) -> Revision | None:
     """Call the API if `mode` (`auto`, `always` or `never`) requires it, and archive the response.
 
     Returns its revision, or None if the API was not called. Raises as `orpipeline.capture.capture` does.
@@ -149,7 +149,7 @@ def _fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, 
     try:
         # If the run had started, it may have called the API already; then the archive has the response.
         mode = "auto" if error.during_run and mode == "always" else mode
-        fetched = _fetch(settings, day, mode, CLASSIFICATIONS)
+        fetched = fetch_dataset(settings, day, mode, CLASSIFICATIONS)
         has_day = Archive(settings.archive).is_current(day)
     except OrpipelineError as not_fetched:
         return DagsterStateError(f"{error} {day} could not be fetched either: {not_fetched}")

@@ -176,7 +176,7 @@ class _Findings:
 
     def _lost(self, lost: Sequence[date], unless: str = "") -> None:
         recent = any(day > self._newest - timedelta(days=_RECENT_DAYS) for day in lost)
-        why = " (is the schedule running?)" if recent else unless if lost else ""
+        why = unless if lost and unless else " (is the schedule running?)" if recent else ""
         self.add("lost days", f"{some_days(lost)}{why}", _WARNING if recent else _OK)
 
     def _published(self, snapshots: pl.DataFrame) -> None:

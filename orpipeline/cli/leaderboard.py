@@ -116,13 +116,13 @@ def show_leaderboard(
         raise OrpipelineError(f"{data.as_of} has no scope {scope!r}.{meant} It has {', '.join(labels)}.")
     view = View(data, scope, labels[scope], _MEASURES[by])
     boards: dict[str, Callable[[View, str, int], Board]]
-    boards = {"models": _models, "authors": _authors, "changes": _changes, "tasks": _tasks}
+    boards = {"models": models_board, "authors": _authors, "changes": _changes, "tasks": _tasks}
     board, citation = boards[show](view, by, top), data.snapshot["citation"]
     records = board.records.head(top)
     if form == "table":
-        _print_board(board, data, citation, top)
+        print_board(board, data, citation, top)
     elif form == "md":
-        write_data(_markdown_table(board, data, citation))
+        write_data(markdown_table(board, data, citation))
     elif form == "csv":
         from orpipeline.report.files import csv_of
 
@@ -133,7 +133,8 @@ def show_leaderboard(
         write_data(json.dumps(rows, indent=2, default=str) + "\n")
 
 
-def _models(view: View, by: str, top: int) -> Board:
+def models_board(view: View, by: str, top: int) -> Board:
+    """Return the models of a scope, those with the largest share first."""
     from orpipeline.report.wording import count_text, percent, short_day_text
 
     rows, other = view.rows[:top], _OTHER[by]
@@ -143,7 +144,7 @@ def _models(view: View, by: str, top: int) -> Board:
     columns = [
         Column("rank", [row["ranks"] for row in rows]),
         Column("model", [row["name"] for row in rows], "left", "bold"),
-        Column("id", [row["id"] for row in rows], "left", "dim", is_extra=True),
+        Column("id", [plain(row["id"]) for row in rows], "left", "dim", is_extra=True),
         Column(by, [percent(row["share"]) for row in rows]),
         Column("", _bars([row["share"] for row in rows]), "left"),
         Column("at most", [percent(row["upper"]) for row in rows], style="dim"),
@@ -199,7 +200,7 @@ def _changes(view: View, _: str, top: int) -> Board:
         lead=f"{len(view.certain)} certain. {view.changes_text}" if view.data.has_changes else view.changes_text,
         columns=[
             Column("model", [view.data.name(one.model_id) for one in changes], "left", "bold"),
-            Column("id", [one.model_id for one in changes], "left", "dim", is_extra=True),
+            Column("id", [plain(one.model_id) for one in changes], "left", "dim", is_extra=True),
             Column("change", [_change(possible_points(one.low, one.high), one.least, "") for one in changes]),
             Column("now", ["not listed" if one.share is None else percent(one.share) for one in changes]),
         ],
@@ -275,7 +276,7 @@ def _text(markup: str) -> str:
     """Return the text of one of the report's sentences."""
     from markupsafe import Markup
 
-    return Markup(markup).striptags()  # noqa: S704 - it becomes text
+    return plain(Markup(markup).striptags())  # noqa: S704 - it becomes text
 
 
 def _change(possible: str, least: float, moved: str) -> str:
@@ -292,7 +293,8 @@ def _bars(shares: Sequence[float]) -> list[Cell]:
     ]
 
 
-def _print_board(board: Board, data: ReportData, citation: str, top: int) -> None:
+def print_board(board: Board, data: ReportData, citation: str, top: int) -> None:
+    """Print a board that fits the terminal, with the citation below it."""
     from rich import box
     from rich.table import Table
 
@@ -319,7 +321,7 @@ def _print_board(board: Board, data: ReportData, citation: str, top: int) -> Non
     print_line(citation)
 
 
-def _markdown_table(board: Board, data: ReportData, citation: str) -> str:
+def markdown_table(board: Board, data: ReportData, citation: str) -> str:
     """Return a Markdown table, with its title above and the citation below."""
     columns = [column for column in board.columns if column.heading]
     title = f"{_DEMO}. {board.title}" if data.is_demo else board.title
