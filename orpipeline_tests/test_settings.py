@@ -141,11 +141,3 @@ def test_dev_sets_the_first_archived_day_as_start_date_unless_the_user_set_one(
     assert start_date(Settings(data_dir=tmp_path, start_date=date(2026, 9, 1))) == "2026-09-01"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # not allowed without AWS_ALLOW_HTTP
     assert start_date(Settings(data_dir=tmp_path, archive="s3://bucket/raw")) == "2026-06-17"
-
-
-def test_each_archive_has_a_spool_of_its_own(tmp_path: Path) -> None:
-    spools = {
-        Settings(data_dir=tmp_path, archive=archive).spool for archive in ("s3://one/raw", "s3://two/raw", "/raw")
-    }
-    assert len(spools) == 3
-    assert {spool.parent for spool in spools} == {tmp_path / "spool"}
