@@ -17,9 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orpipeline.errors import BudgetSpentError, RateLimitedError, StatusError, StoreError
-from orpipeline.openrouter.budget import Budget, open_budget
+from orpipeline.openrouter.budget import Budget
 from orpipeline.openrouter.client import Client
-from orpipeline.settings import Settings
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.processes import run_python
@@ -147,14 +146,6 @@ def test_the_state_shows_what_is_used_and_uses_nothing(place: Place, clock: Scri
     clock.wait(61)
     state = budget.state()
     assert (state.used_last_minute, state.used_last_day, state.next_request_at) == (0, 3, None)
-
-
-def test_a_setting_may_lower_the_limits(tmp_path: Path) -> None:
-    budget = open_budget(Settings(data_dir=tmp_path, requests_per_minute=2, requests_per_day=7))
-    assert (budget.per_minute, budget.per_day) == (2, 7)
-    budget.spend()
-    budget.spend()
-    rejected_until(budget)
 
 
 # Several processes
@@ -346,25 +337,6 @@ def test_requests_and_a_cool_down_of_a_clock_that_was_ahead_do_not_lock_anyone_o
     assert spend_or_rejected_until(budget) == state.next_request_at
 
 
-offsets = st.sampled_from([0, 0, 0, 1e9, 3e7, 86_400, 7200, -7200, -86_400, -1e9])
-
-
-@given(st.lists(st.tuples(offsets, st.sampled_from([0, 0, 1, 30, 61, 3600])), max_size=60))
-def test_requests_at_the_right_time_keep_the_limits_even_if_the_clock_goes_back_and_forth(
-    steps: list[tuple[float, float]],
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        right, clock, spent = NOW, ScriptedClock(), []
-        budget = Budget(Path(folder) / "budget.sqlite", per_minute=2, per_day=5, clock=clock)
-        for offset, seconds in steps:
-            right += timedelta(seconds=seconds)
-            clock.at = right + timedelta(seconds=offset)
-            if spend_or_rejected_until(budget) is None and not offset:
-                spent.append(right)
-        assert most_within(MINUTE, spent) <= 2
-        assert most_within(DAY, spent) <= 5
-
-
 # The file
 
 
@@ -431,15 +403,6 @@ def test_a_good_response_is_returned_even_if_it_cannot_be_recorded(
 
     api.serve(Reply(act=take_the_folder_away_and_respond))
     assert client_of(api, Budget(path, clock=clock), clock).fetch().body == BODY
-
-
-def test_the_state_changes_nothing(path: Path, clock: ScriptedClock) -> None:
-    budget = Budget(path, clock=clock)
-    budget.spend()
-    budget.cool_down(NOW + timedelta(minutes=5), 503)
-    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()}
-    assert (budget.state().used_last_day, budget.state().cooling_after) == (1, 503)
-    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()} == before
 
 
 def test_nothing_waits_for_ever_for_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

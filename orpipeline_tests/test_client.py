@@ -298,15 +298,6 @@ def test_a_transient_failure_is_tried_three_times(api: LocalApi, failure: Reply)
     assert (caught.value.next_attempt, len(api.requests)) == (TRANSIENT, 6)
 
 
-def test_the_waits_between_tries_grow(api: LocalApi) -> None:
-    api.serve(Reply(status=500))
-    with pytest.raises(StatusError):
-        client_of(api, retry_wait_seconds=0.1).fetch()
-    first, second, third = (request.at for request in api.requests)
-    assert second - first >= 0.1
-    assert third - second >= 0.2
-
-
 def trickle(head: bytes) -> Reply:
     """Return a reply whose body goes on until the client closes the connection, for 10 s at most."""
 

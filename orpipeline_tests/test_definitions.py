@@ -15,8 +15,6 @@ import dagster as dg
 import polars as pl
 import pytest
 import time_machine
-import yaml
-from dagster._core.launcher import DefaultRunLauncher  # it has no public name
 
 import orpipeline
 from orpipeline.contracts.rules import RULES
@@ -74,6 +72,7 @@ def test_the_assets_are_those_of_the_contract_with_daily_utc_partitions(defs: dg
     assert partitions.get_first_partition_key() == "2026-06-17"
     with time_machine.travel(datetime(2026, 10, 7, 0, 0, 1, tzinfo=UTC)):
         assert partitions.get_last_partition_key() == "2026-10-06"
+    assert defs.resolve_job_def("daily_snapshot").tags["dagster/max_runtime"] == "1800"
 
 
 def test_an_asset_added_to_the_stand_alone_code_location_is_materialized_together_with_ours(world: World) -> None:
@@ -229,23 +228,6 @@ def test_a_schedules_tick_that_is_made_up_for_starts_no_run_for_a_day_that_is_go
             skipped = defs.resolve_schedule_def(name)(context)
         assert isinstance(skipped, dg.SkipReason)
         assert "The API no longer serves 2026-10-06" in str(skipped.skip_message)
-
-
-def test_run_monitoring_does_not_notice_a_killed_run_with_the_default_launcher() -> None:
-    """So the sensor does, and the job limits its own time by a tag. docs/operations.md says it."""
-    assert not DefaultRunLauncher().supports_check_run_worker_health
-    assert "max_runtime_seconds" not in yaml.safe_load((PROJECT / "dagster.yaml").read_text())["run_monitoring"]
-    job = build_defs().resolve_job_def("daily_snapshot")
-    assert job.tags["dagster/max_runtime"] == "1800"
-
-
-def test_the_schedules_run_at_their_times_by_default(defs: dg.Definitions) -> None:
-    times = {name: defs.resolve_schedule_def(name) for name in ("daily_snapshot_schedule", "recapture_schedule")}
-    assert [(s.cron_schedule, s.execution_timezone) for s in times.values()] == [
-        ("20 0 * * *", "UTC"),
-        ("40 21 * * *", "UTC"),
-    ]
-    assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in times.values())
 
 
 def test_without_a_key_the_schedule_skips_and_tells_what_to_do() -> None:

@@ -72,14 +72,6 @@ def test_the_frames_always_have_the_same_schemas(bodies: list[bytes]) -> None:
         assert pl.Null not in schema.dtypes()
 
 
-def test_many_days_at_once_give_the_same_rows_as_each_day_alone() -> None:
-    days = [DAY, DAY + timedelta(days=3), NEXT]
-    together = parse((day, sample_response(day)) for day in days)
-    for frame in EVERY_FRAME:
-        alone = [getattr(parse([(day, sample_response(day))]), frame) for day in days]
-        assert getattr(together, frame).equals(pl.concat(alone))
-
-
 @pytest.mark.parametrize(
     ("number", "share"),
     [(0, 0.0), (1, 1.0), (-0.0, 0.0), (5e-324, 5e-324), (10**200, 1e200), (math.inf, math.inf), (-math.inf, -math.inf)],
@@ -178,16 +170,6 @@ def test_a_stated_day_other_than_the_requested_one_is_recorded(
     assert frames.originals == {("responses", "stated_as_of", 0): original}
 
 
-@pytest.mark.parametrize(
-    ("window", "original"), [(7.0, "7.0"), ("7d", '"7d"'), (True, "true"), (None, "null"), (2**31, "2147483648")]
-)
-def test_an_invalid_window_becomes_null(window: object, original: str) -> None:
-    frames = parse_one(sample_response(DAY, change=lambda data: data.update(window_days=window)))
-    assert frames.responses["window_days"].to_list() == [None]
-    assert frames.task_models["window_days"].is_null().all()
-    assert frames.originals == {("responses", "window_days", 0): original}
-
-
 # What has no place in a frame
 
 Change = Callable[[dict[str, Any]], object]
@@ -239,13 +221,6 @@ def test_a_response_that_is_not_an_object_is_one_defect(body: bytes, found: str)
     assert frames.defects == [Defect(DAY, "(response)", found)]
     assert frames.responses.select("stated_as_of", "window_days", "classification_count").rows() == [(None, None, 0)]
     assert frames.task_classifications.is_empty()
-
-
-@pytest.mark.parametrize("depth", range(900, 1000, 9))
-def test_nesting_near_the_parsers_limit_never_raises(depth: int) -> None:
-    nested = b"[" * depth + b"]" * depth
-    for body in (nested, b'{"data":' + nested + b"}", b'{"data":{"as_of":' + nested + b',"window_days":7}}'):
-        assert parse_one(body).defects
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from orpipeline.archive import Archive
 from orpipeline.cli.leaderboard import Board, markdown_table, models_board, print_board
 from orpipeline.cli.output import out
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
-from orpipeline.contracts.frames import parse
 from orpipeline.contracts.tables import EXPORTED
 from orpipeline.defs import metadata
 from orpipeline.defs.alerts import alert_text
@@ -284,16 +283,6 @@ def test_names_stay_text_from_the_response_to_every_output(world: World, tmp_pat
 # Days, file names and sizes
 
 
-def test_a_name_in_place_of_a_day_is_archived_as_undated(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "data" / "raw")
-    for as_of in ("../../x", "/etc/passwd", "2026-10-06/../..", "2026-10-06\x00", "C:\\x", *ALL_NAMES):
-        body = json.dumps({"data": {"as_of": as_of}}).encode()
-        one = archive.put(body, fetched_at=NOON, source=as_of, origin="api").revision
-        assert (one.as_of, archive.read(one).source) == (None, as_of.replace("\x00", ""))
-    folders = {path.parent for path in tmp_path.rglob("*") if path.is_file()}
-    assert folders == {tmp_path / "data" / "raw" / "task_classifications" / "undated"}
-
-
 def _load(folder: Path, body: bytes) -> tuple[Loaded, Warehouse]:
     archive, warehouse = Archive(folder / "raw"), Warehouse(folder / "warehouse.duckdb")
     assert archive.put(body, fetched_at=NOON, source="a test", origin="import").revision.as_of == DAY
@@ -321,11 +310,3 @@ def test_an_absurd_response_is_rejected_quickly(tmp_path: Path, body: bytes) -> 
     assert time.perf_counter() - start < 10
     assert DAY in loaded.validated.errors
     assert warehouse.read("task_models").is_empty()
-
-
-def test_a_response_nested_too_deep_for_the_parser_is_archived_and_not_read(tmp_path: Path) -> None:
-    stored = Archive(tmp_path).put(_nested(200_000), fetched_at=NOON, source="a test", origin="api")
-    assert stored.revision.as_of is None
-    found = parse([(DAY, _nested(200_000))])
-    assert found.task_classifications.is_empty()
-    assert found.defects

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orpipeline.contracts.frames import parse
-from orpipeline.contracts.tables import TABLES
 from orpipeline.leaderboard import leaderboards, rank
 from orpipeline.testing import sample_response
 from orpipeline_tests.responses import DAY
@@ -204,10 +203,3 @@ def test_a_days_rows_depend_on_that_day_alone() -> None:
     expected = leaderboards(alone.task_classifications, alone.task_models)
     for name, rows in leaderboards(both.task_classifications, both.task_models).items():
         assert rows.filter(as_of=DAY).equals(expected[name])
-
-
-def test_no_responses_give_empty_tables_with_their_columns() -> None:
-    empty = parse([])
-    for name, rows in leaderboards(empty.task_classifications, empty.task_models).items():
-        assert rows.is_empty()
-        assert set(rows.columns) == set(TABLES[name].columns())

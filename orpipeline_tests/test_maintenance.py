@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 import pytest
 
 from orpipeline.contracts.tables import TABLES
@@ -82,22 +81,6 @@ def test_a_reader_goes_on_while_the_lake_is_maintained_and_a_writer_does_not(fil
         assert begun + len(scan.fetchall()) == expected
     with filled.locked(), pytest.raises(WarehouseBusyError):
         maintain(filled, now=now())
-
-
-@pytest.mark.lake
-def test_time_travel_reaches_as_far_as_the_lakes_option(filled: Warehouse) -> None:
-    with filled.locked() as connection:
-        (newest,) = connection.execute("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')").fetchall()[0]
-        count = f"SELECT count(*) FROM openrouter.snapshots AT (VERSION => {newest - 3})"
-        earlier = connection.execute(count).fetchall()
-    maintain(filled, now=now() + timedelta(days=20))
-    with filled.locked() as connection:
-        assert connection.execute(count).fetchall() == earlier
-        connection.execute("CALL lake.set_option('expire_older_than', '7 days')")
-    maintained = maintain(filled, now=now() + timedelta(days=20))
-    assert maintained.after.snapshots <= 2
-    with filled.locked() as connection, pytest.raises(duckdb.Error):
-        connection.execute(count)
 
 
 @pytest.mark.lake

@@ -14,7 +14,7 @@ from orpipeline.defs.runs import active_run
 from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES, NOON, World
 
-OTHER_RUNS = 250
+OTHER_RUNS = 50
 
 
 def _with_a_run(instance: dg.DagsterInstance, job: str, **how: Any) -> None:
@@ -45,7 +45,6 @@ def test_a_run_is_found_by_what_it_selects_among_the_runs_of_others(how: dict[st
 
 
 def test_a_tick_reads_no_runs_of_others(online: World) -> None:
-    """10,000 failed runs of another job add no query and no row."""
     for job in ("other", "other_daily_snapshot"):
         for _ in range(OTHER_RUNS):
             run = dg.DagsterRun(job, status=dg.DagsterRunStatus.FAILURE, tags={"dagster/partition": str(DAY)})

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ast
 import doctest
 import inspect
-import subprocess
-import sys
 from datetime import timedelta
 from difflib import unified_diff
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,52 +73,6 @@ def test_the_example_of_each_public_name_runs(name: str, loaded: Path, monkeypat
     output: list[str] = []
     failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append).failed
     assert not failed, "".join(output)
-
-
-# Types
-
-
-@pytest.mark.slow  # mypy reads Dagster without a cache
-@pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed; it is in the extra `dev`")
-def test_a_strict_type_checker_knows_every_public_name_and_finds_a_misspelled_one(tmp_path: Path) -> None:
-    defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
-    # Numbers and switches as they are, all others as text: paths, too.
-    settings = [
-        f"    {name}={value if isinstance(value, int | float) else repr('x')}," for name, value in defaults.items()
-    ]
-    uses = [
-        "import orpipeline",
-        f"from orpipeline import {', '.join(NAMES)}",
-        f"print({', '.join(NAMES)}, orpipeline.__version__)",
-        "settings = Settings(",
-        *settings,
-        ")",
-        "build_defs(settings, key_prefix='second', owners=['team:growth'], tags={'a': 'b'})",
-        "external_specs(settings)[0].key.path",
-        "ModelLeaderboard.validate(read('model_leaderboard', settings=settings)).height",
-    ]
-    wrong = {
-        "misspelled": ("from orpipeline import build_def", 'has no attribute "build_def"'),
-        "misspelled_use": ("import orpipeline\n\norpipeline.asset_kye('x')", 'has no attribute "asset_kye"'),
-        "internal": ("from orpipeline import Warehouse", 'has no attribute "Warehouse"'),
-        "option": ("import orpipeline\n\norpipeline.build_defs(key_prefx='x')", '"key_prefx" for "build_defs"'),
-        "setting": ("import orpipeline\n\norpipeline.Settings(datadir='/x')", '"datadir" for "Settings"'),
-    }
-    (tmp_path / "uses.py").write_text("\n".join(uses))
-    for module, (code, _) in wrong.items():
-        (tmp_path / f"{module}.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-pretty", "--cache-dir", "cache", "."],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert len(errors) == len(wrong), done.stdout + done.stderr
-    for module, (_, message) in wrong.items():
-        assert any(line.startswith(f"{module}.py:") and message in line for line in errors), (module, errors)
 
 
 # The record of the surface

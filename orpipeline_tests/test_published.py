@@ -24,10 +24,9 @@ from polars.testing import assert_frame_equal
 import orpipeline
 from orpipeline import NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
 from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
-from orpipeline.load import load_days
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.processes import held_open
-from orpipeline_tests.publishing import DAYS, FIRST, NOW, Place
+from orpipeline_tests.publishing import DAYS, FIRST, Place
 from orpipeline_tests.world import days_of, local, publish
 
 pytestmark = pytest.mark.promise
@@ -63,13 +62,6 @@ def test_days_and_a_scope_can_be_chosen(place: Place) -> None:
     assert rows["as_of"].unique().sort().to_list() == DAYS[1:3]
     assert set(rows["scope"]) == {"code"}
     assert place.read("task_models", since=DAYS[-1] + timedelta(days=1)).is_empty()
-
-
-def test_without_settings_it_reads_the_copy_of_the_environments_data_folder(
-    monkeypatch: pytest.MonkeyPatch, place: Place
-) -> None:
-    monkeypatch.setenv("ORPIPELINE_DATA_DIR", str(place.settings.data_dir))
-    assert orpipeline.read("snapshots")["as_of"].to_list() == DAYS
 
 
 def test_your_own_tables_are_in_the_copy_too(place: Place) -> None:
@@ -176,16 +168,6 @@ def test_a_restated_or_removed_older_day_is_current_in_every_file(place: Place) 
 def _assert_current(place: Place) -> None:
     for name in EXPORTED:
         assert_frame_equal(place.read_parquet(name), place.read(name))
-
-
-def test_two_pipelines_in_one_warehouse_share_the_copy_and_have_their_own_parquet(place: Place) -> None:
-    second = Warehouse(local(place.warehouse.place), schema="second", published=place.published)
-    load_days(place.archive, second, DAYS[:1], now=NOW)
-    assert place.read("second.snapshots")["as_of"].to_list() == DAYS[:1]
-    assert place.read("snapshots")["as_of"].to_list() == DAYS
-    assert place.read_parquet("snapshots")["as_of"].to_list() == DAYS
-    second_parquet = place.file.with_name("parquet_second") / "snapshots.parquet"
-    assert pl.read_parquet(second_parquet)["as_of"].to_list() == DAYS[:1]
 
 
 def test_a_transaction_that_writes_nothing_copies_nothing(place: Place) -> None:
