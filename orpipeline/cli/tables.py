@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     """Import responses that you or others have saved.
 
-    PATH is a file, a folder, or a pattern in quotes. A file contains plain responses of the API or envelopes, as .json,
-    .json.gz, .jsonl, .zip or .tar.gz; its type is detected from its content. Each response is validated and archived
+    PATH is a file, a folder, or a pattern in quotes. Files can be JSON, also gzipped or in a .zip, .tar or .tar.gz.
+    Responses are found wherever they are in the JSON. Each one is validated and archived
     under its own `as_of`, and that day's tables are rebuilt. You can run the same import again: responses that are
     already archived are skipped.
     """
