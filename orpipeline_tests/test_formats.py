@@ -19,7 +19,7 @@ import pytest
 
 from orpipeline.archive import Archive
 from orpipeline.errors import SettingsError
-from orpipeline.importing.files import ResponseFile, find_files, read_responses
+from orpipeline.importing.files import find_files, read_responses
 from orpipeline.importing.responses import FoundResponse, Rejected
 from orpipeline.testing import sample_response
 from orpipeline_tests.imports import envelope, found, read, rejected, respelt, served, tar_of, write, zip_of
@@ -366,19 +366,3 @@ def test_a_path_that_names_nothing_is_an_error(history: Path, monkeypatch: pytes
     with pytest.raises(SettingsError, match="no such file, or none that you may read") as error:
         find_files([str(history), path])
     assert str(error.value).startswith(path or "An empty path")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"7\n" * 50, zip_of([(f"{n}.json", TWO) for n in range(40)]), tar_of([("a.json", ONE), ("b.json", TWO)])],
-)
-def test_progress_grows_with_the_responses_and_adds_up_to_the_files_size(tmp_path: Path, content: bytes) -> None:
-    file = ResponseFile(write(tmp_path / "many", content), "many")
-    progress: list[int] = []
-    after_each = [sum(progress) for _ in read_responses(file, on_progress=progress.append)]
-    assert sum(progress) == file.size == len(content)
-    assert after_each == sorted(after_each)
-    abandoned = read_responses(file, on_progress=progress.append)
-    next(abandoned)
-    abandoned.close()
-    assert sum(progress) == 2 * file.size

@@ -36,10 +36,9 @@ if TYPE_CHECKING:
 def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
     """Import responses that you or others have saved.
 
-    PATH is a file, a folder, or a pattern in quotes. A file contains JSON with responses of the API, plain or in other
-    objects, or is an archive of such files (.gz, .zip, .tar.gz); its type is detected from its content. Each response
-    is validated and archived under its own `as_of`, and that day's tables are rebuilt. You can run the same import
-    again: responses that are already archived are skipped.
+    PATH is a file, a folder, or a pattern in quotes. Files can be JSON, also gzipped or in a .zip, .tar or .tar.gz.
+    Responses are found wherever they are in the JSON. Each one is validated and archived under its own `as_of`, and
+    that day's tables are rebuilt. You can run the same import again: responses that are already archived are skipped.
     """
     settings = command_settings(demo=demo)
     if dry_run:

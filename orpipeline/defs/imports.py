@@ -30,8 +30,8 @@ class ImportConfig(dg.Config):
     """The run config of an import."""
 
     paths: list[str] = Field(
-        description="Files, folders and patterns on the machine that executes the run: responses, plain or in "
-        "envelopes, as `.json`, `.json.gz`, `.jsonl`, `.zip` or `.tar.gz`."
+        description="Files, folders and patterns on the machine that executes the run: JSON with responses in it, "
+        "also gzipped or in a `.zip`, `.tar` or `.tar.gz`."
     )
     dry_run: bool = Field(default=False, description="Report what would be imported, and change nothing.")
 

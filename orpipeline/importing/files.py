@@ -13,7 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,18 +105,12 @@ def _files_in(path: Path) -> list[ResponseFile]:
 
 
 def read_responses(
-    file: ResponseFile,
-    counter: Counter | None = None,
-    recognize: Recognize = task_classifications,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> Generator[Found, None, None]:
+    file: ResponseFile, counter: Counter | None = None, recognize: Recognize = task_classifications
+) -> Iterator[Found]:
     """Yield each response in a file that `recognize` returns. What cannot be read is yielded as Rejected.
 
-    `on_progress` is called with the number of the file's bytes that were read since the last call; in the end, or when
-    the iterator is closed, their sum is the file's size. Raises SettingsError if the `counter`, which many files share,
-    ends the import.
+    Raises SettingsError if the `counter`, which many files share, ends the import.
     """
-    size, reported = file.size, 0
     try:
         status = file.path.stat()
         if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # reading it might never end
@@ -125,21 +119,13 @@ def read_responses(
             return
         place = _place(file.name, file.path.absolute().as_posix(), status.st_mtime)
         with file.path.open("rb") as stream:
-            if file.in_folder and not _may_hold_responses(stream, place.name):
-                return
-            counter = counter or Counter()
-            counter.add(size)
-            for item in _or_damaged(_read(stream, place, counter, recognize), place):
-                yield item
-                position = min(stream.tell(), size)
-                if position > reported:
-                    on_progress(position - reported)
-                    reported = position
+            if not file.in_folder or _may_hold_responses(stream, place.name):
+                counter = counter or Counter()
+                counter.add(status.st_size)
+                yield from _or_damaged(_read(stream, place, counter, recognize), place)
     except OSError as error:
         if not (file.in_folder and file.path.is_symlink()):  # a broken one
             yield Rejected(file.name, f"it cannot be read: {error.strerror or error}")
-    finally:
-        on_progress(size - reported)
 
 
 def _place(name: str, path: str, modified_at: float | None) -> Place:

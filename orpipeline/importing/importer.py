@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import zip_longest
@@ -85,8 +85,8 @@ def import_files(
 
     Responses of days after `newest` are rejected, and so are those that break the contracts. A day before `first`, the
     first partition, is rejected only before `DEFAULT_START_DATE`: tables need no partition. `on_progress` is called
-    with the number of bytes that were processed since the last call. `dry_run` changes nothing and returns what an
-    import would do. Raises StoreError if a response cannot be written; responses archived before stay.
+    with each file's size once it is read. `dry_run` changes nothing and returns what an import would do. Raises
+    StoreError if a response cannot be written; responses archived before stay.
     """
     imported, first = Imported(), min(first, DEFAULT_START_DATE)
     known = set(archive.days())
@@ -151,20 +151,20 @@ def _read_files(
     for file in files:
         rejected_before = len(imported.rejected)
         try:
-            with closing(read_responses(file, counter, on_progress=on_progress)) as items:
-                for item in items:
-                    if isinstance(item, FoundResponse):
-                        found += 1
-                        yield item
-                    else:
-                        imported.rejected.append(item)
-                    if len(imported.rejected) - rejected_before >= _MAX_REJECTED:
-                        raise ValueError(f"{_MAX_REJECTED:,} of its parts were rejected; the rest of it is not read")
-        except ValueError as error:
-            imported.rejected.append(Rejected(file.name, str(error)))
+            for item in read_responses(file, counter):
+                if isinstance(item, FoundResponse):
+                    found += 1
+                    yield item
+                else:
+                    imported.rejected.append(item)
+                if len(imported.rejected) - rejected_before >= _MAX_REJECTED:
+                    reason = f"{_MAX_REJECTED:,} of its parts were rejected; the rest of it is not read"
+                    imported.rejected.append(Rejected(file.name, reason))
+                    break
         except SettingsError as error:
             imported.rejected.append(Rejected(file.name, str(error)))
             return
+        on_progress(file.size)
     if not found and not imported.rejected:
         imported.rejected.append(Rejected("the given folders", "they have no file that may hold responses"))
 

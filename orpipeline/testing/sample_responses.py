@@ -64,34 +64,21 @@ def sample_response(
         change: Is called with the response's `data` before it becomes JSON, and can set every figure in it.
     """
     day = as_day(as_of)
-    data = _data_of_day(day) if tasks is None else _data_of_tasks(day, tasks)
+    data = _data(day, _tasks(day) if tasks is None else tasks)
     if change is not None:
         change(data)
     return json.dumps({"data": data}, separators=(",", ":")).encode()
 
 
-def _data_of_day(as_of: date) -> dict[str, Any]:
+def _tasks(as_of: date) -> list[Task]:
     usage, tokens = traffic(as_of)
-    macro_of = {tag: _macro(tag) for tag in usage}
-    tags = [
-        {
-            "tag": tag,
-            "display_name": DISPLAY_NAMES[tag],
-            "macro_category": macro_of[tag],
-            "usage_share": _published(usage[tag]),
-            "token_share": _published(tokens[tag]),
-            **_category_shares(tag, usage, tokens, macro_of),
-            "models": [
-                _listed(model_id, (_published(of_usage), _published(of_tokens)))
-                for model_id, (of_usage, of_tokens) in listed_models(tag, as_of).items()
-            ],
-        }
+    return [
+        Task(tag, usage[tag], tokens[tag], models=listed_models(tag, as_of))
         for tag in sorted(usage, key=lambda tag: -usage[tag])
     ]
-    return _data(as_of, tags, _macros(_MACROS, usage, tokens, macro_of))
 
 
-def _data_of_tasks(as_of: date, tasks: Sequence[Task]) -> dict[str, Any]:
+def _data(as_of: date, tasks: Sequence[Task]) -> dict[str, Any]:
     usage = {task.tag: task.usage_share for task in tasks}
     tokens = {task.tag: task.usage_share if task.token_share is None else task.token_share for task in tasks}
     macro_of = {task.tag: task.macro_category or _macro(task.tag) for task in tasks}
@@ -107,8 +94,8 @@ def _data_of_tasks(as_of: date, tasks: Sequence[Task]) -> dict[str, Any]:
                 "tag": task.tag,
                 "display_name": task.display_name or DISPLAY_NAMES.get(task.tag) or _title(task.tag),
                 "macro_category": macro_of[task.tag],
-                "usage_share": task.usage_share,
-                "token_share": tokens[task.tag],
+                "usage_share": _published(task.usage_share),
+                "token_share": _published(tokens[task.tag]),
                 **category,
                 "models": [_listed(model_id, shares) for model_id, shares in task.models.items()],
             }
@@ -116,10 +103,16 @@ def _data_of_tasks(as_of: date, tasks: Sequence[Task]) -> dict[str, Any]:
     used = dict.fromkeys(macro_of.values())
     labels = {key: label for key, label in _MACROS.items() if key in used}
     labels |= {key: _title(key) for key in used if key not in _MACROS}
-    return _data(as_of, tags, _macros(labels, usage, tokens, macro_of))
-
-
-def _data(as_of: date, tags: list[dict[str, Any]], macros: list[dict[str, Any]]) -> dict[str, Any]:
+    macro_usage, macro_tokens = _by_macro(usage, macro_of), _by_macro(tokens, macro_of)
+    macros = [
+        {
+            "key": key,
+            "label": label,
+            "usage_share": _published(macro_usage[key]),
+            "token_share": _published(macro_tokens[key]),
+        }
+        for key, label in labels.items()
+    ]
     return {
         "window_days": WINDOW_DAYS,
         "as_of": as_of.isoformat(),
@@ -138,24 +131,9 @@ def _category_shares(
     }
 
 
-def _macros(
-    labels: Mapping[str, str], usage: Mapping[str, float], tokens: Mapping[str, float], macro_of: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    macro_usage, macro_tokens = _by_macro(usage, macro_of), _by_macro(tokens, macro_of)
-    return [
-        {
-            "key": key,
-            "label": label,
-            "usage_share": _published(macro_usage[key]),
-            "token_share": _published(macro_tokens[key]),
-        }
-        for key, label in labels.items()
-    ]
-
-
 def _listed(model_id: str, shares: float | tuple[float, float]) -> dict[str, object]:
     usage, tokens = shares if isinstance(shares, tuple) else (shares, shares)
-    return {"id": model_id, "tag_usage_share": usage, "tag_token_share": tokens}
+    return {"id": model_id, "tag_usage_share": _published(usage), "tag_token_share": _published(tokens)}
 
 
 def _macro(tag: str) -> str:
