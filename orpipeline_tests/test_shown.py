@@ -39,7 +39,7 @@ def test_a_leaderboards_page_begins_with_short_names_and_possible_ranks(pages: W
     shown = pages.metadata(NAMES.asset("model_leaderboard"), DAY)
     assert next(iter(shown)) == "top_10"
     first, *_, last = [record.data for record in shown["top_10"].records]
-    assert (first["rank"], first["model"]) == ("1", "mirage-5")
+    assert (first["rank"], first["model"]) == ("1", "borealis-4")
     assert re.fullmatch(r"\d+\W+\d+", last["rank"])
 
 

@@ -130,6 +130,6 @@ def test_views_work_in_a_renamed_file_that_is_attached_under_another_name(tmp_pa
     moved = local(history.warehouse.place).rename(tmp_path / "moved.duckdb")
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{moved}' AS elsewhere (READ_ONLY)")
-        for view in VIEWS:
+        for view in VIEWS.keys() - {"model_prices"}:  # without a catalogue, it has no row
             (count,) = connection.execute(f"SELECT count(*) FROM elsewhere.openrouter.{view}").fetchall()
             assert count[0] > 0

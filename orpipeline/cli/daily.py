@@ -109,14 +109,18 @@ def fetch(always: bool) -> None:
     from orpipeline.openrouter.response import CLASSIFICATIONS
 
     settings, day = load_settings(), newest_completed_day(utc_now())
+    failure, fetched = None, None
     try:
         fetched = fetch_dataset(settings, day, "always" if always else "auto", CLASSIFICATIONS)
-    finally:  # each is fetched whatever happens to the other
-        try:
-            catalogue = fetch_dataset(settings, day, "auto", CATALOGUE)
-            print_rows([("catalogue", catalogue.path)] if catalogue else [])
-        except OrpipelineError as error:
-            print_line(f"The model catalogue of {day} is missing. {error}")
+    except OrpipelineError as error:  # the catalogue is fetched whatever happened
+        failure = error
+    try:
+        catalogue = fetch_dataset(settings, day, "auto", CATALOGUE)
+        about = f"The model catalogue is archived: {catalogue.path}" if catalogue else ""
+    except OrpipelineError as error:
+        about = f"The model catalogue of {day} is missing. {error}"
+    if failure is not None:
+        raise failure
     if fetched is None:
         print_line(f"The archive has {day}; the API was not called.")
     elif fetched.as_of and fetched.as_of >= day:  # it is later if midnight has passed meanwhile
@@ -125,6 +129,8 @@ def fetch(always: bool) -> None:
         raise DayNotAvailableError(
             f"{day} is not published yet: the API still serves {fetched.as_of} (archived). Try again in a few minutes."
         )
+    if about:
+        print_line(about)
 
 
 def fetch_dataset(settings: Settings, day: date, mode: str, dataset: Dataset) -> Revision | None:

@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from orpipeline.archive import Archive
+from orpipeline.catalogue import CATALOGUE
 from orpipeline.clock import as_day
 from orpipeline.contracts.tables import RELATIONS
-from orpipeline.load import load_batches
+from orpipeline.load import load_batches, load_catalogues
+from orpipeline.testing.sample_catalogue import sample_catalogue
 from orpipeline.testing.sample_responses import sample_response
 from orpipeline.warehouse.warehouse import Warehouse
 
@@ -41,9 +43,9 @@ def sample_tables(days: int, *, until: date | str = NEWEST_DAY) -> dict[str, pl.
 def _tables(days: int, newest: date) -> dict[str, pl.DataFrame]:
     with TemporaryDirectory(prefix="orpipeline_tables_") as folder:
         warehouse = Warehouse(Path(folder, "warehouse.duckdb"))
-        load_sample_days(
-            Archive(Path(folder, "raw")), warehouse, days_between(newest - timedelta(days=days - 1), newest)
-        )
+        archive, wanted = Archive(Path(folder, "raw")), days_between(newest - timedelta(days=days - 1), newest)
+        load_sample_days(archive, warehouse, wanted)
+        _load_sample_catalogues(archive, warehouse, wanted)
         with warehouse.reading() as tables:
             return {name: tables.read(name) for name in RELATIONS}
 
@@ -60,6 +62,15 @@ def load_sample_days(archive: Archive, warehouse: Warehouse, days: Sequence[date
     for loaded in load_batches(archive, warehouse, days, now=datetime.combine(days[-1], _FETCHED) + timedelta(days=1)):
         for error in loaded.validated.errors.values():
             raise error
+
+
+def _load_sample_catalogues(archive: Archive, warehouse: Warehouse, days: Sequence[date]) -> None:
+    """Archive and load each day's `sample_catalogue`, as fetched with the day's response."""
+    for day in days:
+        fetched_at = datetime.combine(day + timedelta(days=1), _FETCHED)
+        source = "made up by orpipeline.testing"
+        archive.of(CATALOGUE).put(sample_catalogue(day), fetched_at=fetched_at, source=source, origin="demo")
+    load_catalogues(archive, warehouse, days, now=fetched_at)
 
 
 def days_between(since: date | str, until: date | str) -> list[date]:
