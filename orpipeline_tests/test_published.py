@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import duckdb
@@ -24,12 +25,14 @@ from polars.testing import assert_frame_equal
 import orpipeline
 from orpipeline import NotPublishedError, Settings, SettingsError, WarehouseBusyError, WarehouseError
 from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
+from orpipeline.warehouse.description import description
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.processes import held_open
 from orpipeline_tests.publishing import DAYS, FIRST, Place
 from orpipeline_tests.world import days_of, local, publish
 
 pytestmark = pytest.mark.promise
+DESCRIPTION = {"README.md", "LICENSE", "CITATION", "DATA_DICTIONARY.md", "datapackage.json"}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: Place) ->
 
 
 def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: Place) -> None:
-    assert set(place.parquet.entries()) == {*(f"{name}.parquet" for name in EXPORTED), "CITATION", "DATA_DICTIONARY.md"}
+    assert set(place.parquet.entries()) == {*(f"{name}.parquet" for name in EXPORTED), *DESCRIPTION}
     for name in EXPORTED:
         file, stored = place.parquet.address(f"{name}.parquet"), place.read(name)
         frames = {
@@ -145,6 +148,24 @@ def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_t
         assert list(loaded.columns) == stored.columns
         assert set(loaded["as_of"]) == set(DAYS[1:] if name == "model_prices" else DAYS)
         assert "category" not in set(map(str, loaded.dtypes))
+
+
+def test_the_folder_of_parquet_files_explains_itself(place: Place) -> None:
+    package = json.loads(place.parquet.read("datapackage.json") or b"")
+    assert {one["name"] for one in package["resources"]} == EXPORTED.keys()
+    for one in package["resources"]:
+        content = place.parquet.read(one["path"]) or b""
+        rows = place.read_parquet(one["name"])
+        assert (one["bytes"], one["hash"]) == (len(content), f"sha256:{sha256(content).hexdigest()}")
+        assert one["rows"] == len(rows)
+        assert [field["name"] for field in one["schema"]["fields"]] == rows.columns
+        assert rows.select(one["schema"]["primaryKey"]).is_unique().all()
+    readme, licence = ((place.parquet.read(name) or b"").decode() for name in ("README.md", "LICENSE"))
+    assert "2026-09-28 to 2026-10-03" in readme
+    assert "lower bounds" in readme
+    assert package["licenses"][0]["path"] in licence
+    demo = place.read("snapshots").with_columns(origin=pl.lit("demo"))
+    assert "made up" in description([], demo)["README.md"].decode()
 
 
 def _duckdb(query: str) -> pl.DataFrame:

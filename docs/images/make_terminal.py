@@ -11,8 +11,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from orpipeline.archive import Archive
-from orpipeline.cli import terminal
-from orpipeline.cli.leaderboard import show_leaderboard
+from orpipeline.cli import leaderboard, output
 from orpipeline.load import load_days
 from orpipeline.settings import Settings
 from orpipeline.testing import sample_response
@@ -25,7 +24,7 @@ _FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', mon
 def main() -> None:
     """Write the picture beside this file."""
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    terminal.out = console
+    leaderboard.out = output.out = console
     console.print("[green]$[/] orpipeline leaderboard --demo --top 12", highlight=False)
     with TemporaryDirectory() as folder:
         settings, days = Settings(data_dir=Path(folder)), [DAY - timedelta(days=7), DAY]
@@ -34,7 +33,7 @@ def main() -> None:
             fetched_at = datetime.combine(day + timedelta(days=1), time(0, 20), UTC)
             archive.put(sample_response(day), fetched_at=fetched_at, source="a picture", origin="demo")
         load_days(archive, open_warehouse(settings), days, now=fetched_at)
-        show_leaderboard(settings, top=12, demo=True)
+        leaderboard.show_leaderboard(settings, top=12)
     svg = console.export_svg(title="orpipeline", unique_id="terminal")
     # Rich's picture loads its font from another host; each line's width is fixed, so any monospaced font fits.
     local = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", _FONTS)

@@ -18,18 +18,16 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 
 import duckdb
-import polars as pl
 
 from orpipeline.clock import utc_now
-from orpipeline.contracts.dictionary import data_dictionary
 from orpipeline.contracts.tables import EXPORTED
 from orpipeline.stores import Store, sync
+from orpipeline.warehouse.description import Described, description
 from orpipeline.warehouse.duckdb_file import log, log_of
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA
 from orpipeline.warehouse.tables import Tables
 
 SETTING = "ORPIPELINE_REPORTS"
-_CITATION, _DICTIONARY = "CITATION", "DATA_DICTIONARY.md"
 
 
 def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published: Path | str) -> None:
@@ -84,7 +82,7 @@ def parquet_folder(published: Path | str, schema: str) -> Path | str:
 
 
 def write_parquet(tables: Tables, to: Path | str, *, setting: str = SETTING) -> list[date]:
-    """Write every table and view as one Parquet file, with the citation and the data dictionary beside them.
+    """Write every table and view as one Parquet file, and beside them what `description` tells about the folder.
 
     `to` is a folder or the URL of an object store, which `setting` names in errors. Each file is replaced whole, that
     of `snapshots` last: a day in `snapshots` is in all files. Returns the days; without any, nothing is written. Raises
@@ -95,17 +93,14 @@ def write_parquet(tables: Tables, to: Path | str, *, setting: str = SETTING) -> 
         return []
     for name in EXPORTED:
         store.sweep(f"{name}.parquet", before=(utc_now() - timedelta(hours=1)).timestamp())
+    files = []
     with TemporaryDirectory(prefix="orpipeline-") as folder:
         for name in sorted(EXPORTED, key="snapshots".__eq__):
             written = Path(folder, f"{name}.parquet")
-            tables.copy_to_parquet(name, written, citation=snapshots["citation"][-1])
-            with written.open("rb") as file:
-                store.replace({written.name: file})
-    # The newest day's citation; if there are both real and demo days, one of each.
-    demo = pl.col("origin") == "demo"
-    cited = [snapshots.filter(of_kind).sort("as_of")["citation"].tail(1) for of_kind in (~demo, demo)]
-    citations = "".join(f"{citation}\n" for of_kind in cited for citation in of_kind)
-    store.replace({_CITATION: citations.encode(), _DICTIONARY: data_dictionary().encode()})
+            rows = tables.copy_to_parquet(name, written, citation=snapshots["citation"][-1])
+            files.append(Described(name, rows, written.read_bytes()))
+            store.replace({written.name: files[-1].content})
+    store.replace(description(files, snapshots))
     return snapshots["as_of"].to_list()
 
 

@@ -97,13 +97,14 @@ class Tables:
             ) from error
         return pl.DataFrame(pl.from_arrow(rows), schema_overrides=model.polars_schema())
 
-    def copy_to_parquet(self, name: str, path: Path, *, citation: str) -> None:
-        """Write a table or view to a Parquet file, sorted by its key."""
+    def copy_to_parquet(self, name: str, path: Path, *, citation: str) -> int:
+        """Write a table or view to a Parquet file, sorted by its key, and return the number of its rows."""
         about = f"citation: {literal(citation)}, description: {literal(RELATIONS[name].summary())}"
-        self._connection.execute(
+        written = self._connection.execute(
             f"COPY (SELECT * FROM {self._full_name(name)} ORDER BY {quoted_names(RELATIONS[name].primary_key())}) "  # noqa: S608 - quoted
             f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{about}}})"
-        )
+        ).fetchall()
+        return int(written[0][0])
 
     def novelties(self, days: Sequence[date]) -> pl.DataFrame:
         """Return warnings of names that are new on some days, and of tags that are missing since the day before.
