@@ -17,9 +17,9 @@ from orpipeline.contracts.tables import TABLES
 from orpipeline.defs.checks import bounds_results, check_specs, history_results, rule_results
 from orpipeline.defs.events import failure, raw_materializations, recorded, run_days, table_materializations
 from orpipeline.defs.failures import days_failed
-from orpipeline.defs.jobs import CATCH_UP_DAYS
+from orpipeline.defs.jobs import CATCH_UP_DAYS, archived_but_not_loaded, loaded_versions
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import archived_but_not_loaded, loaded_versions, observation, outcomes
+from orpipeline.defs.runs import observation, outcomes
 from orpipeline.defs.specs import Labels, daily_specs
 from orpipeline.errors import (
     DamagedResponseError,

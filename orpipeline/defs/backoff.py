@@ -39,8 +39,6 @@ PERSON_DISTANCE = timedelta(hours=1)
 TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the usual wait."""
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
 
 @dataclass(frozen=True)
 class Memory:
@@ -81,19 +79,15 @@ class Attempts:
     error: str | None = None
     """The name of the newest error, or None if the newest attempt succeeded."""
     next_attempt: NextAttempt = NextAttempt.TRANSIENT
-    ended_at: datetime = _LONG_AGO
-    is_key_new: bool = False
-    """Whether a person has changed the API key since."""
+    ended_at: datetime = datetime.min.replace(tzinfo=UTC)
 
     @classmethod
     def of(cls, day: date, found: Sequence[Outcome], key_since: float = 0.0) -> Attempts:
-        """Return what the outcomes of a day, the newest first, say. The key is as old as `key_since`."""
-        failed = list(takewhile(lambda one: one.error is not None, found))
+        """Return what the outcomes of a day, the newest first, say. Those before a change of the key do not count."""
+        failed = list(takewhile(lambda one: one.error is not None and one.at.timestamp() >= key_since, found))
         if not failed:
             return cls(day)
-        newest = failed[0]
-        is_key_new = key_since > newest.at.timestamp()
-        return cls(day, len(failed), newest.error, newest.next_attempt, newest.at, is_key_new)
+        return cls(day, len(failed), failed[0].error, failed[0].next_attempt, failed[0].at)
 
 
 class Decision(NamedTuple):
@@ -115,7 +109,7 @@ def decide(attempts: Attempts, budget: BudgetState, now: datetime) -> Decision:
     ended_by, ended_at = attempts.next_attempt if attempts.failures else None, attempts.ended_at
     if ended_at > now + OWN_CLOCK_TOLERANCE:  # the clock was ahead
         ended_at = now - PERSON_DISTANCE  # the longest wait is over
-    if ended_by is NextAttempt.NEEDS_PERSON and not attempts.is_key_new:
+    if ended_by is NextAttempt.NEEDS_PERSON:
         next_at = ended_at + _at_most_urgent(PERSON_DISTANCE, gone_at - now)
         if now < next_at:
             key = ", check OPENROUTER_API_KEY" if attempts.error == ApiKeyError.__name__ else ""

@@ -13,9 +13,9 @@ from orpipeline.archive import DIGITS, Archive
 from orpipeline.clock import day_spans, utc_now
 from orpipeline.defs.checks import imported_evaluations
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
+from orpipeline.defs.jobs import loaded_versions
 from orpipeline.defs.names import VIRTUAL_ASSETS, Names
 from orpipeline.defs.partitions import known_days
-from orpipeline.defs.runs import loaded_versions
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.files import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing

@@ -1,4 +1,4 @@
-"""What Dagster's instance knows of one pipeline: its days, the attempts to fetch them, and the runs at work.
+"""What Dagster's instance knows of one pipeline: the attempts to fetch its days, and the runs at work.
 
 Each question filters in its query, by asset and day or by tag, so the number of other people's runs does not matter.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG  # it has no public name
 
-from orpipeline.archive import Archive, Revision
 from orpipeline.defs.names import Names
 from orpipeline.errors import NextAttempt
 
@@ -26,8 +25,6 @@ _ACTIVE = [
 _DAY_TAGS = ("dagster/partition", "dagster/asset_partition_range_end")
 SILENT_AFTER = timedelta(minutes=30)
 """A run that has recorded no event for this long was killed. The longest step of ours takes seconds between events."""
-MOST_ATTEMPTS = 100
-"""How many of a day's newest attempts are read."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def outcomes(
         asset_partitions=[day.isoformat() for day in days],
         after_timestamp=since.timestamp() - 1 if since else None,
     )
-    records = instance.fetch_observations(wanted, limit=MOST_ATTEMPTS).records
+    records = instance.fetch_observations(wanted, limit=100).records
     return [
         (date.fromisoformat(record.partition_key or ""), _outcome(record.timestamp, record.asset_observation.metadata))
         for record in records
@@ -88,14 +85,6 @@ def materialized(instance: dg.DagsterInstance, names: Names, day: date) -> bool:
     """Return whether the day's leaderboard, the last of its tables, is materialized."""
     wanted = dg.AssetRecordsFilter(asset_key=names.asset("model_leaderboard"), asset_partitions=[day.isoformat()])
     return bool(instance.fetch_materializations(wanted, limit=1).records)
-
-
-def loaded_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
-    """Return the sha256 of the response that each partition of an asset was last materialized from, as far as known."""
-    tags = instance.event_log_storage.get_latest_tags_by_partition(
-        key, dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[DATA_VERSION_TAG]
-    )
-    return {partition: of_one[DATA_VERSION_TAG] for partition, of_one in tags.items() if DATA_VERSION_TAG in of_one}
 
 
 def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: date | None = None) -> str | None:
@@ -119,12 +108,10 @@ def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: d
 
 
 def _active_records(instance: dg.DagsterInstance, names: Names, day: date | None) -> Iterator[dg.RunRecord]:
-    if day is None:
-        filters = [dg.RunsFilter(statuses=_ACTIVE, job_name=job) for job in _jobs(names)]
-    else:
-        filters = [dg.RunsFilter(statuses=_ACTIVE, tags={tag: day.isoformat()}) for tag in _DAY_TAGS]
-    for wanted in filters:
-        yield from instance.get_run_records(wanted)
+    of_jobs: list[dict[str, Any]] = [{"job_name": job} for job in _jobs(names)]
+    of_day = [{"tags": {tag: str(day)}} for tag in _DAY_TAGS]
+    for wanted in of_jobs if day is None else of_day:
+        yield from instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE, **wanted))
 
 
 def _jobs(names: Names) -> tuple[str, ...]:
@@ -136,23 +123,3 @@ def _is_silent(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime
     last = newest[0].event_log_entry.timestamp if newest else record.create_timestamp.timestamp()
     # A time that is as far ahead was recorded while the clock was ahead; since then, there was no event either.
     return abs(now.timestamp() - last) > SILENT_AFTER.total_seconds()
-
-
-def archived_but_not_loaded(
-    instance: dg.DagsterInstance, names: Names, archive: Archive, days: Sequence[date]
-) -> dict[date, Revision]:
-    """Return those of some days whose newest archived response is not the one that the tables have, as Dagster knows.
-
-    Left out are responses that were rejected, or that were damaged and are not restored: a repetition changes nothing.
-    Of the archive, only files that were found damaged are read. Raises StoreError.
-    """
-    versions = loaded_versions(instance, names.asset("model_leaderboard"))
-    newest = {day: revisions[-1] for day, revisions in archive.revisions_of(days).items() if revisions}
-    wanted = {day: one for day, one in newest.items() if not versions.get(day.isoformat(), "").startswith(one.digest)}
-    unusable = {
-        day
-        for day, outcome in (outcomes(instance, names, list(wanted)) if wanted else ())
-        if outcome.digest == wanted[day].digest
-        and (outcome.next_attempt is NextAttempt.NEEDS_OPENROUTER or not archive.is_current(day))
-    }
-    return {day: one for day, one in wanted.items() if day not in unusable}

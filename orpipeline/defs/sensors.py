@@ -13,9 +13,9 @@ from orpipeline.archive import Archive
 from orpipeline.capture import Fetch
 from orpipeline.clock import newest_completed_day, utc_now
 from orpipeline.defs.backoff import FETCH_AT, GRACE, RECAPTURE_AT, Attempts, Memory, decide, due
-from orpipeline.defs.jobs import CATCH_UP_DAYS, snapshot_config
+from orpipeline.defs.jobs import CATCH_UP_DAYS, archived_but_not_loaded, snapshot_config
 from orpipeline.defs.names import Names
-from orpipeline.defs.runs import active_run, archived_but_not_loaded, materialized, observation, outcomes
+from orpipeline.defs.runs import active_run, materialized, observation, outcomes
 from orpipeline.defs.schedules import NO_KEY
 from orpipeline.errors import OrpipelineError, StoreError
 from orpipeline.settings import api_key
@@ -54,10 +54,8 @@ def snapshot_sensor(
         tick = look.at_newest_day(api) if key else _Tick(memory, NO_KEY)
         if tick.request is None and abs(now.timestamp() - memory.looked_at) >= _LOOK_DISTANCE.total_seconds():
             tick = look.at_archived_days(tick, with_newest=not key)
-        cursor = tick.memory.as_cursor(tick.reason)
-        if tick.request is None:
-            return dg.SensorResult(skip_reason=tick.reason, cursor=cursor)
-        return dg.SensorResult(run_requests=[tick.request], cursor=cursor)
+        found = {"run_requests": [tick.request]} if tick.request else {"skip_reason": tick.reason}
+        return dg.SensorResult(**found, cursor=tick.memory.as_cursor(tick.reason))
 
     return sensor
 
