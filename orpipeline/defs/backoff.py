@@ -39,6 +39,8 @@ PERSON_DISTANCE = timedelta(hours=1)
 TRUSTED_STATED_TIMES = 3
 """After more failures in a row than this, a stated time no longer replaces the usual wait."""
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -79,7 +81,7 @@ class Attempts:
     error: str | None = None
     """The name of the newest error, or None if the newest attempt succeeded."""
     next_attempt: NextAttempt = NextAttempt.TRANSIENT
-    ended_at: datetime = datetime.min.replace(tzinfo=UTC)
+    ended_at: datetime = _LONG_AGO
 
     @classmethod
     def of(cls, day: date, found: Sequence[Outcome], key_since: float = 0.0) -> Attempts:

@@ -160,8 +160,7 @@ class _Look:
             return replace(tick, memory=memory if not found else tick.memory)
         if outcomes(instance, self.names, list(found), self.now - _LOAD_DISTANCE):  # what failed for one fails for all
             return replace(tick, memory=memory)
-        day = max(found)
-        return self._request(memory, day, Fetch.never, f"The archive has {day}, and the tables do not.")
+        return self._request(memory, max(found), Fetch.never, f"The archive has {max(found)}, and the tables do not.")
 
     def _request(self, memory: Memory, day: date, fetch: Fetch, reason: str) -> _Tick:
         """Return a run of one day. Evaluating a tick again does not start a second run."""
