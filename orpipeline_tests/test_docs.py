@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +16,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from orpipeline.archive import Archive
-from orpipeline.load import load_days
+from orpipeline.catalogue import CATALOGUE
+from orpipeline.load import load_catalogues, load_days
 from orpipeline.settings import API_KEY, Settings
 from orpipeline.testing import Task, sample_response
 from orpipeline.warehouse.warehouse import Warehouse
@@ -98,6 +100,17 @@ def _shares(day: date) -> dict[str, float]:
     return {"author/model": 0.4, "rival/one": 0.25, "late/comer": 0.2, "author/mini": 0.06, "late/small": 0.03}
 
 
+CUT = date(2026, 9, 10)
+
+
+def _model(model_id: str, usd_per_million: int, *, weights: str) -> dict[str, Any]:
+    price = f"0.00000{usd_per_million}"
+    pricing = {"prompt": price, "completion": price}
+    created = 1_780_000_000
+    named = {"id": model_id, "canonical_slug": model_id, "name": model_id.title(), "hugging_face_id": weights}
+    return {**named, "created": created, "pricing": pricing}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What the SQL below each heading of the page returns, from six weeks of made-up days."""
@@ -115,6 +128,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     restated = sample_response(RESTATED, [Task("code:debugging", models={**_shares(RESTATED), "author/mini": 0.11})])
     archive.put(restated, fetched_at=datetime(2026, 9, 21, 22, tzinfo=UTC), source="a test", origin="import")
     assert not load_days(archive, warehouse, days, now=datetime(2026, 11, 1, tzinfo=UTC)).validated.errors
+    for day in days:
+        models = [
+            _model("author/model", 1 if day >= CUT else 2, weights="hub/model"),
+            _model("rival/one", 3, weights=""),
+        ]
+        noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
+        body = json.dumps({"data": models}).encode()
+        archive.of(CATALOGUE).put(body, fetched_at=noon, source="a test", origin="import")
+    load_catalogues(archive, warehouse, days, now=datetime(2026, 11, 1, tzinfo=UTC))
     with duckdb.connect(str(local(warehouse.place)), read_only=True) as connection:
         return {heading: _rows(connection, query) for heading, query in _queries(DOCS / "sql.md")}
 
@@ -154,6 +176,12 @@ def test_every_query_of_the_page_returns_what_the_page_promises(results: dict[st
         (4, "author/mini", True),
         (5, "late/small", False),  # a model on no list can have 3%, too
     ]
+    assert of("Open weights by task", "tag", "open_weights") == [("code:debugging", 0.4)]
+    assert of("Open weights over time", "as_of", "open_weights")[-1] == (NEWEST, 0.4)
+    assert of("The cheapest model among each task's top 10", "cheapest", "usd_per_million") == [("Author/Model", 2.0)]
+    cut = of("What a price cut did to a share", "as_of", "prompt_price_before", "prompt_price", "share_before")
+    assert cut == [(CUT, 2.0, 1.0, _shares(CUT - timedelta(days=1))["author/model"])]
+    assert sum(models for (models,) in of("Models by age", "models")) == 5
     assert of("A model's history", "as_of")[0] == (date(2026, 8, 31),)
     first = ["rival/one"] * 2 + ["author/model"] * 4
     assert of("The first model of each week", "sunday", "model_id") == list(zip(SUNDAYS, first, strict=True))
