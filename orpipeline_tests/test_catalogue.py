@@ -12,11 +12,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from orpipeline.archive import Archive
 from orpipeline.capture import Fetch
 from orpipeline.catalogue import CATALOGUE
 from orpipeline.catalogue.rows import catalogue_rows
 from orpipeline.load import load_catalogues, rebuild
 from orpipeline.testing import LocalApi, Reply, sample_catalogue, sample_response
+from orpipeline_tests.imports import run_job
 from orpipeline_tests.responses import DAY
 from orpipeline_tests.world import NAMES, NOON, World, failure_of
 
@@ -130,6 +132,28 @@ def test_the_leaderboard_gets_the_names_of_the_day_or_of_the_newest_day_before(w
     assert of_top["catalogue_as_of"].to_list()[-2:] == [DAY, DAY]
     others = rows.filter((pl.col("model_id") != top) | (pl.col("as_of") < DAY))
     assert others["name"].null_count() == len(others)
+
+
+def test_catalogues_are_imported_from_an_archive_and_from_files_that_state_their_time(
+    world: World, tmp_path: Path
+) -> None:
+    other, days = Archive(tmp_path / "other"), [DAY - timedelta(days=n) for n in range(3)]
+    at = NOON - timedelta(days=2)
+    other.put(sample_response(days[2]), fetched_at=at, source="x", origin="demo")
+    other.of(CATALOGUE).put(sample_catalogue(days[2]), fetched_at=at, source="x", origin="demo")
+    enveloped = {"fetched_at": (NOON - timedelta(days=1)).isoformat(), "raw": json.loads(sample_catalogue(days[1]))}
+    (tmp_path / "one.json").write_text(json.dumps(enveloped))
+    (tmp_path / "20261007T120000Z-models.json").write_bytes(sample_catalogue(DAY))
+    (tmp_path / "undated.json").write_bytes(sample_catalogue(DAY))
+    paths = [str(tmp_path / name) for name in ("other", "one.json", "20261007T120000Z-models.json", "undated.json")]
+    for catalogues in (3, 0):
+        result = run_job(world, *paths)
+        assert len(result.imported.catalogues) == catalogues
+        assert [one.source for one in result.imported.rejected] == ["undated.json"]
+    assert world.warehouse.read("models")["as_of"].unique().sort().to_list() == days[::-1]
+    assert world.materialized("models") == {str(day) for day in days}
+    (revision,) = world.archive.of(CATALOGUE).revisions(days[2])
+    assert world.archive.of(CATALOGUE).read(revision).body == sample_catalogue(days[2])
 
 
 @pytest.mark.usefixtures("at_noon")

@@ -109,6 +109,7 @@ def _print_imported(imported: Imported, archive: Archive) -> None:
             ("new", responses(imported.new)),
             ("same", responses(imported.same)),
             ("restated", responses(imported.restated)),
+            *([("catalogues", span(sorted(set(imported.catalogues))))] if imported.catalogues else []),
             ("rejected", len(imported.rejected)),
             ("still missing", f"{len(missing)}: {', '.join(day_spans(missing))}" if missing else "none"),
         ]

@@ -77,7 +77,7 @@ def catalogue_step(names: Names, partitions: dg.DailyPartitionsDefinition, label
         try:
             if any(archive.of(CATALOGUE).revisions_of(days).values()):
                 loaded = load_catalogues(archive, resources[names.warehouse].warehouse(), days, now=now)
-                materialized = _materializations(names, loaded)
+                materialized = catalogue_materializations(names, loaded)
                 yield from recorded(context, names, materialized, complete=not loaded.errors)
                 yield from _check_results(names, loaded)
                 errors = {**loaded.errors, **errors}
@@ -94,7 +94,8 @@ def catalogue_step(names: Names, partitions: dg.DailyPartitionsDefinition, label
     return catalogue
 
 
-def _materializations(names: Names, loaded: Catalogues) -> Iterator[Materialization]:
+def catalogue_materializations(names: Names, loaded: Catalogues) -> Iterator[Materialization]:
+    """Yield the materializations of the raw catalogue and of its table for each loaded day."""
     raw, models = names.catalogue_assets
     by_day = dict(loaded.rows.group_by("as_of").len().iter_rows())
     for day, revision in loaded.revisions.items():

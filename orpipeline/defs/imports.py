@@ -11,6 +11,7 @@ from pydantic import Field
 
 from orpipeline.archive import DIGITS, Archive
 from orpipeline.clock import day_spans, utc_now
+from orpipeline.defs.catalogue import catalogue_materializations
 from orpipeline.defs.checks import imported_evaluations
 from orpipeline.defs.events import failure, raw_materializations, table_materializations
 from orpipeline.defs.jobs import loaded_versions
@@ -19,7 +20,7 @@ from orpipeline.defs.partitions import known_days
 from orpipeline.errors import OrpipelineError
 from orpipeline.importing.files import find_files
 from orpipeline.importing.importer import Imported, import_files, still_missing
-from orpipeline.load import load_batches, validate_days
+from orpipeline.load import load_batches, load_catalogues, validate_days
 from orpipeline.text import plain
 from orpipeline.warehouse.warehouse import Warehouse
 
@@ -74,6 +75,10 @@ def import_job(
             on_imported(imported)
             if imported.days and not config.dry_run:
                 _materialize(context, names, archive, warehouse, imported.days, watch, newest)
+            if imported.catalogues and not config.dry_run:
+                loaded = load_catalogues(archive, warehouse, sorted(set(imported.catalogues)), now=utc_now())
+                for materialization in catalogue_materializations(names, loaded):
+                    context.log_event(materialization.event(names))
             imported.raise_for_rejected(dry_run=config.dry_run)
         except OrpipelineError as error:
             raise failure(error) from error

@@ -31,15 +31,15 @@ from orpipeline.importing.responses import (
     Place,
     Recognize,
     Rejected,
+    any_response,
     read_text,
-    task_classifications,
 )
 from orpipeline.text import encodable
 
 _GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")  # the second one is that of an empty zip
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".gz", ".tgz", ".tar", ".zip", ".xz", ".bz2", ".zst")
 _JSON_OBJECT = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"')  # or a list of objects
-_TIME_IN_NAME = re.compile(r"(?<![0-9])[0-9]{8}T[0-9]{6}Z")
+TIME_IN_NAME = re.compile(r"(?<![0-9])[0-9]{8}T[0-9]{6}Z")
 # What damaged files raise. zipfile raises RuntimeError for an encrypted member.
 _DAMAGE = (
     *(EOFError, ValueError, OverflowError, RuntimeError),
@@ -105,7 +105,7 @@ def _files_in(path: Path) -> list[ResponseFile]:
 
 
 def read_responses(
-    file: ResponseFile, counter: Counter | None = None, recognize: Recognize = task_classifications
+    file: ResponseFile, counter: Counter | None = None, recognize: Recognize = any_response
 ) -> Iterator[Found]:
     """Yield each response in a file that `recognize` returns. What cannot be read is yielded as Rejected.
 
@@ -132,7 +132,7 @@ def _place(name: str, path: str, modified_at: float | None) -> Place:
     saved_at = None
     with suppress(ValueError, OverflowError, OSError):  # outside the calendar
         saved_at = None if modified_at is None else datetime.fromtimestamp(modified_at, UTC)
-    for stated in _TIME_IN_NAME.findall(PurePath(path).name):
+    for stated in TIME_IN_NAME.findall(PurePath(path).name):
         with suppress(ValueError):
             saved_at = datetime.strptime(stated, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     return Place(name, saved_at, named(path))

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orpipeline.archive import Archive
+from orpipeline.catalogue import CATALOGUE
+from orpipeline.catalogue.rows import catalogue_rows
 from orpipeline.clock import LONGEST_DELAY, could_be_served, missing_days, newest_completed_day
 from orpipeline.contracts.findings import broken_rules, rejected_days
 from orpipeline.contracts.frames import parse
 from orpipeline.contracts.validation import validate
 from orpipeline.errors import DamagedResponseError, PartlyImportedError, SettingsError
-from orpipeline.importing.files import ResponseFile, read_responses
-from orpipeline.importing.responses import Counter, FoundResponse, Rejected
+from orpipeline.importing.files import TIME_IN_NAME, ResponseFile, read_responses
+from orpipeline.importing.responses import Counter, FoundResponse, Rejected, is_catalogue
 from orpipeline.openrouter.response import read_as_of
 from orpipeline.settings import DEFAULT_START_DATE
 
@@ -43,6 +45,8 @@ class Imported:
     """Days whose response the archive already had."""
     restated: list[date] = field(default_factory=list)
     """Days that the archive had with other content; the import added a revision."""
+    catalogues: list[date] = field(default_factory=list)
+    """Days whose model catalogue the archive did not have before."""
     rejected: list[Rejected] = field(default_factory=list)
     """Files, or parts of them, that were not imported."""
 
@@ -91,7 +95,8 @@ def import_files(
     imported, first = Imported(), min(first, DEFAULT_START_DATE)
     known = set(archive.days())
     found = _read_files(files, imported, on_progress)
-    dated = (one for response in found if (one := _dated(response, first, newest, imported)) is not None)
+    of_days = _without_catalogues(archive, found, newest, imported, dry_run=dry_run)
+    dated = (one for response in of_days if (one := _dated(response, first, newest, imported)) is not None)
     writers = _WRITERS_TO_FOLDER if isinstance(archive.place, Path) else _WRITERS_TO_OBJECT_STORE
     with _archive_of_day(archive, dry_run=dry_run) as archive_of, ThreadPoolExecutor(writers) as threads:
 
@@ -167,6 +172,35 @@ def _read_files(
         on_progress(file.size)
     if not found and not imported.rejected:
         imported.rejected.append(Rejected("the given folders", "they have no file that may hold responses"))
+
+
+def _without_catalogues(
+    archive: Archive, found: Iterable[FoundResponse], newest: date, imported: Imported, *, dry_run: bool
+) -> Iterator[FoundResponse]:
+    """Archive the model catalogues among the responses, and yield the others.
+
+    A catalogue belongs to the day that had just ended when it was fetched, so it needs a stated time or one in its
+    file's name.
+    """
+    for one in found:
+        if not is_catalogue(one.body):
+            yield one
+            continue
+        fetched_at = one.fetched_at or (one.saved_at if TIME_IN_NAME.search(one.source) else None)
+        day = newest_completed_day(fetched_at) if fetched_at else None
+        if day is None or day > newest:
+            why = "a model catalogue needs the time when it was fetched, in its file's name or beside it"
+            imported.rejected.append(Rejected(one.source, why))
+            continue
+        findings = catalogue_rows(day, one.body)[1]
+        if rejected_days(findings):
+            imported.rejected.append(Rejected(one.source, broken_rules(day, findings)))
+            continue
+        catalogues = archive.of(CATALOGUE)
+        is_new = not catalogues.revisions(day)
+        if not dry_run:
+            is_new = catalogues.put(one.body, fetched_at=fetched_at, source=one.source, origin=one.origin).new
+        imported.catalogues += [day] if is_new else []
 
 
 def _dated(found: FoundResponse, first: date, newest: date, imported: Imported) -> _Dated | None:

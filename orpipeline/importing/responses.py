@@ -110,6 +110,17 @@ def task_classifications(value: bytes) -> bytes | None:
     return value if {"as_of", "classifications"} <= _fields(fields.get("data", Raw())).keys() else None
 
 
+def any_response(value: bytes) -> bytes | None:
+    """Recognize a response of either dataset: of the task classifications, or a model catalogue."""
+    return task_classifications(value) or (value if is_catalogue(value) else None)
+
+
+def is_catalogue(value: bytes) -> bool:
+    """Return whether a JSON value is a response of `GET /models`."""
+    models = _decoded(_LIST, _fields(value).get("data", Raw())) or [Raw()]
+    return "canonical_slug" in _fields(models[0])
+
+
 def read_text(stream: BufferedReader, place: Place, counter: Counter, recognize: Recognize) -> Iterator[Found]:
     """Yield the responses in a text, and each JSON value in it that has none or cannot be read.
 
