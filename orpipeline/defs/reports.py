@@ -35,6 +35,7 @@ def report_asset(names: Names, reports: Path | str, labels: Labels) -> dg.Assets
         specs=[report_spec(names, labels)],
         # A range of days has one report, of the newest.
         backfill_policy=dg.BackfillPolicy.single_run(),
+        op_tags={"dagster/priority": "-2"},  # after the catalogue, whose names it shows, if there is one
         required_resource_keys={names.warehouse},
     )
     def leaderboard_report(context: dg.AssetExecutionContext, config: ReportConfig) -> dg.MaterializeResult[Any]:
