@@ -159,8 +159,8 @@ class Loaded:
 
     `frames`: the rows of each table, by name. `days`: the days in the tables. `compared`: the rows of
     `model_leaderboard` for all traffic, `COMPARED_DAYS` before each loaded day. `reloaded`: one line that tells why all
-    archived days were loaded again first, or None. Without any archived response, the warehouse is not opened: `days`
-    is None, and the others are empty.
+    archived days were loaded again first, or None. `names`: the catalogue's names of models. Without any archived
+    response, the warehouse is not opened: `days` is None, and the others are empty.
     """
 
     validated: Validated
@@ -168,6 +168,7 @@ class Loaded:
     days: Sequence[date] | None = None
     compared: pl.DataFrame = field(default_factory=pl.DataFrame)
     reloaded: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_days(
@@ -209,7 +210,8 @@ def load_days(
             compared = tables.select(
                 "model_leaderboard", "scope = ? AND list_contains(?::DATE[], as_of)", [ALL, before]
             )
-            return Loaded(with_novelties(validated, tables), frames, tables.days(), compared, reason)
+            names = model_names(tables, max(validated.chosen)) if validated.chosen else {}
+            return Loaded(with_novelties(validated, tables), frames, tables.days(), compared, reason, names)
 
     return _healed(warehouse, now, load)
 
@@ -332,6 +334,22 @@ def load_catalogues(archive: Archive, warehouse: Warehouse, days: Sequence[date]
         tables.replace("models", catalogues.revisions, catalogues.rows)
         named = tables.select("named_leaderboard", "scope = ? AND list_contains(?::DATE[], as_of)", [ALL, days])
         return replace(catalogues, named=named)
+
+
+def model_names(tables: Tables, as_of: date) -> dict[str, str]:
+    """Return the catalogue's names of models, by the id that leaderboards use, as of a day.
+
+    The catalogue is that of the day or the newest one before. `Z.ai: GLM 5.3` becomes `GLM 5.3`, because the author is
+    shown beside it. A name that several ids share is left out: their ids tell them apart.
+    """
+    of_day = tables.select("named_leaderboard", "as_of = $day", {"day": as_of})["catalogue_as_of"].max()
+    models = tables.select("models", "as_of = $day", {"day": of_day})
+    variant = pl.col("model_id").str.extract(":(.*)$")
+    listed_as = pl.concat_str("permaslug", pl.concat_str(pl.lit(":"), variant).fill_null(""))
+    without_author = pl.col("name").str.replace("^[^:]*: ", "")
+    entries = models.select(name=without_author, listed_as=listed_as).unique()
+    unique = entries.filter(pl.col("name").is_unique(), pl.col("listed_as").is_unique())
+    return dict(unique.select("listed_as", "name").iter_rows())
 
 
 def _batches(days: Iterable[date]) -> Iterator[list[date]]:

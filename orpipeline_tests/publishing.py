@@ -21,6 +21,7 @@ from orpipeline.warehouse.warehouse import open_warehouse
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 FIRST = date(2026, 9, 28)
+DESCRIPTION = {"README.md", "LICENSE", "CITATION", "DATA_DICTIONARY.md", "datapackage.json"}
 DAYS = [FIRST + timedelta(days=n) for n in range(6)]
 
 

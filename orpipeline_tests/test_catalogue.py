@@ -167,6 +167,14 @@ def test_a_run_loads_the_catalogue_beside_the_classifications(online: World, api
     assert found.split()[0] == found.split()[2]
     (request,) = api.catalogue_requests
     assert request.headers["Authorization"].startswith("Bearer ")
+    again = online.run(DAY, selection=EVERY)  # the UI then shows the catalogue's names
+    (event,) = [
+        one for one in again.get_asset_materialization_events() if one.asset_key == NAMES.asset("model_leaderboard")
+    ]
+    shown = event.materialization.metadata["top_10"]
+    assert isinstance(shown, dg.TableMetadataValue)
+    names = {one["name"].partition(": ")[2] for one in json.loads(sample_catalogue(DAY))["data"]}
+    assert {record.data["model"] for record in shown.records} <= names
     before = online.warehouse.read("models")
     rebuild(online.archive, online.warehouse, now=NOON)
     assert online.warehouse.read("models").equals(before)

@@ -41,6 +41,7 @@ from orpipeline.text import one_line, plain
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.commands import run_command
 from orpipeline_tests.hostile import NAMES
+from orpipeline_tests.publishing import DESCRIPTION
 from orpipeline_tests.report_data import NEWEST, Page, days_before, page_of, report_of, warehouse_of
 from orpipeline_tests.responses import DAY, tag
 from orpipeline_tests.world import NAMES as ASSETS
@@ -205,8 +206,8 @@ def test_dagsters_metadata_has_names_in_tables_only(hostile: ReportData, board: 
     found = [(NEWEST, "WARN", name, "task_models", "model_id", name, name) for name in ALL_NAMES]
     findings = pl.DataFrame(found, schema=FINDINGS_SCHEMA, orient="row")
     tables = {
-        "top_10": metadata.leaderboard_metadata(board),
-        "largest_changes": metadata.trends_metadata(board, board),
+        "top_10": metadata.leaderboard_metadata(board, {}),
+        "largest_changes": metadata.trends_metadata(board, board, {}),
         "authors": {"authors": metadata.authors_metadata(hostile.authors)["top_10"]},
         "task_mix": metadata.tasks_metadata(hostile.tasks),
         "groups": metadata.macros_metadata(hostile.macros),
@@ -273,7 +274,7 @@ def test_names_stay_text_from_the_response_to_every_output(world: World, tmp_pat
     day = world.folder / "reports" / str(DAY)
     reports |= {day / name for name in ("index.html", "card.png", "leaderboard.csv", "tasks.csv", "report.json")}
     reports |= {day / "embed" / f"{name}.html" for name in ("ranking", "tasks", "changes")}
-    exported = {tmp_path / "to" / name for name in ("CITATION", "DATA_DICTIONARY.md")}
+    exported = {tmp_path / "to" / name for name in DESCRIPTION}
     assert written == reports | exported | {tmp_path / "to" / f"{name}.parquet" for name in EXPORTED}
 
 

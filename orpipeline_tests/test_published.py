@@ -28,11 +28,10 @@ from orpipeline.contracts.tables import EXPORTED, RELATIONS, TABLES
 from orpipeline.warehouse.description import description
 from orpipeline.warehouse.warehouse import Warehouse
 from orpipeline_tests.processes import held_open
-from orpipeline_tests.publishing import DAYS, FIRST, Place
+from orpipeline_tests.publishing import DAYS, DESCRIPTION, FIRST, Place
 from orpipeline_tests.world import days_of, local, publish
 
 pytestmark = pytest.mark.promise
-DESCRIPTION = {"README.md", "LICENSE", "CITATION", "DATA_DICTIONARY.md", "datapackage.json"}
 
 
 @pytest.fixture(scope="module")

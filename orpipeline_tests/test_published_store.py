@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from orpipeline.contracts.tables import EXPORTED
 from orpipeline.testing import sample_response
-from orpipeline_tests.publishing import Place
+from orpipeline_tests.publishing import DESCRIPTION, Place
 from orpipeline_tests.servers import S3Server
 from orpipeline_tests.store_proxy import StoreProxy
 from orpipeline_tests.world import NAMES, World, days_of, failure_of, publish
@@ -64,8 +64,8 @@ def test_each_file_is_sent_once_with_snapshots_last_and_nothing_without_a_change
     tables = [name for name in sent if name.endswith(".parquet")]
     assert sorted(tables) == sorted(f"{name}.parquet" for name in EXPORTED)
     assert tables[-1] == "snapshots.parquet"
-    assert sorted(set(sent) - set(tables)) == ["CITATION", "DATA_DICTIONARY.md", "warehouse.duckdb"]
-    assert len(sent) == len(tables) + 3
+    assert sorted(set(sent) - set(tables)) == sorted({*DESCRIPTION, "warehouse.duckdb"})
+    assert len(sent) == len(tables) + len(DESCRIPTION) + 1
     proxy.requests.clear()
     place.execute("FROM openrouter.snapshots")
     assert proxy.requests == []

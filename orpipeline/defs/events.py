@@ -116,8 +116,8 @@ def table_materializations(names: Names, loaded: Loaded) -> Iterator[Materializa
             "task_classifications": tasks_metadata(rows_of["task_classifications"][day]),
             "macro_categories": macros_metadata(rows_of["macro_categories"][day]),
             "task_models": {"models": rows_of["task_models"][day]["model_id"].n_unique()},
-            "model_leaderboard": leaderboard_metadata(board),
-            "model_trends": trends_metadata(board, week_before),
+            "model_leaderboard": leaderboard_metadata(board, loaded.names),
+            "model_trends": trends_metadata(board, week_before, loaded.names),
             "author_leaderboard": authors_metadata(rows_of["author_leaderboard"][day]),
             "leaderboard_coverage": coverage_metadata(rows_of["leaderboard_coverage"][day]),
         }

@@ -30,13 +30,14 @@ from orpipeline.text import plain
 _PLOTTED_KEY = re.compile(r"[a-z0-9_]{1,30}")  # Dagster rejects other metadata keys
 
 
-def leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
+def leaderboard_metadata(rows: pl.DataFrame, names: Mapping[str, str]) -> dict[str, Any]:
     """Return a day's top 10 models of all traffic, how many are listed, and the share of the first five.
 
-    `rows` are the day's in `model_leaderboard`. Ranks are the possible ones: a single one only if it is certain.
+    `rows` are the day's in `model_leaderboard`, `names` those of the catalogue by model id. Ranks are the possible
+    ones: a single one only if it is certain.
     """
     board = rows.filter(scope=ALL).sort("usage_rank", "model_id")
-    names = short_names(board["model_id"].to_list())
+    names = short_names(board["model_id"].to_list()) | dict(names)
     # With a fourth column, names would wrap, and the page would end before the tenth row.
     records = [
         {
@@ -53,7 +54,7 @@ def leaderboard_metadata(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def trends_metadata(rows: pl.DataFrame, week_before: pl.DataFrame) -> dict[str, Any]:
+def trends_metadata(rows: pl.DataFrame, week_before: pl.DataFrame, names: Mapping[str, str]) -> dict[str, Any]:
     """Return the ten largest changes of all traffic among the models that both days list, if there are any.
 
     `rows` are the day's in `model_leaderboard`, and `week_before` those of 7 days before, which may be missing.
@@ -67,7 +68,7 @@ def trends_metadata(rows: pl.DataFrame, week_before: pl.DataFrame) -> dict[str, 
     if not changes:
         return {}
     largest = sorted(changes, key=lambda model_id: (-abs(changes[model_id]), model_id))[:10]
-    names, since = short_names(list(shares)), rows["as_of"][0] - timedelta(days=COMPARED_DAYS)
+    names, since = short_names(list(shares)) | dict(names), rows["as_of"][0] - timedelta(days=COMPARED_DAYS)
     records = (
         {
             "model": names[model_id],

@@ -11,6 +11,7 @@ import polars as pl
 
 from orpipeline.contracts.rules import COMPARED_DAYS
 from orpipeline.errors import MissingDaysError, NotPublishedError, WarehouseError
+from orpipeline.load import model_names
 from orpipeline.report.wording import shown_name
 from orpipeline.warehouse.tables import Tables
 
@@ -107,22 +108,6 @@ def read_report_data(tables: Tables, day: date | None = None, *, with_history: b
         macro_history=rows("macro_categories", *drawn),
         names=model_names(tables, as_of),
     )
-
-
-def model_names(tables: Tables, as_of: date) -> dict[str, str]:
-    """Return the catalogue's names of models, by the id that leaderboards use, as of a day.
-
-    The catalogue is that of the day or the newest one before. `Z.ai: GLM 5.3` becomes `GLM 5.3`, because the author is
-    shown beside it. A name that several ids share is left out: their ids tell them apart.
-    """
-    of_day = tables.select("named_leaderboard", "as_of = $day", {"day": as_of})["catalogue_as_of"].max()
-    models = tables.select("models", "as_of = $day", {"day": of_day})
-    variant = pl.col("model_id").str.extract(":(.*)$")
-    listed_as = pl.concat_str("permaslug", pl.concat_str(pl.lit(":"), variant).fill_null(""))
-    without_author = pl.col("name").str.replace("^[^:]*: ", "")
-    entries = models.select(name=without_author, listed_as=listed_as).unique()
-    unique = entries.filter(pl.col("name").is_unique(), pl.col("listed_as").is_unique())
-    return dict(unique.select("listed_as", "name").iter_rows())
 
 
 def drawn_days(days: Sequence[date], as_of: date) -> list[date]:
