@@ -25,7 +25,7 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 # Few examples where a developer waits; `.ci/run` sets `many`.
 settings.register_profile("few", max_examples=5, deadline=None)
-settings.register_profile("many", max_examples=100, deadline=None)
+settings.register_profile("many", max_examples=40, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 _numbers = itertools.count(1)

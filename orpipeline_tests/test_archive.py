@@ -6,6 +6,7 @@ Tests with the fixture `archive` run on both; those with `folder` are about file
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -203,12 +204,20 @@ def test_an_undated_response_is_stored_once_and_again_if_it_is_damaged(archive: 
 # Damage and repair
 
 
+def packed(body: bytes) -> bytes:
+    """Return a file as the archive writes it: gzip's header has the source's name."""
+    file = io.BytesIO()
+    with gzip.GzipFile("x", "wb", fileobj=file) as writer:
+        writer.write(body)
+    return file.getvalue()
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
     "cut off": lambda content: content[:-100],
     "without its end": lambda content: content[:-4],
     "empty": lambda _: b"",
     "unpacked": lambda _: FIRST,
-    "other content": lambda _: gzip.compress(RESTATED),
+    "other content": lambda _: packed(RESTATED),
     "more at the end": lambda content: content + b"more",
     "too large": lambda _: gzip.compress(FIRST + b" " * 30_000_000),
     "missing": lambda _: None,

@@ -263,18 +263,13 @@ PUBLISH = "orpipeline.warehouse.publishing"
 STAGED = "raw/*/*/*.json.gz#*"
 
 KILLS = {
-    "start: the run exists": EarlyEnd("orpipeline.capture:capture", 1, 1),
-    "budget: counting the request is cut off": EarlyEnd(f"{BUDGET}.spend", 1, 1, "SIGXFSZ 1", "state/budget.sqlite"),
     "fetch: the response is complete": EarlyEnd(f"{BUDGET}.good_response", 1, 1),
-    "archive: before the response is written": EarlyEnd(f"{PUT} > obstore:put", 1, 1),
     "archive: the response is cut off": EarlyEnd(f"{PUT} > obstore:put", 1, 1, "SIGXFSZ 1", STAGED),
-    "archive: the response is on the disk": EarlyEnd(f"{PUT} > after os:fsync", 2, 1),
     "load: before the commit": EarlyEnd(COMMIT, 2, 1),
     "load: the log of the commit is cut off": EarlyEnd(COMMIT, 2, 1, "SIGXFSZ {half_log}", "warehouse.duckdb.wal"),
     "load: the log is complete, the database is cut off": EarlyEnd(
         COMMIT, 2, 2, "SIGXFSZ {database}", "warehouse.duckdb.wal"
     ),
-    "load: after the commit": EarlyEnd(f"after {COMMIT}", 2, 2, leaves="warehouse.duckdb.wal"),
     "publish: the copy does not have its name": EarlyEnd(
         f"{PUBLISH}:publish_copy > pathlib:Path.replace",
         2,
