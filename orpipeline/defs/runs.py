@@ -102,8 +102,7 @@ def active_run(instance: dg.DagsterInstance, names: Names, now: datetime, day: d
         if run.status is dg.DagsterRunStatus.QUEUED or not _is_silent(instance, record, now):
             return run.run_id
         if is_of_our_job or selected <= ours:
-            minutes = SILENT_AFTER.seconds // 60
-            instance.report_run_failed(run, f"No event for {minutes} minutes: the run's process was killed.")
+            instance.report_run_failed(run, f"No event for {SILENT_AFTER}: the run's process was killed.")
     return None
 
 
