@@ -101,7 +101,7 @@ def test_eight_days_in_four_processes_end_like_the_embedded_run_though_one_is_ki
     _assert_tables_are_those_of_the_embedded_engines(places, days, tmp_path)
     assert cluster.materialized_days("model_leaderboard") == set(wanted)
     _fetch_in_four_processes(cluster.environment, tmp_path)
-    sent = [request.at for request in api.requests]
+    sent = [request.at for request in (*api.requests, *api.catalogue_requests)]
     # A request arrives some time after it was counted.
     assert max(sum(start <= at < start + 50 for at in sent) for start in sent) == REQUESTS_PER_MINUTE
     (revision,) = archive.revisions(newest)

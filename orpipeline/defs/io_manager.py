@@ -350,15 +350,17 @@ def _storable(rows: pa.Table) -> pa.Table:
 
 
 def _give_types(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Give each stored column without any value the type of the frame's values."""
+    """Give each stored column of text without any value the type of the frame's values."""
     stored = _types(connection, table)
     for column, kind in _types(connection, "incoming").items():
-        if kind != stored[column]:
-            name = quoted(column)
+        if kind != stored[column] == "VARCHAR":
+            name, old = quoted(column), quoted(f"{column} without values")
             counted = f"SELECT (SELECT count({name}) FROM {table}), count({name}) FROM incoming"  # noqa: S608 - quoted
             ((there, incoming),) = connection.execute(counted).fetchall()
             if incoming and not there:
-                connection.execute(f"ALTER TABLE {table} ALTER {name} TYPE {kind}").fetchall()
+                # DuckLake cannot change the type of a column.
+                for change in (f"RENAME {name} TO {old}", f"ADD COLUMN {name} {kind}", f"DROP COLUMN {old}"):
+                    connection.execute(f"ALTER TABLE {table} {change}").fetchall()
 
 
 def _require_same_columns(table: str, stored: Sequence[str], incoming: Sequence[str]) -> None:
