@@ -503,8 +503,9 @@ def _partitions_in_dev(folder: Path, *options: str) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    background = "trap '' INT; exec \"$@\""  # a shell's background job ignores SIGINT
     with subprocess.Popen(
-        [str(ORPIPELINE), "dev", *options, "--port", str(port)],
+        ["sh", "-c", background, "sh", str(ORPIPELINE), "dev", *options, "--port", str(port)],
         cwd=folder,
         env={**os.environ, **_data(folder)},
         stdout=subprocess.DEVNULL,
@@ -519,7 +520,10 @@ def _partitions_in_dev(folder: Path, *options: str) -> list[str]:
                 time.sleep(0.5)
         finally:
             process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()  # or the test would wait for it without end
     return shown["partitions"][0]["partitionKeys"]
 
 

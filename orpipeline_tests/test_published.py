@@ -164,7 +164,9 @@ def test_the_folder_of_parquet_files_explains_itself(place: Place) -> None:
     assert "lower bounds" in readme
     assert package["licenses"][0]["path"] in licence
     demo = place.read("snapshots").with_columns(origin=pl.lit("demo"))
-    assert "made up" in description([], demo)["README.md"].decode()
+    for name in ("README.md", "LICENSE"):
+        assert "made up" in description([], demo)[name].decode()
+    assert json.loads(description([], demo)["datapackage.json"])["licenses"] == []
 
 
 def _duckdb(query: str) -> pl.DataFrame:

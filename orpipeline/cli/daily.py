@@ -224,13 +224,14 @@ def dev(demo: bool, host: str, port: int) -> None:
     # Dagster suggests `dg dev` instead, which does the same and needs another package.
     python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded"]
     command = [*python, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml")), "-h", host, "-p", str(port)]
+    # It gets the terminal's Ctrl-C, too, and ends in order. The handler is set first: a background job of a shell
+    # ignores SIGINT, its children would too, and Dagster treats SIGTERM as it treats SIGINT.
+    signal.signal(signal.SIGINT, lambda *_: None)
     # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
     with (
         _child_environment(settings, demo=demo) as environment,
         subprocess.Popen(command, env=environment, cwd=home) as process,  # noqa: S603 - our own interpreter
     ):
-        # It gets the terminal's Ctrl-C, too, and ends in order.
-        signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         code = process.wait()
     if code == -signal.SIGINT:  # Ctrl-C before Dagster handled it

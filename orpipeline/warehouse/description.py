@@ -37,8 +37,7 @@ Attribution 4.0 International licence (CC BY 4.0). You may share and adapt them 
 and indicate changes.
 
 {url}
-
-{demo}"""
+"""
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,13 @@ def description(files: Sequence[Described], snapshots: pl.DataFrame) -> Mapping[
         "profile": "data-package",
         "name": "openrouter-task-shares-demo" if is_demo else "openrouter-task-shares",
         "title": title,
-        "licenses": [{"name": "CC-BY-4.0", "path": _LICENSE_URL}],
+        "licenses": [] if is_demo else [{"name": "CC-BY-4.0", "path": _LICENSE_URL}],
         "sources": [] if is_demo else [{"title": "OpenRouter rankings", "path": "https://openrouter.ai/rankings"}],
         "resources": [_resource(file) for file in files],
     }
     return {
         "README.md": readme.encode(),
-        "LICENSE": _LICENSE.format(url=_LICENSE_URL, demo=f"{made_up}\n" if is_demo else "").encode(),
+        "LICENSE": (f"{made_up}\n" if is_demo else _LICENSE.format(url=_LICENSE_URL)).encode(),
         "CITATION": "".join(f"{citation}\n" for of_kind in cited for citation in of_kind).encode(),
         "DATA_DICTIONARY.md": data_dictionary().encode(),
         "datapackage.json": (json.dumps(package, indent=2, ensure_ascii=False) + "\n").encode(),
