@@ -71,7 +71,7 @@ def capture(
     if revision is not None and revision.as_of is None:
         raise DayNotAvailableError(
             "The API's response names no day, or one that it cannot have had, so it belongs to no partition. "
-            f" It is archived as {revision.path}. Try again later."
+            f"It is archived as {revision.path}. Try again later."
         )
     return revision
 
