@@ -301,23 +301,23 @@ def validate_catalogues(archive: Archive, days: Iterable[date]) -> Catalogues:
     revisions: dict[date, Revision] = {}
     contents: dict[Revision, Content] = {}
     errors: dict[date, OrpipelineError] = {}
-    for day, archived in archive.of(CATALOGUE).revisions_of(sorted(set(days))).items():
-        if not archived:
-            reason = f"The archive has no model catalogue for {day}. Only the newest completed day's can be fetched."
-            errors[day] = DayNotAvailableError(reason, next_attempt=NextAttempt.NEEDS_PERSON)
-            continue
-        content = next(archive.read_all(archived[-1:]))
+    archived = archive.of(CATALOGUE).revisions_of(sorted(set(days)))
+    newest = {day: of_day[-1] for day, of_day in archived.items() if of_day}
+    for day in sorted(archived.keys() - newest.keys()):
+        reason = f"The archive has no model catalogue for {day}. Only the newest completed day's can be fetched."
+        errors[day] = DayNotAvailableError(reason, next_attempt=NextAttempt.NEEDS_PERSON)
+    for (day, one), content in zip(newest.items(), archive.read_all(newest.values()), strict=True):
         if isinstance(content, StoreError):
             errors[day] = content
             continue
         of_day, findings = catalogue_rows(day, content.body)
         found.append(findings)
-        contents[archived[-1]] = content
+        contents[one] = content
         if rejected_days(findings):
-            errors[day] = rejection(day, findings, str(archived[-1].path))
-            continue
-        rows.append(of_day)
-        revisions[day] = archived[-1]
+            errors[day] = rejection(day, findings, str(one.path))
+        else:
+            rows.append(of_day)
+            revisions[day] = one
     return Catalogues(pl.concat(rows), revisions, contents, pl.concat(found), errors)
 
 
@@ -342,8 +342,7 @@ def model_names(tables: Tables, as_of: date) -> dict[str, str]:
     The catalogue is that of the day or the newest one before. `Z.ai: GLM 5.3` becomes `GLM 5.3`, because the author is
     shown beside it. A name that several ids share is left out: their ids tell them apart.
     """
-    of_day = tables.select("named_leaderboard", "as_of = $day", {"day": as_of})["catalogue_as_of"].max()
-    models = tables.select("models", "as_of = $day", {"day": of_day})
+    models = tables.select("models", "as_of <= ? QUALIFY as_of = max(as_of) OVER ()", [as_of])
     variant = pl.col("model_id").str.extract(":(.*)$")
     listed_as = pl.concat_str("permaslug", pl.concat_str(pl.lit(":"), variant).fill_null(""))
     without_author = pl.col("name").str.replace("^[^:]*: ", "")

@@ -61,9 +61,8 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
     tables = [("warehouse", settings.warehouse)]
     if isinstance(settings.warehouse, Path):  # readers of a lake open the lake
         tables.append(("published", settings.published))
-    print_rows([("response", newest.path)] if newest else [])
-    print_rows([(name, place) for name, place in tables if isinstance(place, str) or place.is_file()])
-    print_rows([*reported.items()])
+    existing = [(name, place) for name, place in tables if isinstance(place, str) or place.is_file()]
+    print_rows([*([("response", newest.path)] if newest else []), *existing, *reported.items()])
 
 
 def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> Mapping[str, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 
 import click
 
@@ -15,7 +14,7 @@ from orpipeline.cli.leaderboard import show_leaderboard
 from orpipeline.cli.options import demo_settings, examples
 from orpipeline.cli.output import out
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.settings import API_KEY, Settings, load_settings
+from orpipeline.settings import API_KEY, load_settings
 
 
 @click.command(
@@ -32,7 +31,12 @@ def demo(days: int) -> None:
     The demo needs no API key and no network, and has its own data folder. At the end, it prints the leaderboard and
     what to open next.
     """
+    from orpipeline.archive import Archive
+    from orpipeline.catalogue import CATALOGUE
     from orpipeline.testing.local_api import KEY, LocalApi
+    from orpipeline.testing.sample_catalogue import sample_catalogue
+    from orpipeline.testing.sample_responses import sample_response
+    from orpipeline.testing.tables import archive_samples
 
     newest = newest_completed_day(utc_now())
     wanted = [newest - timedelta(days=n) for n in reversed(range(days))]
@@ -40,7 +44,9 @@ def demo(days: int) -> None:
     out.print(f"A demo with made-up data: {days} days up to {newest}, in {settings.data_dir}")
     with LocalApi() as api:
         os.environ[API_KEY] = KEY  # of this process only: the key is read when the API is called
-        _archive_history(settings, wanted[:-1], newest)
+        archive = Archive(settings.archive)
+        for one, sample in ((archive, sample_response), (archive.of(CATALOGUE), sample_catalogue)):
+            archive_samples(one, sample, wanted[:-1], source="orpipeline demo (made up)")
         reported = run_days(settings.model_copy(update={"base_url": api.base_url}), wanted, "auto")
     show_leaderboard(settings, top=10)
     me = "orpipeline" if shutil.which("orpipeline") else sys.argv[0]
@@ -50,17 +56,3 @@ def demo(days: int) -> None:
         f"  {me} leaderboard --demo --scope code  (the leaderboard of code tasks)\n"
         f"  export {API_KEY}=...; {me} run  (real data, for yesterday)"
     )
-
-
-def _archive_history(settings: Settings, days: Sequence[date], newest: date) -> None:
-    """Archive the days before the newest, as if the pipeline had fetched each of them in time."""
-    from orpipeline.archive import Archive
-    from orpipeline.catalogue import CATALOGUE
-    from orpipeline.testing.sample_catalogue import sample_catalogue
-    from orpipeline.testing.sample_responses import sample_response
-
-    archive = Archive(settings.archive)
-    for day in days:
-        fetched_at = utc_now().replace(hour=0, minute=20, second=0, microsecond=0) - timedelta(days=(newest - day).days)
-        for one, body in ((archive, sample_response(day)), (archive.of(CATALOGUE), sample_catalogue(day))):
-            one.put(body, fetched_at=fetched_at, source="orpipeline demo (made up)", origin="demo")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ class _Findings:
     def _newest(self) -> date:
         return newest_completed_day(utc_now())
 
-    @property
+    @cached_property
     def _archive(self) -> Archive:
         from orpipeline.archive import Archive
 

@@ -64,18 +64,19 @@ def catalogue_step(names: Names, partitions: dg.DailyPartitionsDefinition, label
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         resources, now = context.resources._asdict(), utc_now()
         archive, spool = resources[names.archive].archive(), resources[names.archive].waiting()
-        days = run_days(context) or archive.of(CATALOGUE).days()[-1:]  # checks that run alone have no partition
+        of_catalogue = archive.of(CATALOGUE)
+        days = run_days(context) or of_catalogue.days()[-1:]  # checks that run alone have no partition
         if not days:
             return
         errors: dict[date, OrpipelineError] = {}
         try:
-            client, of_catalogue = resources[names.api].client(CATALOGUE), archive.of(CATALOGUE)
+            client = resources[names.api].client(CATALOGUE)
             fetch = config.fetch if context.selected_asset_keys else Fetch.never
             capture(client, of_catalogue, days, fetch, now, spool=spool and spool.of(CATALOGUE))
         except OrpipelineError as error:
             errors[days[-1]] = error
         try:
-            if any(archive.of(CATALOGUE).revisions_of(days).values()):
+            if any(of_catalogue.revisions_of(days).values()):
                 loaded = load_catalogues(archive, resources[names.warehouse].warehouse(), days, now=now)
                 materialized = catalogue_materializations(names, loaded)
                 yield from recorded(context, names, materialized, complete=not loaded.errors)

@@ -1,29 +1,13 @@
-"""What a ranking says for certain: which rows have an unknown order, and which shares have changed."""
+"""Which shares have certainly changed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands' `--help` does not need it
     import polars as pl
-
-
-def unknown_group(ranks: Sequence[tuple[int, int]]) -> range:
-    """Return the rows of the largest group of three or more whose order is not known; an empty range without one.
-
-    `ranks` are the best and worst possible ranks of all rows, in the order of their shares. A group ends where every
-    row so far certainly comes before every later one, so none of its rows has a certain rank.
-    """
-    start, worst, largest = 0, 0, range(0)
-    for end, (_, last) in enumerate(ranks, start=1):
-        worst = max(worst, last)
-        if worst <= end:
-            largest = max(largest, range(start, end), key=len)
-            start = end
-    return largest if len(largest) >= 3 else range(0)  # two rows with the same possible ranks need no more words
 
 
 @dataclass(frozen=True)

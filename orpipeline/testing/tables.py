@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
@@ -45,32 +45,34 @@ def _tables(days: int, newest: date) -> dict[str, pl.DataFrame]:
         warehouse = Warehouse(Path(folder, "warehouse.duckdb"))
         archive, wanted = Archive(Path(folder, "raw")), days_between(newest - timedelta(days=days - 1), newest)
         load_sample_days(archive, warehouse, wanted)
-        _load_sample_catalogues(archive, warehouse, wanted)
+        archive_samples(archive.of(CATALOGUE), sample_catalogue, wanted)
+        load_catalogues(archive, warehouse, wanted, now=_fetched_at(newest))
         with warehouse.reading() as tables:
             return {name: tables.read(name) for name in RELATIONS}
 
 
 def load_sample_days(archive: Archive, warehouse: Warehouse, days: Sequence[date]) -> None:
     """Archive each day's `sample_response`, as fetched at 00:20 UTC of the day after, and load the days."""
-    for day in days:
-        archive.put(
-            sample_response(day),
-            fetched_at=datetime.combine(day + timedelta(days=1), _FETCHED),
-            source="made up by orpipeline.testing",
-            origin="demo",
-        )
-    for loaded in load_batches(archive, warehouse, days, now=datetime.combine(days[-1], _FETCHED) + timedelta(days=1)):
+    archive_samples(archive, sample_response, days)
+    for loaded in load_batches(archive, warehouse, days, now=_fetched_at(days[-1])):
         for error in loaded.validated.errors.values():
             raise error
 
 
-def _load_sample_catalogues(archive: Archive, warehouse: Warehouse, days: Sequence[date]) -> None:
-    """Archive and load each day's `sample_catalogue`, as fetched with the day's response."""
+def archive_samples(
+    archive: Archive,
+    sample: Callable[[date], bytes],
+    days: Iterable[date],
+    *,
+    source: str = "made up by orpipeline.testing",
+) -> None:
+    """Archive the made-up response of each day, as fetched at 00:20 UTC of the day after."""
     for day in days:
-        fetched_at = datetime.combine(day + timedelta(days=1), _FETCHED)
-        source = "made up by orpipeline.testing"
-        archive.of(CATALOGUE).put(sample_catalogue(day), fetched_at=fetched_at, source=source, origin="demo")
-    load_catalogues(archive, warehouse, days, now=fetched_at)
+        archive.put(sample(day), fetched_at=_fetched_at(day), source=source, origin="demo")
+
+
+def _fetched_at(day: date) -> datetime:
+    return datetime.combine(day + timedelta(days=1), _FETCHED)
 
 
 def days_between(since: date | str, until: date | str) -> list[date]:
