@@ -246,22 +246,21 @@ def test_the_key_is_in_no_definition(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "very-secret" not in shown
 
 
-def test_the_readmes_examples_read_and_write_tables(world: World) -> None:
+def test_the_readmes_asset_reads_and_writes_tables(world: World) -> None:
     world.store(sample_response(DAY))
     world.make_tables(DAY)
-    reading, code = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
-    exec(reading, {})
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     project: dict[str, Any] = {}
     exec(code, project)
     job = project["defs"].resolve_implicit_global_asset_job_def()
     assert job.execute_in_process(
         instance=world.instance,
         partition_key=DAY.isoformat(),
-        asset_selection=[dg.AssetKey("authors")],
+        asset_selection=[dg.AssetKey(["market", "authors"])],
         run_config=QUIET,
     ).success
     with world.warehouse.connect(read_only=True) as connection:
-        found = connection.sql("SELECT as_of, author, len FROM public.authors").fetchall()
+        found = connection.sql("SELECT as_of, author, len FROM market.authors").fetchall()
     tasks = json.loads(sample_response(DAY))["data"]["classifications"]
     assert {day for day, *_ in found} == {DAY}
     assert {author for _, author, _ in found} == {m["id"].split("/")[0] for task in tasks for m in task["models"]}

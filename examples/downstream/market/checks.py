@@ -14,3 +14,10 @@ def follows_the_contract(code_models: pl.DataFrame) -> dg.AssetCheckResult:
     except SchemaError as error:
         return dg.AssetCheckResult(passed=False, metadata={"error": dg.MetadataValue.text(str(error))})
     return dg.AssetCheckResult(passed=True, metadata={"rows": len(code_models)})
+
+
+@dg.asset_check(asset=orpipeline.asset_key("model_leaderboard"), partitions_def=orpipeline.daily_partitions())
+def first_place_is_certain(model_leaderboard: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether the day's first place of all requests is certain."""
+    first = model_leaderboard.filter(pl.col("scope") == "all", pl.col("usage_rank") == 1)
+    return dg.AssetCheckResult(passed=bool((first["usage_rank_worst"] == 1).all()))
