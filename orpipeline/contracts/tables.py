@@ -96,7 +96,7 @@ class Snapshots(DayTable):
 
 _LISTED = "What the listed models add up to, as a fraction of the tag's {}."
 _UNLISTED_UPPER = "The largest share of the {} that a model that is not listed can have, as a sum of published figures."
-_UNLISTED_UP = "{} and all rounding: no unlisted model's true share exceeds it."
+_UNLISTED_UP = "The same for {}, with all rounding: the true share of an unlisted model does not exceed it."
 
 
 class TaskClassifications(DayTable):
@@ -119,8 +119,8 @@ class TaskClassifications(DayTable):
     token_share: float = _share("The tag's share of all classified tokens.")
     category_usage_share: float = _share("The tag's share of its macro-category's requests.")
     category_token_share: float = _share("The tag's share of its macro-category's tokens.")
-    usage_rank: pl.Int32 = column("1 for the day's largest usage_share. Ties get the same rank, as in 1, 1, 3.")
-    token_rank: pl.Int32 = column("1 for the day's largest token_share. Ties get the same rank, as in 1, 1, 3.")
+    usage_rank: pl.Int32 = column("1 for the day's largest share of requests. Ties get the same rank, as in 1, 1, 3.")
+    token_rank: pl.Int32 = column("1 for the day's largest share of tokens. Ties get the same rank, as in 1, 1, 3.")
     models_listed: pl.Int32 = column("The number of models that the tag lists.")
     usage_listed: float = column(_LISTED.format("requests"))
     token_listed: float = column(_LISTED.format("tokens"))
@@ -311,8 +311,8 @@ class LeaderboardCoverage(DayTable):
     unlisted_token_upper: float = column(_UNLISTED_UPPER.format("scope's tokens"))
     usage_models_above_unlisted: pl.Int32 = column(_ABOVE_UNLISTED.format("requests"))
     token_models_above_unlisted: pl.Int32 = column(_ABOVE_UNLISTED.format("tokens"))
-    unlisted_usage_up: float = column(_UNLISTED_UP.format("unlisted_usage_upper"))
-    unlisted_token_up: float = column(_UNLISTED_UP.format("unlisted_token_upper"))
+    unlisted_usage_up: float = column(_UNLISTED_UP.format("requests"))
+    unlisted_token_up: float = column(_UNLISTED_UP.format("tokens"))
 
 
 class AuthorLeaderboard(_Board):
