@@ -25,15 +25,7 @@ from typing import IO, Self, cast
 
 from orpipeline.archive import DAMAGED, named
 from orpipeline.errors import SettingsError
-from orpipeline.importing.responses import (
-    Counter,
-    Found,
-    Place,
-    Recognize,
-    Rejected,
-    any_response,
-    read_text,
-)
+from orpipeline.importing.responses import Found, Place, Reading, Rejected, read_text
 from orpipeline.text import encodable
 
 _GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")  # the second one is that of an empty zip
@@ -104,12 +96,10 @@ def _files_in(path: Path) -> list[ResponseFile]:
     return [ResponseFile(one, encodable(str(top / one.relative_to(path))), in_folder=True) for one in sorted(found)]
 
 
-def read_responses(
-    file: ResponseFile, counter: Counter | None = None, recognize: Recognize = any_response
-) -> Iterator[Found]:
-    """Yield each response in a file that `recognize` returns. What cannot be read is yielded as Rejected.
+def read_responses(file: ResponseFile, reading: Reading | None = None) -> Iterator[Found]:
+    """Yield each response in a file. What cannot be read is yielded as Rejected.
 
-    Raises SettingsError if the `counter`, which many files share, ends the import.
+    Raises SettingsError if the `reading`, which many files share, ends the import.
     """
     try:
         status = file.path.stat()
@@ -120,9 +110,9 @@ def read_responses(
         place = _place(file.name, file.path.absolute().as_posix(), status.st_mtime)
         with file.path.open("rb") as stream:
             if not file.in_folder or _may_hold_responses(stream, place.name):
-                counter = counter or Counter()
-                counter.add(status.st_size)
-                yield from _or_damaged(_read(stream, place, counter, recognize), place)
+                reading = reading or Reading()
+                reading.add(status.st_size)
+                yield from _or_damaged(_read(stream, place, reading), place)
     except OSError as error:
         if not (file.in_folder and file.path.is_symlink()):  # a broken one
             yield Rejected(file.name, f"it cannot be read: {error.strerror or error}")
@@ -165,35 +155,31 @@ def _or_damaged(items: Iterator[Found], place: Place) -> Iterator[Found]:
         yield Rejected(place.name, f"it is damaged or not supported: {error}")
 
 
-def _read(
-    stream: BufferedReader, place: Place, counter: Counter, recognize: Recognize, *, packed: bool = False
-) -> Iterator[Found]:
+def _read(stream: BufferedReader, place: Place, reading: Reading, *, packed: bool = False) -> Iterator[Found]:
     """Yield what is in a file, or in one that is `packed` in an archive."""
     is_zip = _head(stream).startswith(_ZIP)
     if _head(stream).startswith(_GZIP):
         stream = cast("BufferedReader", gzip.GzipFile(fileobj=stream))
     if not is_zip and not _is_tar(_head(stream)):
-        yield from read_text(stream, place, counter, recognize)
+        yield from read_text(stream, place, reading)
     elif packed:
         yield Rejected(place.name, "it is an archive inside an archive; unpack it first")
     else:
         is_empty = True
         for name, size, modified_at, opened in _members(stream, is_zip=is_zip):
-            counter.add(size)
+            reading.add(size)
             member = _place(encodable(f"{place.name}/{name.removeprefix('./')}"), name, modified_at)
-            for item in _or_damaged(_read_member(opened, member, counter, recognize), member):
+            for item in _or_damaged(_read_member(opened, member, reading), member):
                 yield item
                 is_empty = False
         if is_empty:
             yield Rejected(place.name, "it has no file that may hold responses")
 
 
-def _read_member(
-    opened: Callable[[], IO[bytes] | None], place: Place, counter: Counter, recognize: Recognize
-) -> Iterator[Found]:
+def _read_member(opened: Callable[[], IO[bytes] | None], place: Place, reading: Reading) -> Iterator[Found]:
     stream = cast("BufferedReader", opened())
     if _may_hold_responses(stream, place.name):
-        yield from _read(stream, place, counter, recognize, packed=True)
+        yield from _read(stream, place, reading, packed=True)
 
 
 def _members(

@@ -7,12 +7,13 @@ the next import continues it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from itertools import zip_longest
+from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from orpipeline.contracts.frames import parse
 from orpipeline.contracts.validation import validate
 from orpipeline.errors import DamagedResponseError, PartlyImportedError, SettingsError
 from orpipeline.importing.files import TIME_IN_NAME, ResponseFile, read_responses
-from orpipeline.importing.responses import Counter, FoundResponse, Rejected, is_catalogue
+from orpipeline.importing.responses import FoundResponse, Reading, Rejected, is_catalogue
 from orpipeline.openrouter.response import read_as_of
 from orpipeline.settings import DEFAULT_START_DATE
 
@@ -98,25 +99,13 @@ def import_files(
     of_days = _without_catalogues(archive, found, newest, imported, dry_run=dry_run)
     dated = (one for response in of_days if (one := _dated(response, first, newest, imported)) is not None)
     writers = _WRITERS_TO_FOLDER if isinstance(archive.place, Path) else _WRITERS_TO_OBJECT_STORE
-    with _archive_of_day(archive, dry_run=dry_run) as archive_of, ThreadPoolExecutor(writers) as threads:
-
-        def put(responses: Sequence[_Dated]) -> list[bool]:
-            """Archive one day's responses; return for each whether it is new."""
-            to = archive_of(responses[0].day)
-            return [
-                to.put(
-                    one.found.body,
-                    fetched_at=one.fetched_at,
-                    source=one.found.source,
-                    origin=one.found.origin,
-                    same_content=True,
-                ).new
-                for one in responses
-            ]
-
+    with tempfile.TemporaryDirectory(prefix="orpipeline_") as folder, ThreadPoolExecutor(writers) as threads:
+        target = Archive(Path(folder)) if dry_run else archive
         for batch in _batches(dated):
             by_day = _valid(batch, imported)
-            for day, stored in zip(by_day, threads.map(put, by_day.values()), strict=True):
+            if dry_run:
+                _copy(archive, target, by_day)
+            for day, stored in zip(by_day, threads.map(partial(_put, target), by_day.values()), strict=True):
                 for is_new in stored:
                     days = imported.same if not is_new else imported.restated if day in known else imported.new
                     days.append(day)
@@ -129,34 +118,30 @@ def still_missing(archive: Archive, imported: Imported) -> list[date]:
     return sorted(set(missing_days(imported.days)) - set(archive.days()))
 
 
-@contextmanager
-def _archive_of_day(archive: Archive, *, dry_run: bool) -> Iterator[Callable[[date], Archive]]:
-    """Provide the archive that takes a day's responses: for a dry run, a temporary copy of that day."""
-    if not dry_run:
-        yield lambda _: archive
-        return
-    with tempfile.TemporaryDirectory(prefix="orpipeline_dry_run_") as folder:
-        copy, copied = Archive(Path(folder)), set[date]()
+def _put(archive: Archive, responses: Sequence[_Dated]) -> list[bool]:
+    """Archive one day's responses; return for each whether it is new."""
+    return [
+        archive.put(found.body, fetched_at=fetched_at, source=found.source, origin=found.origin, same_content=True).new
+        for _, fetched_at, found in responses
+    ]
 
-        def copy_of(day: date) -> Archive:
-            for one in [] if day in copied else archive.revisions(day):
-                with suppress(DamagedResponseError):  # an import renames it
-                    content = archive.read(one)
-                    copy.put(content.body, fetched_at=one.fetched_at, source=content.source, origin=one.origin)
-            copied.add(day)
-            return copy
 
-        yield copy_of
+def _copy(archive: Archive, target: Archive, days: Collection[date]) -> None:
+    """Copy what an archive has for some days, without the damaged responses, which an import renames."""
+    for one in chain.from_iterable(archive.revisions_of(days).values()):
+        with suppress(DamagedResponseError):
+            content = archive.read(one)
+            target.put(content.body, fetched_at=one.fetched_at, source=content.source, origin=one.origin)
 
 
 def _read_files(
     files: Iterable[ResponseFile], imported: Imported, on_progress: Callable[[int], None]
 ) -> Iterator[FoundResponse]:
-    counter, found = Counter(), 0
+    reading, found = Reading(), 0
     for file in files:
         rejected_before = len(imported.rejected)
         try:
-            for item in read_responses(file, counter):
+            for item in read_responses(file, reading):
                 if isinstance(item, FoundResponse):
                     found += 1
                     yield item

@@ -80,21 +80,6 @@ class Place:
         return Place(f"{self.name}{place}", self.saved_at)
 
 
-class Counter:
-    """How much an import has read. Raises SettingsError when it is too much, which ends the import."""
-
-    def __init__(self) -> None:
-        self._bytes = self._files = 0
-
-    def add(self, size: int, files: int = 1) -> None:
-        """Count the bytes of a file, packed or unpacked."""
-        self._bytes += size
-        self._files += files
-        if self._bytes > MAX_BYTES or self._files > MAX_FILES:
-            limit = f"{MAX_BYTES:,} bytes or {MAX_FILES:,} files"
-            raise SettingsError(f"the import has more than {limit}; the rest is not read. Import less at once.")
-
-
 Recognize = Callable[[bytes], bytes | None]
 """Returns a JSON value as the API sends a response of a dataset, or None if the value is not one."""
 
@@ -121,15 +106,31 @@ def is_catalogue(value: bytes) -> bool:
     return "canonical_slug" in _fields(models[0])
 
 
-def read_text(stream: BufferedReader, place: Place, counter: Counter, recognize: Recognize) -> Iterator[Found]:
+class Reading:
+    """What an import looks for, and how much it has read. Raises SettingsError when it is too much."""
+
+    def __init__(self, recognize: Recognize = any_response) -> None:
+        self.recognize = recognize
+        self._bytes = self._files = 0
+
+    def add(self, size: int, files: int = 1) -> None:
+        """Count the bytes of a file, packed or unpacked."""
+        self._bytes += size
+        self._files += files
+        if self._bytes > MAX_BYTES or self._files > MAX_FILES:
+            limit = f"{MAX_BYTES:,} bytes or {MAX_FILES:,} files"
+            raise SettingsError(f"the import has more than {limit}; the rest is not read. Import less at once.")
+
+
+def read_text(stream: BufferedReader, place: Place, reading: Reading) -> Iterator[Found]:
     """Yield the responses in a text, and each JSON value in it that has none or cannot be read.
 
     Raises ValueError if the text has too many values.
     """
     is_empty = True
-    for value, at in _values(stream, place, counter):
+    for value, at in _values(stream, place, reading):
         is_empty = False
-        found = list(_search(value, recognize, _MAX_DEPTH)) if isinstance(value, bytes) else []
+        found = list(_search(value, reading.recognize, _MAX_DEPTH)) if isinstance(value, bytes) else []
         if isinstance(value, str):
             yield Rejected(at.name, f"not valid JSON: {value}")
         elif not found:
@@ -141,12 +142,12 @@ def read_text(stream: BufferedReader, place: Place, counter: Counter, recognize:
         yield Rejected(place.name, "not valid JSON: it is empty")
 
 
-def _values(stream: BufferedReader, place: Place, counter: Counter) -> Iterator[tuple[bytes | str, Place]]:
+def _values(stream: BufferedReader, place: Place, reading: Reading) -> Iterator[tuple[bytes | str, Place]]:
     """Yield the JSON values that follow one another, or why one cannot be read, each with its place.
 
     After one that is damaged, reading goes on where a line begins with `{` or `[`.
     """
-    chunk = _chunk(stream, counter).removeprefix(b"\xef\xbb\xbf")
+    chunk = _chunk(stream, reading).removeprefix(b"\xef\xbb\xbf")
     if not stream.peek(1) and chunk and _why_not_json(chunk) is None:
         yield chunk, place
         return
@@ -154,7 +155,7 @@ def _values(stream: BufferedReader, place: Place, counter: Counter) -> Iterator[
     text, start, line = chunk.decode("latin-1"), 0, 1  # in latin-1, each character is a byte
     while True:
         if len(text) - start < _MAX_VALUE_BYTES:
-            text, start = text[start:] + _chunk(stream, counter).decode("latin-1"), 0
+            text, start = text[start:] + _chunk(stream, reading).decode("latin-1"), 0
         found = _NOT_BLANK.search(text, start)
         first = found.start() if found else len(text)
         line += text.count("\n", start, first)
@@ -174,9 +175,9 @@ def _values(stream: BufferedReader, place: Place, counter: Counter) -> Iterator[
             return
 
 
-def _chunk(stream: BufferedReader, counter: Counter) -> bytes:
+def _chunk(stream: BufferedReader, reading: Reading) -> bytes:
     chunk = stream.read(_MAX_VALUE_BYTES)
-    counter.add(len(chunk), files=0)
+    reading.add(len(chunk), files=0)
     if chunk.count(b",") > _MAX_COMMAS:
         raise ValueError(f"more than {_MAX_COMMAS:,} values in {_MAX_VALUE_BYTES:,} bytes")
     return chunk
