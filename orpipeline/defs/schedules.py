@@ -25,47 +25,39 @@ NO_KEY = (
 
 def daily_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
     """Return the schedule that fetches the day that has just ended."""
-
-    @dg.schedule(
-        name=names.job("daily_snapshot_schedule"),
-        job=job,
-        cron_schedule="20 0 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every day at 00:20 UTC: fetch the day that has just ended, unless it is materialized.",
-    )
-    def daily_snapshot_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        day = newest_completed_day(context.scheduled_execution_time)
-        reason = _reason_to_skip(context, names, day)
-        if reason is None and materialized(context.instance, names, day):
-            reason = f"{day} is materialized."
-        if reason is not None:
-            return dg.SkipReason(reason)
-        return dg.RunRequest(run_key=f"daily-{day}", partition_key=day.isoformat())
-
-    return daily_snapshot_schedule
+    description = "Every day at 00:20 UTC: fetch the day that has just ended, unless it is materialized."
+    return _schedule(names, job, "daily_snapshot_schedule", "20 0 * * *", description, Fetch.auto)
 
 
 def recapture_schedule(names: Names, job: AssetJob) -> dg.ScheduleDefinition:
     """Return the schedule that fetches the newest day once more; bytes that are already archived change nothing."""
+    description = "Every day at 21:40 UTC: fetch the newest day again, because its figures may have been restated."
+    return _schedule(names, job, "recapture_schedule", "40 21 * * *", description, Fetch.always)
 
+
+def _schedule(
+    names: Names, job: AssetJob, name: str, cron: str, description: str, fetch: Fetch
+) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=names.job("recapture_schedule"),
+        name=names.job(name),
         job=job,
-        cron_schedule="40 21 * * *",
+        cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every day at 21:40 UTC: fetch the newest day again, because its figures may have been restated.",
+        description=description,
     )
-    def recapture(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = newest_completed_day(context.scheduled_execution_time)
         reason = _reason_to_skip(context, names, day)
+        is_first = fetch is Fetch.auto
+        if reason is None and is_first and materialized(context.instance, names, day):
+            reason = f"{day} is materialized."
         if reason is not None:
             return dg.SkipReason(reason)
-        config = snapshot_config(names, Fetch.always)
-        return dg.RunRequest(run_key=f"recapture-{day}", partition_key=day.isoformat(), run_config=config)
+        key, config = ("daily", None) if is_first else ("recapture", snapshot_config(names, fetch))
+        return dg.RunRequest(run_key=f"{key}-{day}", partition_key=day.isoformat(), run_config=config)
 
-    return recapture
+    return schedule
 
 
 def _reason_to_skip(context: dg.ScheduleEvaluationContext, names: Names, day: date) -> str | None:
