@@ -45,10 +45,11 @@ class Check:
 
     def spec(self, names: Names, *, blocking: bool | None = None) -> dg.AssetCheckSpec:
         """Return Dagster's spec. By default, a check on rules that reject a day is blocking."""
+        effect = "Rejects the day." if self.severity == "ERROR" else "Warns only; the day is loaded."
         return dg.AssetCheckSpec(
             self.name,
             asset=names.asset(self.table),
-            description=_description(self),
+            description=f"{self.description} {effect}",
             blocking=self.severity == "ERROR" if blocking is None else blocking,
         )
 
@@ -216,19 +217,16 @@ def history_results(
     """
     by_name = {key.name: key for key in selected}
     if LOST_DAYS in by_name and table_days is not None:
-        yield _lost_days_result(by_name[LOST_DAYS], lost_days(archive, table_days, newest))
+        lost = lost_days(archive, table_days, newest)
+        yield dg.AssetCheckResult(
+            asset_key=by_name[LOST_DAYS].asset_key,
+            check_name=LOST_DAYS,
+            passed=not lost,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"lost_days": len(lost), "newest_lost": ", ".join(map(str, lost[-20:])) or "none"},
+        )
     if RESTATEMENT in by_name and validated.chosen:
         yield _restatement_result(by_name[RESTATEMENT], archive, validated)
-
-
-def _lost_days_result(key: dg.AssetCheckKey, lost: Sequence[date]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        asset_key=key.asset_key,
-        check_name=key.name,
-        passed=not lost,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"lost_days": len(lost), "newest_lost": ", ".join(map(str, lost[-20:])) or "none"},
-    )
 
 
 def _restatement_result(key: dg.AssetCheckKey, archive: Archive, validated: Validated) -> dg.AssetCheckResult:
@@ -270,8 +268,3 @@ def _largest_change(old: pl.DataFrame, new: pl.DataFrame) -> tuple[str, str, flo
         .sort(pl.col("change").abs(), "tag", "share", descending=[True, False, False])
     )
     return moved.row(0)
-
-
-def _description(check: Check) -> str:
-    effect = "Rejects the day." if check.severity == "ERROR" else "Warns only; the day is loaded."
-    return f"{check.description} {effect}"

@@ -75,13 +75,5 @@ class OpenRouterMarketShare(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions."""
-        return build_defs(
-            self.settings(context.project_root),
-            key_prefix=self.key_prefix,
-            group_name=self.group_name,
-            owners=self.owners,
-            tags=self.tags,
-            automation=self.automation,
-            alerts=self.alerts,
-            report=self.report,
-        )
+        options = {name: value for name, value in self if name not in Settings.model_fields}
+        return build_defs(self.settings(context.project_root), **options)

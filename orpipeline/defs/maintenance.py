@@ -10,9 +10,8 @@ these are the other lake's files.
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an op's parameters.
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import NamedTuple
 
 import dagster as dg
 import duckdb
@@ -49,8 +48,7 @@ _EXPIRE = "CALL ducklake_expire_snapshots(current_database(), older_than => ?)"
 _CLEAN_UP = "CALL ducklake_cleanup_old_files(current_database(), older_than => ?)"
 
 
-@dataclass(frozen=True)
-class LakeSize:
+class LakeSize(NamedTuple):
     """What a lake consists of. `files` and `bytes` are those of the newest snapshot, for all tables."""
 
     files: int
@@ -60,8 +58,7 @@ class LakeSize:
     """Files that no snapshot needs. They are deleted when no query can still read them."""
 
 
-@dataclass(frozen=True)
-class Maintained:
+class Maintained(NamedTuple):
     """The outcome of a maintenance."""
 
     before: LakeSize
@@ -86,8 +83,25 @@ def maintenance_job(names: Names) -> dg.JobDefinition:
             maintained = maintain(warehouse, now=utc_now())
         except OrpipelineError as error:
             raise failure(error) from error
-        context.log.info(_summary(maintained))
-        return dg.Output(None, metadata=_metadata(maintained))
+        before, after = maintained.before, maintained.after
+        context.log.info(
+            f"{before.files} files became {after.files}, and {before.snapshots} snapshots {after.snapshots}; deleted "
+            f"{maintained.deleted} files that were replaced earlier."
+        )
+        return dg.Output(
+            None,
+            metadata={
+                "files_before": before.files,
+                "files": after.files,
+                "bytes_before": before.bytes,
+                "bytes": after.bytes,
+                "snapshots_before": before.snapshots,
+                "snapshots": after.snapshots,
+                "files_deleted": maintained.deleted,
+                "files_to_delete": after.replaced,
+                "time_travel_since": dg.MetadataValue.timestamp(maintained.oldest),
+            },
+        )
 
     @dg.job(
         name=names.job("lake_maintenance"),
@@ -110,32 +124,6 @@ def maintenance_schedule(names: Names, job: dg.JobDefinition) -> dg.ScheduleDefi
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="On Sundays at 03:40 UTC: merge the lake's small files, and expire old snapshots.",
     )
-
-
-def _summary(maintained: Maintained) -> str:
-    before, after = maintained.before, maintained.after
-    return (
-        f"{before.files} files became {after.files}, and {before.snapshots} snapshots {after.snapshots}; deleted "
-        f"{maintained.deleted} files that were replaced earlier."
-    )
-
-
-def _metadata(maintained: Maintained) -> dict[str, dg.MetadataValue[Any]]:
-    before, after = maintained.before, maintained.after
-    counts = {
-        "files_before": before.files,
-        "files": after.files,
-        "bytes_before": before.bytes,
-        "bytes": after.bytes,
-        "snapshots_before": before.snapshots,
-        "snapshots": after.snapshots,
-        "files_deleted": maintained.deleted,
-        "files_to_delete": after.replaced,
-    }
-    return {
-        **{name: dg.MetadataValue.int(count) for name, count in counts.items()},
-        "time_travel_since": dg.MetadataValue.timestamp(maintained.oldest),
-    }
 
 
 def maintain(warehouse: Warehouse, *, now: datetime) -> Maintained:

@@ -81,24 +81,16 @@ def daily_specs(
 
     `has_key`: whether the process that loads the definitions has an API key.
     """
+    raw = f"{_RAW} Fetching needs {API_KEY} in the environment." if has_key else f"{_NO_KEY} {_RAW}"
     return [
-        _raw_spec(names, partitions, labels, has_key=has_key),
+        _raw_spec(names.raw, raw, partitions, labels),
         *(_table_spec(name, names, partitions, labels) for name in TABLES),
     ]
 
 
 def catalogue_specs(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels) -> list[dg.AssetSpec]:
     """Return the specs of the raw model catalogue and of its table. One step materializes both."""
-    raw = dg.AssetSpec(
-        names.asset("raw_models"),
-        description=_RAW_MODELS,
-        kinds={"python", "json"},
-        **labels.arguments,
-        code_version=CODE_VERSION,
-        partitions_def=partitions,
-        metadata=_code_reference(Archive, "the archive"),
-        skippable=True,
-    )
+    raw = _raw_spec(names.asset("raw_models"), _RAW_MODELS, partitions, labels)
     return [raw, _table_spec("models", names, partitions, labels)]
 
 
@@ -128,10 +120,12 @@ def report_spec(names: Names, labels: Labels) -> dg.AssetSpec:
     )
 
 
-def _raw_spec(names: Names, partitions: dg.DailyPartitionsDefinition, labels: Labels, *, has_key: bool) -> dg.AssetSpec:
+def _raw_spec(
+    key: dg.AssetKey, description: str, partitions: dg.DailyPartitionsDefinition, labels: Labels
+) -> dg.AssetSpec:
     return dg.AssetSpec(
-        names.raw,
-        description=f"{_RAW} Fetching needs {API_KEY} in the environment." if has_key else f"{_NO_KEY} {_RAW}",
+        key,
+        description=description,
         kinds={"python", "json"},
         **labels.arguments,
         code_version=CODE_VERSION,
