@@ -34,7 +34,7 @@ from orpipeline.report.files import csv_of
 from orpipeline.report.page import render_embeds
 from orpipeline.report.picture import card, render_card
 from orpipeline.report.views import View
-from orpipeline.report.wording import author_name, short_names, shown_name
+from orpipeline.report.wording import author_name, shown_name
 from orpipeline.testing import sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline.text import one_line, plain
@@ -50,7 +50,7 @@ from orpipeline_tests.world import World
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 ALL_NAMES = list(NAMES.values())
 SHOWN = [plain(name) for name in ALL_NAMES]
-SHORT = list(short_names(ALL_NAMES).values())
+SHORT = [shown_name(name, {}) for name in ALL_NAMES]
 CITATION = "Source: a test."
 
 

@@ -35,11 +35,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-def test_a_leaderboards_page_begins_with_short_names_and_possible_ranks(pages: World) -> None:
+def test_a_leaderboards_page_begins_with_the_reports_names_and_possible_ranks(pages: World) -> None:
     shown = pages.metadata(NAMES.asset("model_leaderboard"), DAY)
     assert next(iter(shown)) == "top_10"
     first, *_, last = [record.data for record in shown["top_10"].records]
-    assert (first["rank"], first["model"]) == ("1", "borealis-4")
+    assert (first["rank"], first["model"]) == ("1", "borealis-4-20251118")
     assert re.fullmatch(r"\d+\W+\d+", last["rank"])
 
 

@@ -23,7 +23,7 @@ from orpipeline.report.wording import (
     points,
     rank_range,
     short_day_text,
-    short_names,
+    shown_name,
 )
 from orpipeline.text import plain
 
@@ -37,12 +37,11 @@ def leaderboard_metadata(rows: pl.DataFrame, names: Mapping[str, str]) -> dict[s
     ones: a single one only if it is certain.
     """
     board = rows.filter(scope=ALL).sort("usage_rank", "model_id")
-    names = short_names(board["model_id"].to_list()) | dict(names)
     # With a fourth column, names would wrap, and the page would end before the tenth row.
     records = [
         {
             "rank": _unbroken(rank_range(row["usage_rank_best"], row["usage_rank_worst"])),
-            "model": names[row["model_id"]],
+            "model": shown_name(row["model_id"], names),
             "requests": _bounds(row),
         }
         for row in board.head(10).iter_rows(named=True)
@@ -68,10 +67,10 @@ def trends_metadata(rows: pl.DataFrame, week_before: pl.DataFrame, names: Mappin
     if not changes:
         return {}
     largest = sorted(changes, key=lambda model_id: (-abs(changes[model_id]), model_id))[:10]
-    names, since = short_names(list(shares)) | dict(names), rows["as_of"][0] - timedelta(days=COMPARED_DAYS)
+    since = rows["as_of"][0] - timedelta(days=COMPARED_DAYS)
     records = (
         {
-            "model": names[model_id],
+            "model": shown_name(model_id, names),
             "requests": percent(shares[model_id]),
             f"since {short_day_text(since)}": points(changes[model_id]),
         }

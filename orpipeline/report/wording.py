@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 
 from orpipeline.text import plain
@@ -14,7 +12,6 @@ MEASURES = {"usage": "requests", "token": "tokens"}
 """The two measures: the prefix of their columns, and their name."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_RELEASE_DATE = re.compile(r"-20\d{6}(?=:|$)")
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -77,27 +74,6 @@ def count_text(count: int, noun: str) -> str:
 def new_or_back(first_seen: date, since: date) -> str:
     """Return the word for a model that the day `since` did not list: `back` if an earlier day listed it, else `new`."""
     return "new" if first_seen > since else "back"
-
-
-def short_names(model_ids: Sequence[str]) -> dict[str, str]:
-    """Return a short name for each model id.
-
-    The id without author and release date, if no other of `model_ids` has the same name; otherwise without author, if
-    that is unique; otherwise the whole id.
-    """
-    undated = {model_id: _RELEASE_DATE.sub("", _without_author(model_id)) for model_id in model_ids}
-    dated = {model_id: _without_author(model_id) for model_id in model_ids}
-    uses, dated_uses = Counter(undated.values()), Counter(dated.values())
-    return {
-        model_id: plain(
-            undated[model_id]
-            if undated[model_id] and uses[undated[model_id]] == 1
-            else dated[model_id]
-            if dated[model_id] and dated_uses[dated[model_id]] == 1
-            else model_id
-        )
-        for model_id in model_ids
-    }
 
 
 def _without_author(model_id: str) -> str:
