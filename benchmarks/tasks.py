@@ -55,12 +55,12 @@ def publish() -> float:
 def backfill(first: str, last: str) -> float:
     """Load a range of archived days in one run, as a backfill does."""
     from orpipeline.capture import Fetch
-    from orpipeline.cli.dagster_runs import run_snapshot
+    from orpipeline.cli.dagster_runs import run_days
 
     start = time.perf_counter()
     since, until = date.fromisoformat(first), date.fromisoformat(last)
     days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
-    run_snapshot(load_settings(), days, Fetch.never, lambda _: None, lambda _: None)
+    run_days(load_settings(), days, Fetch.never, report=False)
     return time.perf_counter() - start
 
 

@@ -24,7 +24,7 @@ def run_command(
 
     The command has only the given variables of orpipeline's. Everything that it changes in this process is restored.
     """
-    stdout, stderr = io.StringIO(), io.StringIO()
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with (
         _restored_process(),
         contextlib.chdir(folder),
@@ -35,7 +35,8 @@ def run_command(
             del os.environ[name]
         os.environ.update(environment or {})
         code = execute(arguments)
-    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+    printed = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess(arguments, code, *printed)
 
 
 def run_program(

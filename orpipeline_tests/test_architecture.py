@@ -30,17 +30,16 @@ LAYERS = [
 """A module imports from its own layer and from those above it, with two exceptions: a report needs no import, and
 `testing`, which is beside the layers, is for the tests and for the demo."""
 WITH_DAGSTER = {"defs", "definitions", "cli", "testing"}
-FOR_THE_DEMO = {"cli.demo", "cli.daily"}
+FOR_THE_DEMO = {"cli.start"}
 READS_THE_ENVIRONMENT = {
     "settings": "every setting, and the API key",
     "network": "ORPIPELINE_TESTING, which the pytest plugin sets for child processes",
     "stores": "AWS_*, GOOGLE_* and AZURE_*: where obstore sends its requests",
     "warehouse.ducklake": "the same variables, for DuckDB",
     "openrouter.client": "the proxy's variables, to name a wrong one",
-    "cli.dagster_state": "DAGSTER_HOME",
-    "cli.options": "DAGSTER_HOME: where it is, and that the demo does not use it",
-    "cli.demo": "the demo's API key, for its own runs",
-    "cli.daily": "what the UI's processes inherit",
+    "cli.dagster_runs": "DAGSTER_HOME",
+    "cli.terminal": "DAGSTER_HOME: where it is, and that the demo does not use it",
+    "cli.start": "the demo's API key, for its own runs, and what the UI's processes inherit",
     "testing.pipeline": "what a test sets",
     "testing.plugin": "what a test sets",
 }

@@ -23,7 +23,7 @@ import pytest
 import orpipeline
 from orpipeline.archive import Archive
 from orpipeline.cli.commands import cli
-from orpipeline.cli.dagster_state import dagster_instance, prepare_dagster_home
+from orpipeline.cli.dagster_runs import dagster_instance, prepare_dagster_home
 from orpipeline.defs.build import build_defs
 from orpipeline.settings import Settings
 from orpipeline.testing import LocalApi, Reply, sample_response
@@ -192,10 +192,9 @@ finally:
         (["dev", "--demo"], 1, "Run `orpipeline demo` first."),
         (["doctor", "--demo"], 1, "Run `orpipeline demo` first."),
         (["import", "--demo", "."], 1, "Run `orpipeline demo` first."),
-        (["leaderboard", "--date", "2026-13-01"], 2, "'--date': '2026-13-01' is not a date in the form YYYY-MM-DD"),
-        (["run", "--date", "6 Oct"], 2, "'--date': '6 Oct' is not a date in the form YYYY-MM-DD"),
-        (["rebuild", "--to", "20261006"], 2, "'--to': '20261006' is not a date in the form YYYY-MM-DD"),
-        (["leaderboard", "--top", "0"], 2, "--top"),
+        (["leaderboard", "--date", "2026-13-01"], 2, "'--date': '2026-13-01' is not a day. Write it as YYYY-MM-DD."),
+        (["rebuild", "--to", "6 Oct"], 2, "'--to': '6 Oct' is not a day. Write it as YYYY-MM-DD."),
+        (["leaderboard", "--top", "0"], 2, "'--top': 0 is not in the range x>=1."),
         (["run", "--date", "2020-01-01"], 2, "2020-01-01 is outside the daily partitions, 2026-06-17 to"),
         (["run", "--date", "2999-01-01"], 2, "outside the daily partitions"),
         (["run", "--fetch", "sometimes"], 2, "'sometimes'"),

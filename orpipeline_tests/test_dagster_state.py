@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orpipeline.archive import Archive
-from orpipeline.cli.dagster_state import dagster_instance
+from orpipeline.cli.dagster_runs import dagster_instance
 from orpipeline.testing import LocalApi, Reply, sample_response
 from orpipeline.testing.local_api import KEY
 from orpipeline_tests.commands import run_command

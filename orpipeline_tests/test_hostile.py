@@ -23,7 +23,7 @@ from rich.cells import cell_len
 
 from orpipeline.archive import Archive
 from orpipeline.cli.leaderboard import Board, markdown_table, models_board, print_board
-from orpipeline.cli.output import out
+from orpipeline.cli.terminal import out
 from orpipeline.contracts.findings import FINDINGS_SCHEMA
 from orpipeline.contracts.tables import EXPORTED
 from orpipeline.defs import metadata
@@ -268,7 +268,7 @@ def test_names_stay_text_from_the_response_to_every_output(world: World, tmp_pat
     ):
         done = run_command(*arguments, folder=tmp_path, environment=environment)
         assert unprintable(done.stdout + done.stderr) == set(), arguments
-        assert (done.returncode, done.stderr.count("\n")) == ((1, 1) if "--scope" in arguments else (0, 0)), done
+        assert (done.returncode, done.stderr.count("\n")) == ((2, 1) if "--scope" in arguments else (0, 0)), done
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     reports = {world.folder / "reports" / name for name in ("index.html", "latest.json")}
     day = world.folder / "reports" / str(DAY)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler
@@ -115,31 +114,3 @@ def test_signals_end_a_command_with_one_line_and_no_traceback(
     stderr = _interrupted(command, kind, gaps)
     assert [line for line in stderr.splitlines() if line] == [LINE]  # an empty line may close the terminal's `^C`
     assert command.returncode == 130
-
-
-def test_a_second_signal_does_not_wait_for_the_first_one(tmp_path: Path) -> None:
-    """A finalizer that never ends stands in for any cleanup."""
-    code = """
-import sys, time
-from orpipeline.cli import app, commands
-
-def execute(arguments):
-    try:
-        print("open", flush=True)
-        time.sleep(60)
-    finally:
-        print("cleaning", flush=True)
-        time.sleep(60)
-
-commands.execute = execute
-app.main()
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in ("open\n", "cleaning\n"):
-            assert process.stdout.readline() == line
-            process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10)[1] == f"{LINE}\n"
-    assert process.returncode == 130

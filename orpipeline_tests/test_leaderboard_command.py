@@ -17,7 +17,7 @@ import pytest
 from orpipeline import Settings, read
 from orpipeline.archive import Archive
 from orpipeline.catalogue import CATALOGUE
-from orpipeline.cli.output import out
+from orpipeline.cli.terminal import out
 from orpipeline.load import load_catalogues, load_days
 from orpipeline.testing import sample_catalogue, sample_response
 from orpipeline.warehouse.warehouse import open_warehouse
@@ -212,16 +212,17 @@ def test_it_prints_in_every_encoding_and_data_for_programs_is_in_utf_8(two_weeks
 
 
 def test_a_wrong_scope_names_a_similar_one_and_a_day_that_is_missing_is_named(two_weeks: Path) -> None:
-    def error(*arguments: str) -> str:
+    def failed(*arguments: str) -> tuple[int, str]:
         environment = {"ORPIPELINE_DATA_DIR": str(two_weeks)}
         done = run_command("leaderboard", *arguments, folder=two_weeks, environment=environment)
-        assert done.returncode == 1
-        return done.stderr
+        return done.returncode, done.stderr
 
-    assert "no scope 'coding'. Did you mean 'code'? It has all, code, data, agent, general." in error(
-        "--scope", "coding"
-    )
-    assert "no rows of 2026-01-01" in error("--date", "2026-01-01")
+    code, error = failed("--scope", "coding")
+    assert code == 2
+    assert "no scope 'coding'. Did you mean 'code'? It has all, code, data, agent, general." in error
+    code, error = failed("--date", "2026-01-01")
+    assert code == 1
+    assert "no rows of 2026-01-01" in error
 
 
 def test_readers_do_not_wait_for_a_writer(two_weeks: Path) -> None:

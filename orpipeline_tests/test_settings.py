@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from orpipeline import ArchiveResource, WarehouseIOManager, WarehouseResource, network
 from orpipeline import settings as module
 from orpipeline.archive import Archive
-from orpipeline.cli.daily import _variables
-from orpipeline.cli.options import from_first_day
+from orpipeline.cli.start import variables
+from orpipeline.cli.terminal import from_first_day
 from orpipeline.errors import SettingsError
 from orpipeline.settings import Settings, api_key, load_settings
 from orpipeline.testing import fixed_clock, sample_response
@@ -123,14 +123,14 @@ def test_a_resource_rejects_unknown_options_and_paths_that_depend_on_the_current
 )
 def test_the_ui_and_its_code_location_have_the_settings_of_the_command(tmp_path: Path, places: dict[str, str]) -> None:
     settings = Settings(data_dir=tmp_path, **places)  # type: ignore[arg-type] # each value is text
-    assert load_settings(_variables(settings)) == settings
+    assert load_settings(variables(settings)) == settings
 
 
 def test_dev_sets_the_first_archived_day_as_start_date_unless_the_user_set_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start_date(settings: Settings) -> str:
-        return _variables(from_first_day(settings))["ORPIPELINE_START_DATE"]
+        return variables(from_first_day(settings))["ORPIPELINE_START_DATE"]
 
     settings = Settings(data_dir=tmp_path)
     with fixed_clock(NOON):  # nobody can fetch a day before the newest one

@@ -11,13 +11,10 @@ from pathlib import Path
 import click
 from dotenv import load_dotenv
 
-from orpipeline.cli.daily import dev, fetch, report, run
-from orpipeline.cli.demo import demo
-from orpipeline.cli.doctor import doctor
+from orpipeline.cli.daily import fetch, leaderboard, report, run
 from orpipeline.cli.history import export, import_, rebuild
-from orpipeline.cli.leaderboard import leaderboard
-from orpipeline.cli.options import examples
-from orpipeline.cli.output import survive_any_encoding
+from orpipeline.cli.start import demo, dev, doctor
+from orpipeline.cli.terminal import examples, survive_any_encoding
 from orpipeline.errors import OrpipelineError, SettingsError
 from orpipeline.text import one_line
 
@@ -91,8 +88,8 @@ def execute(arguments: Sequence[str]) -> int:
         path = error.ctx.command_path if error.ctx else "orpipeline"
         _print_error(f"{error.format_message()} See `{path} --help`.", debug)
         return 2
-    except (OrpipelineError, click.ClickException) as error:
-        _print_error(error.format_message() if isinstance(error, click.ClickException) else str(error), debug)
+    except OrpipelineError as error:
+        _print_error(str(error), debug)
         return 1
     except click.Abort:
         raise KeyboardInterrupt from None

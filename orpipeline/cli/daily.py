@@ -1,25 +1,18 @@
-"""The commands of every day: `run`, `fetch` and `report`, and `dev` for the UI."""
+"""The commands of every day: `run`, `fetch`, `report` and `leaderboard`."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from orpipeline.cli.options import command_settings, day_option, demo_option, examples, from_first_day
-from orpipeline.cli.output import out, print_line, print_rows
+from orpipeline.cli.terminal import command_settings, demo_option, examples, out, print_line, print_rows, the_day
 from orpipeline.clock import newest_completed_day, utc_now
-from orpipeline.errors import DagsterStateError, DayNotAvailableError, OrpipelineError
-from orpipeline.settings import API_KEY, PREFIX, Settings, api_key, load_settings
+from orpipeline.errors import DagsterStateError, DayNotAvailableError, OrpipelineError, StoreError
+from orpipeline.settings import Settings, api_key, load_settings
 
 if TYPE_CHECKING:
     from orpipeline.archive import Revision
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
         "orpipeline run --date 2026-10-06    # a day that the archive has",
     ),
 )
-@day_option
+@the_day
 @click.option(
     "--fetch",
     type=click.Choice(["auto", "always", "never"]),
@@ -50,12 +43,16 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
     is one line.
     """
     settings, day = load_settings(), day or newest_completed_day(utc_now())
+    _check_key(settings, day, fetch)
     try:
-        reported = run_days(settings, [day], fetch, report=not no_report)
+        with out.status("Starting Dagster") as status:
+            from orpipeline.archive import Archive
+            from orpipeline.capture import Fetch
+            from orpipeline.cli.dagster_runs import run_days
+
+            reported = run_days(settings, [day], Fetch[fetch], status.update, report=not no_report)
     except DagsterStateError as error:
         raise _fetch_in_spite_of(error, settings, day, fetch) from error
-    from orpipeline.archive import Archive
-
     print_line(f"{day} is in the archive and in the tables.")
     newest = Archive(settings.archive).latest(day)
     tables = [("warehouse", settings.warehouse)]
@@ -63,30 +60,6 @@ def run(day: date | None, fetch: str, no_report: bool) -> None:
         tables.append(("published", settings.published))
     existing = [(name, place) for name, place in tables if isinstance(place, str) or place.is_file()]
     print_rows([*([("response", newest.path)] if newest else []), *existing, *reported.items()])
-
-
-def run_days(settings: Settings, days: Sequence[date], fetch: str, *, report: bool = True) -> Mapping[str, str]:
-    """Run `daily_snapshot` in this process for the days from the first to the last, with one line of progress.
-
-    Returns the paths of the report's files by name (`page`, `picture`, ...); none without the report.
-    """
-    with out.status("Starting Dagster") as status:
-        from orpipeline.capture import Fetch
-        from orpipeline.cli.dagster_runs import run_report, run_snapshot
-        from orpipeline.cli.dagster_state import prepare_dagster_home
-        from orpipeline.defs.partitions import daily_partitions, known_days
-
-        first, newest = known_days(daily_partitions(settings))
-        for day in (days[0], days[-1]):
-            if not first <= day <= newest:
-                raise click.UsageError(f"{day} is outside the daily partitions, {first} to {newest}.")
-        prepare_dagster_home(settings)
-        status.update(f"Running daily_snapshot for {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
-        written = run_snapshot(settings, days, Fetch[fetch], status.update, print_line, report=report)
-        if report and len(days) > 1:  # the run of a range leaves it out
-            status.update("Writing the report")
-            written = run_report(settings)
-    return written
 
 
 @click.command(
@@ -146,6 +119,17 @@ def fetch_dataset(settings: Settings, day: date, mode: str, dataset: Dataset) ->
     return capture(client, archive, [day], Fetch[mode], utc_now(), spool=spool)
 
 
+def _check_key(settings: Settings, day: date, mode: str) -> None:
+    """Raise ApiKeyError before anything is started, if the run needs the API and cannot call it."""
+    from orpipeline.archive import Archive
+    from orpipeline.openrouter.client import open_client
+
+    newest = newest_completed_day(utc_now())
+    with suppress(StoreError):  # the run tries to fetch all the same, and reports it
+        if mode == "always" or (mode == "auto" and day == newest and not Archive(settings.archive).is_current(day)):
+            open_client(settings, api_key()).check()
+
+
 def _fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, mode: str) -> DagsterStateError:
     """Fetch a day after Dagster's state has failed, and return the error with what became of the response."""
     from orpipeline.archive import Archive
@@ -173,7 +157,7 @@ def _fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, 
         "orpipeline report --date 2026-10-06    # 2026-10-06/index.html",
     ),
 )
-@day_option
+@the_day
 @demo_option
 def report(day: date | None, demo: bool) -> None:
     """Write a day's report.
@@ -193,72 +177,37 @@ def report(day: date | None, demo: bool) -> None:
 
 
 @click.command(
-    short_help="Start the Dagster UI.",
+    short_help="Show who leads, who leads each task, and who gained.",
     epilog=examples(
-        "orpipeline dev                       # http://127.0.0.1:3000/asset-groups",
-        "orpipeline dev --demo --port 3001    # the demo's data",
+        "orpipeline leaderboard --by tokens --scope code",
+        "orpipeline leaderboard --tasks",
+        "orpipeline leaderboard --authors --format csv > authors.csv",
     ),
 )
+@the_day
+@click.option("--scope", default="all", show_default=True, help="The tasks: `all`, or a macro-category such as `code`.")
+@click.option(
+    "--by", type=click.Choice(["requests", "tokens"]), default="requests", show_default=True, help="The measure."
+)
+@click.option("--authors", "show", flag_value="authors", help="Sum up each author's listed models.")
+@click.option("--changes", "show", flag_value="changes", help="Who gained and who lost since 7 days before.")
+@click.option("--tasks", "show", flag_value="tasks", help="Who leads each task.")
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="The number of rows.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "md"]),
+    default="table",
+    show_default=True,
+    help="A table for the terminal, CSV or JSON with all columns for programs, or Markdown.",
+)
 @demo_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the UI listens on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="The UI's port.")
-def dev(demo: bool, host: str, port: int) -> None:
-    """Start the Dagster UI.
+def leaderboard(day: date | None, scope: str, by: str, show: str | None, top: int, form: str, demo: bool) -> None:
+    """Show a day's leaderboard of models, its authors, its changes, or the leader of each task.
 
-    The schedules and sensors run until the UI stops. Dagster's state is stored on disk and survives restarts. The daily
-    partitions begin with the first archived day, unless you set ORPIPELINE_START_DATE.
+    A share is what the published lists attribute, so the true one can be larger: `at most` is its bound. A rank or a
+    change is a range where the lists and the rounding of the figures allow several.
     """
-    if importlib.util.find_spec("dagster_webserver") is None:
-        raise OrpipelineError("The Dagster UI is not installed. Install it with: pip install 'orpipeline[ui]'")
-    settings = from_first_day(command_settings(demo=demo))
-    from orpipeline.cli.dagster_state import dagster_instance, packaged_file, prepare_dagster_home
+    from orpipeline.cli.leaderboard import show_leaderboard
 
-    home = prepare_dagster_home(settings)
-    with dagster_instance():
-        pass  # Dagster's processes must not create the databases at once
-    out.print(f"Dagster's state: {home}\nData: {settings.data_dir}")
-    if not demo and api_key() is None:
-        out.print(f"{API_KEY} is not set: schedules and sensors skip, and days that you miss are gone.")
-    out.print(f"Open http://{host}:{port}/asset-groups when the server is ready. Press Ctrl-C to stop it.\n")
-    # Dagster suggests `dg dev` instead, which does the same and needs another package.
-    python = [sys.executable, "-W", "ignore:Function `dev_command` is superseded"]
-    command = [*python, "-m", "dagster", "dev", "-w", str(packaged_file("workspace.yaml")), "-h", host, "-p", str(port)]
-    # It gets the terminal's Ctrl-C, too, and ends in order. The handler is set first: a background job of a shell
-    # ignores SIGINT, its children would too, and Dagster treats SIGTERM as it treats SIGINT.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
-    with (
-        _child_environment(settings, demo=demo) as environment,
-        subprocess.Popen(command, env=environment, cwd=home) as process,  # noqa: S603 - our own interpreter
-    ):
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        code = process.wait()
-    if code == -signal.SIGINT:  # Ctrl-C before Dagster handled it
-        raise KeyboardInterrupt
-    if code:
-        raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its output above shows the reason.")
-
-
-@contextmanager
-def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, str]]:
-    """Yield the environment of the UI's processes; with `demo`, a local stand-in of the API runs until the end."""
-    if not demo:
-        yield {**os.environ, **_variables(settings)}
-        return
-    from orpipeline.testing.local_api import KEY, LocalApi
-
-    foreign = (PREFIX, API_KEY)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    with LocalApi() as api:
-        shown = settings.model_copy(update={"base_url": api.base_url})
-        yield {**inherited, **_variables(shown), API_KEY: KEY}
-
-
-def _variables(settings: Settings) -> Mapping[str, str]:
-    """Return the settings as environment variables, except for the secret, which a child process inherits.
-
-    Where a lake keeps its files is left out, unless there is a lake.
-    """
-    unused = set() if settings.is_lake else {"lake_data"}
-    values = settings.model_dump(mode="json", exclude={"alert_webhook", *unused}, exclude_none=True)
-    return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    show_leaderboard(command_settings(demo=demo), day, scope=scope, by=by, show=show or "models", top=top, form=form)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from orpipeline.cli.options import command_settings, demo_option, examples, iso_day
-from orpipeline.cli.output import out, print_line, print_rows, progress_bars, some_days, span, watcher
+from orpipeline.cli.terminal import (
+    command_settings,
+    day_option,
+    demo_option,
+    examples,
+    out,
+    print_line,
+    print_rows,
+    progress_bars,
+    some_days,
+    span,
+    watcher,
+)
 from orpipeline.clock import day_spans, newest_completed_day, utc_now
 from orpipeline.errors import NotPublishedError, OrpipelineError, SettingsError
 from orpipeline.settings import Settings, url_scheme
@@ -50,20 +60,16 @@ def import_(paths: tuple[str, ...], dry_run: bool, demo: bool) -> None:
 def _import(settings: Settings, paths: Sequence[str]) -> None:
     from orpipeline.archive import Archive
     from orpipeline.cli.dagster_runs import run_import
-    from orpipeline.cli.dagster_state import prepare_dagster_home
 
     _find_files(paths)  # a wrong path is reported before anything is created
-    prepare_dagster_home(settings)
     outcome: list[Imported] = []
-    with progress_bars() as progress:
-        warn = partial(print_line, console=progress.console)
-        try:
-            run_import(paths, settings, watcher(progress), outcome.append, warn)
-        finally:  # what was archived before a failure is shown, too
-            progress.stop()
-            for imported in outcome:
-                print_line("Imported:")
-                _print_imported(imported, Archive(settings.archive))
+    try:
+        with progress_bars() as progress:
+            run_import(paths, settings, watcher(progress), outcome.append)
+    finally:  # what was archived before a failure is shown, too
+        for imported in outcome:
+            print_line("Imported:")
+            _print_imported(imported, Archive(settings.archive))
 
 
 def _try_import(settings: Settings, paths: Sequence[str]) -> None:
@@ -125,10 +131,8 @@ def _print_imported(imported: Imported, archive: Archive) -> None:
         "orpipeline rebuild --from 2026-10-01 --to 2026-10-31",
     ),
 )
-@click.option(
-    "--from", "since", type=iso_day, metavar="YYYY-MM-DD", help="The first day.  [default: the archive's first]"
-)
-@click.option("--to", "until", type=iso_day, metavar="YYYY-MM-DD", help="The last day.  [default: the archive's last]")
+@day_option("--from", "since", about="The first day.  [default: the archive's first]")
+@day_option("--to", "until", about="The last day.  [default: the archive's last]")
 @demo_option
 def rebuild(since: date | None, until: date | None, demo: bool) -> None:
     """Rebuild the tables from the archive alone.
