@@ -49,7 +49,6 @@ from orpipeline.openrouter.client import MAX_BODY_BYTES
 from orpipeline.settings import Settings
 from orpipeline.testing import LocalApi, sample_response
 from orpipeline.testing.local_api import KEY
-from orpipeline.warehouse.publishing import parquet_folder
 from orpipeline.warehouse.warehouse import Warehouse, open_warehouse
 
 WORKERS = 4
@@ -850,7 +849,7 @@ def _read(settings: Settings, day: date) -> pl.DataFrame:
 
 
 def _scan(settings: Settings, day: date) -> pl.DataFrame:
-    file = Path(parquet_folder(settings.published, "openrouter"), "model_leaderboard.parquet")
+    file = Path(settings.published).parent / "parquet" / "model_leaderboard.parquet"
     return pl.scan_parquet(file).filter(as_of=day).collect()
 
 

@@ -28,7 +28,7 @@ DAYS = [FIRST + timedelta(days=n) for n in range(6)]
 class Place:
     """An archive and a warehouse in a folder, with reports that are there too by default.
 
-    `published` is the path or URL of the published copy, `parquet` has the Parquet files beside it.
+    `published` is the path or URL of the published copy, `described` its folder, `parquet` has the Parquet files.
     """
 
     def __init__(self, folder: Path, *, reports: Path | str | None = None) -> None:
@@ -36,6 +36,7 @@ class Place:
         self.archive, self.warehouse = Archive(self.settings.archive), open_warehouse(self.settings)
         self.published = self.settings.published
         self._seconds = count()
+        self.described = Store(f"{reports}/published" if reports else self.file.parent, setting="")
         self.parquet = Store(f"{reports}/published/parquet" if reports else self.file.parent / "parquet", setting="")
 
     @property

@@ -130,7 +130,7 @@ def test_a_locked_warehouse_is_an_error_that_points_to_the_copy(place: Place) ->
 
 
 def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_types(place: Place) -> None:
-    assert set(place.parquet.entries()) == {*(f"{name}.parquet" for name in EXPORTED), *DESCRIPTION}
+    assert set(place.parquet.entries()) == {f"{name}.parquet" for name in EXPORTED}
     for name in EXPORTED:
         file, stored = place.parquet.address(f"{name}.parquet"), place.read(name)
         frames = {
@@ -149,21 +149,25 @@ def test_polars_pandas_pyarrow_and_duckdb_read_the_parquet_files_with_the_same_t
         assert "category" not in set(map(str, loaded.dtypes))
 
 
-def test_the_folder_of_parquet_files_explains_itself(place: Place) -> None:
-    package = json.loads(place.parquet.read("datapackage.json") or b"")
+def test_the_published_folder_explains_itself(place: Place) -> None:
+    assert set(place.described.entries()) > {*DESCRIPTION, "warehouse.duckdb"}
+    package = json.loads(place.described.read("datapackage.json") or b"")
     assert {one["name"] for one in package["resources"]} == EXPORTED.keys()
     for one in package["resources"]:
-        content = place.parquet.read(one["path"]) or b""
+        content = place.described.read(one["path"]) or b""
         rows = place.read_parquet(one["name"])
         assert (one["bytes"], one["hash"]) == (len(content), f"sha256:{sha256(content).hexdigest()}")
         assert one["rows"] == len(rows)
         assert [field["name"] for field in one["schema"]["fields"]] == rows.columns
         assert rows.select(one["schema"]["primaryKey"]).is_unique().all()
-    readme, licence = ((place.parquet.read(name) or b"").decode() for name in ("README.md", "LICENSE"))
+    readme, licence = ((place.described.read(name) or b"").decode() for name in ("README.md", "LICENSE"))
     assert "2026-09-28 to 2026-10-03" in readme
     assert "lower bounds" in readme
     assert package["licenses"][0]["path"] in licence
-    demo = place.read("snapshots").with_columns(origin=pl.lit("demo"))
+    snapshots = place.read("snapshots")
+    mixed = snapshots.with_columns(origin=pl.when(as_of=DAYS[1]).then(pl.lit("demo")).otherwise("origin"))
+    assert f"The figures of {DAYS[1]} are made up" in description([], mixed)["README.md"].decode()
+    demo = snapshots.with_columns(origin=pl.lit("demo"))
     for name in ("README.md", "LICENSE"):
         assert "made up" in description([], demo)[name].decode()
     assert json.loads(description([], demo)["datapackage.json"])["licenses"] == []

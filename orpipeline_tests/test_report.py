@@ -87,7 +87,7 @@ def test_a_change_that_may_be_noise_is_not_named_and_a_departure_is_at_least_wha
 def test_points_are_rounded_so_that_at_least_and_possible_hold() -> None:
     assert [floor_points(change) for change in (0.0129, 0.001, 0.00099, 0.0000423)] == [1.2, 0.1, 0.09, 0.004]
     assert possible_points(-0.0004, 0.0004) == "\N{MINUS SIGN}0.1 to +0.1"
-    assert possible_points(0.0004, 0.0129) == "+0.0 to +1.3"
+    assert possible_points(0.0004, 0.0129) == "+0.04 to +1.3"  # no bound of a certain change is shown as 0
 
 
 @pytest.mark.parametrize(

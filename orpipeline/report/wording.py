@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 
 from orpipeline.text import plain
@@ -81,10 +81,16 @@ def _without_author(model_id: str) -> str:
 
 
 def possible_points(low: float, high: float) -> str:
-    """Return a possible change as text, rounded outwards to 0.1 percentage points: `+0.2 to +0.9`."""
-    bounds = math.floor(round(1000 * low, 6)) / 10, math.ceil(round(1000 * high, 6)) / 10
-    sure = {-1: "\N{MINUS SIGN}", 0: "", 1: "+"}
-    signs = [
-        (bound > 0) - (bound < 0) or (true > 0) - (true < 0) for bound, true in zip(bounds, (low, high), strict=True)
-    ]
-    return " to ".join(f"{sure[sign]}{abs(bound):.1f}" for sign, bound in zip(signs, bounds, strict=True))
+    """Return a possible change as text, rounded outwards to 0.1 percentage points: `+0.2 to +0.9`.
+
+    A bound that is not 0 and would be rounded to it has the decimals that it needs: a certain change excludes 0.
+    """
+    return f"{_bound(low, math.floor)} to {_bound(high, math.ceil)}"
+
+
+def _bound(change: float, outwards: Callable[[float], int]) -> str:
+    decimals = 1
+    while not (units := outwards(round(100 * change * 10**decimals, 6))) and round(100 * change, 6):
+        decimals += 1
+    sign = "+" if units > 0 else "\N{MINUS SIGN}" if units < 0 else ""
+    return f"{sign}{abs(units) / 10**decimals:.{decimals}f}"

@@ -1,4 +1,4 @@
-"""What the folder of Parquet files tells about itself: README, licence, citation, data dictionary and data package."""
+"""What a folder of Parquet files tells about itself: README, licence, citation, data dictionary and data package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _README = """# {title}
 {origin} Computed with orpipeline: days {days}{missing}.
 
 - **What a row is**: see DATA_DICTIONARY.md. Each table is one Parquet file; `datapackage.json` lists them with their
-  columns, row counts and sha256.
+  columns, row counts and sha256. If there is a `warehouse.duckdb` here, it has the same tables.
 - **Shares are lower bounds.** OpenRouter publishes, for each task, the models with the most requests. What a list
   leaves out can belong to any model, so each share has an upper bound beside it, and a rank is a range where the lists
   and the rounding (3 decimals) allow several.
@@ -42,9 +42,10 @@ and indicate changes.
 
 @dataclass(frozen=True)
 class Described:
-    """One Parquet file: the table's name, its number of rows, and the file's content."""
+    """One Parquet file: the table's name, where it is in the described folder, its number of rows, and its content."""
 
     name: str
+    path: str
     rows: int
     content: bytes
 
@@ -56,12 +57,18 @@ def description(files: Sequence[Described], snapshots: pl.DataFrame) -> Mapping[
     demo = pl.col("origin") == "demo"
     # The newest day's citation; if there are both real and demo days, one of each.
     cited = [snapshots.filter(of_kind).sort("as_of")["citation"].tail(1) for of_kind in (~demo, demo)]
-    is_demo = snapshots.filter(~demo).is_empty()
+    demo_days, is_demo = snapshots.filter(demo)["as_of"].to_list(), snapshots.filter(~demo).is_empty()
     title = "Made-up data of orpipeline's demo" if is_demo else "OpenRouter task and model shares"
     made_up = "These figures are made up: nothing here is from OpenRouter."
+    origin = made_up if is_demo else "Source: OpenRouter (openrouter.ai/rankings)."
+    if demo_days and not is_demo:
+        origin += (
+            f" The figures of {', '.join(day_spans(demo_days))} are made up by orpipeline's demo: in `snapshots`, "
+        )
+        origin += "their `origin` is `demo`."
     readme = _README.format(
         title=title,
-        origin=made_up if is_demo else "Source: OpenRouter (openrouter.ai/rankings).",
+        origin=origin,
         days=", ".join(day_spans(days)),
         missing=f"; missing: {', '.join(day_spans(missing))}" if missing else "",
     )
@@ -98,7 +105,7 @@ def _resource(file: Described) -> dict[str, Any]:
     ]
     return {
         "name": file.name,
-        "path": f"{file.name}.parquet",
+        "path": file.path,
         "description": model.summary(),
         "format": "parquet",
         "mediatype": "application/vnd.apache.parquet",

@@ -1,4 +1,4 @@
-"""Publishing: a DuckDB file for readers, and Parquet files in the folder `parquet` beside it.
+"""Publishing: a DuckDB file for readers, Parquet files in the folder `parquet` beside it, and what describes both.
 
 DuckDB admits one process to a file that it writes. A writer therefore copies the warehouse after each commit, while it
 still has the lock, and replaces the published file in one step. Readers can keep the published file open: they block
@@ -72,34 +72,36 @@ def publish_copy(connection: duckdb.DuckDBPyConnection, source: Path, published:
     sync(target.parent)
 
 
-def parquet_folder(published: Path | str, schema: str) -> Path | str:
-    """Return the folder of a pipeline's Parquet files, beside the published file, or its URL.
+def parquet_place(published: Path | str, schema: str) -> tuple[Path | str, str]:
+    """Return the folder (or URL) that describes a pipeline's Parquet files, and where in it they are.
 
-    Several pipelines can share the published file.
+    It is the folder of the published file. A pipeline with another schema, which shares that file, has a folder there.
     """
-    name = "parquet" if schema == DEFAULT_SCHEMA else f"parquet_{schema}"
-    return published.with_name(name) if isinstance(published, Path) else f"{published.rpartition('/')[0]}/{name}"
+    beside = published.parent if isinstance(published, Path) else published.rpartition("/")[0]
+    if schema == DEFAULT_SCHEMA:
+        return beside, "parquet/"
+    return (beside / f"parquet_{schema}" if isinstance(beside, Path) else f"{beside}/parquet_{schema}"), ""
 
 
-def write_parquet(tables: Tables, to: Path | str, *, setting: str = SETTING) -> list[date]:
-    """Write every table and view as one Parquet file, and beside them what `description` tells about the folder.
+def write_parquet(tables: Tables, to: Path | str, *, folder: str = "", setting: str = SETTING) -> list[date]:
+    """Write every table and view as one Parquet file, and above them what `description` tells about them.
 
-    `to` is a folder or the URL of an object store, which `setting` names in errors. Each file is replaced whole, that
-    of `snapshots` last: a day in `snapshots` is in all files. Returns the days; without any, nothing is written. Raises
-    OSError or StoreError.
+    `to` is a folder or the URL of an object store, which `setting` names in errors; the Parquet files are in its
+    `folder`. Each file is replaced whole, that of `snapshots` last: a day in `snapshots` is in all files. Returns the
+    days; without any, nothing is written. Raises OSError or StoreError.
     """
     store, snapshots = Store(to, setting=setting), tables.read("snapshots")
     if snapshots.is_empty():
         return []
     for name in EXPORTED:
-        store.sweep(f"{name}.parquet", before=(utc_now() - timedelta(hours=1)).timestamp())
+        store.sweep(f"{folder}{name}.parquet", before=(utc_now() - timedelta(hours=1)).timestamp())
     files = []
-    with TemporaryDirectory(prefix="orpipeline-") as folder:
+    with TemporaryDirectory(prefix="orpipeline-") as local:
         for name in sorted(EXPORTED, key="snapshots".__eq__):
-            written = Path(folder, f"{name}.parquet")
+            written = Path(local, f"{name}.parquet")
             rows = tables.copy_to_parquet(name, written, citation=snapshots["citation"][-1])
-            files.append(Described(name, rows, written.read_bytes()))
-            store.replace({written.name: files[-1].content})
+            files.append(Described(name, f"{folder}{written.name}", rows, written.read_bytes()))
+            store.replace({files[-1].path: files[-1].content})
     store.replace(description(files, snapshots))
     return snapshots["as_of"].to_list()
 

@@ -15,7 +15,7 @@ from orpipeline.errors import OrpipelineError, WarehouseError
 from orpipeline.settings import LOCK_WAIT_SECONDS, Settings
 from orpipeline.warehouse.duckdb_file import DuckDBFile, log
 from orpipeline.warehouse.ducklake import DuckLake
-from orpipeline.warehouse.publishing import parquet_folder, publish_copy, write_parquet
+from orpipeline.warehouse.publishing import parquet_place, publish_copy, write_parquet
 from orpipeline.warehouse.schema import DEFAULT_SCHEMA
 from orpipeline.warehouse.tables import Tables
 
@@ -147,7 +147,8 @@ class Warehouse:
             if isinstance(self.place, Path):
                 publish_copy(connection, self.place, self.published)
             if with_parquet:
-                write_parquet(Tables(connection, self.schema), parquet_folder(self.published, self.schema))
+                to, folder = parquet_place(self.published, self.schema)
+                write_parquet(Tables(connection, self.schema), to, folder=folder)
         except (duckdb.Error, OSError, OrpipelineError) as error:
             where = self.published.parent if isinstance(self.published, Path) else self.published.rpartition("/")[0]
             log.warning(
