@@ -18,13 +18,13 @@ _FOREIGN = ("ORPIPELINE_", "OPENROUTER_", "DAGSTER_HOME")
 
 
 def run_command(
-    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, encoding: str = "utf-8"
 ) -> subprocess.CompletedProcess[str]:
     """Execute a command in this process, in a folder; return what it printed and its exit code.
 
-    The command has only the given variables of orpipeline's. Everything that it changes in this process is restored.
+    `encoding` is that of its terminal. The command has only the given variables of orpipeline's. Everything that it changes in this process is restored.
     """
-    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
     with (
         _restored_process(),
         contextlib.chdir(folder),
@@ -35,7 +35,7 @@ def run_command(
             del os.environ[name]
         os.environ.update(environment or {})
         code = execute(arguments)
-    printed = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
+    printed = [stream.buffer.getvalue().decode(encoding) for stream in (stdout, stderr)]
     return subprocess.CompletedProcess(arguments, code, *printed)
 
 
