@@ -22,7 +22,8 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Execute a command in this process, in a folder; return what it printed and its exit code.
 
-    `encoding` is that of its terminal. The command has only the given variables of orpipeline's. Everything that it changes in this process is restored.
+    `encoding` is that of its terminal; other bytes are escaped as surrogates. The command has only the given variables
+    of orpipeline's. Everything that it changes in this process is restored.
     """
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
     with (
@@ -35,7 +36,7 @@ def run_command(
             del os.environ[name]
         os.environ.update(environment or {})
         code = execute(arguments)
-    printed = [stream.buffer.getvalue().decode(encoding) for stream in (stdout, stderr)]
+    printed = [stream.buffer.getvalue().decode(encoding, "surrogateescape") for stream in (stdout, stderr)]
     return subprocess.CompletedProcess(arguments, code, *printed)
 
 

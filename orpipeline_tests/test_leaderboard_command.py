@@ -222,7 +222,7 @@ def test_it_prints_in_every_encoding_and_data_for_programs_is_in_utf_8(two_weeks
         environment = {"ORPIPELINE_DATA_DIR": str(two_weeks)}
         done = run_command("leaderboard", *arguments, folder=two_weeks, environment=environment, encoding=encoding)
         assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.encode(encoding)
+        return done.stdout.encode(encoding, "surrogateescape")
 
     changes = printed("--changes").decode(encoding)
     gained, lost = ("\u25b2 +", "\u25bc \u2212") if encoding == "utf-8" else ("^ +", "v -")
