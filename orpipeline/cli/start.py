@@ -190,7 +190,6 @@ def doctor(context: click.Context, deep: bool, demo: bool) -> None:
         "tables": _tables(settings),
         "requests": _requests(settings),
         "spool": _spool(settings),
-        "stores": _stores(settings),
         **({"sha256": _sha256(settings)} if deep else {}),
     }
     for name, found in parts.items():
@@ -225,28 +224,13 @@ def _api(settings: Settings, *, demo: bool) -> Iterator[Line]:
 
 
 def _disk(settings: Settings) -> Iterator[Line]:
-    """Look for files and folders on this machine that a run writes and that this process cannot write."""
-    state, warehouse, is_local = settings.state, settings.warehouse, isinstance(settings.archive, Path)
-    places = {
-        "archive": settings.archive,
-        "warehouse": warehouse,
-        "reports": settings.reports,
-        "Dagster's state": dagster_home(settings),
-        "lake's files": settings.lake_data if settings.is_lake else None,
-        "warehouse's folder": warehouse.parent if isinstance(warehouse, Path) else None,
-        "request budget": state / "budget.sqlite" if isinstance(state, Path) else None,
-        "request budget's folder": state,
-        "spool": None if is_local else settings.spool,
-    }
-    locked: dict[Path, list[str]] = {}
-    for name, path in places.items():
-        if isinstance(path, Path):
-            existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
-            is_wrong_kind = existing != path and not existing.is_dir()
-            if is_wrong_kind or not os.access(existing, os.W_OK | (os.X_OK if existing.is_dir() else 0)):
-                locked.setdefault(existing, []).append(name)
-    for path, names in locked.items():
-        yield _PROBLEM, "disk", f"cannot write to {path} ({', '.join(names)})"
+    """Look for places on this machine that a run writes and that this process cannot write."""
+    places = {settings.archive, settings.warehouse, settings.state, settings.reports, dagster_home(settings)}
+    for place in sorted(place for place in places if isinstance(place, Path)):
+        existing = next(path for path in (place, *place.parents) if os.path.lexists(path))
+        is_folder = existing.is_dir()
+        if not os.access(existing, os.W_OK | (os.X_OK if is_folder else 0)) or not (is_folder or existing == place):
+            yield _PROBLEM, "disk", f"cannot write to {existing}"
 
 
 def _archived(settings: Settings, use: str) -> Iterator[Line]:
@@ -301,10 +285,8 @@ def _published(settings: Settings, snapshots: pl.DataFrame) -> Line:
         published = read("openrouter.snapshots", settings=settings)
     except NotPublishedError:
         return _OK, "published", f"{settings.published}: none yet; each run publishes it"
-    except StoreError as error:
-        return _PROBLEM, "published", error
     except OrpipelineError as error:
-        return _WARNING, "published", f"{error} Use `orpipeline rebuild`."
+        return _WARNING, "published", f"{error} The next run publishes again."
     days = f"{settings.published}: {span(published['as_of'].to_list())}"
     if published.equals(snapshots):
         return _OK, "published", days
@@ -332,24 +314,11 @@ def _spool(settings: Settings) -> Iterator[Line]:
     from orpipeline.archive import Archive
 
     for folder in sorted(one for one in settings.spool.parent.glob("*") if one.is_dir()):
-        waiting = Archive(folder).all()
+        waiting = sorted({one.as_of for one in Archive(folder).all() if one.as_of})
         if waiting:
-            then = "the next run archives what it can"
-            if folder != settings.spool:
-                then = f"they are of other settings: set that archive again, or use `orpipeline import {folder}`"
-            days = some_days(sorted({one.as_of for one in waiting if one.as_of}))
-            yield _WARNING, "spool", f"{folder} has responses that wait for the archive, of days {days}: {then}"
-
-
-def _stores(settings: Settings) -> Iterator[Line]:
-    """Look at the object stores that nothing else has read: those of a lake, and of its reports."""
-    from orpipeline.stores import Store
-
-    for setting in ("lake_data", "reports") if settings.is_lake else ():
-        place = getattr(settings, setting)
-        if isinstance(place, str):
-            Store(place, setting=PREFIX + setting.upper()).entries("-")
-            yield _OK, "store", place
+            is_ours = folder == settings.spool
+            then = "the next run archives them" if is_ours else f"use `orpipeline import {folder}`: of another archive"
+            yield _WARNING, "spool", f"{folder} has responses that wait for the archive, {some_days(waiting)}: {then}"
 
 
 def _sha256(settings: Settings) -> Iterator[Line]:
