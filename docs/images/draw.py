@@ -18,7 +18,8 @@ from urllib.request import urlopen
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 
-from orpipeline.cli import leaderboard, output
+from orpipeline.cli import leaderboard
+from orpipeline.cli import terminal as screen
 from orpipeline.settings import Settings
 
 HERE = Path(__file__).parent
@@ -30,7 +31,7 @@ _GRAPH = f"http://127.0.0.1:{_PORT}/locations/orpipeline/asset-groups/openrouter
 def terminal(data: Path) -> None:
     """Draw the leaderboard in the terminal."""
     console = Console(record=True, width=84, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    leaderboard.out = output.out = console
+    leaderboard.out = screen.out = console
     console.print("[green]$[/] orpipeline leaderboard --demo --top 9", highlight=False)
     leaderboard.show_leaderboard(Settings(data_dir=data), top=9)
     svg = console.export_svg(title="orpipeline", unique_id="terminal")
