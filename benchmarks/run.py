@@ -207,7 +207,8 @@ def report(bench: Bench) -> list[Row]:
         added = [one - other for one, other in zip(whole, without, strict=True)]
         history = f"{days} days of history" if days > 1 else "one day of history"
         rows.append(Row(f"the report, added to a day, {history}", _s(added), "<= 1.5 s", median(added) <= 1.5))
-        rows.append(Row(f"the report's page, {history}", f"{size / 1e6:.2f} MB", "< 2 MB", size < 2e6))
+        limit = 150_000 if days == 1 else 600_000
+        rows.append(Row(f"the report's page, {history}", f"{size:,} bytes", f"< {limit:,}", size < limit))
     return rows
 
 
