@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import date, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,18 @@ def _model(model_id: str) -> str:
 
 
 def _points(low: float, high: float) -> str:
-    """Return a possible change rounded outwards to 0.1 points."""
+    """Return a possible change rounded outwards to 0.1 points, or to the first digit that is not 0."""
     texts = []
-    for end, rounded in ((low, math.floor(round(1000 * low, 6))), (high, math.ceil(round(1000 * high, 6)))):
-        sign = rounded or (0 if abs(end) < 1e-12 else end)
-        mark = "+" if sign > 0 else "\N{MINUS SIGN}" if sign < 0 else ""
-        texts.append(f"{mark}{abs(rounded) / 10:.1f}")
+    for end, rounding in ((low, ROUND_FLOOR), (high, ROUND_CEILING)):
+        exact = Decimal(f"{100 * end:.6f}")
+        digits = max(1, -exact.adjusted()) if exact else 1
+        shown = next(
+            found
+            for places in range(1, digits + 1)
+            if (found := exact.quantize(Decimal(1).scaleb(-places), rounding)) or places == digits
+        )
+        mark = "+" if shown > 0 else "\N{MINUS SIGN}" if shown < 0 else ""
+        texts.append(f"{mark}{abs(shown)}")
     return " to ".join(texts)
 
 

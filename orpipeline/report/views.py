@@ -119,7 +119,7 @@ class View:
         if not self.rows:
             return Markup("{}, the task lists of {} name no model for {}.").format(where, day, self.unit)
         who = [
-            Markup("{} ({})").format(isolated(row["name"]), isolated(row["author"]))
+            Markup("{} {}").format(isolated(row["name"]), isolated(f"({row['author']})"))
             for row in self.rows
             if round(self.rows[0]["share"] - row["share"], 12) == 0
         ]
