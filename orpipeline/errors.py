@@ -242,11 +242,4 @@ class PartlyImportedError(OrpipelineError):
 
 
 class DagsterStateError(OrpipelineError):
-    """Dagster's state cannot be opened, read or written. Fetching does not depend on it.
-
-    `during_run` is True if it failed after a run had started.
-    """
-
-    def __init__(self, message: str, *, during_run: bool = False) -> None:
-        super().__init__(message)
-        self.during_run = during_run
+    """Dagster's state cannot be opened, read or written. Fetching does not depend on it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -53,6 +52,7 @@ def cli(context: click.Context) -> None:
     current folder. Variables that are already set take precedence.
     """
     context.obj = _load_env_file()
+    context.call_on_close(sys.stdout.flush)  # click handles a closed pipe (`| head`) until here
 
 
 for _command in (one for section in _SECTIONS.values() for one in section):
@@ -80,7 +80,6 @@ def execute(arguments: Sequence[str]) -> int:
     survive_any_encoding()
     try:
         code = cli.main(arguments, prog_name="orpipeline", standalone_mode=False)
-        sys.stdout.flush()  # raises BrokenPipeError here, not at the interpreter's end
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return 2
@@ -93,10 +92,6 @@ def execute(arguments: Sequence[str]) -> int:
         return 1
     except click.Abort:
         raise KeyboardInterrupt from None
-    except BrokenPipeError:
-        # The reader has closed our output (`| head`): end without a message, as click and Rich do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
         _print_error(f"unexpected {type(error).__name__}: {error}. Use `--debug` for a traceback.", debug)
         return 1

@@ -220,14 +220,13 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
             yield instance
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         effect = "The archive and the tables are consistent."
-        raise _broken("failed during the run", error, effect, during_run=True) from error
+        raise _broken("failed during the run", error, effect) from error
 
 
-def _broken(what: str, error: Exception, effect: str, *, during_run: bool = False) -> DagsterStateError:
+def _broken(what: str, error: Exception, effect: str) -> DagsterStateError:
     home, text = os.environ["DAGSTER_HOME"], " ".join(str(getattr(error, "orig", None) or error).split())
     return DagsterStateError(
         f"Dagster's state in {home} {what}: {text.rstrip('.') or type(error).__name__}. {effect} Fix `dagster.yaml` "
         f"there or, if the databases are damaged, move {home} away: the next run creates them again, and `orpipeline "
         "import` of your archive's folder records the archived days. Only the history of runs is lost.",
-        during_run=during_run,
     )

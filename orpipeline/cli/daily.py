@@ -81,26 +81,21 @@ def fetch(always: bool) -> None:
     from orpipeline.openrouter.response import CLASSIFICATIONS
 
     settings, day = load_settings(), newest_completed_day(utc_now())
-    failure, fetched = None, None
     try:
         fetched = fetch_dataset(settings, day, "always" if always else "auto", CLASSIFICATIONS)
-    except OrpipelineError as error:  # the catalogue is fetched whatever happened
-        failure = error
-    try:
-        catalogue = fetch_dataset(settings, day, "auto", CATALOGUE)
-        about = f"The model catalogue is archived: {catalogue.path}" if catalogue else ""
-    except OrpipelineError as error:
-        about = f"The model catalogue of {day} is missing. {error}"
-    if failure is not None:
-        raise failure
-    if fetched is None:
-        print_line(f"The archive has {day}; the API was not called.")
-    elif fetched.as_of and fetched.as_of >= day:  # it is later if midnight has passed meanwhile
-        print_line(f"{fetched.as_of} is archived: {fetched.path}")
-    else:
-        raise DayNotAvailableError(
-            f"{day} is not published yet: the API still serves {fetched.as_of} (archived). Try again in a few minutes."
-        )
+        if fetched and (fetched.as_of or date.min) < day:  # it is later if midnight has passed meanwhile
+            raise DayNotAvailableError(
+                f"{day} is not published yet: the API still serves {fetched.as_of} (archived). Try again in a few "
+                "minutes."
+            )
+    finally:  # the catalogue is fetched whatever happened
+        try:
+            catalogue = fetch_dataset(settings, day, "auto", CATALOGUE)
+            about = f"The model catalogue is archived: {catalogue.path}" if catalogue else ""
+        except OrpipelineError as error:
+            about = f"The model catalogue of {day} is missing. {error}"
+    is_fetched = f"{fetched.as_of} is archived: {fetched.path}" if fetched else ""
+    print_line(is_fetched or f"The archive has {day}; the API was not called.")
     if about:
         print_line(about)
 
@@ -131,23 +126,17 @@ def _check_key(settings: Settings, day: date, mode: str) -> None:
 
 
 def _fetch_in_spite_of(error: DagsterStateError, settings: Settings, day: date, mode: str) -> DagsterStateError:
-    """Fetch a day after Dagster's state has failed, and return the error with what became of the response."""
+    """Fetch a day that the archive lacks after Dagster's state has failed; return the error with what came of it."""
     from orpipeline.archive import Archive
     from orpipeline.openrouter.response import CLASSIFICATIONS
 
     try:
-        # If the run had started, it may have called the API already; then the archive has the response.
-        mode = "auto" if error.during_run and mode == "always" else mode
-        fetched = fetch_dataset(settings, day, mode, CLASSIFICATIONS)
-        has_day = Archive(settings.archive).is_current(day)
+        fetch_dataset(settings, day, "never" if mode == "never" else "auto", CLASSIFICATIONS)
+        is_archived = Archive(settings.archive).is_current(day)
     except OrpipelineError as not_fetched:
         return DagsterStateError(f"{error} {day} could not be fetched either: {not_fetched}")
-    outcome = f"{day} was not fetched: the API serves only the newest day."
-    if fetched is not None:
-        outcome = f"The response for {fetched.as_of} was fetched and archived as {fetched.path}."
-    elif has_day:
-        outcome = f"The archive has {day}."
-    return DagsterStateError(f"{outcome} {error}")
+    why = f"The archive has {day}." if is_archived else f"{day} is not archived: the API serves only the newest day."
+    return DagsterStateError(f"{why} {error}")
 
 
 @click.command(
