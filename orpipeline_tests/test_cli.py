@@ -16,7 +16,6 @@ from pathlib import Path
 
 import click
 import dagster as dg
-import duckdb
 import httpx
 import pytest
 
@@ -241,21 +240,6 @@ def test_a_command_that_reads_creates_nothing(tmp_path: Path, arguments: list[st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_readers_change_nothing_in_a_filled_data_folder(demo: tuple[Path, str], tmp_path: Path) -> None:
-    shutil.copytree(demo[0] / "data" / "demo", tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "state")
-    before = _files(tmp_path)
-    for arguments in (["doctor", "--deep"], ["leaderboard"], ["leaderboard", "--authors"]):
-        api = {"ORPIPELINE_BASE_URL": "https://127.0.0.1:1/api/v1", "OPENROUTER_API_KEY": KEY}
-        environment = {**_data(tmp_path), **api}
-        assert run_command(*arguments, folder=tmp_path, environment=environment).returncode == 0
-    assert _files(tmp_path) == before
-
-
-def _files(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
 # Runs
 
 
@@ -362,32 +346,6 @@ def test_a_folder_that_cannot_be_created_is_one_clear_line(
     assert str(tmp_path / "file") in done.stderr
     assert "ot a directory" in done.stderr
     assert KEY not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, api: LocalApi, online: dict[str, str]) -> None:
-    """A file size limit (`ulimit -f`) stands in for a full disk."""
-    assert run_command("run", "--no-report", folder=tmp_path, environment=online).returncode == 0
-    warehouse = tmp_path / "data" / "warehouse.duckdb"
-    with duckdb.connect(warehouse, read_only=True) as connection:
-        before = connection.execute("FROM openrouter.task_models").fetchall()
-    api.serve(
-        sample_response(YESTERDAY, change=lambda data: data["classifications"][0].update(display_name="Restated"))
-    )
-    # There is space for the raw response (8 blocks of 1 KiB), and for no larger file.
-    done = subprocess.run(
-        ["bash", "-c", f"trap '' XFSZ; ulimit -f 16; exec '{ORPIPELINE}' run --fetch always"],
-        cwd=tmp_path,
-        env={**os.environ, **online},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    with duckdb.connect(warehouse, read_only=True) as connection:
-        assert connection.execute("FROM openrouter.task_models").fetchall() == before
 
 
 @pytest.mark.slow  # it starts four Dagster processes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -94,22 +93,6 @@ def test_a_failed_export_leaves_each_day_readable_and_the_next_one_completes_it(
     monkeypatch.undo()
     export(place, to)
     assert_current(place, to)
-
-
-def test_incomplete_files_are_removed_after_an_hour_and_other_programs_files_never(
-    place: Place, tmp_path: Path
-) -> None:
-    to = tmp_path / "out"
-    (to / "sub").mkdir(parents=True)
-    abandoned, running = to / "snapshots.parquet#1", to / "snapshots.parquet#2"
-    foreign = [to / name for name in ("mine.parquet#1", "notes #2", ".DS_Store", "sub/snapshots.parquet#1")]
-    for path in (abandoned, running, *foreign):
-        path.touch()
-        os.utime(path, (0, 0))
-    os.utime(running)
-    export(place, to)
-    assert not abandoned.exists()
-    assert all(path.exists() for path in (running, *foreign))
 
 
 def test_an_empty_warehouse_is_an_error_and_a_url_is_rejected(tmp_path: Path) -> None:
