@@ -66,16 +66,21 @@ def run_days(
         if not earliest <= day <= newest:
             raise click.UsageError(f"{day} is outside the daily partitions, {earliest} to {newest}.")
     job = build_defs(settings).resolve_job_def(_NAMES.job("daily_snapshot"))
-    config, tables = snapshot_config(_NAMES, fetch), [*_NAMES.daily_assets, *_NAMES.catalogue_assets]
-    if first == last:
-        on_log(f"Running daily_snapshot for {first}")
-        selection = None if report else tables
-        return _report_files(_run(settings, job, config, on_log, partition_key=str(first), selection=selection))
-    on_log(f"Running daily_snapshot for {first} to {last}")
-    # The UI sets these tags for a range, whose run leaves the report out.
-    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    done = _run(settings, job, config, on_log, tags=tags, selection=tables)
-    if report:
+    is_range, tables = first < last, [*_NAMES.daily_assets, *_NAMES.catalogue_assets]
+    on_log(f"Running daily_snapshot for {first}{f' to {last}' if is_range else ''}")
+    done = _run(
+        settings,
+        job,
+        snapshot_config(_NAMES, fetch),
+        on_log,
+        partition_key=None if is_range else str(first),
+        # The UI sets these tags for a range.
+        tags={"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+        if is_range
+        else {},
+        selection=tables if is_range or not report else None,
+    )
+    if is_range and report:  # the run of a range leaves it out
         on_log("Writing the report")
         done = _run(settings, job, {}, selection=[_NAMES.report])
     return _report_files(done)

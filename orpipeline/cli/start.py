@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -124,32 +124,25 @@ def dev(demo: bool, host: str, port: int) -> None:
     # It gets the terminal's Ctrl-C, too, and ends in order. The handler is set first: a background job of a shell
     # ignores SIGINT, its children would too, and Dagster treats SIGTERM as it treats SIGINT.
     signal.signal(signal.SIGINT, lambda *_: None)
-    # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
-    with (
-        _child_environment(settings, demo=demo) as environment,
-        subprocess.Popen(command, env=environment, cwd=home) as process,  # noqa: S603 - our own interpreter
-    ):
+    with ExitStack() as stack:
+        environment = dict(os.environ)
+        if demo:
+            from orpipeline.testing.local_api import KEY, LocalApi
+
+            api = stack.enter_context(LocalApi())
+            settings = settings.model_copy(update={"base_url": api.base_url})
+            foreign = (PREFIX, API_KEY)
+            environment = {name: value for name, value in environment.items() if not name.startswith(foreign)}
+            environment[API_KEY] = KEY
+        environment |= variables(settings)
+        # Dagster lets the `.env` of its current folder override the environment, so it does not start in ours.
+        process = stack.enter_context(subprocess.Popen(command, env=environment, cwd=home))  # noqa: S603 - our own Python
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         code = process.wait()
     if code == -signal.SIGINT:  # Ctrl-C before Dagster handled it
         raise KeyboardInterrupt
     if code:
         raise OrpipelineError(f"The Dagster UI ended with exit code {code}; its output above shows the reason.")
-
-
-@contextmanager
-def _child_environment(settings: Settings, *, demo: bool) -> Iterator[dict[str, str]]:
-    """Yield the environment of the UI's processes; with `demo`, a local stand-in of the API runs until the end."""
-    if not demo:
-        yield {**os.environ, **variables(settings)}
-        return
-    from orpipeline.testing.local_api import KEY, LocalApi
-
-    foreign = (PREFIX, API_KEY)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    with LocalApi() as api:
-        shown = settings.model_copy(update={"base_url": api.base_url})
-        yield {**inherited, **variables(shown), API_KEY: KEY}
 
 
 def variables(settings: Settings) -> Mapping[str, str]:
