@@ -182,6 +182,13 @@ def test_the_ranking_marks_certain_changes_by_their_direction(two_weeks: Path) -
     assert {-1, 0, 1} <= set(marks.values())
 
 
+@pytest.mark.parametrize(("what", "columns"), [("--by=requests", 4), ("--authors", 4), ("--tasks", 3)])
+def test_ids_that_no_catalogue_names_are_whole_at_60_columns(expected: Expected, what: str, columns: int) -> None:
+    narrow, wide = (cells(show(expected.data, what, "--top", "12", width=width)) for width in (60, 150))
+    assert {len(row) for row in narrow} == {columns}
+    assert all(set(row) <= set(whole) for row, whole in zip(narrow, wide, strict=True))
+
+
 def test_tasks_show_who_leads_each_one(two_weeks: Path) -> None:
     document = json.loads(show(two_weeks, "--tasks", "--by", "tokens", "--top", "99", "--format", "json"))
     models = read("task_models", since=DAY, settings=Settings(data_dir=two_weeks))

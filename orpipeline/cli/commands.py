@@ -52,7 +52,6 @@ def cli(context: click.Context) -> None:
     current folder. Variables that are already set take precedence.
     """
     context.obj = _load_env_file()
-    context.call_on_close(sys.stdout.flush)  # click handles a closed pipe (`| head`) until here
 
 
 for _command in (one for section in _SECTIONS.values() for one in section):

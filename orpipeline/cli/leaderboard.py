@@ -13,6 +13,7 @@ import click
 import polars as pl
 from rich import box
 from rich.bar import Bar
+from rich.measure import Measurement
 from rich.table import Table
 
 from orpipeline.cli.terminal import out, print_line
@@ -36,18 +37,18 @@ from orpipeline.warehouse.warehouse import open_warehouse
 MEASURES = {"requests": "usage", "tokens": "token"}
 _OTHER = {"requests": "tokens", "tokens": "requests"}
 _DEMO = "DEMO: made-up data"
-_WIDEST_TABLE, _WIDE, _USUAL = 150, 130, 80
+_WIDEST_TABLE, _BAR = 150, 10
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a board. A terminal with fewer than `from_width` places does not show it."""
+    """A column of a board. If the table is too wide, columns with the highest `extra` are left out first; 0 stays."""
 
     heading: str
     cells: Sequence[str | Bar]
     justify: Literal["left", "right"] = "right"
     style: str = ""
-    from_width: int = 0
+    extra: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ def models_board(view: View, by: str, top: int) -> Board:
     columns = [
         Column("rank", [row["ranks"] for row in rows]),
         Column("model", [row["name"] for row in rows], "left", "bold"),
-        Column("id", [plain(row["id"]) for row in rows], "left", "dim", _WIDE),
+        Column("id", [plain(row["id"]) for row in rows], "left", "dim", extra=4),
         *_shares(by, [(row["share"], row["upper"]) for row in rows]),
-        Column(other, [percent(one) for one in listed[f"{MEASURES[other]}_share"][:top]], "right", "dim", _WIDE),
+        Column(other, [percent(one) for one in listed[f"{MEASURES[other]}_share"][:top]], style="dim", extra=3),
     ]
     if view.data.has_changes:
         changes = [_change(row["change"], row["least"], row["moved"]) for row in rows]
-        columns.append(Column(f"since {short_day_text(view.data.compared_day)}", changes, from_width=_USUAL))
+        columns.append(Column(f"since {short_day_text(view.data.compared_day)}", changes, extra=1))
     attributed = f"{percent(view.coverage[f'{view.measure}_attributed'])} of {view.unit}"
     cap = f"a model on no list has at most {percent(view.unlisted)} of {view.unit}"
     return Board(
@@ -140,7 +141,7 @@ def _authors(view: View, by: str, top: int) -> Board:
             Column("author", [author_name(row["author"]) for row in rows], "left", "bold"),
             Column("models", [f"{row['model_count']:,}" for row in rows], style="dim"),
             *_shares(by, [(row[share], row[f"{share}_upper"]) for row in rows]),
-            Column("top model", [view.data.name(row["top_model"]) for row in rows], "left", from_width=_WIDE),
+            Column("top model", [view.data.name(row["top_model"]) for row in rows], "left", extra=3),
         ],
         records=pl.DataFrame(view.authors, schema=view.data.authors.schema),
     )
@@ -153,7 +154,7 @@ def _changes(view: View, _: str, top: int) -> Board:
         lead=f"{len(view.certain)} certain. {view.changes_text}" if view.data.has_changes else view.changes_text,
         columns=[
             Column("model", [view.data.name(one.model_id) for one in changes], "left", "bold"),
-            Column("id", [plain(one.model_id) for one in changes], "left", "dim", _WIDE),
+            Column("id", [plain(one.model_id) for one in changes], "left", "dim", extra=1),
             Column("change", [_change(possible_points(one.low, one.high), one.least, "") for one in changes]),
             Column("now", ["not listed" if one.share is None else percent(one.share) for one in changes]),
         ],
@@ -179,21 +180,21 @@ def _tasks(view: View, by: str, top: int) -> Board:
     def of(place: int, key: str) -> list[str | float | None]:
         return [lead["models"][place][key] if len(lead["models"]) > place else None for lead in leads]
 
-    def column(place: int, heading: str, from_width: int) -> list[Column]:
+    def column(place: int, heading: str, extra: int) -> list[Column]:
         names = [str(name or "") for name in of(place, "name")[:top]]
         shares = ["" if share is None else percent(float(share)) for share in of(place, view.measure)[:top]]
         style = "dim" if place else ""
-        return [Column(heading, names, "left", style, from_width), Column("share", shares, "right", style, from_width)]
+        return [Column(heading, names, "left", style, extra), Column("share", shares, "right", style, extra)]
 
     return Board(
         title=f"Who leads each task, by {by}",
         lead=f"Most lead: {most}. A leader's share is of the task's own {by}.",
         columns=[
             Column("task", [task["label"] for task in shown], "left", "bold"),
-            Column(by, [percent(task[view.measure]) for task in shown]),
+            Column(by, [percent(task[view.measure]) for task in shown], extra=1),
             *column(0, "leader", 0),
-            *column(1, "runner-up", _USUAL),
-            Column("first place", [lead["first"] for lead in leads[:top]], "left", from_width=_WIDE),
+            *column(1, "runner-up", 2),
+            Column("first place", [lead["first"] for lead in leads[:top]], "left", extra=3),
         ],
         records=pl.DataFrame(
             {
@@ -223,10 +224,10 @@ def _change(possible: str, least: float, moved: str) -> str:
 
 def _shares(by: str, shares: Sequence[tuple[float, float]]) -> list[Column]:
     """Return the columns of shares and their upper bounds, with bars where there is room."""
-    largest, width = max((share for share, _ in shares), default=0.0), 16 if out.width >= _WIDE else 8
+    largest = max((share for share, _ in shares), default=0.0)
     return [
         Column(by, [percent(share) for share, _ in shares]),
-        Column("", [Bar(largest, 0, share, width=width, color="cyan") for share, _ in shares], "left", "", _USUAL),
+        Column("", [Bar(largest, 0, share, width=_BAR, color="cyan") for share, _ in shares], "left", extra=2),
         Column("at most", [percent(upper) for _, upper in shares], style="dim"),
     ]
 
@@ -234,13 +235,7 @@ def _shares(by: str, shares: Sequence[tuple[float, float]]) -> list[Column]:
 def print_board(board: Board, data: ReportData, citation: str, top: int) -> None:
     """Print a board that fits the terminal, with the citation below it."""
     width = min(out.width, _WIDEST_TABLE)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", safe_box=False)
-    shown = [column for column in board.columns if width >= column.from_width]
-    for column in shown:
-        is_fixed = column.justify == "right"
-        table.add_column(column.heading, justify=column.justify, style=column.style, overflow="fold", no_wrap=is_fixed)
-    for place, row in enumerate(zip(*(column.cells for column in shown), strict=True), start=1):
-        table.add_row(*row, end_section=place == board.above)
+    table = _fitting(board, width)
     if data.is_demo:
         out.print(_DEMO, style="yellow")
     out.print(board.title, style="bold", soft_wrap=False, width=width)
@@ -253,6 +248,23 @@ def print_board(board: Board, data: ReportData, citation: str, top: int) -> None
             out.print(note, style="dim", soft_wrap=False, width=width)
     out.print()
     print_line(citation)
+
+
+def _fitting(board: Board, width: int) -> Table:
+    """Return the board as a table with the columns for which there is room."""
+    for extra in sorted({column.extra for column in board.columns}, reverse=True):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", safe_box=False)
+        shown = [column for column in board.columns if column.extra <= extra]
+        for column in shown:
+            is_fixed = column.justify == "right"
+            table.add_column(
+                column.heading, justify=column.justify, style=column.style, overflow="fold", no_wrap=is_fixed
+            )
+        for place, row in enumerate(zip(*(column.cells for column in shown), strict=True), start=1):
+            table.add_row(*row, end_section=place == board.above)
+        if Measurement.get(out, out.options.update(width=10 * _WIDEST_TABLE), table).maximum <= width:
+            break
+    return table
 
 
 def markdown_table(board: Board, data: ReportData, citation: str) -> str:
