@@ -74,24 +74,6 @@ def test_the_demo_changes_only_its_own_folder_and_fetches_the_newest_day_over_ht
     assert str(YESTERDAY) in (folder / "data" / "demo" / "reports" / "index.html").read_text()
 
 
-def test_a_closed_pipe_ends_a_command_without_a_message(demo: tuple[Path, str]) -> None:
-    folder, _ = demo
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [str(ORPIPELINE), "leaderboard", "--demo", "--format", "md"],
-            env={**os.environ, "ORPIPELINE_DATA_DIR": str(folder / "data")},
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    finally:
-        os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
 # Help and errors
 
 

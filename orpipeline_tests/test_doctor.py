@@ -174,6 +174,7 @@ def test_the_demo_needs_no_key_and_nothing_is_created(world: World) -> None:
     assert list(world.folder.rglob("*")) == [world.folder / "demo"]
 
 
+@pytest.mark.slow  # a process
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounting a read-only disk needs root")
 def test_it_works_on_a_read_only_disk(filled: World, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

@@ -77,9 +77,8 @@ def _interrupted(process: subprocess.Popen[str], kind: signal.Signals, gaps: Seq
 @pytest.mark.parametrize(
     ("moment", "kind", "gaps"),
     [
-        (_until_it_imports, signal.SIGINT, [0.05]),
         (_until_a_run_waits_for_the_api, signal.SIGTERM, []),
-        pytest.param(_until_it_imports, signal.SIGTERM, [0.02, 0.02], marks=pytest.mark.slow),
+        pytest.param(_until_it_imports, signal.SIGINT, [0.05], marks=pytest.mark.slow),
         pytest.param(_until_a_run_waits_for_the_api, signal.SIGINT, [0.0, 0.05], marks=pytest.mark.slow),
     ],
 )

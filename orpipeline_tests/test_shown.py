@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from orpipeline.defs.metadata import macros_metadata
-from orpipeline.testing import Task, fixed_clock, sample_response
+from orpipeline.testing import fixed_clock, sample_response
 from orpipeline_tests import independent
 from orpipeline_tests.independent import percent
 from orpipeline_tests.responses import DAY
@@ -155,17 +155,6 @@ def test_no_value_of_a_leaderboards_page_widens_it(figures: World) -> None:
             assert sum(len(heading) for heading in value.records[0].data) <= 36, key  # headings do not wrap
             cells = [str(cell) for record in value.records for cell in record.data.values()]
             assert max(len(part) for cell in cells for part in re.split(r"[ -]", cell)) <= 16, key
-
-
-def test_the_largest_changes_are_those_of_models_that_both_days_list(world: World) -> None:
-    listed = {"demo-a/stays": 0.4}
-    days = {7: listed, 0: {**listed, "demo-b/comes": 0.2}}
-    for before, models in days.items():
-        world.store(sample_response(DAY - timedelta(days=before), [Task("code:debugging", models=models)]))
-    for before in days:
-        assert world.run(DAY - timedelta(days=before)).success
-    changes = world.metadata(NAMES.asset("model_trends"), DAY)["largest_changes"].records
-    assert [(row.data["model"], row.data["since 29 Sep"]) for row in changes] == [("stays", "0.0\N{NO-BREAK SPACE}pp")]
 
 
 def test_without_the_day_7_days_before_no_change_is_shown(figures: World) -> None:
