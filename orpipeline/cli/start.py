@@ -218,12 +218,17 @@ def _api(settings: Settings, *, demo: bool) -> Iterator[Line]:
 
 def _disk(settings: Settings) -> Iterator[Line]:
     """Look for places on this machine that a run writes and that this process cannot write."""
-    places = {settings.archive, settings.warehouse, settings.state, settings.reports, dagster_home(settings)}
-    for place in sorted(place for place in places if isinstance(place, Path)):
+    archive = settings.archive if isinstance(settings.archive, Path) else settings.spool
+    places = {archive, settings.state, settings.reports, dagster_home(settings)}
+    places |= {settings.lake_data} if settings.is_lake else {settings.warehouse, Path(settings.warehouse).parent}
+    locked = set()
+    for place in (one for one in places if isinstance(one, Path)):
         existing = next(path for path in (place, *place.parents) if os.path.lexists(path))
         is_folder = existing.is_dir()
         if not os.access(existing, os.W_OK | (os.X_OK if is_folder else 0)) or not (is_folder or existing == place):
-            yield _PROBLEM, "disk", f"cannot write to {existing}"
+            locked.add(existing)
+    for path in sorted(locked):
+        yield _PROBLEM, "disk", f"cannot write to {path}"
 
 
 def _archived(settings: Settings, use: str) -> Iterator[Line]:
