@@ -41,7 +41,11 @@
     byId("quote").firstElementChild.textContent = document.querySelector("h1").textContent;
     if (history) {
       byId("unit").textContent = data.units[viewKey()];
-      for (const row of all("#board tr[data-m]")) nameButton(row, { title: "Draw or remove its line" }, () => toggle(Number(row.dataset.m)));
+      for (const row of all("#board tr[data-m]")) {
+        const model = Number(row.dataset.m);
+        nameButton(row, { title: "Draw or remove its line" }, () => toggle(model));
+        row.querySelector("em").textContent = history.models[model][0]; // the id has the author
+      }
       byId("series").replaceChildren(...Object.keys(linesByName()).map((name) => element("option", { value: name })));
     }
     find();
